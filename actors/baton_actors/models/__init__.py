@@ -1,0 +1,23 @@
+"""Model calls: Claude through the official SDK, or a rehearsal of it when there are no credentials.
+
+Importing this package does not import the SDK (more than a second); the first call does, in a thread.
+"""
+
+from __future__ import annotations
+
+from .client import Models
+from .errors import ModelError
+from .prices import Price, Prices, cost_usd, load_prices
+from .types import ModelAnswer, ModelRequest, ModelSettings
+
+__all__ = [
+    "ModelAnswer",
+    "ModelError",
+    "ModelRequest",
+    "ModelSettings",
+    "Models",
+    "Price",
+    "Prices",
+    "cost_usd",
+    "load_prices",
+]

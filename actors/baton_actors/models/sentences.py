@@ -1,0 +1,129 @@
+"""Texts out of prompts, and sentences out of texts. Pure, and linear in the length of the prompt."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)[^<>]{0,200}>")
+_HTML = "a abbr b br code div em font hr i img li ol p span strong sub sup table td th tr u ul"
+_INLINE = frozenset(_HTML.split())
+"""HTML that occurs inside texts, and so marks nothing out as the text to work on."""
+_INSTRUCTIVE = frozenset({"example", "examples", "format", "guidelines", "instructions", "output_format", "rules"})
+"""Tags whose content is said to the model, and is not the text to work on."""
+
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_LINE_START = re.compile(r"\n(?=[ \t]*(?:[-*•>]\s|#|\||\d{1,3}[.)]\s))")
+_MARKER = re.compile(r"(?:[-*•>]|\d{1,3}[.)])\s+")
+_CLOSING, _OPENING = r"[\"'\u201d\u2019)\]]*", r"[\"'\u201c\u2018(\[]*"
+_SENTENCE_END = re.compile(rf"(?<=[.!?]){_CLOSING}\s+(?={_OPENING}[A-Z0-9])|(?<=[\u3002\uff01\uff1f])")
+_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:e\.g|i\.e|etc|vs|cf|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|approx))\.\Z")
+_WORD = re.compile(r"[^\W_]{2,}")
+
+_MATERIAL_WORDS_MIN = 40
+"""A paragraph without tags is text to work on from this many words; instructions are mostly shorter."""
+_SENTENCE_WORDS_MIN = 3
+_SENTENCE_CHARS_MAX = 400
+"""Longer ones are cut: they are tables, code, or text without full stops."""
+
+_COMMON = """
+    about above after again all also am an and any are as at be because been before being below between both
+    but by can could did do does doing down during each few for from further had has have having he her here
+    hers him his how if in into is it its itself just may me might more most must my no nor not now of off on
+    once only or other our out over own same she should so some such than that the their them then there these
+    they this those through to too under until up upon very was we were what when where which while who whom
+    why will with would you your
+"""
+_STOP_WORDS = frozenset(_COMMON.split())
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a text."""
+
+    place: int
+    """Its rank in the order of the prompt, from 0."""
+    block: int
+    """The tagged text, or the paragraph, that it is from."""
+    text: str
+    words: frozenset[str]
+    """Its content words."""
+
+
+def split_prompt(prompt: str) -> tuple[list[str], str]:
+    """Return the texts to work on, and the rest of the prompt, which says what to do with them.
+
+    The texts are what stands between tags (`<document>…</document>`), or else the long paragraphs.
+    """
+    blocks: list[str] = []
+    rest: list[str] = []
+    tags = [match for match in _TAG.finditer(prompt) if match[2].lower() not in _INLINE]
+    last_close = {match[2]: match.start() for match in tags if match[1]}
+    opened, end = None, 0
+    for tag in tags:
+        name, closes = tag[2], bool(tag[1])
+        if opened is not None and closes and name == opened[2]:
+            rest.append(prompt[end : opened.start()])
+            blocks.append(prompt[opened.end() : tag.start()])
+            opened, end = None, tag.end()
+        elif closes or name.lower() in _INSTRUCTIVE or last_close.get(name, 0) < tag.start():
+            continue
+        elif opened is None or name == opened[2]:
+            # Opened once more, the first was a mention of it: "the text in <document> tags".
+            opened = tag
+    rest.append(prompt[end:])
+    if blocks:
+        return blocks, "\n".join(rest)
+    paragraphs = _PARAGRAPH.split(prompt)
+    long = [place for place, paragraph in enumerate(paragraphs) if _is_long(paragraph)]
+    if not long:
+        return [], prompt
+    # The short ones in between belong to the text; those around it are what is asked for.
+    texts, around = paragraphs[long[0] : long[-1] + 1], paragraphs[: long[0]] + paragraphs[long[-1] + 1 :]
+    return texts, "\n".join(around)
+
+
+def sentences_of(blocks: list[str]) -> list[Sentence]:
+    """Return the sentences of the texts in their order, each once; headings, tables and scraps are left out."""
+    found: list[Sentence] = []
+    seen: set[str] = set()
+    for block, text in enumerate(blocks):
+        for paragraph in _PARAGRAPH.split(_TAG.sub(" ", text)):
+            for line in _LINE_START.split(paragraph):
+                line = " ".join(line.split())
+                if line.startswith(("#", "|")):
+                    continue
+                marker = _MARKER.match(line)
+                for sentence in _sentences(line[marker.end() :] if marker else line):
+                    key = sentence.casefold()
+                    if key not in seen and len(sentence.split()) >= _SENTENCE_WORDS_MIN:
+                        seen.add(key)
+                        found.append(Sentence(len(found), block, _clipped(sentence), words_of(sentence)))
+    return found
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the content words of a text, in lower case."""
+    return frozenset(_WORD.findall(text.lower())) - _STOP_WORDS
+
+
+def _is_long(paragraph: str) -> bool:
+    return len(paragraph.split(maxsplit=_MATERIAL_WORDS_MIN)) >= _MATERIAL_WORDS_MIN
+
+
+def _sentences(line: str) -> list[str]:
+    sentences: list[str] = []
+    start = 0
+    for gap in _SENTENCE_END.finditer(line):
+        head = line[start : gap.end()].rstrip()
+        if head and not _ABBREVIATION.search(head[-12:]):
+            sentences.append(head)
+            start = gap.end()
+    return [*sentences, line[start:]] if line[start:] else sentences
+
+
+def _clipped(sentence: str) -> str:
+    if len(sentence) <= _SENTENCE_CHARS_MAX:
+        return sentence
+    head = sentence[:_SENTENCE_CHARS_MAX]
+    return (head.rpartition(" ")[0] or head) + " …"

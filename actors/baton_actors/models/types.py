@@ -1,0 +1,126 @@
+"""What a model call takes and gives, and the settings that say where it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from baton_schemas.messages import Usage
+
+from .errors import ModelError
+
+DEFAULT_BASE_URL = "https://api.anthropic.com"
+
+PLACEHOLDER_KEY = "none"
+"""Sent as the key when only a base URL is set: local servers want no key, but the SDK wants some."""
+
+_SECRETS = frozenset({"api_key", "auth_token"})
+_YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One call: a system prompt (may be empty), one user prompt, and its bounds."""
+
+    model: str
+    system: str
+    prompt: str
+    max_tokens: int
+    timeout_s: float
+    """Bound on the whole call, from the request to the last chunk."""
+
+
+class ModelAnswer(Struct, frozen=True, kw_only=True):
+    """What the model answered, and what it took."""
+
+    text: str
+    model: str
+    """The model that answered, as the server names it."""
+    stop_reason: str
+    usage: Usage
+    cost_usd: float | None
+    """List price of the call; None for a model without a price, 0.0 for a rehearsal."""
+    truncated: bool
+    """The answer was cut at `max_tokens`, or at the end of the model's context."""
+    rehearsed: bool
+    """No model was called: the text is an extract from the prompt."""
+    request_id: str
+    """The API's id of the call, to quote to its support; empty when the server sends none."""
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True):
+    """Where model calls go, and as whom. Secrets are left out of its repr.
+
+    Raises `ModelError` (`bad_setting`) for a value that could not be used in any call.
+    """
+
+    api_key: str = ""
+    auth_token: str = ""
+    """Used when there is no `api_key`."""
+    base_url: str = ""
+    """Any server with the Messages API; empty for Anthropic's own. Without a key, it gets a placeholder."""
+    retry_after_max_s: float = 60.0
+    """Cap on what `retry-after` may ask for: a server that says "in six hours" must not hold a step."""
+    rehearse: bool | None = None
+    """None: rehearse when there is no key, no token and no base URL."""
+    prices_path: str = ""
+    """A TOML file whose prices go over those of `prices.toml`."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("ANTHROPIC_API_KEY", self.api_key), ("ANTHROPIC_AUTH_TOKEN", self.auth_token)):
+            if not all("!" <= char <= "~" for char in value):
+                raise _bad(name, "has a space, a line break or a non-ASCII character in it: copy it again")
+        if self.base_url and not _is_http(self.base_url):
+            raise _bad("ANTHROPIC_BASE_URL", f"is {self.base_url!r}: expected http(s)://host[:port][/path]")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> ModelSettings:
+        """Read the settings from `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`, `ANTHROPIC_BASE_URL`,
+        `BATON_REHEARSE` (1 or 0) and `BATON_PRICES`. White space alone counts as not set.
+        """
+        source = os.environ if environ is None else environ
+        wish = source.get("BATON_REHEARSE", "").strip().lower()
+        if wish and wish not in _YES | _NO:
+            raise _bad("BATON_REHEARSE", f"is {wish!r}: expected 1 or 0, or leave it unset")
+        return cls(
+            api_key=source.get("ANTHROPIC_API_KEY", "").strip(),
+            auth_token=source.get("ANTHROPIC_AUTH_TOKEN", "").strip(),
+            base_url=source.get("ANTHROPIC_BASE_URL", "").strip(),
+            rehearse=wish in _YES if wish else None,
+            prices_path=source.get("BATON_PRICES", "").strip(),
+        )
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether calls are answered by the rehearsal model."""
+        if self.rehearse is not None:
+            return self.rehearse
+        return not (self.api_key or self.auth_token or self.base_url)
+
+    @property
+    def host(self) -> str:
+        """Host and port that calls go to."""
+        return urlsplit(self.base_url or DEFAULT_BASE_URL).netloc.rpartition("@")[2]
+
+    def __repr__(self) -> str:
+        return f"ModelSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, "***" if value and name in _SECRETS else value) for name, value in fields]
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _bad(variable: str, what: str) -> ModelError:
+    return ModelError(type="bad_setting", message=f"{variable} {what}", retryable=False)

@@ -1,0 +1,94 @@
+"""Writing what a step came to: its decisive record, and then what follows from the record that is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from baton_bus import Bus
+from baton_bus.errors import LogFull
+from baton_schemas.carry import with_outcome
+from baton_schemas.codec import encode
+from baton_schemas.messages import Decisive, Handoff, OutcomeRecord, Reply, Result, Skipped, State
+from baton_schemas.plan import Plan
+from baton_schemas.routing import Routed, base_of, decide, follow, spreads
+
+from .values import Values
+
+_AT_ONCE = 500
+"""Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
+_FULL_RETRY_S = 2.0
+"""While the log is full, a step that is done waits, and tries to record its outcome this often."""
+
+logger = structlog.get_logger("baton.worker")
+
+
+class Records:
+    """Writes create-only, so that whoever does it second changes nothing."""
+
+    def __init__(self, bus: Bus, values: Values) -> None:
+        self._bus, self._values = bus, values
+
+    async def decided(self, plan: Plan, handoff: Handoff) -> Decisive | None:
+        """Return the decisive record of the step of this handoff, if it is in the log."""
+        unknown = decide(plan, handoff, State(), Skipped(reason=""), 0)
+        return await self._stored(self._bus.subjects.of(*unknown))
+
+    async def record(self, decision: Routed) -> Decisive:
+        """Write a decisive record; return the one that is stored, ours or that of whoever was first.
+
+        Raises `PayloadTooLarge`, `NoStream`, `PublishRefused`, `BusUnavailable`.
+        """
+        if await self._create(decision):
+            return decision.message
+        while True:
+            stored = await self._stored(self._bus.subjects.of(*decision))
+            if stored is not None:
+                return stored
+            await asyncio.sleep(0.01)  # a lagging replica: the leader has it
+
+    async def follow(self, plan: Plan, record: Decisive) -> None:
+        """Write what follows from a record: handoffs, replies, the result. Raises as `record`."""
+        lists = {}
+        if isinstance(record, OutcomeRecord):
+            base = base_of(record)
+            to_spread = spreads(plan, base)
+            if to_spread:
+                lists = dict(await self._values.lists(to_spread, with_outcome(record.state, base, record.outcome)))
+        derived = follow(plan, record, lists)
+        if derived:
+            await self.write(plan, derived)
+        if isinstance(record, Result):
+            await self._announce(plan, record)
+
+    async def write(self, plan: Plan, messages: Sequence[Routed]) -> None:
+        """Write messages that follow from something stored, each create-only. Raises as `record`."""
+        for start in range(0, len(messages), _AT_ONCE):
+            await asyncio.gather(*map(self._create, messages[start : start + _AT_ONCE]))
+        for _, message in messages:
+            if isinstance(message, Result):
+                await self._announce(plan, message)
+            elif isinstance(message, Reply):
+                await self.follow(plan, message)
+
+    async def _create(self, routed: Routed) -> bool:
+        """Write a message; False when its subject is taken. While the log is full it waits: the work is done."""
+        subject, body = self._bus.subjects.of(*routed), encode(routed.message)
+        while True:
+            try:
+                return await self._bus.publisher.create(subject, body) is not None
+            except LogFull as error:
+                logger.error("log.full", error=str(error), subject=subject)
+                await asyncio.sleep(_FULL_RETRY_S)
+
+    async def _announce(self, plan: Plan, result: Result) -> None:
+        """Say that a run has ended where some of its steps may be running or waiting still."""
+        if result.status != "done" or plan.leaves_branches:
+            await self._bus.announce_end(result.run)
+
+    async def _stored(self, subject: str) -> Decisive | None:
+        entry = await self._bus.log.last(subject)
+        message = entry.message if entry is not None else None
+        return message if isinstance(message, Handoff | Reply | OutcomeRecord | Result) else None

@@ -1,0 +1,127 @@
+"""Publishes that the log acknowledges: create-only, the fence of the whole design, and update-only for joins.
+
+Source: ADR-1 and the `Nats-Expected-Last-Subject-Sequence` header,
+https://docs.nats.io/nats-concepts/jetstream/headers
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+
+from .errors import BusUnavailable, LogFull, NoStream, PayloadTooLarge, PublishRefused
+from .requests import NoAnswer, Requests
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_CREATE = {EXPECTED: "0"}
+
+TAKEN = 10071
+"""`wrong last sequence`: another message is on the subject."""
+IN_FLIGHT = 10164
+"""Another publish to the subject is in flight in the cluster: ask again, and it is one or the other."""
+_FULL = frozenset({10047, 10077})
+"""`insufficient resources` and `maximum messages/bytes exceeded`."""
+_TOO_LARGE = 10054
+_STREAM_NOT_FOUND = 10059
+_RETRY_S = 0.005
+"""Wait before a publish is tried again after `IN_FLIGHT`: about what a commit in a cluster takes."""
+
+
+class _ApiError(Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(Struct):
+    seq: int = 0
+    error: _ApiError | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+
+
+class Publisher:
+    """Writes messages to the log and says what the log answered."""
+
+    def __init__(self, nc: Client, requests: Requests, stream: str) -> None:
+        self._nc, self._requests, self._stream = nc, requests, stream
+
+    async def create(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int | None:
+        """Write the first message on a subject; return its sequence, or None when the subject is taken.
+
+        It is sent again until the server says one or the other, for `patience_s` seconds at most (None:
+        for as long as the connection is being mended). None may also mean that our own earlier try was
+        stored: what is in the log is the truth, whoever wrote it.
+
+        Raises `BusUnavailable`, `NoStream`, `LogFull`, `PayloadTooLarge`, `PublishRefused`.
+        """
+        return await self._publish(subject, body, _CREATE, patience_s)
+
+    async def update(self, subject: str, body: bytes, last_seq: int) -> int | None:
+        """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
+        return await self._publish(subject, body, {EXPECTED: str(last_seq)}, None)
+
+    async def append(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int:
+        """Write to a subject, whatever is there. A message may be stored twice if an answer was lost.
+
+        Raises as `create`.
+        """
+        seq = await self._publish(subject, body, None, patience_s)
+        assert seq is not None
+        return seq
+
+    async def _publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None, patience_s: float | None
+    ) -> int | None:
+        if len(body) + 100 > self._nc.max_payload:
+            raise PayloadTooLarge(len(body), self._nc.max_payload)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while True:
+            try:
+                answer = await self._requests.ask(subject, body, headers)
+            except NoAnswer as error:
+                if self._nc.is_closed or (patience_s is not None and loop.time() - started > patience_s):
+                    raise BusUnavailable(f"a publish on {subject}", loop.time() - started) from error
+                await self._wait_for_connection()
+                continue
+            if not answer.data:
+                await self._no_responder(subject)
+                continue
+            ack = _decode_ack(answer.data)
+            if ack.error is None:
+                return ack.seq
+            code = ack.error.err_code
+            if code == TAKEN:
+                return None
+            if code == IN_FLIGHT:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if code in _FULL:
+                raise LogFull(self._stream, ack.error.description)
+            if code == _TOO_LARGE:
+                raise PayloadTooLarge(len(body), self._nc.max_payload)
+            raise PublishRefused(subject, code, ack.error.description)
+
+    async def _no_responder(self, subject: str) -> None:
+        """Tell a stream that is gone from one whose leader is being elected: only the latter is waited for."""
+        try:
+            answer = await self._requests.ask(f"$JS.API.STREAM.INFO.{self._stream}")
+        except NoAnswer:
+            return
+        ack = _decode_ack(answer.data) if answer.data else _Ack()
+        if ack.error is not None and ack.error.err_code == _STREAM_NOT_FOUND:
+            raise NoStream(self._stream)
+        if not answer.data:
+            raise PublishRefused(subject, 503, "JetStream is not enabled on this server or for this account")
+        await asyncio.sleep(0.1)
+
+    async def _wait_for_connection(self) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await self._requests.connected.wait()
+        except TimeoutError:
+            return

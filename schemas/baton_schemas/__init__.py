@@ -1,0 +1,1 @@
+"""Messages, flows and state of Baton: pure, no I/O."""
