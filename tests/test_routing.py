@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baton_schemas.check import check_flow
 from baton_schemas.codec import decode, encode
-from baton_schemas.flow import Flow
-from baton_schemas.messages import NULL, Done, Failed, Handoff, Message, Outcome, OutcomeRecord, Reply, Result
+from baton_schemas.flow import Agent, Field, Flow, JoinPolicy, Step
+from baton_schemas.inputs import encode_input
+from baton_schemas.messages import NULL, Done, Failed, Handoff, Message, Outcome, OutcomeRecord, Reply, Result, State
 from baton_schemas.names import JOIN
-from baton_schemas.routing import base_of
+from baton_schemas.routing import base_of, start
 from tests.simulator import Simulator
 from tests.strategies import flows
 
@@ -170,3 +173,17 @@ def test_only_the_first_handoff_carries_the_flow_and_all_others_point_to_it(flow
     for message in others:
         assert getattr(message, "flow_body", NULL) == NULL
         assert getattr(message, "start_seq", 0) == 1
+
+
+@pytest.mark.parametrize(("min_done", "error"), [(0, None), (1, "JoinShort")])
+def test_a_join_of_nothing_but_an_empty_list_begins_at_once(min_done: int, error: str | None) -> None:
+    steps = {
+        "split": Step(agent="x", each="topics"),
+        "merge": Step(agent="x", after=["split"], join=JoinPolicy(min_done=min_done)),
+    }
+    agents = {"x": Agent(handler="module:name")}
+    flow = Flow(name="any", input={"topics": Field(type="list")}, agents=agents, steps=steps)
+    (only,) = start(check_flow(flow), "run", State(input=encode_input({"topics": []})), {"split": []})
+    assert isinstance(only.message, Handoff)
+    assert (only.message.step, only.message.source) == ("merge", JOIN)
+    assert (only.message.error.type if only.message.error else None) == error

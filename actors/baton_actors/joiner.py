@@ -114,15 +114,14 @@ class Joiner:
         known, seq = self._joins.get(key, (None, 0))
         if known is None and any(delivery.delivered > 1 for delivery, _ in waiting):
             known, seq = await self._read(subject)
-        for attempt in range(1_000_000):
-            join = arrive(plan, known, replies)
-            if join == known:
-                break
+        conflicts = 0
+        while (join := arrive(plan, known, replies)) != known:
             stored = await self._bus.publisher.update(subject, encode(join), seq)
             if stored is not None:
                 seq = stored
                 break
-            await asyncio.sleep(0.005 * min(attempt, 20))
+            await asyncio.sleep(0.005 * min(conflicts, 20))
+            conflicts += 1
             known, seq = await self._read(subject)
         self._keep(key, join, seq, waiting)
         return join

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -44,7 +45,14 @@ class Performer:
         handler = self._handlers.get(agent.handler)
         if handler is None:
             raise HandlerMissing(plan.step(step).agent, agent.handler)
-        return Performed(output=await handler.run(values, context, self._executor))
+        timeout_s = plan.timeout_s(step)
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                return Performed(output=await handler.run(values, context, self._executor))
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(f"the handler did not finish within {timeout_s:g} s (timeout_s)") from error
 
     async def _ask_model(self, plan: Plan, step: str, values: Mapping[str, Raw]) -> Performed:
         assert self._models is not None, "a worker of an LLM agent has models"

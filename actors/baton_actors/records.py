@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from baton_bus import Bus
 from baton_bus.errors import LogFull
@@ -76,6 +77,9 @@ class Records:
     async def _create(self, routed: Routed) -> bool:
         """Write a message; False when its subject is taken. While the log is full it waits: the work is done."""
         subject, body = self._bus.subjects.of(*routed), encode(routed.message)
+        if len(body) > self._bus.settings.inline_limit_bytes and not isinstance(routed.message, Result):
+            state = await self._bus.offload(routed.message.state)
+            body = encode(replace(routed.message, state=state))
         while True:
             try:
                 return await self._bus.publisher.create(subject, body) is not None

@@ -17,7 +17,7 @@ from baton_bus import Bus
 from baton_bus.deliveries import Delivery
 from baton_bus.errors import PayloadTooLarge
 from baton_bus.topology import REPLIES_IN_FLIGHT
-from baton_schemas.carry import with_outcome
+from baton_schemas.carry import state_at, with_outcome
 from baton_schemas.codec import decode
 from baton_schemas.errors import BadMessage
 from baton_schemas.flow import Agent
@@ -147,8 +147,14 @@ class Worker:
     # ---- their parts -----------------------------------------------------------------------------
 
     def _know(self, job: Job, plan: Plan, handoff: Handoff) -> None:
-        if handoff.step not in plan.flow.steps and (not handoff.count or base_of(handoff) not in plan.flow.steps):
-            raise BadMessage(f"flow {plan.flow.name!r} has no step {handoff.step!r}", job.delivery.subject)
+        """Note whose handoff it is. Raises `BadMessage` when it is no handoff that routing could have made."""
+        subject = job.delivery.subject
+        if base_of(handoff) not in plan.flow.steps:
+            raise BadMessage(f"flow {plan.flow.name!r} has no step {handoff.step!r}", subject)
+        if subject != self._bus.subjects.of(plan.actor(handoff.step), handoff):
+            raise BadMessage(f"the body is a handoff of step {handoff.step!r} of run {handoff.run!r}", subject)
+        if bool(handoff.count) != bool(plan.step(handoff.step).each):
+            raise BadMessage(f"count is {handoff.count}, which step {handoff.step!r} cannot have", subject)
         job.run, job.step = handoff.run, handoff.step
         structlog.contextvars.bind_contextvars(run=job.run, step=job.step, actor=self._actor)
 
@@ -157,13 +163,14 @@ class Worker:
         return delivery.delivered > 1 or waited_s > self._bus.settings.lease_s
 
     async def _was_done(self, plan: Plan, handoff: Handoff) -> bool:
-        """Say whether the run or the step has ended; if it was the step, finish what follows from its record."""
-        result = self._bus.subjects.result(plan.flow.name, handoff.run)
-        record = await self._records.decided(plan, handoff)
-        if record is not None:
-            await self._records.follow(plan, record)
+        """Say whether the run or the step has ended; if only the step, finish what follows from its record."""
+        if await self._bus.log.last(self._bus.subjects.result(plan.flow.name, handoff.run)) is not None:
             return True
-        return await self._bus.log.last(result) is not None
+        record = await self._records.decided(plan, handoff)
+        if record is None:
+            return False
+        await self._records.follow(plan, record)
+        return True
 
     async def _write_what_comes_with(self, plan: Plan, handoff: Handoff, start_seq: int) -> None:
         """Write what follows from the handoff itself: the other first steps, the end of a run that failed."""
@@ -180,20 +187,22 @@ class Worker:
             return None
         job.attempt = await self._attempt(job, handoff)
         agent = plan.agent(job.step)
-        if handoff.error is not None:
-            return handoff.state, self._failed(job, handoff.error)
+        state = state_at(handoff)
         if job.attempt > agent.max_attempts:
             lost = f"handed out {job.attempt} times, and no worker finished it"
-            error = Error(step=job.step, type="WorkerLost", message=lost, attempts=job.attempt)
-            return handoff.state, self._failed(job, error)
+            return state, self._failed(job, Error(step=job.step, type="WorkerLost", message=lost, attempts=job.attempt))
+        if job.run in self._ends:
+            await job.delivery.ack()
+            return None
         job.in_handler = True
         try:
             state = await self._values.state(plan, handoff, self._actor)
+            if handoff.error is not None:
+                return state, self._failed(job, handoff.error)
             values = await self._values.read(plan, handoff, state)
             context = Context(run=job.run, step=job.step, attempt=job.attempt)
             performed = await self._performer.perform(plan, job.step, values, context)
-            outcome = await self._done(job, plan, handoff, state, performed)
-            job.in_handler = False
+            return state, await self._done(job, plan, handoff, state, performed)
         except asyncio.CancelledError:
             job.in_handler = False
             await self._cancelled(job)
@@ -204,8 +213,9 @@ class Worker:
                 await self._retry(job, agent, error)
                 return None
             logger.warning("step.failed", error=str(error), type=type(error).__name__, attempt=job.attempt)
-            return handoff.state, self._failed(job, as_error(job.step, job.attempt, error))
-        return state, outcome
+            return state, self._failed(job, as_error(job.step, job.attempt, error))
+        finally:
+            job.in_handler = False
 
     async def _done(self, job: Job, plan: Plan, handoff: Handoff, state: State, performed: Performed) -> Done:
         elapsed_s = round(time.monotonic() - job.started, 4)

@@ -158,3 +158,16 @@ class RunExists(BusError):
         """`run` is the id that was asked for."""
         self.run = run
         super().__init__(f"run {run!r} is in the log already, with another flow or input: take another id.")
+
+
+class BadSchedule(BusError):
+    """The broker cannot read a cron expression."""
+
+    def __init__(self, cron: str) -> None:
+        """`cron` as it was given."""
+        self.cron = cron
+        super().__init__(
+            f"the schedule {cron!r} cannot be read: expected six fields "
+            "(second minute hour day-of-month month day-of-week, as in '0 0 6 * * *'), "
+            "or '@every 1h30m', '@hourly', '@daily', '@weekly', '@monthly', '@yearly'."
+        )

@@ -58,24 +58,25 @@ class Publisher:
 
         Raises `BusUnavailable`, `NoStream`, `LogFull`, `PayloadTooLarge`, `PublishRefused`.
         """
-        return await self._publish(subject, body, _CREATE, patience_s)
+        return await self.publish(subject, body, _CREATE, patience_s)
 
     async def update(self, subject: str, body: bytes, last_seq: int) -> int | None:
         """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
-        return await self._publish(subject, body, {EXPECTED: str(last_seq)}, None)
+        return await self.publish(subject, body, {EXPECTED: str(last_seq)})
 
     async def append(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int:
         """Write to a subject, whatever is there. A message may be stored twice if an answer was lost.
 
         Raises as `create`.
         """
-        seq = await self._publish(subject, body, None, patience_s)
+        seq = await self.publish(subject, body, None, patience_s)
         assert seq is not None
         return seq
 
-    async def _publish(
-        self, subject: str, body: bytes, headers: dict[str, str] | None, patience_s: float | None
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None, patience_s: float | None = None
     ) -> int | None:
+        """Write with these headers; None when an expectation in them does not hold. Raises as `create`."""
         if len(body) + 100 > self._nc.max_payload:
             raise PayloadTooLarge(len(body), self._nc.max_payload)
         loop = asyncio.get_running_loop()

@@ -74,6 +74,18 @@ class Subjects:
         """Return where the result of a run is; `*` as the flow when it is not known."""
         return f"{self.namespace}.result.{flow}.{check_token('run id', run)}.end"
 
+    def timers(self) -> list[str]:
+        """Return the kinds of subject of the stream of timers: what is set, and what is due."""
+        return [f"{self.namespace}.timer.*.*.*", f"{self.namespace}.due.*.*.*"]
+
+    def timer(self, who: str, run: str, step: str) -> str:
+        """Return where a timer is set; for a cron schedule, `who` is `task`, `run` the flow, `step` its name."""
+        return f"{self.namespace}.timer.{who}.{run}.{step}"
+
+    def due(self, who: str, run: str, step: str) -> str:
+        """Return where the broker publishes what a timer holds; `*` for all."""
+        return f"{self.namespace}.due.{who}.{run}.{step}"
+
     def live(self, run: str, *what: str) -> str:
         """Return a subject of core NATS, not stored: `end`, or `running.{step}`."""
         return ".".join((self.namespace, "live", run, *what))

@@ -63,9 +63,7 @@ def _check_names(flow: Flow) -> None:
     for name in flow.input:
         _check_name(f"input.{name}", name)
         if name in flow.steps:
-            raise FlowError(
-                f"input.{name}", f"a step that is called {name!r} too", "another name for one of the two"
-            )
+            raise FlowError(f"input.{name}", f"a step that is called {name!r} too", "another name for one of the two")
 
 
 def _check_token(place: str, name: str) -> None:

@@ -76,9 +76,7 @@ def _check_llm(place: str, agent: Agent, flow: Flow) -> None:
             "it only with `handler`: an LLM agent reads the placeholders of its prompt",
         )
     if not agent.model:
-        raise FlowError(
-            f"{place}.model", "no model", "a tier or a model id", hint=nearest(agent.model, flow.tiers)
-        )
+        raise FlowError(f"{place}.model", "no model", "a tier or a model id", hint=nearest(agent.model, flow.tiers))
     tier = flow.tiers.get(agent.model)
     if tier is None and _looks_like_tier(agent.model, flow):
         raise FlowError(

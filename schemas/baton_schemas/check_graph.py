@@ -62,9 +62,7 @@ def _earlier(flow: Flow) -> Earlier:
         begin = cycle.index(min(cycle, key=list(flow.steps).index))
         cycle = [*cycle[begin:], *cycle[:begin], cycle[begin]]
         place = f"steps.{cycle[0]}.{'after' if flow.steps[cycle[0]].after else 'each'}"
-        raise FlowError(
-            place, f"the cycle {' → '.join(cycle)}", "steps that only wait for earlier ones"
-        ) from error
+        raise FlowError(place, f"the cycle {' → '.join(cycle)}", "steps that only wait for earlier ones") from error
     earlier: Earlier = {}
     for name in order:
         earlier[name] = frozenset(sources[name]).union(*(earlier[source] for source in sources[name]))

@@ -77,9 +77,7 @@ def _flow(data: Table) -> Flow:
             **DEFAULT_TIERS,
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
         },
-        "agents": {
-            name: _struct(f"agents.{name}", value, Agent) for name, value in _tables(data, "agents").items()
-        },
+        "agents": {name: _struct(f"agents.{name}", value, Agent) for name, value in _tables(data, "agents").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
     }
     return _struct("", {**data, **tables}, Flow)
@@ -96,14 +94,14 @@ def _field(name: str, value: Any) -> Field:
     table = {"type": value} if isinstance(value, str) else value
     if isinstance(table, dict) and "default" in table:
         table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
-    return _struct(f"input.{name}", table, Field)
+    return _struct(f"input.{name}", table, Field, "a type such as 'str', or ")
 
 
 def _tier(name: str, value: Any) -> Tier:
     table = {"model": value} if isinstance(value, str) else value
     if isinstance(table, dict) and name in DEFAULT_TIERS:
         table = {**msgspec.structs.asdict(DEFAULT_TIERS[name]), **table}
-    return _struct(f"tiers.{name}", table, Tier)
+    return _struct(f"tiers.{name}", table, Tier, "a model id, or ")
 
 
 def _step(name: str, value: Any) -> Step:
@@ -115,14 +113,14 @@ def _step(name: str, value: Any) -> Step:
     if "join" in table:
         join = table["join"]
         short = {"wait": join} if isinstance(join, str | int) else join
-        table["join"] = _struct(f"steps.{name}.join", short, JoinPolicy)
+        table["join"] = _struct(f"steps.{name}.join", short, JoinPolicy, "'all', a number, or ")
     return _struct(f"steps.{name}", table, Step)
 
 
-def _struct(place: str, table: Any, kind: type[S]) -> S:
+def _struct(place: str, table: Any, kind: type[S], shorthand: str = "") -> S:
     """Convert key by key, so that an error can name the key."""
     if not isinstance(table, dict):
-        raise FlowError(place, _found(table), f"a table, as [{place}]")
+        raise FlowError(place, _found(table), f"{shorthand}a table, as [{place}]")
     types = _check_keys(place, table, kind)
     for key, value in table.items():
         try:

@@ -77,9 +77,7 @@ def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
     )
 
 
-def _enough(
-    plan: Plan, step: str, expected: dict[str, int], arrived: dict[str, int], failed: list[str]
-) -> bool:
+def _enough(plan: Plan, step: str, expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> bool:
     empty = sum(1 for count in expected.values() if count == 0)
     wait = plan.join_policy(step).wait
     if isinstance(wait, int) and len(arrived) - len(failed) - empty >= wait:

@@ -13,9 +13,7 @@ TIMEOUT_MAX_S = 7 * 24 * 3600.0
 def check_timeout(place: str, timeout_s: float) -> None:
     """Raise `FlowError` unless this is a time that an attempt may take, in seconds."""
     if not (math.isfinite(timeout_s) and 0 < timeout_s <= TIMEOUT_MAX_S):
-        raise FlowError(
-            place, f"{timeout_s:g}", f"seconds: more than 0, at most {TIMEOUT_MAX_S:.0f} (seven days)"
-        )
+        raise FlowError(place, f"{timeout_s:g}", f"seconds: more than 0, at most {TIMEOUT_MAX_S:.0f} (seven days)")
 
 
 def check_at_least(place: str, found: float, least: float) -> None:

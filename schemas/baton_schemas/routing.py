@@ -167,10 +167,7 @@ def _enter(
         return [Routed(plan.actor(step), entry)]
     items = lists.get(step, ())
     if items:
-        return [
-            Routed(plan.actor(step), _branch(entry, item, index, len(items)))
-            for index, item in enumerate(items)
-        ]
+        return [Routed(plan.actor(step), _branch(entry, item, index, len(items))) for index, item in enumerate(items)]
     why = "the step before it failed" if isinstance(outcome, Failed) else f"{plan.step(step).each!r} is empty"
     replies: list[Routed] = []
     for join in plan.successors[step]:

@@ -6,7 +6,7 @@ import re
 
 _BARE = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _PART = re.compile(_BARE)
-_HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?$")
+_HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(rf"\s*({_BARE}(?:\s*\.\s*{_BARE})*)\s*=")
 _FENCE = re.compile(r'"""|\'\'\'')
 

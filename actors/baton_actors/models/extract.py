@@ -17,7 +17,7 @@ from .shape import Shape, shape_of
 
 _FIRST_BONUS = 1.25
 """Texts say what they are about where they begin."""
-_ASKED_BONUS = 2.0
+_ASKED_BONUS = 4.0
 """For words that the instruction has too."""
 _SMOOTHING = 4
 """Keeps a sentence of one frequent word from beating a sentence that says something about it."""

@@ -28,6 +28,9 @@ _TIMEOUT = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
 """No bound on silence: a model may think for minutes. The call as a whole has one, `timeout_s`."""
 
 
+_QUOTE_CHARS_MAX = 500
+"""Errors go into the log; the error page of some proxy must not, whole."""
+
 Client = anthropic.AsyncAnthropic
 
 
@@ -131,7 +134,7 @@ def _refused(error: anthropic.APIStatusError, settings: ModelSettings, request: 
     if not settings.api_key and not settings.auth_token:
         credential = "ANTHROPIC_API_KEY (not set)"
     step = next_step(status, retryable, credential=credential, model=request.model, host=settings.host)
-    said = error.api_message or error.message
+    said = str(error.api_message or error.message)[:_QUOTE_CHARS_MAX]
     return ModelError(
         type=kind,
         message=f"the model API at {settings.host} answered {status} {kind}: {said.rstrip('.')}; {step}",
@@ -143,7 +146,7 @@ def _refused(error: anthropic.APIStatusError, settings: ModelSettings, request: 
 
 def _reason(error: BaseException) -> str:
     """Name an error, with its text if it has one: that of a connect timeout is empty."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:_QUOTE_CHARS_MAX]
 
 
 def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:

@@ -12,6 +12,7 @@ _INLINE = frozenset(_HTML.split())
 _INSTRUCTIVE = frozenset({"example", "examples", "format", "guidelines", "instructions", "output_format", "rules"})
 """Tags whose content is said to the model, and is not the text to work on."""
 
+_CODE = re.compile(r"```.*?```", re.DOTALL)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LINE_START = re.compile(r"\n(?=[ \t]*(?:[-*•>]\s|#|\||\d{1,3}[.)]\s))")
 _MARKER = re.compile(r"(?:[-*•>]|\d{1,3}[.)])\s+")
@@ -84,11 +85,11 @@ def split_prompt(prompt: str) -> tuple[list[str], str]:
 
 
 def sentences_of(blocks: list[str]) -> list[Sentence]:
-    """Return the sentences of the texts in their order, each once; headings, tables and scraps are left out."""
+    """Return the sentences of the texts in their order, each once; headings, tables, code and scraps are left out."""
     found: list[Sentence] = []
     seen: set[str] = set()
     for block, text in enumerate(blocks):
-        for paragraph in _PARAGRAPH.split(_TAG.sub(" ", text)):
+        for paragraph in _PARAGRAPH.split(_TAG.sub(" ", _CODE.sub("\n\n", text))):
             for line in _LINE_START.split(paragraph):
                 line = " ".join(line.split())
                 if line.startswith(("#", "|")):

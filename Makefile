@@ -1,0 +1,55 @@
+# Each target sets up what it needs in .venv, so any of them may be the first command after a clone.
+# Needed: make, and Python 3.11 or newer; another one than python3 with `make demo PYTHON=python3.12`.
+
+PYTHON ?= python3
+FILE ?= README.md
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check bench maps clean
+
+help:
+	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
+	@echo "make test     the tests; some of them with ARGS='-k join'"
+	@echo "make check    lint, types and tests: what has to pass before a commit"
+	@echo "make bench    how fast it is on this machine"
+	@echo "make maps     write the file maps in the folders' READMEs anew"
+	@echo "make clean    remove what the other targets made; runs in .baton stay"
+
+demo: $(READY)
+	@$(BIN)/baton run report document=@"$(FILE)"
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+	@$(BIN)/mypy tests
+
+check: lint types test
+
+bench: $(READY)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+maps: $(READY)
+	@$(BIN)/python -m tests.maps
+
+# The stamp is written last: a set-up that broke off is done again, one that is complete is not.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Baton needs Python 3.11 or newer. '$(PYTHON) --version' says: `$(PYTHON) --version 2>&1 | head -n 1`"; \
+	  echo "Install one, or name one that you have: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
+	@echo "Setting up .venv with the versions in requirements.lock (once; about a minute) …" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench.json
+	find actors bus schemas tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,114 @@
+"""How a command ends: exit codes that scripts can use, and errors that are told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+OK, FAILED, USAGE, NO_BUS, ENDED = 0, 1, 2, 3, 4
+"""Done; the run failed; bad usage, input or flow; no server or no answer; the run was cancelled or expired."""
+BROKEN_PIPE = 141
+"""As the shell reports a command whose reader went away (128 + SIGPIPE)."""
+
+
+class CommandError(Exception):
+    """What a command itself has to say. `code` is its exit code."""
+
+    code = USAGE
+
+
+class BadArgument(CommandError):
+    """An argument that is no `key=value`, or does not fit the flow's input."""
+
+
+class BadInputFile(CommandError):
+    """The file of `key=@file` cannot be read as text."""
+
+    def __init__(self, key: str, path: str, reason: str) -> None:
+        """`reason` says what was found."""
+        self.key, self.path, self.reason = key, path, reason
+        super().__init__(f"input {key!r}: {path} {reason}. Expected a file of text in UTF-8")
+
+
+class NoRunsHere(CommandError):
+    """There is no data directory, so there can be no runs."""
+
+    def __init__(self, data_dir: str) -> None:
+        """`data_dir` is where was looked."""
+        self.data_dir = data_dir
+        super().__init__(
+            f"no runs here: there is no directory {data_dir}. `baton run FLOW` makes it; "
+            "or name another with --data-dir (BATON_DATA), or a server with --nats (BATON_URL)"
+        )
+
+
+class NoServerRuns(CommandError):
+    """The command needs a server that goes on running, and none does."""
+
+    code = NO_BUS
+
+    def __init__(self, data_dir: str) -> None:
+        """`data_dir` is whose server does not run."""
+        self.data_dir = data_dir
+        super().__init__(
+            f"no server runs in {data_dir}. Start one with `baton up FLOW`, or name one with --nats (BATON_URL)"
+        )
+
+
+class Interrupted(Exception):
+    """A signal asked the command to stop."""
+
+    def __init__(self, number: int) -> None:
+        """`number` of the signal."""
+        self.number, self.code = number, 128 + number
+        super().__init__(f"stopped by signal {number}")
+
+
+def report(error: BaseException, arguments: Sequence[str]) -> int:
+    """Tell an expected error in one line (with `--json`, as an object on stdout); return its exit code.
+
+    Raises an error again that is not expected: that is a bug, and its traceback helps.
+    """
+    code = _code(error)
+    if code is None:
+        raise error
+    try:
+        if "--json" in arguments:
+            facts = {"type": type(error).__name__, "message": str(error)}
+            print(json.dumps({"error": facts, "exit_code": code}), flush=True)
+        elif not isinstance(error, Interrupted):
+            print(f"baton: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        quiet_stdout()  # whoever would read it is gone
+    return code
+
+
+def quiet_stdout() -> None:
+    """Let what is still in the buffers go nowhere: the reader of stdout has gone, and that is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _code(error: BaseException) -> int | None:
+    from baton_actors.errors import ActorError
+    from baton_actors.models.errors import ModelError
+    from baton_bus.errors import BusError, UnknownRun
+    from baton_bus.runs import AmbiguousRun
+    from baton_schemas.errors import SchemaError
+
+    match error:
+        case CommandError() | Interrupted():
+            return error.code
+        case BrokenPipeError():
+            return BROKEN_PIPE
+        case KeyboardInterrupt():
+            return 130
+        case UnknownRun() | AmbiguousRun() | SchemaError() | ActorError() | ModelError():
+            return USAGE
+        case BusError():
+            return NO_BUS
+        case OSError():
+            return USAGE
+        case _:
+            return None

@@ -1,0 +1,69 @@
+"""Where a command finds the bus: a server that is named, or the embedded one of the data directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from baton_bus import Bus, Settings, connect
+from baton_bus.embedded import embedded
+
+from .exits import BadArgument, NoRunsHere, NoServerRuns
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """What `--nats`, `--namespace` and `--data-dir` say; empty where they say nothing."""
+
+    url: str = ""
+    namespace: str = ""
+    data_dir: Path = Path(".baton")
+
+    @property
+    def named(self) -> bool:
+        """Whether a server is named, so that no embedded one is used."""
+        return bool(self.url or os.environ.get("BATON_URL"))
+
+    def settings(self, url: str = "") -> Settings:
+        """Return the settings of the bus; `url` is that of the embedded server. Raises `BadArgument`, `BadToken`."""
+        try:
+            return Settings.from_environ(url=url or self.url or None, namespace=self.namespace or None)
+        except ValueError as error:
+            raise BadArgument(str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def server(self) -> AsyncIterator[Settings]:
+        """Have a server while the context is open, started here if none is named and none runs."""
+        if self.named:
+            yield self.settings()
+            return
+        self.settings()  # a bad setting is told before a directory is made
+        async with embedded(self.data_dir, server=os.environ.get("BATON_SERVER", "")) as server:
+            yield self.settings(server.url)
+
+    @contextlib.asynccontextmanager
+    async def running_server(self) -> AsyncIterator[Settings]:
+        """Use a server that runs already, for a command that is of no use with one of its own.
+
+        Raises `NoServerRuns`.
+        """
+        if self.named:
+            yield self.settings()
+            return
+        if not self.data_dir.is_dir():
+            raise NoServerRuns(str(self.data_dir))
+        async with embedded(self.data_dir) as server:
+            if server.started:
+                raise NoServerRuns(str(self.data_dir))
+            yield self.settings(server.url)
+
+    @contextlib.asynccontextmanager
+    async def bus(self, *, reads: bool = False) -> AsyncIterator[Bus]:
+        """Open the bus. A command that only `reads` makes no data directory. Raises `NoRunsHere`, `BusError`."""
+        if reads and not self.named and not self.data_dir.is_dir():
+            raise NoRunsHere(str(self.data_dir.absolute()))
+        async with self.server() as settings, connect(settings, name="baton command") as bus:
+            yield bus

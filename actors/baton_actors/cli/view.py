@@ -1,0 +1,210 @@
+"""What people see of runs: tables and lines, calm and aligned. Pure: state in, things that rich can print out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from baton_schemas.explain import one_line, seconds
+from baton_schemas.messages import Error
+from baton_schemas.state import Entry, RunState
+
+from .rows import Row
+
+MARKS = {
+    "waiting": ("·", "dim"),
+    "queued": ("·", "dim"),
+    "joining": ("○", "cyan"),
+    "running": ("●", "cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "skipped": ("–", "dim"),
+    "dropped": ("–", "dim"),
+    "cancelled": ("–", "yellow"),
+    "expired": ("–", "yellow"),
+}
+"""Sign and colour of each status: the sign says the same without the colour."""
+
+_KINDS = {"handoff": "cyan", "reply": "cyan", "outcome": "green", "note": "yellow", "result": "bold", "unknown": "red"}
+_REHEARSED = "rehearsed"
+
+
+def steps_table(rows: Sequence[Row]) -> Table:
+    """Return the steps of a run. Columns that no row has anything for are left out."""
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
+    tokens = any(row.input_tokens or row.output_tokens for row in rows)
+    costs = any(row.cost_usd is not None or row.rehearsed for row in rows)
+    table.add_column(Text("  step"), overflow="ellipsis", no_wrap=True, min_width=16)
+    table.add_column("status", overflow="ellipsis", no_wrap=True, min_width=14)
+    table.add_column("tries", justify="right", no_wrap=True)
+    if tokens:
+        table.add_column("tokens in", justify="right", no_wrap=True)
+        table.add_column("out", justify="right", no_wrap=True)
+    if costs:
+        table.add_column("cost", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True, min_width=7)
+    for row in rows:
+        cells: list[Text] = [_step(row), _status(row), _number(row.attempts if row.attempts else 0)]
+        if tokens:
+            cells += [_number(row.input_tokens), _number(row.output_tokens)]
+        if costs:
+            cells.append(_cost(row))
+        time = seconds(row.elapsed_s) if row.elapsed_s is not None else ""
+        table.add_row(*cells, Text(time, style="" if row.status == "running" else "dim"))
+    return table
+
+
+def errors_of(rows: Iterable[Row]) -> list[Text]:
+    """Return a line for each step that failed."""
+    return [_error_line(row.step, row.error) for row in rows if row.error and (row.failed or row.status == "failed")]
+
+
+def header(state: RunState, now: datetime | None = None) -> Text:
+    """Return what run this is and how it stands: one line."""
+    mark, style = MARKS[state.status]
+    text = Text.assemble((f"{mark} ", style), (plain(state.flow or "?"), "bold"), ("  " + plain(state.run), "dim"))
+    text.append(f"  {state.status}", style)
+    if elapsed := elapsed_of(state, now):
+        text.append(f" {'after' if state.status != 'done' else 'in'} {elapsed}", "dim")
+    return text
+
+
+def totals(state: RunState, rows: Sequence[Row]) -> Text:
+    """Return steps, tokens and cost of the whole run: one line."""
+    done = sum(1 for row in rows if row.status in ("done", "skipped"))
+    parts = [f"{done} of {len(rows)} steps"]
+    read = state.usage.input_tokens + state.usage.cache_read_tokens + state.usage.cache_write_tokens
+    if read or state.usage.output_tokens:
+        parts.append(f"{read:,} tokens in, {state.usage.output_tokens:,} out")
+    if cost := cost_of(state):
+        parts.append(cost)
+    return Text(" · ".join(parts), style="dim")
+
+
+def cost_of(state: RunState) -> str:
+    """Return the price of a run; a lower bound where a price is not known; nothing where no model was called."""
+    if state.cost_usd is None and not state.unpriced:
+        return ""
+    if state.rehearsed and not state.cost_usd and not state.unpriced:
+        return _REHEARSED
+    cost = dollars(state.cost_usd or 0.0)
+    return f"at least {cost}" if state.unpriced else cost
+
+
+def dollars(value_usd: float) -> str:
+    """Return a price with as many digits as matter: `$0.0042`, `$1.30`."""
+    return f"${value_usd:,.2f}" if value_usd >= 1 else f"${value_usd:.4f}"
+
+
+def elapsed_of(state: RunState, now: datetime | None = None) -> str:
+    """Return how long a run took, or has taken up to now; nothing when it is not known."""
+    end = state.ended_at or now
+    if state.started_at is None or end is None:
+        return ""
+    return seconds(max((end - state.started_at).total_seconds(), 0.0))
+
+
+def rehearsal_line() -> Text:
+    """Say that what follows was made by no model."""
+    return Text("rehearsed: no model was called, set ANTHROPIC_API_KEY to ask Claude", style="yellow")
+
+
+def log_line(entry: Entry, started_at: datetime) -> Text:
+    """Return one message of a log with the time since the run began."""
+    kind, _, rest = one_line(entry).partition(" ")
+    offset_s = (entry.at - started_at).total_seconds()
+    return Text.assemble((f"{offset_s:+10.3f} s  ", "dim"), (kind, _KINDS.get(kind, "")), " " + rest)
+
+
+def runs_table(states: Sequence[RunState], now: datetime) -> Table:
+    """Return runs, one a line."""
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(Text("  run"), no_wrap=True, overflow="fold", min_width=28)
+    table.add_column("flow", no_wrap=True, overflow="ellipsis", max_width=20)
+    table.add_column("status", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("cost", justify="right", no_wrap=True)
+    for state in states:
+        mark, style = MARKS[state.status]
+        started = state.started_at.astimezone().strftime("%d %b %H:%M") if state.started_at else ""
+        table.add_row(
+            Text.assemble((f"{mark} ", style), plain(state.run)),
+            plain(state.flow),
+            Text(state.status, style="" if state.status == "done" else style),
+            Text(started, style="dim"),
+            Text(elapsed_of(state, now), style="dim"),
+            Text(cost_of(state), style="yellow" if cost_of(state) == _REHEARSED else ""),
+        )
+    return table
+
+
+def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
+    """Return how a run stands: header, steps, totals, and the errors of steps."""
+    parts: list[RenderableType] = [header(state, now), Text(), steps_table(rows), Text(), totals(state, rows)]
+    parts += errors_of(rows)
+    if state.rehearsed:
+        parts.append(rehearsal_line())
+    if state.result is not None and state.result.reason:
+        parts.append(Text(plain(state.result.reason)))
+    return Group(*parts)
+
+
+def in_brief(rows: Sequence[Row]) -> str:
+    """Return how the steps stand in one line, for where there is no room for a table."""
+    return "  ".join(f"{row.step} {_of(row)}" for row in rows if row.status != "waiting") or "nothing yet"
+
+
+def plain(text: str) -> str:
+    """Return text on one line, without what would control the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _of(row: Row) -> str:
+    if row.count:
+        return f"{row.ended}/{row.count}"
+    return f"{row.arrived}/{row.expected}" if row.status == "joining" else row.status
+
+
+def _step(row: Row) -> Text:
+    mark, style = MARKS[row.status]
+    text = Text.assemble((f"{mark} ", style), plain(row.step))
+    if row.count:
+        text.append(f"  {row.ended}/{row.count}", "bold" if row.status == "running" else "")
+    return text
+
+
+def _status(row: Row) -> Text:
+    style = MARKS[row.status][1]
+    text = Text(row.status, style="" if row.status == "done" else style)
+    if row.status == "joining":
+        text = Text(f"waits, {row.arrived} of {row.expected}", style="dim")
+    if row.failed and row.status != "failed":
+        text.append(f", {row.failed} failed", "red")
+    if row.truncated:
+        text.append(", cut off", "yellow")
+    if row.status in ("queued", "running") and row.retries:
+        times = "retry" if row.retries == 1 else "retries"
+        text.append(f", {row.retries} {times}", "yellow")
+    return text
+
+
+def _cost(row: Row) -> Text:
+    if row.rehearsed:
+        return Text(_REHEARSED, style="yellow")
+    return Text(dollars(row.cost_usd) if row.cost_usd is not None else "")
+
+
+def _number(value: int) -> Text:
+    return Text(f"{value:,}" if value else "")
+
+
+def _error_line(step: str, error: Error) -> Text:
+    tries = f" ({error.attempts} tries)" if error.attempts > 1 else ""
+    request = f" [request {error.request_id}]" if error.request_id else ""
+    where = error.step or step
+    return Text.assemble(("✗ ", "red"), (plain(where), "bold"), plain(f"  {error.type}: {error.message}{tries}{request}"))

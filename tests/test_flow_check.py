@@ -1,0 +1,427 @@
+"""What `check_flow` refuses: where, what it expected, and what it suggests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_schemas.check import check_flow
+from baton_schemas.errors import FlowError
+from baton_schemas.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from tests.strategies import flows
+
+HANDLER = Agent(handler="module:name")
+WRITER = Agent(model="worker", prompt="Write.")
+CHAIN = {"a": Step(agent="x"), "b": Step(agent="x", after=["a"])}
+
+
+def flow(steps: dict[str, Step] | None = None, **changes: Any) -> Flow:
+    """A valid flow unless the changes make it otherwise: agent `x`, inputs `topic`, `topics` and `conf`."""
+    inputs = {"topic": Field(), "topics": Field(type="list[str]"), "conf": Field(type="dict")}
+    good = Flow(
+        name="report",
+        input=inputs,
+        tiers=DEFAULT_TIERS,
+        agents={"x": HANDLER},
+        steps=CHAIN if steps is None else steps,
+    )
+    return replace(good, **changes)
+
+
+def refused(bad: Flow) -> FlowError:
+    with pytest.raises(FlowError) as caught:
+        check_flow(bad)
+    return caught.value
+
+
+@settings(max_examples=100, deadline=None)
+@given(flows())
+def test_a_valid_flow_gets_its_plan(any_flow: Flow) -> None:
+    plan = check_flow(any_flow)
+    assert set(plan.order) == set(any_flow.steps)
+    assert not plan.successors[plan.final]
+
+
+def test_a_version_that_this_release_does_not_know_is_refused() -> None:
+    assert refused(flow(v=9)).place == "v"
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "é", "x" * 65])
+def test_names_that_cannot_stand_in_a_subject_are_refused(name: str) -> None:
+    step, other = Step(agent="x"), Step(agent=name)
+    for place, bad in [
+        ("name", flow(name=name)),
+        (f"steps.{name}", flow({name: step})),
+        (f"agents.{name}", flow({"a": other}, agents={name: HANDLER})),
+        (f"input.{name}", flow(input={name: Field()})),
+    ]:
+        error = refused(bad)
+        assert error.place == place
+        assert error.found == repr(name)
+        assert error.expected == "1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
+
+
+def test_an_actor_that_cannot_stand_in_a_subject_is_refused() -> None:
+    error = refused(flow(agents={"x": replace(HANDLER, actor="a.b")}))
+    assert (error.place, error.found) == ("agents.x.actor", "'a.b'")
+
+
+def test_an_actor_name_that_is_too_long_is_refused_unless_it_is_set() -> None:
+    long = "r" * 63
+    error = refused(flow(name=long))
+    assert error.place == "agents.x"
+    assert "of 65 characters" in error.found
+    assert "set `actor`" in error.hint
+    assert check_flow(flow(name=long, agents={"x": replace(HANDLER, actor="short")})).actor("a") == "short"
+
+
+def test_two_agents_with_one_actor_are_refused() -> None:
+    agents = {"x": HANDLER, "y": replace(HANDLER, actor="report-x")}
+    error = refused(flow({"a": Step(agent="x"), "b": Step(agent="y", after=["a"])}, agents=agents))
+    assert error.place == "agents.y.actor"
+    assert error.expected == "another actor for each agent of a flow"
+
+
+def test_a_step_called_like_a_branch_is_refused() -> None:
+    error = refused(flow({"draft-2": Step(agent="x")}))
+    assert error.place == "steps.draft-2"
+    assert "hyphen and digits" in error.expected
+    assert error.hint == "Try 'draft_2'."
+
+
+@pytest.mark.parametrize("name", ["start", "join", "deadline", "end", "input", "errors", "item", "index"])
+def test_reserved_names_are_refused(name: str) -> None:
+    step, field = refused(flow({name: Step(agent="x")})), refused(flow(input={name: Field()}))
+    assert (step.place, field.place) == (f"steps.{name}", f"input.{name}")
+    assert "reserved" in step.found
+    assert "another name than deadline, end" in field.expected
+
+
+def test_a_step_called_like_an_input_is_refused() -> None:
+    error = refused(flow({"topic": Step(agent="x")}))
+    assert error.place == "input.topic"
+    assert error.expected == "another name for one of the two"
+
+
+# Steps and their order
+
+
+def test_a_flow_without_steps_is_refused() -> None:
+    error = refused(flow({}))
+    assert (error.place, error.found) == ("steps", "no step")
+
+
+def test_an_unknown_agent_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="writter")}, agents={"writer": HANDLER}))
+    assert error.place == "steps.a.agent"
+    assert error.expected == "the name of an agent of this flow"
+    assert error.hint == "Did you mean 'writer'?"
+
+
+def test_an_unknown_step_in_after_is_refused() -> None:
+    error = refused(flow({"research": Step(agent="x"), "b": Step(agent="x", after=["reserch"])}))
+    assert error.place == "steps.b.after[0]"
+    assert error.expected == "the name of a step of this flow"
+    assert error.hint == "Did you mean 'research'?"
+
+
+def test_a_step_that_waits_twice_for_another_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x"), "b": Step(agent="x", after=["a", "a"])}))
+    assert (error.place, error.expected) == ("steps.b.after[1]", "each step once")
+
+
+def test_a_step_after_itself_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x", after=["a"])}))
+    assert error.place == "steps.a.after[0]"
+    assert error.found == "'a', the step itself"
+
+
+def test_a_cycle_is_refused_and_told_in_order() -> None:
+    steps = {
+        "z": Step(agent="x"),
+        "a": Step(agent="x", after=["z", "c"]),
+        "b": Step(agent="x", after=["a"]),
+        "c": Step(agent="x", after=["b"]),
+    }
+    error = refused(flow(steps))
+    assert error.place == "steps.a.after"
+    assert error.found == "the cycle a → b → c → a"
+    assert error.expected == "steps that only wait for earlier ones"
+
+
+def test_a_step_that_fans_out_over_itself_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x", each="a"), "b": Step(agent="x", after=["a"])}))
+    assert (error.place, error.found) == ("steps.a.each", "the cycle a → a")
+
+
+@pytest.mark.parametrize(("names", "word"), [("ab", "both"), ("abc", "all of them")])
+def test_several_final_steps_are_refused_and_named(names: str, word: str) -> None:
+    error = refused(flow({name: Step(agent="x") for name in names}))
+    assert error.place == "steps"
+    assert " and ".join(f"'{name}'" for name in names) in error.found
+    assert error.expected == "exactly one final step"
+    assert error.hint == f"Join them with one step that is `after` {word}."
+
+
+# Fan-outs
+
+
+def test_each_on_the_final_step_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x", each="topics")}))
+    assert error.place == "steps.a.each"
+    assert "Add a step after 'a' that merges" in error.hint
+
+
+@pytest.mark.parametrize("each", ["topics", "conf.items", "conf.deep.items"])
+def test_each_may_name_a_list_of_the_input(each: str) -> None:
+    plan = check_flow(flow({"a": Step(agent="x", each=each), "b": Step(agent="x", after=["a"])}))
+    assert plan.joins == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("each", "expected"),
+    [
+        ("topic", "an input of a list type, to run once per item"),
+        ("conf", "an input of a list type, to run once per item"),
+        ("topics.x", "an input of type dict, to take a key of"),
+    ],
+)
+def test_each_over_an_input_of_another_type_is_refused(each: str, expected: str) -> None:
+    error = refused(flow({"a": Step(agent="x", each=each), "b": Step(agent="x", after=["a"])}))
+    assert (error.place, error.expected) == ("steps.a.each", expected)
+
+
+def test_each_over_an_unknown_name_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x", each="topcs"), "b": Step(agent="x", after=["a"])}))
+    assert error.place == "steps.a.each"
+    assert error.expected == "a list of the input, or a step that comes before 'a'"
+    assert error.hint == "Did you mean 'topics'?"
+
+
+def test_each_over_a_step_that_does_not_come_before_is_refused() -> None:
+    steps = {
+        "a": Step(agent="x"),
+        "b": Step(agent="x"),
+        "c": Step(agent="x", after=["a"], each="b"),
+        "d": Step(agent="x", after=["b", "c"]),
+    }
+    error = refused(flow(steps))
+    assert (error.place, error.found) == ("steps.c.each", "'b'")
+    assert "comes before 'c'" in error.expected
+
+
+def test_each_over_a_step_far_before_is_fine() -> None:
+    steps = {**CHAIN, "c": Step(agent="x", after=["b"], each="a"), "d": Step(agent="x", after=["c"])}
+    assert check_flow(flow(steps)).sources["c"] == ("b",)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Step(agent="x", after=["a", "b"], each="topics"),
+        Step(agent="x", after=["fan"], each="topics"),
+        Step(agent="x", each="fan"),
+    ],
+)
+def test_each_on_a_step_that_joins_is_refused(bad: Step) -> None:
+    steps = {**CHAIN, "fan": Step(agent="x", each="topics"), "c": bad}
+    error = refused(flow({**steps, "end_": Step(agent="x", after=["a", "b", "fan", "c"])}))
+    assert error.place == "steps.c.each"
+    assert error.expected == "a step that either joins or fans out"
+    assert "Put a step that merges them in between" in error.hint
+
+
+# Joins
+
+
+def joined(join: JoinPolicy, *, each: str = "") -> Flow:
+    """A flow whose step `c` joins `a` and `b` (with `each`: the branches of `a`, and `b`)."""
+    steps = {"a": Step(agent="x", each=each), "b": Step(agent="x")}
+    return flow({**steps, "c": Step(agent="x", after=["a", "b"], join=join)})
+
+
+def test_a_join_policy_on_a_step_that_joins_nothing_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x"), "b": Step(agent="x", after=["a"], join=JoinPolicy())}))
+    assert error.place == "steps.b.join"
+    assert "only after several steps, or after a step with `each`" in error.expected
+
+
+@pytest.mark.parametrize(
+    ("join", "place", "expected"),
+    [
+        (JoinPolicy(wait=0), "steps.c.join.wait", "a number from 1 to 2"),
+        (JoinPolicy(wait=3), "steps.c.join.wait", "no more than 2 branches can end well"),
+        (JoinPolicy(min_done=-1), "steps.c.join.min_done", "a number from 0 to 2"),
+        (JoinPolicy(min_done=3), "steps.c.join.min_done", "a number from 0 to 2"),
+        (JoinPolicy(wait=1, min_done=2), "steps.c.join.min_done", "at most 1"),
+    ],
+)
+def test_a_join_of_more_branches_than_there_are_is_refused(join: JoinPolicy, place: str, expected: str) -> None:
+    error = refused(joined(join))
+    assert error.place == place
+    assert expected in error.expected
+
+
+def test_a_join_of_a_fan_out_may_wait_for_any_number_but_none() -> None:
+    assert check_flow(joined(JoinPolicy(wait=50, min_done=20), each="topics")).join_policy("c").wait == 50
+    error = refused(joined(JoinPolicy(wait=0), each="topics"))
+    assert (error.place, error.expected) == ("steps.c.join.wait", "a whole number of at least 1")
+
+
+# Agents
+
+
+def with_agent(agent: Agent, **changes: Any) -> Flow:
+    return flow(agents={"x": agent}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("agent", "place", "found", "hint"),
+    [
+        (Agent(), "agents.x", "neither `handler` nor `prompt`", ""),
+        (Agent(model="worker", system="Be brief."), "agents.x", "neither `handler` nor `prompt`", ""),
+        (Agent(handler="m:f", prompt="Go."), "agents.x", "both `handler` and `prompt`", "Remove one"),
+        (Agent(prompt="Go."), "agents.x.model", "no model", "Known: synthesis, worker."),
+        (replace(WRITER, model="workr"), "agents.x.model", "the unknown tier 'workr'", "Did you mean 'worker'?"),
+        (replace(WRITER, model="work-er"), "agents.x.model", "the unknown tier", "Did you mean 'worker'?"),
+        (replace(WRITER, model="gpt"), "agents.x.model", "the unknown tier 'gpt'", "Known: synthesis, worker."),
+        (replace(WRITER, model="claude-opus-4-6"), "agents.x.max_tokens", "no `max_tokens`", "1024"),
+        (replace(WRITER, max_tokens=-1), "agents.x.max_tokens", "-1", ""),
+        (replace(WRITER, reads=["topic"]), "agents.x.reads", "`reads` on an LLM agent", ""),
+    ],
+)
+def test_an_agent_that_cannot_work_is_refused(agent: Agent, place: str, found: str, hint: str) -> None:
+    error = refused(with_agent(agent))
+    assert error.place == place
+    assert error.found.startswith(found)
+    assert hint in error.hint
+
+
+def test_a_model_id_needs_no_tier() -> None:
+    plan = check_flow(with_agent(replace(WRITER, model="claude-opus-4-6", max_tokens=9)))
+    assert plan.tier(plan.agent("a")) == Tier(model="claude-opus-4-6", max_tokens=9)
+
+
+@pytest.mark.parametrize(
+    "handler", ["module:name", "package.module:name", "./file.py:name", "../a/file.py:name", "/abs/file.py:name"]
+)
+def test_a_handler_is_a_name_in_a_module_or_a_file(handler: str) -> None:
+    assert check_flow(with_agent(Agent(handler=handler))).agent("a").handler == handler
+
+
+@pytest.mark.parametrize("handler", ["name", "module:", ":name", "module.name", "a b:name", "./file:name", "m:f:g"])
+def test_a_handler_of_another_form_is_refused(handler: str) -> None:
+    error = refused(with_agent(Agent(handler=handler)))
+    assert error.place == "agents.x.handler"
+    assert error.expected == "'module:name' or './file.py:name'"
+
+
+def test_a_file_without_its_dot_is_refused_with_the_dot() -> None:
+    assert refused(with_agent(Agent(handler="file.py:name"))).hint.endswith("write './file.py:name'.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"concurrency": 0}, "a number of at least 1"),
+        ({"max_in_flight": 0}, "a number of at least 1"),
+        ({"max_attempts": 0}, "a number of at least 1"),
+        ({"timeout_s": 0.0}, "more than 0, at most 604800"),
+        ({"timeout_s": float("inf")}, "more than 0, at most 604800"),
+        ({"timeout_s": float("nan")}, "more than 0, at most 604800"),
+        ({"timeout_s": 604801.0}, "more than 0, at most 604800"),
+        ({"retry_base_s": 0.0}, "a number more than 0"),
+        ({"retry_base_s": float("nan")}, "a number more than 0"),
+        ({"retry_max_s": 0.5}, "a number of at least 1"),
+    ],
+)
+def test_limits_out_of_bounds_are_refused(changes: dict[str, float], expected: str) -> None:
+    error = refused(with_agent(replace(HANDLER, **changes)))
+    assert error.place == f"agents.x.{next(iter(changes))}"
+    assert expected in error.expected
+
+
+def test_a_step_has_the_same_bounds_on_its_timeout() -> None:
+    error = refused(flow({"a": Step(agent="x", timeout_s=-1.0)}))
+    assert (error.place, error.found) == ("steps.a.timeout_s", "-1")
+
+
+def test_an_agent_that_no_step_uses_is_refused() -> None:
+    error = refused(flow(agents={"x": HANDLER, "writer": HANDLER}))
+    assert error.place == "agents.writer"
+    assert "Add [steps.writer]" in error.hint
+
+
+@pytest.mark.parametrize(("name", "hint"), [("topc", "Did you mean 'topic'?"), ("b", "Known: conf, topic, topics.")])
+def test_reads_of_what_is_not_there_yet_are_refused(name: str, hint: str) -> None:
+    error = refused(with_agent(replace(HANDLER, reads=["topic", name])))
+    assert error.place == "agents.x.reads[1]"
+    assert error.expected == "an input, or a step that comes before 'a'"
+    assert error.hint == hint
+
+
+# Placeholders
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found", "hint"),
+    [
+        ("On {topc}.", "the placeholder {topc} at character 3", "Did you mean 'topic'?"),
+        ("{b}", "the placeholder {b} at character 0", "Known: conf, errors, topic, topics."),
+        ("On {item}", "the placeholder {item} at character 3", "only in a step with `each`"),
+        ('As {"a": 1}', "'{\"a\": 1}' at character 3", "Write {{ and }} for braces."),
+        ("So {", "'{' at character 3", "Write {{ and }} for braces."),
+    ],
+)
+def test_a_placeholder_for_nothing_is_refused(prompt: str, found: str, hint: str) -> None:
+    for key in ("prompt", "system"):
+        error = refused(with_agent(replace(WRITER, **{key: prompt})))
+        assert error.place == f"agents.x.{key}"
+        assert error.found == found
+        assert hint in error.hint
+
+
+def test_a_placeholder_must_be_known_in_every_step_of_the_agent() -> None:
+    steps = {"a": Step(agent="y"), "b": Step(agent="x", after=["a"]), "c": Step(agent="x")}
+    agents = {"x": replace(WRITER, prompt="{a}"), "y": HANDLER, "z": HANDLER}
+    error = refused(flow({**steps, "d": Step(agent="z", after=["b", "c"])}, agents=agents))
+    assert error.place == "agents.x.prompt"
+    assert error.expected == "an input, or a step that comes before 'c'"
+
+
+def test_placeholders_reach_inputs_earlier_steps_errors_and_the_item() -> None:
+    prompt = "{topic} {conf.style} {a.0} {errors} {item} {index} {{}}"
+    agents = {"x": HANDLER, "y": replace(WRITER, prompt=prompt)}
+    steps = {**CHAIN, "c": Step(agent="y", after=["b"], each="topics"), "d": Step(agent="x", after=["c"])}
+    assert check_flow(flow(steps, agents=agents)).reads["c"] == {"topic", "conf", "a"}
+
+
+# Input and tiers
+
+
+def test_an_unknown_input_type_is_refused() -> None:
+    error = refused(flow(input={"topic": Field(type="string")}))
+    assert error.place == "input.topic.type"
+    assert error.expected.startswith("one of bool, dict, float")
+    assert error.hint == "Did you mean 'str'?"
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"), [("str", "3"), ("int", "1.5"), ("list[str]", "[1]"), ("float", "null"), ("dict", "[]")]
+)
+def test_a_default_that_does_not_fit_its_type_is_refused(kind: str, default: str) -> None:
+    error = refused(flow(input={"topic": Field(type=kind, default=Raw(default.encode()))}))
+    assert (error.place, error.found) == ("input.topic.default", default)
+    assert error.expected == f"a value of type {kind}"
+
+
+def test_a_tier_without_a_model_or_with_a_negative_cap_is_refused() -> None:
+    assert refused(flow(tiers={"worker": Tier(model="")})).place == "tiers.worker.model"
+    assert refused(flow(tiers={"worker": Tier(model="m", max_tokens=-1)})).place == "tiers.worker.max_tokens"

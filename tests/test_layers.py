@@ -1,0 +1,128 @@
+"""The rules of the layout: imports point one way, each outside library has its place, and the maps are true."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .maps import FOLDERS, ROOT, make_map, read_map
+
+PACKAGES = {
+    "baton_schemas": ROOT / "schemas" / "baton_schemas",
+    "baton_bus": ROOT / "bus" / "baton_bus",
+    "baton_actors": ROOT / "actors" / "baton_actors",
+}
+BELOW = {
+    "baton_schemas": set(),
+    "baton_bus": {"baton_schemas"},
+    "baton_actors": {"baton_schemas", "baton_bus"},
+}
+TOP_LEVEL = {
+    *("pyproject.toml", "README.md", "actors", "bus", "schemas", "tests", "deploy"),
+    *("Makefile", "LICENSE", "CHANGELOG.md", "requirements.lock", ".ci", ".git", ".gitignore"),
+}
+SUBJECT = re.compile(r"(^|\*|baton)\.(task|handoff|reply|answer|outcome|join|note|timer|result|live)\.")
+"""The beginning of a subject: something before it, a kind, something after it."""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted(PACKAGES[package].rglob("*.py"))
+
+
+def imports(module: Path) -> set[str]:
+    """Return the top-level names of the packages that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def importers(library: str) -> set[str]:
+    """Return the modules of all packages that import a library, as paths within the layers' folders."""
+    return {
+        str(module.relative_to(folder.parent))
+        for package, folder in PACKAGES.items()
+        for module in modules(package)
+        if library in imports(module)
+    }
+
+
+def strings(module: Path) -> Iterator[str]:
+    """Yield the strings of a module, docstrings left out; what an f-string fills in is an asterisk."""
+    tree = ast.parse(module.read_text("utf-8"))
+    skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            skipped |= {id(part) for part in node.values}
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.value
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_layers_import_only_from_below(package: str) -> None:
+    allowed = BELOW[package] | {package}
+    used = {str(module): (imports(module) & PACKAGES.keys()) - allowed for module in modules(package)}
+    assert {module: names for module, names in used.items() if names} == {}
+
+
+def test_schemas_need_only_msgspec_and_the_standard_library() -> None:
+    outside = set().union(*(imports(module) for module in modules("baton_schemas"))) - sys.stdlib_module_names
+    assert outside - {"baton_schemas"} == {"msgspec"}
+
+
+def test_only_the_bus_imports_nats() -> None:
+    assert importers("nats") != set()
+    assert all(module.startswith("baton_bus/") for module in importers("nats"))
+
+
+def test_one_module_imports_anthropic() -> None:
+    assert importers("anthropic") == {"baton_actors/models/sdk.py"}
+
+
+def test_http_is_only_under_the_sdk() -> None:
+    assert importers("httpx2") == {"baton_actors/models/sdk.py", "baton_actors/models/rehearsal.py"}
+
+
+@pytest.mark.parametrize("package", ["baton_bus", "baton_actors"])
+def test_one_module_joins_subject_tokens(package: str) -> None:
+    joined = {module.name: [text for text in strings(module) if SUBJECT.search(text)] for module in modules(package)}
+    assert {module for module, texts in joined.items() if texts} <= {"subjects.py"}
+
+
+def test_subjects_are_recognised_where_they_are_made() -> None:
+    assert any(SUBJECT.search(text) for text in strings(PACKAGES["baton_bus"] / "subjects.py"))
+
+
+def test_top_level_is_the_fixed_list() -> None:
+    ignored = [line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text("utf-8").splitlines()]
+    found = {path.name for path in ROOT.iterdir()}
+    kept = {name for name in found if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)}
+    assert kept - TOP_LEVEL == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_map_of_a_folder_says_what_its_files_say(folder: str) -> None:
+    assert read_map(folder) == make_map(folder), "run `make maps`"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_module_begins_with_what_it_is_for(package: str) -> None:
+    silent = [str(module) for module in modules(package) if not ast.get_docstring(ast.parse(module.read_text("utf-8")))]
+    assert silent == []
+
+
+def test_readme_names_each_folder_and_each_shipped_flow() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    flows = [file.stem for file in (PACKAGES["baton_actors"] / "flows").glob("*.toml")]
+    missing = [name for name in [*(f"{folder}/" for folder in (*FOLDERS, "deploy")), *flows] if f"`{name}`" not in text]
+    assert missing == []
