@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("schemas", "bus", "actors", "tests")
 
-_BEGIN = "<!-- `make maps` writes the lines from here on from the docstrings -->"
-_END = "<!-- up to here -->"
+_BEGIN = "<!-- `make maps` writes the lines from here on from the docstrings -->\n"
+_END = "<!-- up to here -->\n"
 
 
 def read_map(folder: str) -> str:
     """Return the map that the folder's README has now."""
-    match = _within().search(_readme(folder).read_text("utf-8"))
-    assert match is not None, f"{folder}/README.md: put the lines {_BEGIN!r} and {_END!r} where the map belongs"
-    return match[1]
+    return _parts(folder)[1]
 
 
 def make_map(folder: str) -> str:
@@ -32,9 +29,8 @@ def make_map(folder: str) -> str:
 
 def write_map(folder: str) -> None:
     """Put the map into the folder's README, in place of the one that is there."""
-    readme = _readme(folder)
-    text = readme.read_text("utf-8")
-    readme.write_text(text.replace(read_map(folder), make_map(folder)), "utf-8")
+    before, _, after = _parts(folder)
+    (ROOT / folder / "README.md").write_text(before + make_map(folder) + after, "utf-8")
 
 
 def _first_line(file: Path) -> str:
@@ -49,12 +45,13 @@ def _cell(line: str) -> str:
     return line.replace("|", "\\|")
 
 
-def _readme(folder: str) -> Path:
-    return ROOT / folder / "README.md"
-
-
-def _within() -> re.Pattern[str]:
-    return re.compile(f"{re.escape(_BEGIN)}\n(.*?){re.escape(_END)}", re.DOTALL)
+def _parts(folder: str) -> tuple[str, str, str]:
+    """Return a README's text before its map, the map, and the text after it, marks left outside the map."""
+    text = (ROOT / folder / "README.md").read_text("utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    now, end, after = rest.partition(_END)
+    assert begin and end, f"{folder}/README.md: put the lines {_BEGIN!r} and {_END!r} where the map belongs"
+    return before + begin, now, end + after
 
 
 if __name__ == "__main__":

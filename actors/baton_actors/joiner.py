@@ -103,6 +103,8 @@ class Joiner:
             # 2. Close the join when that is enough. The replies stay leased until it is closed.
             if join.closed and any(reply.branch in join.arrived for _, reply in waiting):
                 await self._records.record(Routed(self._actor, closing(plan, join)))
+                if key[1] in plan.timed_joins:
+                    await self._bus.timers.cancel(self._actor, *key)
         # 3. Ack.
         for delivery, _ in waiting:
             await delivery.ack()

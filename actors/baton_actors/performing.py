@@ -16,6 +16,7 @@ from baton_schemas.prompts import render
 
 from .errors import HandlerMissing
 from .handlers import Context, Handler
+from .memory import Memory
 from .models import ModelRequest, Models
 
 
@@ -37,11 +38,13 @@ class Performer:
     def __init__(self, handlers: Mapping[str, Handler], models: Models | None, executor: Executor | None) -> None:
         self._handlers, self._models, self._executor = dict(handlers), models, executor
 
-    async def perform(self, plan: Plan, step: str, values: Mapping[str, Raw], context: Context) -> Performed:
+    async def perform(
+        self, plan: Plan, step: str, values: Mapping[str, Raw], context: Context, memory: Memory
+    ) -> Performed:
         """Do a step with these values. Raises what the handler raises, `HandlerMissing`, `ModelError`."""
         agent = plan.agent(step)
         if not agent.handler:
-            return await self._ask_model(plan, step, values)
+            return await self._ask_model(plan, step, values, memory)
         handler = self._handlers.get(agent.handler)
         if handler is None:
             raise HandlerMissing(plan.step(step).agent, agent.handler)
@@ -54,7 +57,7 @@ class Performer:
                 raise
             raise TimeoutError(f"the handler did not finish within {timeout_s:g} s (timeout_s)") from error
 
-    async def _ask_model(self, plan: Plan, step: str, values: Mapping[str, Raw]) -> Performed:
+    async def _ask_model(self, plan: Plan, step: str, values: Mapping[str, Raw], memory: Memory) -> Performed:
         assert self._models is not None, "a worker of an LLM agent has models"
         agent = plan.agent(step)
         tier = plan.tier(agent)
@@ -72,7 +75,10 @@ class Performer:
             max_tokens=tier.max_tokens,
             timeout_s=plan.timeout_s(step),
         )
-        answer = await self._models.complete(request)
+        answer = await memory.recall(request)
+        if answer is None:
+            answer = await self._models.complete(request)
+            await memory.record(request, answer)
         return Performed(
             output=msgspec.json.encode(answer.text),
             truncated=answer.truncated,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import structlog
@@ -12,11 +13,14 @@ from baton_bus import Bus
 from baton_bus.errors import LogFull
 from baton_schemas.carry import with_outcome
 from baton_schemas.codec import encode
-from baton_schemas.messages import Decisive, Handoff, OutcomeRecord, Reply, Result, Skipped, State
+from baton_schemas.errors import BadMessage
+from baton_schemas.fork import Logged, copies
+from baton_schemas.messages import Decisive, Failed, Handoff, OutcomeRecord, Reply, Result, Skipped, State
+from baton_schemas.names import END
 from baton_schemas.plan import Plan
-from baton_schemas.routing import Routed, base_of, decide, follow, spreads
+from baton_schemas.routing import Routed, base_of, decide, follow, join_timers, spreads
 
-from .values import Values
+from .values import NotAList, TooManyBranches, Values
 
 _AT_ONCE = 500
 """Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
@@ -44,11 +48,11 @@ class Records:
         """
         if await self._create(decision):
             return decision.message
-        while True:
-            stored = await self._stored(self._bus.subjects.of(*decision))
-            if stored is not None:
-                return stored
-            await asyncio.sleep(0.01)  # a lagging replica: the leader has it
+        subject = self._bus.subjects.of(*decision)
+        stored = (await self._bus.log.taken(subject)).message
+        if not isinstance(stored, Handoff | Reply | OutcomeRecord | Result):
+            raise BadMessage("a decisive record cannot be read", subject)
+        return stored
 
     async def follow(self, plan: Plan, record: Decisive) -> None:
         """Write what follows from a record: handoffs, replies, the result. Raises as `record`."""
@@ -57,12 +61,22 @@ class Records:
             base = base_of(record)
             to_spread = spreads(plan, base)
             if to_spread:
-                lists = dict(await self._values.lists(to_spread, with_outcome(record.state, base, record.outcome)))
+                with contextlib.suppress(NotAList, TooManyBranches):  # the step that failed could not refuse it
+                    lists = dict(await self._values.lists(to_spread, with_outcome(record.state, base, record.outcome)))
+            await self.set_join_timers(plan, record.run, plan.successors[base], record.state, record.start_seq)
         derived = follow(plan, record, lists)
         if derived:
             await self.write(plan, derived)
         if isinstance(record, Result):
             await self._announce(plan, record)
+
+    async def set_join_timers(self, plan: Plan, run: str, entered: Sequence[str], state: State, start_seq: int) -> None:
+        """Set the deadlines of the joins that wait for these steps, unless they are set. Raises as `record`."""
+        if not plan.timed_joins:
+            return
+        for timer in join_timers(plan, run, entered, state, start_seq):
+            due_s = self._bus.now_s() + timer.after_s
+            await self._bus.timers.at(timer.actor, run, timer.reply.step, due_s, encode(timer.reply))
 
     async def write(self, plan: Plan, messages: Sequence[Routed]) -> None:
         """Write messages that follow from something stored, each create-only. Raises as `record`."""
@@ -71,8 +85,19 @@ class Records:
         for _, message in messages:
             if isinstance(message, Result):
                 await self._announce(plan, message)
-            elif isinstance(message, Reply):
+            elif isinstance(message, Reply) and isinstance(message.outcome, Failed):
                 await self.follow(plan, message)
+
+    async def copy(self, plan: Plan, first: Handoff, start_seq: int) -> None:
+        """Copy the finished steps of the run that this one goes on from. Raises as `record`."""
+        subjects = self._bus.subjects
+        entries = [entry async for entry in self._bus.log.read([subjects.run(first.forked_from)])]
+        logged = [
+            Logged(entry.seq, subjects.split(entry.subject).who, entry.message)
+            for entry in entries
+            if entry.message is not None
+        ]
+        await self.write(plan, copies(plan, logged, first.run, start_seq, first.until_seq))
 
     async def _create(self, routed: Routed) -> bool:
         """Write a message; False when its subject is taken. While the log is full it waits: the work is done."""
@@ -91,6 +116,8 @@ class Records:
         """Say that a run has ended where some of its steps may be running or waiting still."""
         if result.status != "done" or plan.leaves_branches:
             await self._bus.announce_end(result.run)
+        if plan.flow.deadline_s is not None:
+            await self._bus.timers.cancel(result.flow, result.run, END)
 
     async def _stored(self, subject: str) -> Decisive | None:
         entry = await self._bus.log.last(subject)

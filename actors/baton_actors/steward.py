@@ -54,9 +54,10 @@ class NoSuchFlow(ActorError):
     def __init__(self, flow: str, known: Mapping[str, Plan]) -> None:
         """`flow` as the subject has it; `known` are those of the steward that answers."""
         self.flow = flow
+        hint = nearest(flow, known)
         super().__init__(
-            f"no steward here knows a flow {flow!r}. {nearest(flow, known)} ".replace("  ", " ")
-            + "Start it with `baton up`, then publish the task again with another run id."
+            f"no steward here knows a flow {flow!r}. {hint}{' ' if hint else ''}"
+            "Start it with `baton up`, then publish the task again; a run id of your own must be a new one."
         )
 
 

@@ -18,11 +18,24 @@ from baton_bus.deliveries import Delivery
 from baton_bus.errors import PayloadTooLarge
 from baton_bus.topology import REPLIES_IN_FLIGHT
 from baton_schemas.carry import state_at, with_outcome
-from baton_schemas.codec import decode
+from baton_schemas.codec import decode, encode
 from baton_schemas.errors import BadMessage
 from baton_schemas.flow import Agent
-from baton_schemas.messages import VERSION, Blob, Done, Error, Failed, Handoff, Note, Outcome, Reply, State, Work
-from baton_schemas.names import START
+from baton_schemas.messages import (
+    VERSION,
+    Blob,
+    Done,
+    Error,
+    Failed,
+    Handoff,
+    Note,
+    Outcome,
+    Reply,
+    Result,
+    State,
+    Work,
+)
+from baton_schemas.names import END
 from baton_schemas.plan import Plan
 from baton_schemas.routing import base_of, decide, follow, spreads, start
 
@@ -31,6 +44,7 @@ from .errors import BadOutput
 from .handlers import Context
 from .job import Job
 from .joiner import Joiner
+from .memory import Memory
 from .performing import Performed, Performer
 from .plans import Plans
 from .records import Records
@@ -103,7 +117,7 @@ class Worker:
                 yield
             finally:
                 for puller in pullers:
-                    puller.stop()
+                    await puller.stop()
                 await self._finish(grace_s)
                 await self._joiner.stop()
 
@@ -122,10 +136,12 @@ class Worker:
         if job.run in self._ends:
             await job.delivery.ack()
             return
-        if self._may_be_done(job.delivery) and await self._was_done(plan, handoff):
+        if handoff.forked_from and not handoff.start_seq:
+            await self._records.copy(plan, handoff, start_seq)
+        if self._may_be_done(job.delivery, handoff) and await self._was_done(plan, handoff):
             await job.delivery.ack()
             return
-        await self._write_what_comes_with(plan, handoff, start_seq)
+        await self._write_what_comes_with(plan, handoff, start_seq, job.delivery.stored_at_s)
         ended = await self._outcome(job, plan, handoff)
         if ended is None:
             return
@@ -158,9 +174,10 @@ class Worker:
         job.run, job.step = handoff.run, handoff.step
         structlog.contextvars.bind_contextvars(run=job.run, step=job.step, actor=self._actor)
 
-    def _may_be_done(self, delivery: Delivery) -> bool:
+    def _may_be_done(self, delivery: Delivery, handoff: Handoff) -> bool:
         waited_s = self._bus.now_s() - delivery.stored_at_s
-        return delivery.delivered > 1 or waited_s > self._bus.settings.lease_s
+        again = delivery.delivered > 1 or waited_s > self._bus.settings.lease_s
+        return again or handoff.copied or bool(handoff.forked_from)
 
     async def _was_done(self, plan: Plan, handoff: Handoff) -> bool:
         """Say whether the run or the step has ended; if only the step, finish what follows from its record."""
@@ -172,20 +189,42 @@ class Worker:
         await self._records.follow(plan, record)
         return True
 
-    async def _write_what_comes_with(self, plan: Plan, handoff: Handoff, start_seq: int) -> None:
-        """Write what follows from the handoff itself: the other first steps, the end of a run that failed."""
-        if handoff.source == START and not handoff.start_seq and plan.starts_many:
-            lists = await self._values.lists(spreads(plan, None), handoff.state)
-            await self._records.write(plan, start(plan, handoff.run, handoff.state, lists, start_seq)[1:])
+    async def _write_what_comes_with(self, plan: Plan, handoff: Handoff, start_seq: int, stored_at_s: float) -> None:
+        """Write what follows from the handoff itself: other first steps, deadlines, the end of a run that failed."""
+        if not handoff.start_seq:
+            await self._begin(plan, handoff, start_seq, stored_at_s)
+        elif handoff.outcome is not None and plan.timed_joins:
+            await self._records.set_join_timers(plan, handoff.run, [handoff.step], state_at(handoff), start_seq)
         if isinstance(handoff.outcome, Failed):
             await self._records.write(plan, follow(plan, handoff, {}))
+
+    async def _begin(self, plan: Plan, first: Handoff, start_seq: int, stored_at_s: float) -> None:
+        """Write what the first handoff of a run stands for: the deadlines and the other first messages."""
+        if first.deadline_s:
+            reason = f"the deadline of {first.deadline_s:g} s"
+            expired = Result(
+                v=VERSION,
+                flow=plan.flow.name,
+                digest=plan.digest,
+                run=first.run,
+                status="expired",
+                reason=reason,
+                start_seq=start_seq,
+            )
+            due_s = stored_at_s + first.deadline_s
+            await self._bus.timers.at(plan.flow.name, first.run, END, due_s, encode(expired))
+        await self._records.set_join_timers(plan, first.run, plan.first, first.state, start_seq)
+        if plan.starts_many:
+            lists = await self._values.lists(spreads(plan, None), first.state)
+            await self._records.write(plan, start(plan, first.run, first.state, lists, start_seq)[1:])
 
     async def _outcome(self, job: Job, plan: Plan, handoff: Handoff) -> tuple[State, Outcome] | None:
         """Do the step; return what it saw and how it ended, or None when the handoff is not ours any more."""
         if isinstance(handoff.outcome, Failed) and plan.fails_run(handoff.source):
             await job.delivery.ack()
             return None
-        job.attempt = await self._attempt(job, handoff)
+        notes = await self._notes_of_earlier(job, handoff)
+        job.attempt = max(1, job.delivery.delivered - sum(1 for note in notes if note.type == "given_back"))
         agent = plan.agent(job.step)
         state = state_at(handoff)
         if job.attempt > agent.max_attempts:
@@ -201,14 +240,14 @@ class Worker:
                 return state, self._failed(job, handoff.error)
             values = await self._values.read(plan, handoff, state)
             context = Context(run=job.run, step=job.step, attempt=job.attempt)
-            performed = await self._performer.perform(plan, job.step, values, context)
+            memory = Memory(self._bus, self._actor, self.name, context, notes)
+            performed = await self._performer.perform(plan, job.step, values, context, memory)
             return state, await self._done(job, plan, handoff, state, performed)
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
             job.in_handler = False
-            await self._cancelled(job)
-            return None
-        except Exception as error:
-            job.in_handler = False
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                await self._cancelled(job)
+                return None
             if not is_final(error) and job.attempt < agent.max_attempts:
                 await self._retry(job, agent, error)
                 return None
@@ -249,12 +288,14 @@ class Worker:
         elapsed_s = round(time.monotonic() - job.started, 4)
         return Failed(error=error, work=Work(attempt=job.attempt, worker=self.name, elapsed_s=elapsed_s))
 
-    async def _attempt(self, job: Job, handoff: Handoff) -> int:
-        """Return which attempt this is: the times it was handed out, less those when a worker gave it back."""
-        if job.delivery.delivered == 1:
-            return 1
-        notes = await self._bus.notes(self._actor, handoff.run, handoff.step)
-        return job.delivery.delivered - sum(1 for note in notes if note.type == "given_back")
+    async def _notes_of_earlier(self, job: Job, handoff: Handoff) -> list[Note]:
+        """Return what earlier attempts noted; on a first delivery there was none, unless the consumer is new.
+
+        An attempt is a delivery, less those that a worker gave back.
+        """
+        if not self._may_be_done(job.delivery, handoff):
+            return []
+        return await self._bus.notes(self._actor, handoff.run, handoff.step)
 
     async def _retry(self, job: Job, agent: Agent, error: Exception) -> None:
         wait_s = round(delay_s(agent, job.attempt, error, self._dice), 3)
@@ -339,6 +380,12 @@ class Worker:
                     job.announced_at = now
                     with contextlib.suppress(Exception):
                         await self._bus.say_running(job.run, job.step, job.attempt)
+
+
+def _is_cancelled() -> bool:
+    """Say whether it is this task that was cancelled, and not something that its handler waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def outcome_work(outcome: Outcome) -> Work:

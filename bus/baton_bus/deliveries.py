@@ -34,7 +34,7 @@ class Delivery:
         "held_since",
         "seq",
         "settled",
-        "stored_at_s",
+        "stored_at_ns",
         "subject",
     )
 
@@ -45,8 +45,8 @@ class Delivery:
         self.delivered = int(tokens[offset])
         """How often the broker has handed this message out, this time included."""
         self.seq = int(tokens[offset + 1])
-        self.stored_at_s = int(tokens[offset + 3]) / 1e9
-        """When the broker stored it, in seconds of Unix time by the broker's clock."""
+        self.stored_at_ns = int(tokens[offset + 3])
+        """When the broker stored it, in nanoseconds of Unix time by the broker's clock."""
         self.held_since = now
         self.settled = False
         self._reply, self._puller = msg.reply, puller
@@ -71,6 +71,11 @@ class Delivery:
     async def keep(self) -> None:
         """Begin the lease anew."""
         await self._puller.say(self._reply, b"+WPI")
+
+    @property
+    def stored_at_s(self) -> float:
+        """The same in seconds."""
+        return self.stored_at_ns / 1e9
 
     @property
     def reply(self) -> str:
@@ -111,7 +116,7 @@ class Puller:
     @contextlib.asynccontextmanager
     async def pulling(self) -> AsyncIterator[Puller]:
         """Pull while the context is open. What is still held at its end is left to the lease."""
-        subscription = await self._nc.subscribe(
+        self._subscription = await self._nc.subscribe(
             self._inbox + ".*", cb=self._on_msg, pending_msgs_limit=0, pending_bytes_limit=0
         )
         keeper = asyncio.create_task(self._keep(), name=f"leases and pulls of {self._next}")
@@ -122,11 +127,16 @@ class Puller:
             self._stopped = True
             keeper.cancel()
             with contextlib.suppress(Error):
-                await subscription.unsubscribe()
+                await self._subscription.unsubscribe()
 
-    def stop(self) -> None:
-        """Ask for no more; what comes after this is given back at once."""
+    async def stop(self) -> None:
+        """Take no more: the server drops our pull requests, and what is on its way has come when this returns.
+
+        It is to be worked on as the rest: given back unseen it would come again at once, and count as an attempt.
+        """
         self._stopped = True
+        with contextlib.suppress(Error):
+            await self._subscription.drain()
 
     def reconnected(self) -> None:
         """The server forgot our pull requests with the old connection: ask anew."""
@@ -161,10 +171,7 @@ class Puller:
         self._one_came()
         delivery = Delivery(msg, self, self._heard_at)
         self.held.add(delivery)
-        if self._stopped:
-            await delivery.nak()
-        else:
-            self._on_delivery(delivery)
+        self._on_delivery(delivery)
 
     async def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}

@@ -6,8 +6,8 @@ A read may come from a replica that lags: absence proves nothing, except that th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Iterable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from nats.aio.msg import Msg
@@ -25,7 +25,9 @@ from .settings import Settings
 from .subjects import Subjects
 
 _TOO_MANY = "413"
-"""A pattern matches more than 1,024 subjects: read through a consumer."""
+"""A pattern matches more than 1,024 subjects: read through a consumer. An answer of more than 64 MiB is cut short
+instead, and says how many are still pending."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _IN_HAND = 1000
 """Messages asked for at once when reading through a consumer: enough to hide the round trip."""
 
@@ -38,10 +40,24 @@ class Log:
         self._stream, self._subjects = settings.namespace, subjects
         self._patience_s = settings.patience_s
         self._direct = f"$JS.API.DIRECT.GET.{self._stream}"
+        self._readers: set[asyncio.Queue[Delivery | None]] = set()
+
+    def reconnected(self) -> None:
+        """The connection is mended: what was on its way to a reader is lost, so each begins a new consumer."""
+        for arrived in self._readers:
+            arrived.put_nowait(None)
 
     async def last(self, subject: str) -> Entry | None:
         """Return the last message on one exact subject, or None. Raises `BusUnavailable`, `NoStream`."""
         return self._entry(await self._ask(f"{self._direct}.{subject}", b""))
+
+    async def taken(self, subject: str) -> Entry:
+        """Return the message on a subject that the server said is taken, once a lagging replica has it too."""
+        while True:
+            entry = await self.last(subject)
+            if entry is not None:
+                return entry
+            await asyncio.sleep(0.01)
 
     async def at(self, seq: int) -> Entry | None:
         """Return the message with a stream sequence, or None. Raises as `last`."""
@@ -55,28 +71,24 @@ class Log:
         """
         patterns = [self._subjects.run(run, actor) for actor in actors] or [self._subjects.run(run)]
         found = await self._multi_last(patterns)
-        if found is None:
-            return [entry async for entry in self.read([self._subjects.run(run)], start_seq)]
-        return sorted(found, key=lambda entry: entry.seq)
+        return await self._last_of_each([self._subjects.run(run)], start_seq) if found is None else found
 
     async def matching(self, patterns: list[str], start_seq: int = 0) -> list[Entry]:
         """Return the last message on each subject that matches a pattern, in their order. Raises as `last`."""
         found = await self._multi_last(patterns)
-        if found is None:
-            return [entry async for entry in self.read(patterns, start_seq)]
-        return sorted(found, key=lambda entry: entry.seq)
+        return await self._last_of_each(patterns, start_seq) if found is None else found
 
-    async def read(self, patterns: list[str], start_seq: int = 0) -> AsyncIterator[Entry]:
+    async def read(self, patterns: list[str], start_seq: int = 0) -> AsyncGenerator[Entry, None]:
         """Yield every message that matches, from a sequence on, to the one that is now the last."""
         async for entry in self._consume(patterns, start_seq, follow=False):
             yield entry
 
-    async def follow(self, patterns: list[str], start_seq: int = 0) -> AsyncIterator[Entry]:
+    async def follow(self, patterns: list[str], start_seq: int = 0) -> AsyncGenerator[Entry, None]:
         """Yield every message that matches, from a sequence on, and then as they come, until closed."""
         async for entry in self._consume(patterns, start_seq, follow=True):
             yield entry
 
-    async def _consume(self, patterns: list[str], start_seq: int, *, follow: bool) -> AsyncIterator[Entry]:
+    async def _consume(self, patterns: list[str], start_seq: int, *, follow: bool) -> AsyncGenerator[Entry, None]:
         """Read through an ephemeral consumer without acks; a new one goes on where a lost one stopped."""
         next_seq = max(start_seq, 1)
         while True:
@@ -87,18 +99,22 @@ class Log:
                 arrived.put_nowait(None)
 
             puller = Puller(self._js._nc, self._stream, consumer, _IN_HAND, arrived.put_nowait, on_gone=gone)
-            async with puller.pulling():
-                while follow or pending > 0:
-                    delivery = await arrived.get()
-                    if delivery is None:
-                        break
-                    pending -= 1
-                    next_seq = delivery.seq + 1
-                    at = datetime.fromtimestamp(delivery.stored_at_s, UTC)
-                    yield read_entry(delivery.seq, at, delivery.subject, delivery.data)
-                    await puller.release(delivery)
-                else:
-                    return
+            self._readers.add(arrived)
+            try:
+                async with puller.pulling():
+                    while follow or pending > 0:
+                        delivery = await arrived.get()
+                        if delivery is None:
+                            break
+                        pending -= 1
+                        next_seq = delivery.seq + 1
+                        at = _EPOCH + timedelta(microseconds=delivery.stored_at_ns // 1000)
+                        yield read_entry(delivery.seq, at, delivery.subject, delivery.data)
+                        await puller.release(delivery)
+                    else:
+                        return
+            finally:
+                self._readers.discard(arrived)
 
     async def _consumer(self, patterns: list[str], start_seq: int) -> tuple[str, int]:
         config = ConsumerConfig(
@@ -129,13 +145,18 @@ class Log:
             except NoAnswer:
                 continue
             status = (end.headers or {}).get("Status", "")
-            if status == _TOO_MANY:
+            if status == _TOO_MANY or (end.headers or {}).get("Nats-Num-Pending", "0") != "0":
                 return None
             if status == "503":
                 await self._raise_if_gone()
                 continue
-            return [entry for entry in map(self._entry, answers) if entry is not None]
+            found = [entry for entry in map(self._entry, answers) if entry is not None]
+            return sorted(found, key=lambda entry: entry.seq)
         raise BusUnavailable("read the log", self._patience_s)
+
+    async def _last_of_each(self, patterns: list[str], start_seq: int) -> list[Entry]:
+        last = {entry.subject: entry async for entry in self.read(patterns, start_seq)}
+        return sorted(last.values(), key=lambda entry: entry.seq)
 
     async def _ask(self, subject: str, payload: bytes) -> Msg:
         for _ in range(self._tries()):

@@ -66,10 +66,8 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
     """
     if name and TOKEN.match(name) and (head := await _exact(bus, name)) is not None:
         return head
-    found = []
-    for head in await recent_runs(bus, _LOOK_BACK_MAX if name else 1):
-        if head.run.startswith(name) or head.run.endswith(name):
-            found.append(head)
+    heads = await recent_runs(bus, _LOOK_BACK_MAX if name else 1)
+    found = [head for head in heads if head.run.startswith(name) or head.run.endswith(name)]
     if not found:
         raise UnknownRun(name or "latest", "" if name else "There are no runs yet: `baton run FLOW` makes one.")
     if len(found) > 1:

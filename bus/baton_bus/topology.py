@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
+import msgspec
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -15,6 +19,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from .errors import JetStreamOff, StreamMismatch
+from .requests import NoAnswer, Requests
 from .settings import Settings
 from .subjects import Subjects
 
@@ -70,7 +75,7 @@ async def ensure_stream(js: JetStreamContext, settings: Settings, subjects: Subj
 
 
 async def ensure_consumer(
-    js: JetStreamContext, settings: Settings, name: str, filter_subject: str, max_ack_pending: int
+    js: JetStreamContext, stream: str, name: str, filter_subject: str, lease_s: float, max_ack_pending: int
 ) -> None:
     """Make a durable pull consumer, or bring its lease and bound up to date.
 
@@ -78,15 +83,33 @@ async def ensure_consumer(
     limited by the broker: the worker counts attempts, and says in the log when it gives up.
     """
     await js.add_consumer(
-        settings.namespace,
+        stream,
         ConsumerConfig(
             name=name,
             durable_name=name,
             filter_subject=filter_subject,
             ack_policy=AckPolicy.EXPLICIT,
             deliver_policy=DeliverPolicy.ALL,
-            ack_wait=settings.lease_s,
+            ack_wait=lease_s,
             max_ack_pending=max_ack_pending,
             max_deliver=-1,
         ),
     )
+
+
+class _Info(msgspec.Struct):
+    ts: datetime | None = None
+
+
+async def clock_ahead_s(requests: Requests, settings: Settings) -> float:
+    """Return how far the broker's clock is ahead of ours, in seconds; 0 when it does not say.
+
+    The age of a delivery is told by the broker's timestamp: a worker whose clock is wrong must not take an old
+    handoff for a fresh one.
+    """
+    try:
+        answer = await requests.ask(f"$JS.API.STREAM.INFO.{settings.namespace}")
+        info = msgspec.json.decode(answer.data, type=_Info)
+    except (NoAnswer, msgspec.DecodeError):
+        return 0.0
+    return info.ts.timestamp() - time.time() if info.ts is not None else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from msgspec import Struct
@@ -27,7 +27,7 @@ class _Body(Struct, frozen=True):
     attempt: int = 1
 
 
-async def watch_all(bus: Bus, run: str, start_seq: int = 0) -> AsyncIterator[Entry | Running]:
+async def watch_all(bus: Bus, run: str, start_seq: int = 0) -> AsyncGenerator[Entry | Running, None]:
     """Yield the messages of a run in their order as they come, up to its result, and the live words between.
 
     Raises the errors of `Log.follow`. Close it (`aclosing`) when you stop before the result.

@@ -53,9 +53,7 @@ def state_of_join(plan: Plan, handoff: Handoff, replies: Sequence[Reply]) -> Sta
     step = handoff.step
     inputs, outputs, blobs = dict(handoff.state.input), dict(handoff.state.outputs), dict(handoff.state.blobs)
     errors = list(handoff.state.errors)
-    lists: dict[str, list[tuple[int, Raw]]] = {
-        source: [] for source in plan.sources[step] if plan.step(source).each
-    }
+    lists: dict[str, list[tuple[int, Raw]]] = {source: [] for source in plan.sources[step] if plan.step(source).each}
     for reply in replies:
         inputs.update(reply.state.input)
         outputs.update(reply.state.outputs)

@@ -10,6 +10,7 @@ from .check_agents import check_agents
 from .check_graph import check_graph
 from .errors import FlowError, nearest
 from .flow import INPUT_TYPES, Flow
+from .limits import check_deadline
 from .messages import VERSION
 from .names import BRANCH, RESERVED, TOKEN
 from .plan import Plan
@@ -21,6 +22,8 @@ def check_flow(flow: Flow) -> Plan:
     """Return the plan of a flow that can run. Raises `FlowError` for the first mistake in it."""
     if flow.v != VERSION:
         raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
+    if flow.deadline_s is not None:
+        check_deadline("deadline_s", flow.deadline_s)
     _check_names(flow)
     _check_inputs(flow)
     _check_tiers(flow)

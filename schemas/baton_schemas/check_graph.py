@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from .errors import FlowError, nearest
 from .flow import Flow
-from .limits import check_timeout
+from .limits import check_deadline, check_timeout
 from .plan import sources_of
 
 Earlier = dict[str, frozenset[str]]
@@ -132,6 +132,8 @@ def _check_join(flow: Flow, name: str) -> None:
     if isinstance(join.wait, int):
         _check_count(f"{place}.wait", join.wait, 1, most)
     _check_count(f"{place}.min_done", join.min_done, 0, most)
+    if join.deadline_s is not None:
+        check_deadline(f"{place}.deadline_s", join.deadline_s)
     if isinstance(join.wait, int) and join.min_done > join.wait:
         raise FlowError(
             f"{place}.min_done",

@@ -17,8 +17,7 @@ class BadToken(SchemaError):
         """`what` says which name it is (`run id`, `step`); `value` is what was found."""
         self.what, self.value = what, value
         super().__init__(
-            f"{what} {value!r} cannot be used in a subject: "
-            "expected 1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
+            f"{what} {value!r} cannot be used in a subject: expected 1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
         )
 
 

@@ -90,6 +90,8 @@ class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
 
     By default `fail` where the branch's step has `on_error = "fail"`, else `skip`.
     """
+    deadline_s: float | None = None
+    """From when the first of its branches is handed on: then the join closes with the branches that are there."""
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -117,6 +119,8 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     agents: dict[str, Agent]
     steps: dict[str, Step]
     on_error: OnError = "fail"
+    deadline_s: float | None = None
+    """From the start of a run: then it ends as `expired`, unless it has ended."""
 
 
 DEFAULT_TIERS = {

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .messages import VERSION, Branch, Error, Failed, Handoff, Join, Reply
-from .names import JOIN, branch_name
+from .names import DEADLINE, JOIN, branch_name
 from .plan import Plan
 
 
 def arrive(plan: Plan, join: Join | None, replies: Iterable[tuple[int, Reply]]) -> Join:
     """Return the join record after these replies (each with its stream sequence) have arrived.
 
-    A branch that is in the record already changes nothing; a closed record never changes. `replies` are
-    of one run and one step, and at least one.
+    A branch that is in the record already changes nothing; a closed record never changes. The reply named
+    `deadline`, which a timer sends, closes the join with what is there. `replies` are of one run and one
+    step, and at least one.
     """
     if join is not None and join.closed:
         return join
     expected = dict(join.expected) if join else {}
     arrived = dict(join.arrived) if join else {}
     failed = list(join.failed) if join else []
+    copied = join.copied if join else True
     head: Reply | Join | None = join
     for seq, reply in replies:
         head = head or reply
-        expected[plan.name_of(reply.branch)] = reply.count
+        copied = copied and reply.copied
+        if reply.branch != DEADLINE:
+            expected[plan.name_of(reply.branch)] = reply.count
         if reply.branch in arrived:
             continue
         arrived[reply.branch] = seq
@@ -41,6 +45,7 @@ def arrive(plan: Plan, join: Join | None, replies: Iterable[tuple[int, Reply]]) 
         arrived=arrived,
         failed=failed,
         closed=_enough(plan, head.step, expected, arrived, failed),
+        copied=copied,
     )
 
 
@@ -57,12 +62,13 @@ def closing(plan: Plan, join: Join) -> Handoff:
         start_seq=join.start_seq,
         branches=branches,
         error=shortfall(plan, join.step, done_count(join), len(join.arrived)),
+        copied=join.copied,
     )
 
 
 def done_count(join: Join) -> int:
-    """Return how many branches ended well: neither failed nor word of an empty list."""
-    return len(join.arrived) - len(join.failed) - sum(1 for count in join.expected.values() if count == 0)
+    """Return how many branches ended well: neither failed nor word of an empty list or of the deadline."""
+    return _done_count(join.expected, join.arrived, join.failed)
 
 
 def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
@@ -78,13 +84,17 @@ def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
 
 
 def _enough(plan: Plan, step: str, expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> bool:
-    empty = sum(1 for count in expected.values() if count == 0)
     wait = plan.join_policy(step).wait
-    if isinstance(wait, int) and len(arrived) - len(failed) - empty >= wait:
+    if DEADLINE in arrived or (isinstance(wait, int) and _done_count(expected, arrived, failed) >= wait):
         return True
     if any(source not in expected for source in plan.sources[step]):
         return False
     return len(arrived) >= sum(max(count, 1) for count in expected.values())
+
+
+def _done_count(expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> int:
+    empty = sum(1 for count in expected.values() if count == 0)
+    return len(arrived) - len(failed) - empty - (DEADLINE in arrived)
 
 
 def _in_flow_order(plan: Plan, join: Join) -> list[str]:
@@ -92,4 +102,6 @@ def _in_flow_order(plan: Plan, join: Join) -> list[str]:
     for source in plan.sources[join.step]:
         branches = (branch_name(source, index) for index in range(join.expected.get(source, 0)))
         names += [name for name in (source, *branches) if name in join.arrived]
+    if DEADLINE in join.arrived:
+        names.append(DEADLINE)
     return names

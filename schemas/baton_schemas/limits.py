@@ -9,6 +9,15 @@ from .errors import FlowError
 TIMEOUT_MAX_S = 7 * 24 * 3600.0
 """Seven days: the longest that a handler may hold a step; longer work is several steps."""
 
+DEADLINE_MAX_S = 366 * 24 * 3600.0
+"""A year: a deadline further away is more likely a mistake in the unit."""
+
+
+def check_deadline(place: str, deadline_s: float) -> None:
+    """Raise `FlowError` unless this is a deadline that a run or a join may have, in seconds."""
+    if not (math.isfinite(deadline_s) and 0 < deadline_s <= DEADLINE_MAX_S):
+        raise FlowError(place, f"{deadline_s:g}", f"seconds: more than 0, at most {DEADLINE_MAX_S:.0f} (a year)")
+
 
 def check_timeout(place: str, timeout_s: float) -> None:
     """Raise `FlowError` unless this is a time that an attempt may take, in seconds."""

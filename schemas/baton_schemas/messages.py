@@ -137,6 +137,14 @@ class Handoff(Struct, tag="handoff", tag_field="kind", frozen=True, kw_only=True
     """The handoff that closes a join: exactly the branches that are in it, in the order of the flow."""
     error: Error | None = None
     """The join closed without what it needs: the step fails, and its handler is not called."""
+    deadline_s: float = 0.0
+    """In the first handoff: seconds from when it was stored to when the run expires; 0 for never."""
+    forked_from: str = ""
+    """In the first handoff of a run that goes on from another: that run, whose finished steps are copied."""
+    until_seq: int = 0
+    """With `forked_from`: only records up to this stream sequence are copied; 0 for all."""
+    copied: bool = False
+    """The step may be done already, in the run that this one goes on from: look before calling its handler."""
 
 
 class Reply(Struct, tag="reply", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
@@ -154,6 +162,7 @@ class Reply(Struct, tag="reply", tag_field="kind", frozen=True, kw_only=True, om
     state: State = State()
     outcome: Outcome
     start_seq: int = 0
+    copied: bool = False
 
 
 class OutcomeRecord(Struct, tag="outcome", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
@@ -187,10 +196,30 @@ class Join(Struct, tag="join", tag_field="kind", frozen=True, kw_only=True, omit
     failed: list[str] = []
     """The branches among `arrived` that did not end well."""
     closed: bool = False
+    copied: bool = False
+    """All its replies were copied from the run that this one goes on from."""
+
+
+class ModelCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model's answer, recorded before it is used, so that a redelivered step does not ask (and pay) again.
+
+    `request_sha256` is the hash of all that was asked: another question is never answered from this record.
+    """
+
+    request_sha256: str
+    text: Raw = NULL
+    blob: Blob | None = None
+    """The text, when it was too large to be inline."""
+    model: str = ""
+    truncated: bool = False
+    rehearsed: bool = False
+    request_id: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
 
 
 class Note(Struct, tag="note", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
-    """A fact about how a step was done. `type` says which: `retry`, `given_back`, `rejected`."""
+    """A fact about how a step was done. `type` says which: `retry`, `given_back`, `rejected`, `model`."""
 
     v: int
     run: str
@@ -203,6 +232,8 @@ class Note(Struct, tag="note", tag_field="kind", frozen=True, kw_only=True, omit
     delay_s: float = 0.0
     seq: int = 0
     """For `rejected`: where the bytes are in the stream."""
+    call: ModelCall | None = None
+    """For `model`."""
 
 
 class Result(Struct, tag="result", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):

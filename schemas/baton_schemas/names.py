@@ -17,8 +17,10 @@ JOIN = "join"
 """Source of the handoff that closes a join."""
 DEADLINE = "deadline"
 """Branch name of the reply that a broker timer sends to a join."""
+END = "end"
+"""Last token of a result, and the step of the timer of a run's deadline."""
 
-RESERVED = frozenset({START, JOIN, DEADLINE, "end", "input", "errors", "item", "index"})
+RESERVED = frozenset({START, JOIN, DEADLINE, END, "input", "errors", "item", "index"})
 """Names that no step and no input field may have: prompts and subjects use them for something else."""
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

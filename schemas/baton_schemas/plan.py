@@ -38,11 +38,10 @@ class Plan:
         """Whether a run can be done while some of its branches are not."""
         self.starts_many = len(self.first) > 1 or bool(flow.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
+        self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.reads = {name: reads_of(flow, name) for name in flow.steps}
         self.carried = self._carried()
-        self._actors = {
-            name: self.agent(name).actor or f"{flow.name}-{flow.steps[name].agent}" for name in flow.steps
-        }
+        self._actors = {name: self.agent(name).actor or f"{flow.name}-{flow.steps[name].agent}" for name in flow.steps}
 
     def name_of(self, step: str) -> str:
         """Return the step that `step` is or is a branch of."""

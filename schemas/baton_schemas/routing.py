@@ -7,7 +7,7 @@ doing either twice changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from msgspec import Raw
@@ -29,7 +29,7 @@ from .messages import (
     Skipped,
     State,
 )
-from .names import JOIN, START, branch_name, step_of
+from .names import DEADLINE, JOIN, START, branch_name, step_of
 from .plan import Plan
 
 Value = Raw | Blob
@@ -131,6 +131,37 @@ def follow(plan: Plan, record: Decisive, lists: Lists) -> list[Routed]:
             return _follow_outcome(plan, record, lists)
         case _:
             assert_never(record)
+
+
+class JoinTimer(NamedTuple):
+    """The deadline of a join: the reply that the broker is to send it, and after how long."""
+
+    actor: str
+    after_s: float
+    reply: Reply
+
+
+def join_timers(plan: Plan, run: str, entered: Iterable[str], state: State, start_seq: int) -> list[JoinTimer]:
+    """Return the deadlines that begin to run when these steps are entered with this state."""
+    joins = {join for step in entered for join in plan.successors[step] if join in plan.timed_joins}
+    timers: list[JoinTimer] = []
+    for join in sorted(joins):
+        after_s = plan.join_policy(join).deadline_s
+        assert after_s is not None
+        reply = Reply(
+            v=VERSION,
+            flow=plan.flow.name,
+            digest=plan.digest,
+            run=run,
+            step=join,
+            branch=DEADLINE,
+            count=0,
+            state=select(state, plan.carried[join]),
+            outcome=Skipped(reason=f"the deadline of {after_s:g} s"),
+            start_seq=start_seq,
+        )
+        timers.append(JoinTimer(plan.actor(join), after_s, reply))
+    return timers
 
 
 def _follow_outcome(plan: Plan, record: OutcomeRecord, lists: Lists) -> list[Routed]:

@@ -40,13 +40,19 @@ def run(
     flow: o.Flow,
     pairs: o.Pairs = None,
     run_id: o.RunId = "",
-    timeout_s: Annotated[float, typer.Option("--timeout", metavar="S", help="Cancel the run after so many seconds.")] = 0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="S", help="Cancel the run after so many seconds.")
+    ] = 0,
     json: o.Json = False,
     nats: o.Nats = "",
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Run a flow here and now: the output goes to stdout, progress to stderr."""
+    """Run a flow and print its output.
+
+    Starts what is needed here and stops it again. The output goes to stdout, progress to stderr. Exit codes:
+    0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
+    """
     from .run import run_flow
     from .signals import run_to_end
 
@@ -63,7 +69,10 @@ def up(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Keep the actors of flows running until Ctrl-C; one that dies is started again."""
+    """Keep the actors of flows running.
+
+    Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs.
+    """
     from .signals import run_to_end
     from .up import keep_up
 
@@ -79,7 +88,10 @@ def actor(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Run one actor in this process, against a server that runs already."""
+    """Run one actor in this process.
+
+    It needs a server that runs already: --nats, BATON_URL, or that of `baton up` in the data directory.
+    """
     from .up import run_actor
 
     return run_actor(o.place(nats, namespace, data_dir), flow, actor)
@@ -92,7 +104,10 @@ def steward(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Turn tasks that clients publish into runs, against a server that runs already."""
+    """Turn the tasks of clients into runs.
+
+    Part of `run` and `up`; this is for actors that run one by one. It needs a server that runs already.
+    """
     from .signals import run_to_end
     from .up import run_steward
 
@@ -111,7 +126,10 @@ def submit(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Start a run that actors elsewhere do, and print its id. It is durable once the id is there."""
+    """Start a run and print its id.
+
+    It is durable once the id is there; actors elsewhere do it, now or later.
+    """
     from .send import submit_run
     from .signals import run_to_end
 
@@ -121,7 +139,7 @@ def submit(
 
 @app.command()
 def cancel(
-    run: o.Run,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An id, or its start or end.")],
     reason: Annotated[str, typer.Option("--reason", help="Kept in the log.")] = "cancelled by a client",
     json: o.Json = False,
     nats: o.Nats = "",
@@ -160,7 +178,7 @@ def show(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Show how a run stands: its steps, and its output or its error."""
+    """Show a run: its steps, and its output or error."""
     from .look import show_run
     from .signals import run_to_end
 
@@ -188,13 +206,18 @@ def log(
 @app.command()
 def replay(
     run: Annotated[str, typer.Argument(metavar="[RUN|FILE]", help="A run, or a file made by `baton export`.")] = "",
-    until: Annotated[int | None, typer.Option("--until", min=0, metavar="N", help="The state after N messages.")] = None,
+    until: Annotated[
+        int | None, typer.Option("--until", min=0, metavar="N", help="The state after N messages.")
+    ] = None,
     json: o.Json = False,
     nats: o.Nats = "",
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Step through the state of a run after each of its messages, forward and back."""
+    """Step through a run, message by message.
+
+    On a terminal keys go forward and back through the state after each message; elsewhere all are printed.
+    """
     from .replay import replay_run
 
     return replay_run(o.place(nats, namespace, data_dir), run, until, json)
@@ -208,7 +231,7 @@ def export(
     namespace: o.Namespace = "",
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
-    """Write the messages of a run as JSON lines, for `baton replay FILE` anywhere."""
+    """Write a run as JSON lines, for `replay`."""
     from .look import export_run
     from .signals import run_to_end
 

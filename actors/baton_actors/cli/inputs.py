@@ -78,7 +78,8 @@ def _scalar(flow: Flow, key: str, kind: str, text: str) -> Any:
         # msgspec knows no NaN, which Python's own parser would take.
         return msgspec.json.decode(text, type=INPUT_TYPES[kind])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InputError(flow.name, key, f"found {_short(text)}; expected {_phrase(kind)} ({error})") from error
+        why = "" if kind in ("int", "float") else f" ({error})"
+        raise InputError(flow.name, key, f"found {_short(text)}; expected {_phrase(kind)}{why}") from error
 
 
 def _phrase(kind: str) -> str:

@@ -20,7 +20,8 @@ Pairs = Annotated[
     ),
 ]
 Run = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="An id, or its start or end; the latest run without it.", show_default=False)
+    str,
+    typer.Argument(metavar="[RUN]", help="An id, or its start or end; the latest run without it.", show_default=False),
 ]
 RunId = Annotated[str, typer.Option("--run", metavar="ID", help="The id of the run: the same id starts it once.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]
@@ -31,7 +32,8 @@ Namespace = Annotated[
     str, typer.Option("--namespace", metavar="NAME", help="First token of every subject (BATON_NAMESPACE).")
 ]
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", metavar="DIR", envvar="BATON_DATA", show_envvar=True, help="Of the embedded server.")
+    Path,
+    typer.Option("--data-dir", metavar="DIR", envvar="BATON_DATA", show_envvar=True, help="Of the embedded server."),
 ]
 DATA_DIR = Path(".baton")
 

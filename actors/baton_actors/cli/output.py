@@ -9,12 +9,12 @@ import msgspec
 from msgspec import Raw
 
 from baton_bus import Bus
-from baton_schemas.messages import Done, Error, Failed, Result
+from baton_schemas.messages import Done, Result
 from baton_schemas.state import RunState
 
 from .exits import ENDED, FAILED, OK
 from .rows import Row
-from .view import plain
+from .view import error_of, plain
 
 
 async def output_of(bus: Bus, result: Result | None) -> Raw | None:
@@ -62,17 +62,6 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
         "steps": rows,
         "messages": state.messages,
     }
-
-
-def error_of(state: RunState) -> Error | None:
-    """Return why the run failed: the error of its last step, or of the step that broke first."""
-    if state.result is None or state.result.status == "done":
-        return None
-    if isinstance(state.result.outcome, Failed):
-        return state.result.outcome.error
-    failed = [step for step in state.steps.values() if step.status == "failed" and step.error and step.ended_at]
-    failed.sort(key=lambda step: step.ended_at or step.queued_at)  # type: ignore[arg-type, return-value]
-    return failed[0].error if failed else None
 
 
 def exit_code_of(result: Result) -> int:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from baton_bus import Bus, Settings, connect
 from baton_bus.embedded import embedded
 
+from ..logs import LogLevel, LogSettings, configure
 from .exits import BadArgument, NoRunsHere, NoServerRuns
 
 
@@ -67,3 +68,13 @@ class Place(Struct, frozen=True, kw_only=True):
             raise NoRunsHere(str(self.data_dir.absolute()))
         async with self.server() as settings, connect(settings, name="baton command") as bus:
             yield bus
+
+
+def logs(level: LogLevel = "info") -> LogSettings:
+    """Set up the logs of this process, and return how its workers are to log. Raises `BadArgument`."""
+    try:
+        settings = LogSettings.from_environ(level=level)
+    except ValueError as error:
+        raise BadArgument(str(error)) from error
+    configure(settings)
+    return settings

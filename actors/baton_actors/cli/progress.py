@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -21,7 +21,7 @@ from baton_schemas.plan import Plan
 from baton_schemas.state import RunState
 
 from .rows import Row, rows_of
-from .view import MARKS, plain, steps_table, totals
+from .view import MARKS, elapsed_of, plain, steps_table, totals
 
 _LOOKS_PER_S = 8
 """How often what is shown is made anew: smooth to the eye, and no load with a thousand branches."""
@@ -48,8 +48,12 @@ class Progress:
     @property
     def rows(self) -> list[Row]:
         """The steps as they are now."""
-        now = datetime.now(UTC) + timedelta(seconds=self._bus.clock_ahead_s)
-        return rows_of(self._fold.state, self._plan, running=self._running, now=now)
+        return rows_of(self._fold.state, self._plan, running=self._running, now=self._now)
+
+    @property
+    def _now(self) -> datetime:
+        """The time by the clock that dates the messages."""
+        return datetime.fromtimestamp(self._bus.now_s(), UTC)
 
     async def settled(self, patience_s: float) -> RunState:
         """Return the state once the result is among what was heard, or after `patience_s` seconds."""
@@ -98,7 +102,10 @@ class Progress:
     def _page(self) -> Group:
         state, rows = self._fold.state, self.rows
         head = Text.assemble((self._plan.flow.name, "bold"), (f"  {self.run}", "dim"))
-        return Group(head, Text(), steps_table(rows), Text(), totals(state, rows))
+        page: list[RenderableType] = [head, Text(), steps_table(rows), Text()]
+        if state.result is None:  # at the end the command says it, with how the run ended
+            page.append(Text(f"{totals(state, rows)} · {elapsed_of(state, self._now)}", "dim"))
+        return Group(*page)
 
     @contextlib.asynccontextmanager
     async def _lines(self) -> AsyncIterator[None]:

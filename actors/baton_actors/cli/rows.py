@@ -135,7 +135,7 @@ def _status(members: Sequence[StepState], count: int, running: Mapping[str, int]
         (first, *_) = members
         return "running" if first.status == "queued" and first.name in running else first.status
     if "dropped" in statuses:
-        return "dropped"
+        return "failed" if "failed" in statuses else "dropped"
     if statuses & _OPEN or len(members) < count:
         begun = statuses - _OPEN or any(step.name in running for step in members)
         return "running" if begun else "queued"

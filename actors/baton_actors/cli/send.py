@@ -12,10 +12,10 @@ from baton_schemas.inputs import check_input, encode_input
 from ..loading import find_flow
 from .exits import FAILED, OK
 from .inputs import read_pairs
-from .output import error_of, exit_code_of, output_of, print_json, print_output, run_facts
+from .output import exit_code_of, output_of, print_json, print_output, run_facts
 from .place import Place
 from .rows import plan_of, rows_of
-from .view import plain
+from .view import why
 
 
 async def submit_run(place: Place, name: str, pairs: Sequence[str], run_id: str, wait: bool, as_json: bool) -> int:
@@ -38,7 +38,7 @@ async def submit_run(place: Place, name: str, pairs: Sequence[str], run_id: str,
         elif output is not None:
             print_output(output)
         else:
-            print(f"baton: {plain(why(state.status, error_of(state), result.reason))}", file=sys.stderr)
+            print(f"baton: {why(state)}", file=sys.stderr)
         return exit_code_of(result)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baton_schemas.explain import one_line, seconds
-from baton_schemas.messages import Error
+from baton_schemas.messages import Error, Failed
 from baton_schemas.state import Entry, RunState
 
 from .rows import Row
@@ -22,10 +22,10 @@ MARKS = {
     "running": ("●", "cyan"),
     "done": ("✓", "green"),
     "failed": ("✗", "red"),
-    "skipped": ("–", "dim"),
-    "dropped": ("–", "dim"),
-    "cancelled": ("–", "yellow"),
-    "expired": ("–", "yellow"),
+    "skipped": ("\N{EN DASH}", "dim"),
+    "dropped": ("\N{EN DASH}", "dim"),
+    "cancelled": ("\N{EN DASH}", "yellow"),
+    "expired": ("\N{EN DASH}", "yellow"),
 }
 """Sign and colour of each status: the sign says the same without the colour."""
 
@@ -34,12 +34,13 @@ _REHEARSED = "rehearsed"
 
 
 def steps_table(rows: Sequence[Row]) -> Table:
-    """Return the steps of a run. Columns that no row has anything for are left out."""
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
+    """Return the steps of a run. Columns that no row has anything for are left out; it fits 80 columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     tokens = any(row.input_tokens or row.output_tokens for row in rows)
     costs = any(row.cost_usd is not None or row.rehearsed for row in rows)
-    table.add_column(Text("  step"), overflow="ellipsis", no_wrap=True, min_width=16)
-    table.add_column("status", overflow="ellipsis", no_wrap=True, min_width=14)
+    # These two may be narrower than what they hold: rich takes room from columns that may wrap, their texts do not.
+    table.add_column(Text("  step"), min_width=16)
+    table.add_column("status", min_width=16)
     table.add_column("tries", justify="right", no_wrap=True)
     if tokens:
         table.add_column("tokens in", justify="right", no_wrap=True)
@@ -73,7 +74,7 @@ def header(state: RunState, now: datetime | None = None) -> Text:
     return text
 
 
-def totals(state: RunState, rows: Sequence[Row]) -> Text:
+def totals(state: RunState, rows: Sequence[Row]) -> str:
     """Return steps, tokens and cost of the whole run: one line."""
     done = sum(1 for row in rows if row.status in ("done", "skipped"))
     parts = [f"{done} of {len(rows)} steps"]
@@ -82,7 +83,7 @@ def totals(state: RunState, rows: Sequence[Row]) -> Text:
         parts.append(f"{read:,} tokens in, {state.usage.output_tokens:,} out")
     if cost := cost_of(state):
         parts.append(cost)
-    return Text(" · ".join(parts), style="dim")
+    return " · ".join(parts)
 
 
 def cost_of(state: RunState) -> str:
@@ -122,9 +123,9 @@ def log_line(entry: Entry, started_at: datetime) -> Text:
 
 def runs_table(states: Sequence[RunState], now: datetime) -> Table:
     """Return runs, one a line."""
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(Text("  run"), no_wrap=True, overflow="fold", min_width=28)
-    table.add_column("flow", no_wrap=True, overflow="ellipsis", max_width=20)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(Text("  run"), no_wrap=True, overflow="ellipsis")
+    table.add_column("flow", max_width=20)
     table.add_column("status", no_wrap=True)
     table.add_column("started", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
@@ -134,7 +135,7 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
         started = state.started_at.astimezone().strftime("%d %b %H:%M") if state.started_at else ""
         table.add_row(
             Text.assemble((f"{mark} ", style), plain(state.run)),
-            plain(state.flow),
+            Text(plain(state.flow), no_wrap=True, overflow="ellipsis"),
             Text(state.status, style="" if state.status == "done" else style),
             Text(started, style="dim"),
             Text(elapsed_of(state, now), style="dim"),
@@ -145,13 +146,40 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
 
 def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
     """Return how a run stands: header, steps, totals, and the errors of steps."""
-    parts: list[RenderableType] = [header(state, now), Text(), steps_table(rows), Text(), totals(state, rows)]
+    parts: list[RenderableType] = [
+        header(state, now),
+        Text(),
+        steps_table(rows),
+        Text(),
+        Text(totals(state, rows), "dim"),
+    ]
     parts += errors_of(rows)
     if state.rehearsed:
         parts.append(rehearsal_line())
     if state.result is not None and state.result.reason:
         parts.append(Text(plain(state.result.reason)))
     return Group(*parts)
+
+
+def why(state: RunState) -> str:
+    """Return why a run did not end well, as one sentence."""
+    error = error_of(state)
+    reason = state.result.reason if state.result else ""
+    if error is not None:
+        return plain(f"step {error.step!r} failed: {error.type}: {error.message}{_tries(error)}")
+    return plain(f"the run was {state.status}" + (f": {reason}" if reason else ""))
+
+
+def error_of(state: RunState) -> Error | None:
+    """Return the error of the step that broke the run; None when none did."""
+    result = state.result
+    if result is None or result.status == "done":
+        return None
+    if isinstance(result.outcome, Failed):
+        return result.outcome.error
+    failed = [step for step in state.steps.values() if step.status == "failed" and step.ended_at is not None]
+    first = min(failed, key=lambda step: step.ended_at or datetime.max, default=None)
+    return first.error if first else None
 
 
 def in_brief(rows: Sequence[Row]) -> str:
@@ -172,7 +200,7 @@ def _of(row: Row) -> str:
 
 def _step(row: Row) -> Text:
     mark, style = MARKS[row.status]
-    text = Text.assemble((f"{mark} ", style), plain(row.step))
+    text = Text.assemble((f"{mark} ", style), plain(row.step), no_wrap=True, overflow="ellipsis")
     if row.count:
         text.append(f"  {row.ended}/{row.count}", "bold" if row.status == "running" else "")
     return text
@@ -190,6 +218,7 @@ def _status(row: Row) -> Text:
     if row.status in ("queued", "running") and row.retries:
         times = "retry" if row.retries == 1 else "retries"
         text.append(f", {row.retries} {times}", "yellow")
+    text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 
@@ -204,7 +233,10 @@ def _number(value: int) -> Text:
 
 
 def _error_line(step: str, error: Error) -> Text:
+    said = plain(f"  {error.type}: {error.message}{_tries(error)}")
+    return Text.assemble(("✗ ", "red"), (plain(error.step or step), "bold"), said)
+
+
+def _tries(error: Error) -> str:
     tries = f" ({error.attempts} tries)" if error.attempts > 1 else ""
-    request = f" [request {error.request_id}]" if error.request_id else ""
-    where = error.step or step
-    return Text.assemble(("✗ ", "red"), (plain(where), "bold"), plain(f"  {error.type}: {error.message}{tries}{request}"))
+    return tries + (f" [request {error.request_id}]" if error.request_id else "")

@@ -1,0 +1,182 @@
+"""A flow drawn with characters: a box per step, one level below what it waits for, and lines between. Pure.
+
+An edge that passes a level without stopping there has a place of its own in it, so that no line runs through a
+box. Lines share a row between two levels only where they belong together: those of one source, or, where no
+source has several, those to one target.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from baton_schemas.plan import Plan
+
+_UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
+_LINES = " ╵╷│╴┘┐┤╶└┌├─┴┬┼"
+"""A line character by the sides that it touches, as a sum of the four above."""
+_GAP = 3
+"""Columns between two boxes."""
+
+
+class _Place(NamedTuple):
+    """A box in a level, or the place where an edge passes it (no lines of text)."""
+
+    key: str
+    text: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """In columns; odd always, so that the middles of levels are in line."""
+        return (max(len(line) for line in self.text) + 4) | 1 if self.text else 1
+
+
+def draw(plan: Plan, width: int) -> list[str]:
+    """Return the lines of the drawing; a list of steps when the drawing would not fit into `width` columns."""
+    levels, edges = _levels(plan)
+    columns = max(sum(place.width + _GAP for place in level) - _GAP for level in levels)
+    if columns + 2 > width:
+        return _as_list(plan)
+    return _Canvas(levels, edges, columns).lines()
+
+
+def _text(plan: Plan, name: str) -> tuple[str, ...]:
+    step = plan.flow.steps[name]
+    lines = [name]
+    if step.each:
+        lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}")
+    if name in plan.joins:
+        wait = plan.join_policy(name).wait
+        lines.append("joins all" if wait == "all" else f"joins the first {wait}")
+    return tuple(lines)
+
+
+def _levels(plan: Plan) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
+    """Return the places by level, and the edges between places of neighbouring levels."""
+    depth: dict[str, int] = {}
+    for name in plan.order:
+        depth[name] = max((depth[source] + 1 for source in plan.sources[name]), default=0)
+    levels: list[list[_Place]] = [[] for _ in range(max(depth.values()) + 1)]
+    edges: list[tuple[str, str]] = []
+    for name in plan.flow.steps:
+        levels[depth[name]].append(_Place(name, _text(plan, name)))
+    for name in plan.flow.steps:
+        for source in plan.sources[name]:
+            above = source
+            for level in range(depth[source] + 1, depth[name]):
+                passing = _Place(f"{source} > {name} {level}", ())
+                levels[level].append(passing)
+                edges.append((above, passing.key))
+                above = passing.key
+            edges.append((above, name))
+    for upper, lower in pairwise(levels):
+        _below_their_sources(upper, lower, edges)
+    return levels, edges
+
+
+def _below_their_sources(upper: list[_Place], lower: list[_Place], edges: list[tuple[str, str]]) -> None:
+    """Order a level by the mean place of what its members wait for: few lines cross then."""
+    index = {place.key: number for number, place in enumerate(upper)}
+
+    def mean(place: _Place) -> float:
+        found = [index[source] for source, target in edges if target == place.key and source in index]
+        return sum(found) / len(found) if found else 0.0
+
+    lower.sort(key=mean)
+
+
+class _Canvas:
+    """Cells, each with the sides that a line touches in it, and text over them."""
+
+    def __init__(self, levels: list[list[_Place]], edges: list[tuple[str, str]], columns: int) -> None:
+        self._sides: dict[tuple[int, int], int] = {}
+        self._text: dict[tuple[int, int], str] = {}
+        self._height = 0
+        middles: dict[str, int] = {}
+        starts: list[list[int]] = []
+        for level in levels:
+            column = (columns - sum(place.width + _GAP for place in level) + _GAP) // 2
+            starts.append([])
+            for place in level:
+                starts[-1].append(column)
+                middles[place.key] = column + place.width // 2
+                column += place.width + _GAP
+        for number, level in enumerate(levels):
+            tall = max(len(place.text) for place in level) + 2
+            for place, column in zip(level, starts[number], strict=True):
+                self._place(place, column, middles[place.key], tall, arrives=number > 0)
+            self._height += tall
+            if number + 1 < len(levels):
+                keys = {place.key for place in level}
+                self._connect([(middles[a], middles[b]) for a, b in edges if a in keys])
+
+    def lines(self) -> list[str]:
+        """Return the drawing, indented by two."""
+        right = max(column for _, column in [*self._sides, *self._text]) + 1
+        return [
+            "  " + "".join(self._cell(row, column) for column in range(right)).rstrip() for row in range(self._height)
+        ]
+
+    def _cell(self, row: int, column: int) -> str:
+        return self._text.get((row, column)) or _LINES[self._sides.get((row, column), 0)]
+
+    def _line(self, row: int, column: int, sides: int) -> None:
+        self._sides[row, column] = self._sides.get((row, column), 0) | sides
+
+    def _place(self, place: _Place, left: int, middle: int, tall: int, *, arrives: bool) -> None:
+        """Draw a box as tall as it needs, and the line from it to the end of its level; or a line that passes."""
+        top = self._height
+        box = len(place.text) + 2 if place.text else 0
+        for row in range(top + box, top + tall):
+            self._line(row, middle, _UP | _DOWN)
+        if not box:
+            return
+        right, bottom = left + place.width - 1, top + box - 1
+        for row in (top, bottom):
+            for column in range(left + 1, right):
+                self._line(row, column, _LEFT | _RIGHT)
+        for row in range(top + 1, bottom):
+            self._line(row, left, _UP | _DOWN)
+            self._line(row, right, _UP | _DOWN)
+            line = place.text[row - top - 1]
+            for offset, char in enumerate(line.center(place.width - 2)):
+                self._text[row, left + 1 + offset] = char
+        for row, column, sides in (
+            (top, left, _DOWN | _RIGHT),
+            (top, right, _DOWN | _LEFT),
+            (bottom, left, _UP | _RIGHT),
+            (bottom, right, _UP | _LEFT),
+        ):
+            self._line(row, column, sides)
+        if box < tall:
+            self._line(bottom, middle, _DOWN)
+        if arrives:
+            self._text[top, middle] = "▼"
+
+    def _connect(self, pairs: list[tuple[int, int]]) -> None:
+        """Draw the edges from one level to the next, by columns."""
+        alone = len({source for source, _ in pairs}) == len(pairs)
+        shared = sorted({target if alone else source for source, target in pairs if source != target})
+        top, count = self._height, max(len(shared), 1)
+        self._height += count
+        for source, target in pairs:
+            self._line(top - 1, source, _DOWN)
+            turn = top + shared.index(target if alone else source) if source != target else self._height
+            for row in range(top, self._height):
+                if row != turn:
+                    self._line(row, source if row < turn else target, _UP | _DOWN)
+            if source != target:
+                self._line(turn, source, _UP | (_RIGHT if target > source else _LEFT))
+                self._line(turn, target, _DOWN | (_LEFT if target > source else _RIGHT))
+                for column in range(min(source, target) + 1, max(source, target)):
+                    self._line(turn, column, _LEFT | _RIGHT)
+
+
+def _as_list(plan: Plan) -> list[str]:
+    """Return a line per step, in order, with what it waits for."""
+    wide = max(map(len, plan.order))
+    lines = []
+    for name in plan.order:
+        after = f"after {', '.join(plan.sources[name])}" if plan.sources[name] else "first"
+        lines.append("  " + "  ".join([name.ljust(wide), after, *_text(plan, name)[1:]]))
+    return lines

@@ -1,0 +1,66 @@
+"""`baton graph`: the steps of a flow, drawn in the terminal, as text for Mermaid, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from baton_schemas.plan import Plan
+
+from ..loading import find_flow
+from .drawing import draw
+from .exits import OK
+from .mermaid import mermaid_of
+from .output import print_json
+from .view import plain
+
+
+def print_graph(name: str, as_mermaid: bool, as_json: bool) -> int:
+    """Print the graph of a flow."""
+    plan = find_flow(name).plan
+    if as_json:
+        print_json(_facts(plan))
+    elif as_mermaid:
+        sys.stdout.write(mermaid_of(plan))
+    else:
+        _print_drawing(plan)
+    return OK
+
+
+def _print_drawing(plan: Plan) -> None:
+    console = Console(highlight=False)
+    console.print(Text(plan.flow.name, "bold"))
+    if plan.flow.description:
+        console.print(Text(plain(plan.flow.description)))
+    for key, field in plan.flow.input.items():
+        default = "" if field.required else f" = {bytes(field.default).decode()}"
+        console.print(Text(plain(f"  {key}: {field.type}{default}   {field.description}".rstrip()), "dim"))
+    console.print()
+    for line in draw(plan, console.width):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    flow = plan.flow
+    return {
+        "flow": flow.name,
+        "description": flow.description,
+        "digest": plan.digest,
+        "input": {key: {"type": field.type, "required": field.required} for key, field in flow.input.items()},
+        "steps": [
+            {
+                "step": name,
+                "agent": flow.steps[name].agent,
+                "actor": plan.actor(name),
+                "handler": plan.agent(name).handler,
+                "model": "" if plan.agent(name).handler else plan.tier(plan.agent(name)).model,
+                "after": plan.sources[name],
+                "each": flow.steps[name].each,
+                "joins": name in plan.joins,
+            }
+            for name in plan.order
+        ],
+    }

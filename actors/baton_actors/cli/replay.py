@@ -1,0 +1,131 @@
+"""`baton replay`: the state of a run after each of its messages, from the bus or from an exported file."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from baton_bus.runs import find_run, read_run
+from baton_schemas.errors import BadMessage
+from baton_schemas.explain import one_line
+from baton_schemas.export import load
+from baton_schemas.fold import RunFold, fold
+from baton_schemas.plan import Plan
+from baton_schemas.state import Entry, RunState
+
+from .exits import OK, BadArgument
+from .keys import read_key, single_keys
+from .output import print_json, run_facts
+from .place import Place
+from .rows import plan_of, rows_of
+from .view import header, in_brief, log_line, run_page, steps_table, totals
+
+_FORWARD, _BACK = frozenset({"right", "n", " ", "\r", "\n", "l", "j"}), frozenset({"left", "p", "\x7f", "h", "k"})
+_HELP = "→ next   ← back   g first   G last   q quit"
+
+
+def replay_run(place: Place, name: str, until: int | None, as_json: bool) -> int:
+    """Step through a run on a terminal; print the steps elsewhere, or the state after `until` messages."""
+    entries = _from_file(Path(name)) if name and Path(name).is_file() else asyncio.run(_from_bus(place, name))
+    if until is not None and until > len(entries):
+        raise BadArgument(f"the run has {len(entries)} messages: --until {until} is past its end")
+    plan = plan_of(fold(entries))
+    if until is not None:
+        _print_after(entries[:until], plan, as_json)
+    elif as_json:
+        _print_steps_as_json(entries, plan)
+    elif sys.stdin.isatty() and sys.stdout.isatty() and entries:
+        _step_through(entries, plan)
+    else:
+        _print_steps(entries, plan)
+    return OK
+
+
+async def _from_bus(place: Place, name: str) -> list[Entry]:
+    async with place.bus(reads=True) as bus:
+        return await read_run(bus, await find_run(bus, name))
+
+
+def _from_file(path: Path) -> list[Entry]:
+    """Return the entries of an exported run. Raises `BadMessage`, naming the line."""
+    with path.open("rb") as lines:
+        entries = [load(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not entries:
+        raise BadMessage(f"{path} has no messages in it. Export the run again with `baton export`")
+    return entries
+
+
+def _print_after(entries: Sequence[Entry], plan: Plan | None, as_json: bool) -> None:
+    state = fold(entries)
+    rows = rows_of(state, plan)
+    if as_json:
+        print_json(_facts(len(entries), entries, state, plan))
+    else:
+        Console(highlight=False).print(run_page(state, rows, entries[-1].at if entries else None))
+
+
+def _print_steps_as_json(entries: Sequence[Entry], plan: Plan | None) -> None:
+    run = RunFold()
+    for number, entry in enumerate(entries, start=1):
+        run.apply(entry)
+        print_json(_facts(number, entries[:number], run.state, plan))
+
+
+def _print_steps(entries: Sequence[Entry], plan: Plan | None) -> None:
+    """Print each message and, below it, how the steps stand after it."""
+    run, console = RunFold(), Console(highlight=False)
+    for number, entry in enumerate(entries, start=1):
+        run.apply(entry)
+        console.print(Text(f"{number:>4}  ").append_text(log_line(entry, entries[0].at)), soft_wrap=True)
+        console.print(Text(f"      {in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
+
+
+def _step_through(entries: Sequence[Entry], plan: Plan | None) -> None:
+    """Show one message and the state after it; keys move. It leaves the terminal as it was."""
+    fd, at, last = sys.stdin.fileno(), 1, len(entries)
+    console = Console(highlight=False)
+    with single_keys(fd), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_page(entries, at, plan), refresh=True)
+            match read_key(fd):
+                case "q" | "\x1b" | "\x04" | "":
+                    return
+                case "g" | "home":
+                    at = 1
+                case "G" | "end":
+                    at = last
+                case key if key in _FORWARD:
+                    at = min(at + 1, last)
+                case key if key in _BACK:
+                    at = max(at - 1, 1)
+
+
+def _page(entries: Sequence[Entry], number: int, plan: Plan | None) -> Group:
+    entry = entries[number - 1]
+    state = fold(entries[:number])
+    rows = rows_of(state, plan, now=entry.at)
+    return Group(
+        header(state, entry.at),
+        Text(),
+        Text.assemble((f"message {number} of {len(entries)}", "bold"), (f"   {_HELP}", "dim")),
+        Text(),
+        log_line(entry, entries[0].at),
+        Text(f"{entry.subject}  seq {entry.seq}, {len(entry.data):,} bytes", "dim", no_wrap=True, overflow="ellipsis"),
+        Text(),
+        steps_table(rows),
+        Text(),
+        Text(totals(state, rows), "dim"),
+    )
+
+
+def _facts(number: int, entries: Sequence[Entry], state: RunState, plan: Plan | None) -> dict[str, Any]:
+    entry = entries[-1] if entries else None
+    said = {"seq": entry.seq, "at": entry.at, "subject": entry.subject, "says": one_line(entry)} if entry else None
+    return {"after": number, "message": said, "state": run_facts(state, rows_of(state, plan))}

@@ -1,0 +1,190 @@
+"""Teams of real workers against a real server: run a flow, read its log, start and stop worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from baton_actors.ends import Ends
+from baton_actors.handlers import Handler
+from baton_actors.performing import Performer
+from baton_actors.plans import Plans
+from baton_actors.worker import Worker
+from baton_bus import Bus, Settings, connect
+from baton_schemas.check import check_flow
+from baton_schemas.export import dump, load
+from baton_schemas.flow import Agent, Field, Flow, OnError, Step
+from baton_schemas.fold import RunFold, fold
+from baton_schemas.messages import Done, Handoff, Note, Outcome, OutcomeRecord, Reply, Result
+from baton_schemas.names import JOIN, START
+from baton_schemas.plan import Plan
+from baton_schemas.state import Entry, RunState
+
+from .servers import WAIT_S, until
+
+Handlers = Mapping[str, Callable[..., Any]]
+
+
+def flow_of(
+    steps: Mapping[str, Step],
+    input: Mapping[str, Field] | None = None,
+    agents: Mapping[str, Mapping[str, Any]] | None = None,
+    on_error: OnError = "fail",
+) -> Flow:
+    """A flow with a handler agent for each agent name that the steps use; `agents` has what is special about them."""
+    names = dict.fromkeys(step.agent for step in steps.values())
+    usual: dict[str, Any] = {"retry_base_s": 0.02, "retry_max_s": 0.05}
+    return Flow(
+        name="flow",
+        input=dict(input or {}),
+        agents={name: Agent(handler=f"team:{name}", **usual | dict((agents or {}).get(name, {}))) for name in names},
+        steps=dict(steps),
+        on_error=on_error,
+    )
+
+
+class Team:
+    """A flow, a connection for the test itself, and workers. Each run that it submits is watched live."""
+
+    def __init__(self, bus: Bus, plan: Plan, handlers: Handlers) -> None:
+        self.bus, self.plan = bus, plan
+        self._handlers = {f"team:{name}": Handler(function) for name, function in handlers.items()}
+        self._live: dict[str, tuple[RunFold, asyncio.Task[None]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def process(self, *agents: str, grace_s: float = 10.0) -> AsyncIterator[Bus]:
+        """Run workers of these agents (none named: of all) on a connection of their own, as a process has one."""
+        async with connect(self.bus.settings) as bus, contextlib.AsyncExitStack() as stack:
+            plans, ends = Plans(bus, self.plan), Ends(bus)
+            await stack.enter_async_context(ends.listening())
+            for actor, agent in self.plan.actors().items():
+                if agents and agent not in agents:
+                    continue
+                performer = Performer(self._handlers, None, None)
+                worker = Worker(bus, actor, self.plan.flow.agents[agent], performer, plans, ends)
+                joins = any(self.plan.actor(step) == actor for step in self.plan.joins)
+                await stack.enter_async_context(worker.working(joins=joins, grace_s=grace_s))
+            yield bus
+
+    async def submit(self, run: str = "", /, **given: Any) -> str:
+        run = await self.bus.submit(self.plan, given, run=run)
+        if run not in self._live:
+            live = RunFold()
+            self._live[run] = live, asyncio.create_task(self._watch(run, live))
+        return run
+
+    async def result(self, run: str) -> Result:
+        return await self.bus.result(run, flow=self.plan.flow.name, timeout_s=WAIT_S)
+
+    async def run(self, **given: Any) -> Result:
+        return await self.result(await self.submit(**given))
+
+    async def log(self, run: str) -> list[Entry]:
+        """Every message of the run, every version of its join records included."""
+        return [entry async for entry in self.bus.log.read([self.bus.subjects.run(run)])]
+
+    async def kinds(self, run: str) -> list[str]:
+        return [kind_of(entry) for entry in await self.log(run)]
+
+    async def notes(self, run: str) -> list[Note]:
+        return [entry.message for entry in await self.log(run) if isinstance(entry.message, Note)]
+
+    async def state(self, run: str) -> RunState:
+        return fold(await self.log(run))
+
+    async def until_settled(self, kind: str, agent: str) -> None:
+        """Wait until nothing of an agent's `handoff` or `reply` consumer is waiting, or in a worker's hands."""
+        consumer = f"{kind}-{self.actor(agent)}"
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                info = await self.bus.js.consumer_info(self.bus.settings.namespace, consumer)
+                if not info.num_pending and not info.num_ack_pending:
+                    return
+                await asyncio.sleep(0.01)
+
+    def actor(self, agent: str) -> str:
+        return next(actor for actor, name in self.plan.actors().items() if name == agent)
+
+    async def check(self) -> None:
+        """Assert what must hold of every log: one result, one outcome a step, and live state equal to replayed."""
+        for run, (live, watching) in self._live.items():
+            entries = await self.log(run)
+            results = [entry for entry in entries if isinstance(entry.message, Result)]
+            assert len(results) <= 1
+            if results:
+                await asyncio.wait_for(watching, WAIT_S)
+                entries = [entry for entry in entries if entry.seq <= results[0].seq]
+            else:
+                await until(lambda live=live, seen=len(entries): live.state.messages >= seen)
+                entries = await self.log(run)
+                await until(lambda live=live, seen=len(entries): live.state.messages >= seen)
+            replayed = fold(load(dump(entry), number) for number, entry in enumerate(entries, start=1))
+            assert live.state == replayed
+            assert_one_outcome_a_step(await self.log(run))
+
+    async def close(self) -> None:
+        for _, watching in self._live.values():
+            watching.cancel()
+        await asyncio.gather(*(watching for _, watching in self._live.values()), return_exceptions=True)
+
+    async def _watch(self, run: str, live: RunFold) -> None:
+        async with contextlib.aclosing(self.bus.watch(run)) as entries:
+            async for entry in entries:
+                live.apply(entry)
+
+
+@contextlib.asynccontextmanager
+async def team(
+    url: str, namespace: str, flow: Flow, handlers: Handlers, *, start: bool = True, **settings: Any
+) -> AsyncIterator[Team]:
+    """A team whose workers run in one process (`start`), or that the test starts with `Team.process`."""
+    async with connect(Settings(url=url, namespace=namespace, **settings)) as bus:
+        ours = Team(bus, check_flow(flow), handlers)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if start:
+                    await stack.enter_async_context(ours.process(grace_s=0.5))
+                yield ours
+                await ours.check()
+        finally:
+            await ours.close()
+            await bus.js.delete_stream(namespace)
+
+
+def kind_of(entry: Entry) -> str:
+    return entry.subject.split(".")[1]
+
+
+def value_of(outcome: Outcome | None) -> Any:
+    """What a step put out, decoded. Fails the test when it did not end well."""
+    assert isinstance(outcome, Done), outcome
+    return msgspec.json.decode(outcome.output)
+
+
+def assert_one_outcome_a_step(entries: list[Entry]) -> None:
+    """I1 from the raw log: whatever says how a step ended says the same, and only joins and notes have versions."""
+    outcomes: dict[str, Outcome] = {}
+    written: set[str] = set()
+    for entry in entries:
+        if kind_of(entry) not in ("join", "note"):
+            assert entry.subject not in written, f"{entry.subject} was written twice"
+            written.add(entry.subject)
+        step, outcome = _decided(entry)
+        if outcome is not None:
+            assert outcomes.setdefault(step, outcome) == outcome, f"step {step} ended in two ways"
+
+
+def _decided(entry: Entry) -> tuple[str, Outcome | None]:
+    match entry.message:
+        case Handoff(source=source) if source not in (START, JOIN):
+            return source, entry.message.outcome
+        case Reply(branch=branch):
+            return branch, entry.message.outcome
+        case OutcomeRecord(step=step) | Result(step=step):
+            return step, entry.message.outcome
+        case _:
+            return "", None

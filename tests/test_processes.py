@@ -1,0 +1,277 @@
+"""Workers as processes: they start again when killed, stop when told, and never outlive their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton_actors import supervisor as supervisor_module
+from baton_actors.loading import FoundFlow, find_flow
+from baton_actors.logs import LogSettings
+from baton_actors.supervisor import Supervisor, WorkerCannotStart, WorkersKeepDying, WorkersNotReady
+from baton_bus import Bus, Settings, connect
+from baton_schemas.messages import Done, Note, Result
+
+from .handlers_for_tests import FILE, flow_of, is_marked, mark
+from .servers import WAIT_S, NatsServer, is_gone, until
+
+WORKER = """
+import sys
+from baton_actors.logs import LogSettings
+from baton_actors.process import WorkerSpec, worker_main
+from baton_bus import Settings
+
+_, flow, agent, url, namespace, grace_s = sys.argv
+settings = Settings(url=url, namespace=namespace, lease_s=1.0)
+logs = LogSettings(format="json")
+worker_main(WorkerSpec(flow=flow, agent=agent, settings=settings, logs=logs, grace_s=float(grace_s)))
+"""
+
+PARENT = """
+import asyncio, json, sys
+from baton_actors.loading import find_flow
+from baton_actors.supervisor import Supervisor
+from baton_bus import Settings
+
+async def main():
+    _, flow, url, namespace = sys.argv
+    async with Supervisor([find_flow(flow)], Settings(url=url, namespace=namespace), restart=True) as supervisor:
+        await supervisor.ready()
+        print(json.dumps(list(supervisor.pids)), flush=True)
+        await asyncio.Event().wait()
+
+assert __name__ == "__main__", "a worker has imported its parent's main module"
+asyncio.run(main())
+"""
+
+QUIET = LogSettings(format="json", level="error")
+
+
+@pytest.fixture
+def settings(server: NatsServer, namespace: str) -> Settings:
+    return Settings(url=server.url, namespace=namespace, lease_s=1.0)
+
+
+@pytest.fixture
+async def bus(settings: Settings) -> AsyncIterator[Bus]:
+    async with connect(settings) as bus:
+        yield bus
+
+
+def written(folder: Path, *handlers: str, options: str = "") -> FoundFlow:
+    (folder / "flow.toml").write_text(flow_of(*handlers, options=options), "utf-8")
+    return find_flow(str(folder / "flow.toml"))
+
+
+async def submit(bus: Bus, found: FoundFlow, folder: Path) -> str:
+    return await bus.submit(found.plan, {"folder": str(folder)})
+
+
+async def result_of(bus: Bus, run: str) -> Result:
+    return await bus.result(run, flow="t", timeout_s=WAIT_S)
+
+
+@asynccontextmanager
+async def worker(found: FoundFlow, settings: Settings, *, grace_s: float = 10.0) -> AsyncIterator[Process]:
+    """Run a worker on its own, as `baton actor` does, and wait until it takes work."""
+    agent = next(iter(found.flow.agents))
+    arguments = (found.source, agent, settings.url, settings.namespace, str(grace_s))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *arguments, stderr=PIPE)
+    try:
+        await logged(process, "worker.ready")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def logged(process: Process, event: str) -> dict[str, Any]:
+    """Return the next line of this event in the process's log."""
+    assert process.stderr is not None
+    async with asyncio.timeout(WAIT_S):
+        while line := await process.stderr.readline():
+            entry: dict[str, Any] = json.loads(line)
+            if entry["event"] == event:
+                return entry
+    raise AssertionError(f"the worker ended without {event}")
+
+
+# ---- the supervisor ------------------------------------------------------------------------------
+
+
+async def test_killed_worker_is_started_again_and_the_run_is_finished(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "die_once")
+    async with Supervisor([found], settings, restart=False, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        first = set(supervisor.pids)
+        run = await submit(bus, found, tmp_path)
+        result = await result_of(bus, run)
+        assert isinstance(result.outcome, Done)
+        assert result.outcome.work.attempt == 2
+        assert int(bytes(result.outcome.output)) in set(supervisor.pids) - first
+
+
+async def test_each_actor_has_as_many_processes_as_asked_for_and_all_end_with_the_context(
+    settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "die_once", "raises")
+    async with Supervisor([found], settings, copies=2, restart=True, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        pids = supervisor.pids
+        assert sorted(pids.values()) == ["t-die_once"] * 2 + ["t-raises"] * 2
+        assert supervisor.pids.keys().isdisjoint({os.getpid()})
+    assert all(is_gone(pid) for pid in pids)
+    assert supervisor.pids == {}
+
+
+async def test_workers_leave_ctrl_c_and_hang_up_to_their_supervisor(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "wait_for_go")
+    async with Supervisor([found], settings, restart=False, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        run = await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(tmp_path, "begun"))
+        for pid in supervisor.pids:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGHUP)
+        mark(tmp_path, "go")
+        result = await result_of(bus, run)
+        assert isinstance(result.outcome, Done)
+        assert result.outcome.work.attempt == 1
+
+
+async def test_worker_that_keeps_dying_ends_the_wait_for_it(
+    bus: Bus, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RESTARTS_MAX", 1)
+    monkeypatch.setattr(supervisor_module, "_WAIT_FIRST_S", 0.01)
+    found = written(tmp_path, "die", options="max_attempts = 100")
+    run = await submit(bus, found, tmp_path)
+    with pytest.raises(WorkersKeepDying, match="'t-die' died 2 times, the last time with exit code 7") as raised:
+        async with Supervisor([found], settings, restart=False, logs=QUIET):
+            await result_of(bus, run)
+    assert raised.value.exit_code == 7
+
+
+async def test_handler_that_cannot_be_imported_is_said_by_the_supervisor(settings: Settings, tmp_path: Path) -> None:
+    found = written(tmp_path, "raises", "no_such")
+    reason = r"worker of 't-no_such' cannot start: agents\.no_such\.handler: .* it has no 'no_such'"
+    with pytest.raises(WorkerCannotStart, match=reason):
+        async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
+            await supervisor.ready()
+    assert supervisor.pids == {}
+
+
+async def test_workers_that_are_not_ready_in_time_are_named(settings: Settings, tmp_path: Path) -> None:
+    found = written(tmp_path, "raises")
+    with pytest.raises(WorkersNotReady, match="not ready after 0 s: t-raises"):
+        async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
+            await supervisor.ready(timeout_s=0)
+    assert supervisor.pids == {}
+
+
+async def test_error_of_the_body_comes_out_as_it_is(settings: Settings, tmp_path: Path) -> None:
+    found = written(tmp_path, "raises")
+    with pytest.raises(KeyError, match="mine"):
+        async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
+            await supervisor.ready()
+            raise KeyError("mine")
+    assert supervisor.pids == {}
+
+
+async def test_killed_parent_leaves_no_worker_not_even_one_that_hangs(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "hold_the_loop", "raises")
+    arguments = (found.source, settings.url, settings.namespace)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *arguments, stdout=PIPE, stderr=DEVNULL)
+    assert parent.stdout is not None
+    pids = json.loads(await parent.stdout.readline())
+    assert len(pids) == 2
+    await submit(bus, found, tmp_path)
+    await until(lambda: is_marked(tmp_path, "begun"))
+    parent.kill()
+    await parent.wait()
+    await until(lambda: all(is_gone(pid) for pid in pids))
+    assert parent.returncode == -signal.SIGKILL
+
+
+# ---- one worker ----------------------------------------------------------------------------------
+
+
+async def test_worker_finishes_what_it_holds_when_it_is_told_to_stop(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "wait_for_go")
+    async with worker(found, settings) as process:
+        run = await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(tmp_path, "begun"))
+        process.terminate()
+        await logged(process, "worker.stops")
+        mark(tmp_path, "go")
+        assert await process.wait() == 0
+    result = await result_of(bus, run)
+    assert isinstance(result.outcome, Done)
+    assert result.outcome.work.attempt == 1
+
+
+@pytest.mark.parametrize("handler", ["wait_for_go", "hold_a_thread"])
+async def test_worker_gives_back_what_it_cannot_finish_in_its_grace(
+    bus: Bus, settings: Settings, tmp_path: Path, handler: str
+) -> None:
+    found = written(tmp_path, handler)
+    async with worker(found, settings, grace_s=0.1) as process:
+        run = await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(tmp_path, "begun"))
+        process.terminate()
+        async with asyncio.timeout(WAIT_S):
+            assert await process.wait() == 0
+    notes = [entry.message for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+    assert [note.type for note in notes] == ["given_back"]
+
+
+async def test_log_of_a_worker_is_json_and_says_which_run_step_and_actor(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "raises", options="max_attempts = 1")
+    async with worker(found, settings) as process:
+        run = await submit(bus, found, tmp_path)
+        entry = await logged(process, "step.failed")
+    assert (entry["run"], entry["step"], entry["actor"]) == (run, "raises", "t-raises")
+    assert entry["level"] == "warning"
+    assert entry["timestamp"].endswith("Z")
+    assert entry["error"] == "as it was told to"
+
+
+@pytest.mark.parametrize(
+    ("agent", "url", "line"),
+    [
+        ("no_such", None, f"baton: agents.no_such.handler: cannot load '{FILE}:no_such': it has no 'no_such'."),
+        ("nobody", None, "baton: flow 't' has no agent or actor 'nobody'."),
+        ("raises", "nats://127.0.0.1:1", "baton: no NATS server at nats://127.0.0.1:1: the connection was refused."),
+    ],
+)
+async def test_worker_that_cannot_start_says_why_in_one_line(
+    settings: Settings, tmp_path: Path, agent: str, url: str | None, line: str
+) -> None:
+    found = written(tmp_path, "raises", "no_such")
+    arguments = (found.source, agent, url or settings.url, settings.namespace, "1")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *arguments, stderr=PIPE)
+    _, stderr = await process.communicate()
+    assert process.returncode == 2
+    assert stderr.decode().startswith(line)
+    assert stderr.count(b"\n") == 1

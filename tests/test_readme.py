@@ -1,0 +1,81 @@
+"""What the README shows works: its flow, its handler, its commands, and each setting that there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from baton_actors.cli.app import app
+from baton_actors.loading import FoundFlow, find_flow, load_handlers, shipped_flows
+from baton_bus import Settings
+
+from .maps import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> FoundFlow:
+    """The README's flow and handler, as the reader would save them."""
+    for block in [*blocks("toml"), *blocks("python")]:
+        name = re.match(r"# (\S+\.(?:toml|py))\n", block)
+        if name:
+            (tmp_path / name[1]).write_text(block, "utf-8")
+    return find_flow(str(tmp_path / "reviews.toml"))
+
+
+def test_the_flow_is_valid_and_its_handler_fits(reviews: FoundFlow) -> None:
+    handler = load_handlers(reviews)["./reviews.py:count"]
+    assert reviews.plan.order == ("read", "count", "write")
+    assert handler.name.endswith(":count")
+
+
+def test_the_client_in_python_compiles() -> None:
+    (client,) = [block for block in blocks("python") if "bus.submit" in block]
+    assert compile(client, "README.md", "exec")
+
+
+def test_each_command_that_is_shown_exists() -> None:
+    shown = set(re.findall(r"(?:\$ |`)baton ([a-z]+)", README))
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert shown <= known
+    assert known <= shown, "the README names each command"
+
+
+def test_each_shipped_flow_that_is_run_takes_the_input_that_is_shown() -> None:
+    lines = re.findall(r"\$ baton (?:run|submit) (\w+) (.*)$", README, re.MULTILINE)
+    assert {name for name, _ in lines} == set(shipped_flows())
+    for name, arguments in lines:
+        flow = find_flow(name).flow
+        given = set(re.findall(r"(\w+)=", arguments))
+        assert given <= set(flow.input)
+        assert given >= {key for key, field in flow.input.items() if field.required}
+
+
+def test_each_setting_is_in_the_table() -> None:
+    folders = [ROOT / "bus", ROOT / "actors"]
+    texts = [module.read_text("utf-8") for folder in folders for module in folder.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"\"((?:BATON|ANTHROPIC)_[A-Z_]+[A-Z])\"", text)}
+    settings = {f"BATON_{name.upper()}" for name in Settings.__struct_fields__}
+    assert {name for name in named | settings if f"`{name}`" not in README} == set()
+
+
+def test_defaults_in_the_table_are_those_of_the_settings() -> None:
+    rows = dict(re.findall(r"^\| `BATON_([A-Z_]+)` \| `?([\w.-]+)`? \|", README, re.MULTILINE))
+    shown = {name.lower(): value for name, value in rows.items() if name.lower() in Settings.__struct_fields__}
+    assert shown == {name: f"{getattr(Settings(), name)}".removesuffix(".0") for name in shown}
+    assert len(shown) > 5
+
+
+def test_links_lead_somewhere() -> None:
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", README)]
+    local = [target for target in targets if not target.startswith("https://")]
+    assert [target for target in local if not (ROOT / target).exists()] == []
