@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +26,8 @@ from baton_schemas.state import Entry, RunState
 
 from .servers import WAIT_S, until
 
-Handlers = Mapping[str, Callable[..., Any]]
+Handlers = Mapping[str, Any]
+"""Functions by the name of their agent."""
 
 
 def flow_of(
@@ -47,13 +48,36 @@ def flow_of(
     )
 
 
+class Live:
+    """The state of a run as it comes, and the sequence up to which it has come."""
+
+    def __init__(self, bus: Bus, run: str) -> None:
+        self.fold, self.seq = RunFold(), 0
+        self._watching = asyncio.create_task(self._watch(bus, run))
+
+    async def until(self, entry: Entry) -> None:
+        """Wait until it has come to an entry, and take no more."""
+        await until(lambda: self.seq >= entry.seq)
+        await self.stop()
+
+    async def stop(self) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self, bus: Bus, run: str) -> None:
+        async with contextlib.aclosing(bus.watch(run)) as entries:
+            async for entry in entries:
+                self.fold.apply(entry)
+                self.seq = entry.seq
+
+
 class Team:
     """A flow, a connection for the test itself, and workers. Each run that it submits is watched live."""
 
     def __init__(self, bus: Bus, plan: Plan, handlers: Handlers) -> None:
         self.bus, self.plan = bus, plan
         self._handlers = {f"team:{name}": Handler(function) for name, function in handlers.items()}
-        self._live: dict[str, tuple[RunFold, asyncio.Task[None]]] = {}
+        self._live: dict[str, Live] = {}
 
     @contextlib.asynccontextmanager
     async def process(self, *agents: str, grace_s: float = 10.0) -> AsyncIterator[Bus]:
@@ -73,8 +97,7 @@ class Team:
     async def submit(self, run: str = "", /, **given: Any) -> str:
         run = await self.bus.submit(self.plan, given, run=run)
         if run not in self._live:
-            live = RunFold()
-            self._live[run] = live, asyncio.create_task(self._watch(run, live))
+            self._live[run] = Live(self.bus, run)
         return run
 
     async def result(self, run: str) -> Result:
@@ -111,30 +134,17 @@ class Team:
 
     async def check(self) -> None:
         """Assert what must hold of every log: one result, one outcome a step, and live state equal to replayed."""
-        for run, (live, watching) in self._live.items():
+        for run, live in self._live.items():
             entries = await self.log(run)
             results = [entry for entry in entries if isinstance(entry.message, Result)]
             assert len(results) <= 1
-            if results:
-                await asyncio.wait_for(watching, WAIT_S)
-                entries = [entry for entry in entries if entry.seq <= results[0].seq]
-            else:
-                await until(lambda live=live, seen=len(entries): live.state.messages >= seen)
-                entries = await self.log(run)
-                await until(lambda live=live, seen=len(entries): live.state.messages >= seen)
-            replayed = fold(load(dump(entry), number) for number, entry in enumerate(entries, start=1))
-            assert live.state == replayed
+            await live.until(entries[-1] if not results else results[0])
+            seen = [entry for entry in await self.log(run) if entry.seq <= live.seq]
+            assert live.fold.state == fold(load(dump(entry), number) for number, entry in enumerate(seen, start=1))
             assert_one_outcome_a_step(await self.log(run))
 
     async def close(self) -> None:
-        for _, watching in self._live.values():
-            watching.cancel()
-        await asyncio.gather(*(watching for _, watching in self._live.values()), return_exceptions=True)
-
-    async def _watch(self, run: str, live: RunFold) -> None:
-        async with contextlib.aclosing(self.bus.watch(run)) as entries:
-            async for entry in entries:
-                live.apply(entry)
+        await asyncio.gather(*(live.stop() for live in self._live.values()))
 
 
 @contextlib.asynccontextmanager

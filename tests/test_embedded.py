@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import nats
 import pytest
 
+from baton_bus import Settings, connect
 from baton_bus.embedded import embedded, find_server
 from baton_bus.errors import ServerFailed, ServerNotFound
 
@@ -251,3 +253,15 @@ async def test_suite_server_comes_back_on_its_port_with_its_store(tmp_path: Path
         await until(lambda: client.is_connected)
         assert (await client.jetstream().get_msg(namespace, 1)).data == b"kept"
         await client.close()
+
+
+async def test_server_whose_starter_leaves_is_run_on_the_same_port_by_who_still_uses_it(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as starter:
+        first = await starter.enter_async_context(embedded(tmp_path))
+        async with embedded(tmp_path) as second, connect(Settings(url=second.url)) as bus:
+            assert not second.started
+            await starter.aclose()
+            assert is_gone(first.pid)
+            assert await bus.publisher.append("baton.task.any", b"{}"), "the connection mended itself"
+    async with embedded(tmp_path) as third:
+        assert third.started, "the heir stopped the server that it ran"

@@ -32,6 +32,12 @@ LINES: list[tuple[Message | bytes, str]] = [
         reply("digest-3", "merge", index=3, count=60, outcome=done("x", rehearsed=True)),
         "reply    digest-3 → merge   branch 4 of 60, done in 0 ms, attempt 1, rehearsed",
     ),
+    (first("write", forked_from="r0"), "handoff  start → write   goes on from r0"),
+    (
+        reply("facts", "merge", outcome=done("x"), copied=True),
+        "reply    facts → merge   done in 0 ms, attempt 1, copied",
+    ),
+    (outcome("split", done("x"), copied=True), "outcome  split   done in 0 ms, attempt 1, copied"),
     (reply("deadline", "merge", outcome=Skipped(reason="")), "reply    deadline → merge   the join's time is up"),
     (
         outcome("split", failed("split", "no \x1b[31manswer", attempt=3)),

@@ -172,6 +172,27 @@ def test_cost_and_tokens_are_summed_and_each_outcome_counts_once() -> None:
     assert (state.unpriced, state.rehearsed) == (1, True)
 
 
+def test_reused_steps_are_marked_and_neither_their_price_nor_their_tokens_are_counted() -> None:
+    usage = Usage(input_tokens=100, output_tokens=20)
+    priced = done("x", usage=usage, cost_usd=0.25)
+
+    state = fold(
+        log(
+            first("split", forked_from="r0"),
+            reply("facts", "merge", outcome=done("f", usage=usage, rehearsed=True), copied=True),
+            handoff("split", "digest-0", count=2, copied=True),
+            outcome("split", priced, copied=True),
+            reply("digest-0", "merge", count=2, outcome=priced),
+        )
+    )
+
+    assert state.forked_from == "r0"
+    assert {name for name, step in state.steps.items() if step.reused} == {"facts", "split"}
+    assert (state.steps["split"].status, state.steps["split"].output) == ("done", Raw(b'"x"'))
+    assert (state.cost_usd, state.usage, state.unpriced) == (0.25, usage, 0)
+    assert state.rehearsed, "what the run puts out rests on it"
+
+
 def test_output_in_the_object_store_is_a_blob() -> None:
     blob = Blob(sha256="0" * 64, size_bytes=300_000)
     start = first("a")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from baton_bus import Bus
 from baton_bus.errors import UnknownRun
+from baton_schemas.codec import encode
 from baton_schemas.flow import Field, JoinPolicy, Step
-from baton_schemas.messages import Result
+from baton_schemas.messages import VERSION, Result
 
-from .servers import NatsServer, until
+from .servers import WAIT_S, NatsServer, until
 from .team import Team, flow_of, team, value_of
 
 TEXT = {"text": Field()}
@@ -26,7 +27,7 @@ class Gate:
         self.cancelled: list[str] = []
         self.open = asyncio.Event()
 
-    async def __call__(self, text: str) -> str:
+    async def handler(self, text: str) -> str:
         self.started.append(text)
         try:
             await self.open.wait()
@@ -35,8 +36,21 @@ class Gate:
             raise
         return text
 
-    async def handler(self, text: str) -> str:
-        return await self(text)
+
+async def until_nobody_pulls(t: Team, agent: str) -> None:
+    """Wait until the server knows that the worker of an agent takes no more."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            info = await t.bus.js.consumer_info(t.bus.settings.namespace, f"handoff-{t.actor(agent)}")
+            if not info.num_waiting:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def until_older(t: Team, run: str, age_s: float) -> None:
+    """Wait until the first message of a run is older than this."""
+    stored_at = (await t.log(run))[0].at.timestamp()
+    await until(lambda: t.bus.now_s() - stored_at > age_s)
 
 
 async def test_running_handler_of_a_cancelled_run_is_cancelled_within_a_second(
@@ -75,13 +89,11 @@ async def test_worker_that_starts_after_a_run_was_cancelled_drops_its_handoff(
     lease_s: float, server: NatsServer, namespace: str
 ) -> None:
     gate = Gate()
-    async with team(
-        server.url, namespace, flow_of(ONE, TEXT), {"a": gate.handler}, start=False, lease_s=lease_s
-    ) as t:
+    async with team(server.url, namespace, flow_of(ONE, TEXT), {"a": gate.handler}, start=False, lease_s=lease_s) as t:
         run = await t.submit(text="x")
         await t.bus.cancel(run)
         if lease_s < 1:
-            await waited(t, run, lease_s)
+            await until_older(t, run, lease_s)
         async with t.process():
             await t.until_settled("handoff", "a")
         assert gate.started == []
@@ -150,14 +162,17 @@ async def test_handoff_that_reaches_a_stopping_worker_is_not_an_attempt(server: 
     gate = Gate()
     flow = flow_of(ONE, TEXT, {"a": {"max_attempts": 1, "concurrency": 4}})
     async with team(server.url, namespace, flow, {"a": gate.handler}, start=False) as t:
-        async with contextlib_stack(t) as stopping:
-            first = await t.submit(text="first")
-            await until(lambda: gate.started)
-            stopping.set()
-            second = await t.submit(text="second")
-            await until_delivered(t, "a", 2)
-            gate.open.set()
+        stack = contextlib.AsyncExitStack()
+        await stack.enter_async_context(t.process())
+        first = await t.submit(text="first")
+        await until(lambda: gate.started)
+        stopping = asyncio.create_task(stack.aclose())
+        await until_nobody_pulls(t, "a")
+        second = await t.submit(text="second")
+        gate.open.set()
+        await stopping
         assert (await t.result(first)).status == "done"
+        assert gate.started == ["first"]
         async with t.process():
             assert value_of((await t.result(second)).outcome) == "second"
 
@@ -171,7 +186,10 @@ async def test_result_is_what_the_log_holds_and_not_what_lost_the_race_for_it(
         waiting = asyncio.create_task(t.result(run))
         subject = t.bus.subjects.result("flow", run)
         await until(lambda: gate.started)
-        await t.bus.nc.publish(subject, b'{"kind":"result","v":1,"flow":"flow","run":"x","status":"done"}', headers=LOSES)
+        loses = {"Nats-Expected-Last-Subject-Sequence": "999999"}
+        await t.bus.nc.publish(
+            subject, encode(Result(v=VERSION, flow="flow", run=run, status="expired")), headers=loses
+        )
         await t.bus.nc.flush()
         gate.open.set()
 
@@ -181,6 +199,3 @@ async def test_result_is_what_the_log_holds_and_not_what_lost_the_race_for_it(
         assert isinstance(stored.message, Result)
         assert result == stored.message
         assert value_of(result.outcome) == "x"
-
-
-LOSES = {"Nats-Expected-Last-Subject-Sequence": "999999"}

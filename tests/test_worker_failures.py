@@ -244,7 +244,7 @@ async def test_error_travels_on_to_the_steps_that_follow(server: NatsServer, nam
         "c": Step(agent="b", after=["b"]),
         "d": Step(agent="d", after=["c"]),
     }
-    agents = {"b": {"max_attempts": 1, "reads": ["text"]}, "d": {"reads": ["a"]}}
+    agents: dict[str, dict[str, Any]] = {"b": {"max_attempts": 1, "reads": ["text"]}, "d": {"reads": ["a"]}}
     flow = flow_of(steps, TEXT, agents, on_error="continue")
     async with team(server.url, namespace, flow, {"a": echo, "b": broken, "d": reads_errors}) as t:
         run = await t.submit(text="x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -90,9 +90,9 @@ async def test_branches_over_a_list_of_a_step_keep_its_order(server: NatsServer,
         run = await t.submit(text="a b c")
         assert value_of((await t.result(run)).outcome) == ["A", "B", "C"]
         closing = [entry.message for entry in await t.log(run) if entry.subject.endswith(".join")]
-        assert [[branch.name for branch in handoff.branches] for handoff in closing if isinstance(handoff, Handoff)] == [
-            ["each-0", "each-1", "each-2"]
-        ]
+        assert [
+            [branch.name for branch in handoff.branches] for handoff in closing if isinstance(handoff, Handoff)
+        ] == [["each-0", "each-1", "each-2"]]
 
 
 async def test_list_within_the_output_of_an_earlier_step_is_fanned_out_over(server: NatsServer, namespace: str) -> None:
@@ -115,12 +115,12 @@ async def test_list_within_the_output_of_an_earlier_step_is_fanned_out_over(serv
 
 @pytest.mark.parametrize("first", ["input", "step"])
 async def test_empty_list_closes_the_join_at_once_with_nothing(first: str, server: NatsServer, namespace: str) -> None:
-    if first == "input":
-        steps, given, fields = {"each": Step(agent="upper", each="texts")}, {"texts": []}, TEXTS
-    else:
-        steps, given, fields = {"split": Step(agent="split"), "each": Step(agent="upper", each="split")}, {"text": ""}, TEXT
-    steps["merge"] = Step(agent="merge", after=["each"])
-    handlers = {"upper": upper, "merge": merge} | ({"split": split} if first == "step" else {})
+    steps = {"each": Step(agent="upper", each="texts"), "merge": Step(agent="merge", after=["each"])}
+    fields, given = TEXTS, cast(dict[str, Any], {"texts": []})
+    if first == "step":
+        steps |= {"split": Step(agent="split"), "each": Step(agent="upper", each="split")}
+        fields, given = TEXT, {"text": ""}
+    handlers = {"split": split, "upper": upper, "merge": merge}
     async with team(server.url, namespace, flow_of(steps, fields), handlers) as t:
         run = await t.submit(**given)
         assert value_of((await t.result(run)).outcome) == []

@@ -38,9 +38,7 @@ async def read_b(b: str) -> str:
 
 
 TEXT = {"text": Field()}
-PIPELINE = flow_of(
-    {"a": Step(agent="a"), "b": Step(agent="b", after=["a"]), "c": Step(agent="c", after=["b"])}, TEXT
-)
+PIPELINE = flow_of({"a": Step(agent="a"), "b": Step(agent="b", after=["a"]), "c": Step(agent="c", after=["b"])}, TEXT)
 
 
 async def test_each_step_of_a_pipeline_costs_one_message(server: NatsServer, namespace: str) -> None:

@@ -1,7 +1,7 @@
 """The clerk: writes what is due (a join's deadline, the end of a run that expired, a scheduled task) into the log.
 
 A timer's body is the message itself, so any process can do it, whatever flows it knows. One runs in every worker
-process and in the steward; they share a consumer.
+process and in `baton steward`; they share a consumer.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class Clerk:
         """Take what is due while the context is open."""
         subject = self._bus.subjects.due("*", "*", "*")
         async with self._bus.pulling("due", subject, IN_HAND, self._on_delivery, max_ack_pending=1000, due=True) as due:
-            yield
-            await due.stop()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            try:
+                yield
+            finally:
+                await due.stop()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._take(delivery))
@@ -66,8 +68,9 @@ class Clerk:
             case Reply() as reply:
                 await publisher.create(subjects.of(parts.who, reply), encode(reply))
             case Result() as result:
-                if await publisher.create(subjects.of("", result), encode(result)) is not None:
-                    await self._bus.announce_end(result.run)
+                # Announced by whoever comes second too: the first may have died before it could.
+                await publisher.create(subjects.of("", result), encode(result))
+                await self._bus.announce_end(result.run)
             case Task() as task:
                 # The run id follows from the sequence of this firing: written twice, it still is one run.
                 named = replace(task, run=f"due-{delivery.seq:012d}")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from baton_bus import Bus
 
+from .clerk import Clerk
 from .ends import Ends
 from .handlers import Handler
 from .loading import FoundFlow, load_handlers
@@ -25,6 +26,8 @@ async def hosting(
     bus: Bus, found: FoundFlow, agents: Sequence[str], *, models: Models | None = None, grace_s: float = GRACE_S
 ) -> AsyncIterator[None]:
     """Play these agents of the flow while the context is open: each takes the handoffs of its actor.
+
+    What is due (deadlines, scheduled tasks) is written into the log besides, whosever it is.
 
     An LLM agent needs `models`. At the end each actor finishes what it holds, or gives it back after
     `grace_s` seconds, one actor after another. Raises `HandlerNotFound`, `BadHandler`, and the errors of the
@@ -44,6 +47,7 @@ async def hosting(
         workers = [Worker(bus, actors[name], found.flow.agents[name], performer, plans, ends) for name in agents]
         # A worker must not miss the end of a run whose handoffs it takes.
         await stack.enter_async_context(ends.listening())
+        await stack.enter_async_context(Clerk(bus).working())
         for name, worker in zip(agents, workers, strict=True):
             await stack.enter_async_context(worker.working(joins=actors[name] in mergers, grace_s=grace_s))
         yield

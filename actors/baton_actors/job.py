@@ -20,6 +20,8 @@ class Job:
         self.run = ""
         self.step = ""
         self.attempt = 1
+        self.again = False
+        """Whether this worker tried before, and the bus did not let it finish."""
         self.in_handler = False
         self.announced_at: float | None = None
         """When watchers were last told that it is running, by the monotonic clock."""

@@ -17,6 +17,7 @@ from baton_schemas.codec import decode, encode
 from baton_schemas.errors import BadMessage
 from baton_schemas.joins import arrive, closing
 from baton_schemas.messages import Failed, Join, Reply
+from baton_schemas.names import DEADLINE
 from baton_schemas.plan import Plan
 from baton_schemas.routing import Routed
 
@@ -78,10 +79,8 @@ class Joiner:
         try:
             while waiting := self._waiting.pop(key, None):
                 try:
-                    await self._take(key, waiting)
-                except BadMessage as error:
-                    for delivery, _ in waiting:
-                        await reject(self._bus, self._actor, delivery, error)
+                    if waiting := await self._sift(waiting):
+                        await self._take(key, waiting)
                 except Exception:
                     logger.exception("join.failed", run=key[0], step=key[1])
                     self._joins.pop(key, None)
@@ -90,24 +89,54 @@ class Joiner:
         finally:
             del self._busy[key]
 
+    async def _sift(self, waiting: list[tuple[Delivery, Reply]]) -> list[tuple[Delivery, Reply]]:
+        """Return the replies that routing could have made; each of the others is rejected by itself."""
+        good = []
+        for delivery, reply in waiting:
+            try:
+                self._check(await self._plans.of(reply), delivery.subject, reply)
+            except BadMessage as error:
+                await reject(self._bus, self._actor, delivery, error)
+            else:
+                good.append((delivery, reply))
+        return good
+
+    def _check(self, plan: Plan, subject: str, reply: Reply) -> None:
+        step, branch = reply.step, reply.branch
+        if step not in plan.joins or plan.actor(step) != self._actor:
+            raise BadMessage(f"step {step!r} of flow {plan.flow.name!r} joins nothing here", subject)
+        source = plan.name_of(branch)
+        if branch != DEADLINE and (
+            source not in plan.sources[step] or (branch != source and not plan.step(source).each)
+        ):
+            raise BadMessage(f"step {step!r} waits for no branch {branch!r}", subject)
+        if subject != self._bus.subjects.of(self._actor, reply):
+            raise BadMessage(f"the body is the reply of branch {branch!r} of run {reply.run!r}", subject)
+
     async def _take(self, key: _Key, waiting: list[tuple[Delivery, Reply]]) -> None:
         plan = await self._plans.of(waiting[0][1])
-        if key[1] not in plan.joins:
-            raise BadMessage(f"step {key[1]!r} of flow {plan.flow.name!r} joins nothing", waiting[0][0].subject)
-        if key[0] not in self._ends:
+        if not await self._has_ended(plan, key[0], waiting):
             # 1. Record who has arrived, and what a failed branch means for the run.
             join = await self._update(key, plan, waiting)
-            for _, reply in waiting:
-                if isinstance(reply.outcome, Failed):
-                    await self._records.follow(plan, reply)
+            fatal = [reply for _, reply in waiting if _ends_run(plan, reply)]
+            for reply in fatal:
+                await self._records.follow(plan, reply)
             # 2. Close the join when that is enough. The replies stay leased until it is closed.
-            if join.closed and any(reply.branch in join.arrived for _, reply in waiting):
+            if join.closed and not fatal and any(reply.branch in join.arrived for _, reply in waiting):
                 await self._records.record(Routed(self._actor, closing(plan, join)))
                 if key[1] in plan.timed_joins:
                     await self._bus.timers.cancel(self._actor, *key)
         # 3. Ack.
         for delivery, _ in waiting:
             await delivery.ack()
+
+    async def _has_ended(self, plan: Plan, run: str, waiting: list[tuple[Delivery, Reply]]) -> bool:
+        """Say whether the run has ended: then nothing of it may start. A deadline comes when nobody need be there."""
+        if run in self._ends:
+            return True
+        if all(self._bus.is_fresh(delivery) and reply.branch != DEADLINE for delivery, reply in waiting):
+            return False
+        return await self._bus.log.last(self._bus.subjects.result(plan.flow.name, run)) is not None
 
     async def _update(self, key: _Key, plan: Plan, waiting: list[tuple[Delivery, Reply]]) -> Join:
         """Bring the join record up to date with these replies, whoever else writes it too."""
@@ -150,3 +179,7 @@ class Joiner:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+
+def _ends_run(plan: Plan, reply: Reply) -> bool:
+    return isinstance(reply.outcome, Failed) and plan.on_failed_branch(reply.step, reply.branch) == "fail"

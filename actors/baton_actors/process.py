@@ -27,7 +27,7 @@ from .models import ModelError, Models, ModelSettings
 
 CANNOT_START = 2
 """Exit code of a worker that did not get as far as taking work."""
-ORPHAN_S = 3.0
+ORPHAN_S = 2.0
 """From the death of the parent to our own at the latest. What is given back by then need not wait for a lease."""
 _EXPECTED = (ActorError, BusError, ModelError, SchemaError)
 

@@ -10,12 +10,12 @@ import structlog
 from msgspec.structs import replace
 
 from baton_bus import Bus
-from baton_bus.errors import LogFull
+from baton_bus.errors import BlobMissing, LogFull
 from baton_schemas.carry import with_outcome
 from baton_schemas.codec import encode
 from baton_schemas.errors import BadMessage
 from baton_schemas.fork import Logged, copies
-from baton_schemas.messages import Decisive, Failed, Handoff, OutcomeRecord, Reply, Result, Skipped, State
+from baton_schemas.messages import VERSION, Decisive, Failed, Handoff, OutcomeRecord, Reply, Result, Skipped, State
 from baton_schemas.names import END
 from baton_schemas.plan import Plan
 from baton_schemas.routing import Routed, base_of, decide, follow, join_timers, spreads
@@ -55,7 +55,32 @@ class Records:
         return stored
 
     async def follow(self, plan: Plan, record: Decisive) -> None:
-        """Write what follows from a record: handoffs, replies, the result. Raises as `record`."""
+        """Write what follows from a record: handoffs, replies, the result. Raises as `record`.
+
+        When a list to fan out over cannot be read any more, that is the run's failure: nothing that waits for
+        its branches would ever begin.
+        """
+        try:
+            await self._follow(plan, record)
+        except BlobMissing as error:
+            assert isinstance(record, OutcomeRecord)
+            await self.fail_run(plan, record.run, record.step, error, record.start_seq)
+
+    async def fail_run(self, plan: Plan, run: str, step: str, error: Exception, start_seq: int) -> None:
+        """End a run that cannot go on, at a step whose outcome may be recorded already. Raises as `record`."""
+        result = Result(
+            v=VERSION,
+            flow=plan.flow.name,
+            digest=plan.digest,
+            run=run,
+            status="failed",
+            step=step,
+            reason=str(error),
+            start_seq=start_seq,
+        )
+        await self.write(plan, [Routed("", result)])
+
+    async def _follow(self, plan: Plan, record: Decisive) -> None:
         lists = {}
         if isinstance(record, OutcomeRecord):
             base = base_of(record)
@@ -63,7 +88,8 @@ class Records:
             if to_spread:
                 with contextlib.suppress(NotAList, TooManyBranches):  # the step that failed could not refuse it
                     lists = dict(await self._values.lists(to_spread, with_outcome(record.state, base, record.outcome)))
-            await self.set_join_timers(plan, record.run, plan.successors[base], record.state, record.start_seq)
+            state = record.state if record.count else with_outcome(record.state, base, record.outcome)
+            await self.set_join_timers(plan, record.run, plan.successors[base], state, record.start_seq)
         derived = follow(plan, record, lists)
         if derived:
             await self.write(plan, derived)

@@ -110,6 +110,8 @@ class Steward:
             run = check_token("run id", task.run) if task.run else run
             # It may have been answered as unknown before this flow came here: then it has ended.
             if await self._bus.log.last(self._bus.subjects.result(flow, run)) is None:
+                if task.run:
+                    await self._bus.check_unused(run, self._plans[flow])
                 first = await self._bus.first_handoff(self._plans[flow], task.input, run)
                 await self._bus.submit_handoff(first)
                 logger.info("task.started", flow=flow, run=run, seq=delivery.seq)

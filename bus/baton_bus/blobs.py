@@ -8,13 +8,20 @@ from collections import OrderedDict
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import BucketNotFoundError, NotFoundError
-from nats.js.object_store import ObjectStore
+from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+from nats.js.object_store import (
+    OBJ_ALL_CHUNKS_PRE_TEMPLATE,
+    OBJ_ALL_META_PRE_TEMPLATE,
+    OBJ_STREAM_TEMPLATE,
+    ObjectStore,
+)
 
 from baton_schemas.messages import Blob
 
 from .errors import BlobMissing
 from .settings import Settings
+from .topology import ensure_made, ensure_replicas, placement
 
 CACHE_BYTES = 64 * 1024 * 1024
 """Blobs kept in a process: the branches of a fan-out often read the same few."""
@@ -28,13 +35,14 @@ class Blobs:
     """Puts and gets blobs. The same bytes are stored once, whoever puts them."""
 
     def __init__(self, js: JetStreamContext, settings: Settings) -> None:
-        self._js, self._bucket, self._replicas = js, f"{settings.namespace}-blobs", settings.replicas
+        self._js, self._settings, self._bucket = js, settings, f"{settings.namespace}-blobs"
+        self.stream = OBJ_STREAM_TEMPLATE.format(bucket=self._bucket)
         self._store: ObjectStore | None = None
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached_bytes = 0
 
     async def put(self, data: bytes) -> Blob:
-        """Store bytes and return where they are. Raises nats errors when the object store refuses."""
+        """Store bytes and return where they are. Raises as `ensure_made`, and nats errors when it refuses."""
         blob = Blob(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         if blob.sha256 in self._cache:
             return blob
@@ -42,7 +50,7 @@ class Blobs:
         try:
             await store.get_info(blob.sha256)
         except NotFoundError:
-            await store.put(blob.sha256, data)
+            await self._write(store, blob, data)
         self._remember(blob.sha256, data)
         return blob
 
@@ -55,7 +63,7 @@ class Blobs:
         for attempt in range(_READS):
             try:
                 data = await self._read(blob)
-            except (NatsError, TimeoutError, BucketNotFoundError) as error:
+            except (NatsError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
             else:
                 if hashlib.sha256(data).hexdigest() == blob.sha256:
@@ -70,11 +78,31 @@ class Blobs:
         async with asyncio.timeout(_READ_TIMEOUT_S):
             return bytes((await store.get(blob.sha256)).data or b"")
 
-    async def _open(self) -> ObjectStore:
+    async def _write(self, store: ObjectStore, blob: Blob, data: bytes) -> None:
         try:
-            self._store = await self._js.object_store(self._bucket)
-        except BucketNotFoundError:
-            self._store = await self._js.create_object_store(self._bucket, replicas=self._replicas)
+            await store.put(blob.sha256, data)
+        except NotFoundError:  # the bucket was deleted behind our back, with what we remember of it
+            self._cache.clear()
+            self._cached_bytes = 0
+            await (await self._open()).put(blob.sha256, data)
+
+    async def _open(self) -> ObjectStore:
+        """Open the bucket; make it as `create_object_store` does if it is missing. Raises as `ensure_made`."""
+        wanted = StreamConfig(
+            name=self.stream,
+            description="Baton's blobs: values too large for a message",
+            subjects=[
+                template.format(bucket=self._bucket)
+                for template in (OBJ_ALL_CHUNKS_PRE_TEMPLATE, OBJ_ALL_META_PRE_TEMPLATE)
+            ],
+            discard=DiscardPolicy.NEW,
+            num_replicas=self._settings.replicas,
+            placement=placement(self._settings),
+            allow_rollup_hdrs=True,
+            allow_direct=True,
+        )
+        await ensure_replicas(self._js, self._settings, await ensure_made(self._js, self._settings, wanted))
+        self._store = await self._js.object_store(self._bucket)
         return self._store
 
     def _remember(self, sha256: str, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,9 @@ from .deliveries import Delivery, Puller
 from .requests import Requests
 from .settings import Settings
 
+_CLOCK_OFF_S = 0.1
+"""How far off our idea of the broker's clock may be, in seconds: it was told over a network."""
+
 
 class Bus(Client):
     """The client's calls, and what workers need besides. Use `connect` to open one. Safe for one event loop."""
@@ -29,6 +33,9 @@ class Bus(Client):
         super().__init__(nc, js, requests, settings)
         self.clock_ahead_s = 0.0
         """How far the broker's clock is ahead of ours, in seconds."""
+        self.fresh_since_s = math.inf
+        """What was stored before this (Unix time by the broker's clock) may be done already, or of a run that ended
+        unheard: we were not connected then, or the consumer is a new one that begins with the log."""
         self._pullers: set[Puller] = set()
 
     @contextlib.asynccontextmanager
@@ -39,6 +46,7 @@ class Bus(Client):
             heard(self.subjects.run_of_live(msg.subject))
 
         subscription = await self.nc.subscribe(self.subjects.live("*", "end"), cb=on_end)
+        self._fresh_from_now()
         try:
             yield
         finally:
@@ -52,9 +60,9 @@ class Bus(Client):
         return [entry.message for entry in entries if isinstance(entry.message, Reply)]
 
     async def note(self, actor: str, note: Note) -> None:
-        """Write a note on a step. Raises the errors of `Publisher.append`."""
+        """Write a note on a step, once, as attempts are counted by notes. Raises the errors of `Publisher.create`."""
         subject = self.subjects.note(actor, note.run, note.step, sortable_id())
-        await self.publisher.append(subject, encode(note))
+        await self.publisher.create(subject, encode(note))
 
     async def notes(self, actor: str, run: str, step: str) -> list[Note]:
         """Return the notes on a step, in their order."""
@@ -87,9 +95,11 @@ class Bus(Client):
                 await self.timers.ensure()
             else:
                 await topology.ensure_stream(self.js, self.settings, self.subjects)
-            await topology.ensure_consumer(
-                self.js, stream, consumer, filter_subject, self.settings.lease_s, max_ack_pending
-            )
+            await topology.ensure_consumer(self.js, self.settings, stream, consumer, filter_subject, max_ack_pending)
+
+        async def make_again() -> None:
+            self._fresh_from_now()
+            await make()
 
         await make()
         puller = Puller(
@@ -99,7 +109,7 @@ class Bus(Client):
             in_hand_max,
             on_delivery,
             lease_s=self.settings.lease_s,
-            on_gone=make,
+            on_gone=make_again,
         )
         self._pullers.add(puller)
         try:
@@ -112,6 +122,12 @@ class Bus(Client):
         """Return the time by the broker's clock, in seconds of Unix time."""
         return time.time() + self.clock_ahead_s
 
+    def is_fresh(self, delivery: Delivery) -> bool:
+        """Say whether nobody can have worked on this, and we would have heard it if its run had ended."""
+        stored_at_s = delivery.stored_at_s
+        waited_s = self.now_s() - stored_at_s
+        return delivery.delivered == 1 and waited_s <= self.settings.lease_s and stored_at_s >= self.fresh_since_s
+
     def on_lost(self) -> None:
         """The connection is gone: nothing that was asked will be answered."""
         self._requests.connected.clear()
@@ -119,10 +135,14 @@ class Bus(Client):
 
     def on_back(self) -> None:
         """The connection is mended: ask for work again."""
+        self._fresh_from_now()
         self._requests.connected.set()
         for puller in self._pullers:
             puller.reconnected()
         self.log.reconnected()
+
+    def _fresh_from_now(self) -> None:
+        self.fresh_since_s = self.now_s() + _CLOCK_OFF_S
 
 
 @contextlib.asynccontextmanager

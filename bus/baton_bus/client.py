@@ -18,7 +18,7 @@ from baton_schemas.errors import InputError
 from baton_schemas.fork import forked_start
 from baton_schemas.inputs import NotAList, check_input, encode_input, items_of
 from baton_schemas.limits import DEADLINE_MAX_S
-from baton_schemas.messages import VERSION, Handoff, Result, State
+from baton_schemas.messages import VERSION, Blob, Handoff, Result, State
 from baton_schemas.names import check_token, sortable_id
 from baton_schemas.plan import Plan
 from baton_schemas.routing import Routed, spreads, start
@@ -33,6 +33,8 @@ from .settings import Settings
 from .subjects import Subjects
 from .timers import Timers
 
+_LOOK_FIRST_S = 0.02
+"""A result may be heard before we listen and stored after we looked: so the log is read again this soon."""
 _LOOK_AGAIN_S = 5.0
 """While a result is waited for, the log is read again this often: a subscription may miss a reconnect."""
 _STORED_SOON_S = 0.001
@@ -62,10 +64,22 @@ class Client:
         Raises `InputError`, `BadToken`, `RunExists` (the id belongs to a run of another flow or input), and
         the errors of `Publisher.create`.
         """
-        run = check_token("run id", run) if run else sortable_id()
+        if run:
+            await self.check_unused(check_token("run id", run), plan)
+        run = run or sortable_id()
         first = await self.first_handoff(plan, encode_input(given), run, deadline_s)
         await self.submit_handoff(first)
         return run
+
+    async def check_unused(self, run: str, plan: Plan) -> None:
+        """Raise `RunExists` when the id belongs to a run of another flow.
+
+        The first messages of two flows have different subjects, so that the create-only publish, which tells two
+        submits of one flow apart, cannot tell these. Two such submits at the very same time may still both pass.
+        """
+        for entry in await self.log.matching([self.subjects.run(run, kind="handoff")]):
+            if isinstance(entry.message, Handoff) and entry.message.flow != plan.flow.name:
+                raise RunExists(run)
 
     async def first_handoff(
         self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float | None = None
@@ -75,10 +89,10 @@ class Client:
             reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
             raise InputError(plan.flow.name, "deadline_s", reason)
         checked = check_input(plan.flow, given)
-        lists: dict[str, list[Raw]] = {}
+        lists: dict[str, list[Raw | Blob]] = {}
         for step, each in spreads(plan, None).items():
             try:
-                lists[step] = items_of(each, checked[each.split(".")[0]])
+                lists[step] = [*items_of(each, checked[each.split(".")[0]])]
             except NotAList as error:
                 raise InputError(plan.flow.name, each, str(error)) from error
             if len(lists[step]) > self.settings.branches_max:
@@ -86,6 +100,9 @@ class Client:
                 raise InputError(
                     plan.flow.name, each, f"{len(lists[step])} items; at most {limit} (BATON_BRANCHES_MAX)"
                 )
+            for item in lists[step][:1]:  # the only one that the first handoff carries
+                if isinstance(item, Raw) and len(bytes(item)) > self.settings.inline_limit_bytes:
+                    lists[step][0] = await self.blobs.put(bytes(item))
         state = await self.offload(State(input=checked))
         actor, first = start(plan, run, state, lists)[0]
         assert isinstance(first, Handoff)
@@ -111,7 +128,7 @@ class Client:
             heard.set()
 
         subscription = await self.nc.subscribe(subject, cb=on_result)
-        look_again_s = _LOOK_AGAIN_S
+        look_again_s = _LOOK_FIRST_S
         try:
             async with asyncio.timeout(timeout_s):
                 # What is heard may not be stored yet, or never be: another was first, or the log is full.
@@ -152,10 +169,8 @@ class Client:
         )
         subject = self.subjects.of("", result)
         stored = await self.publisher.create(subject, encode(result), patience_s=self.settings.patience_s)
-        if stored is not None:
-            await self.announce_end(run)
-            return result
-        return await self._stored_result(subject) or result
+        await self.announce_end(run)  # also if it is taken: that may have been an earlier try of ours
+        return result if stored is not None else await self._stored_result(subject) or result
 
     async def fork(self, run: str, *, until_seq: int = 0, new_run: str = "") -> str:
         """Start a run that goes on from another, with the steps that it had finished; return its id.

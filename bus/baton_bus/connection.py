@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoServersError, UnexpectedEOF
 
 from .errors import JetStreamOff, NoServer, ServerTooOld
 from .settings import Settings
@@ -38,21 +40,23 @@ async def opened(
     nc = Client()
     failures: list[BaseException] = []
     failed = asyncio.Event()
-    first = True
+    phase: Literal["opening", "open", "closing"] = "opening"
 
     async def on_error(error: Exception) -> None:
-        if first:
+        if phase == "opening":
             failures.append(error)
             if len(failures) >= len(settings.servers):
                 failed.set()
-        else:
+        elif not isinstance(error, OSError | NoServersError | TimeoutError | UnexpectedEOF) or nc.is_connected:
             logger.warning("bus.error", error=str(error) or type(error).__name__)
 
     async def on_disconnected() -> None:
-        if not first:
+        if phase == "open":
+            logger.warning("bus.lost", url=settings.url)
             on_lost()
 
     async def on_reconnected() -> None:
+        logger.warning("bus.back", url=settings.url)
         on_back()
 
     connecting = asyncio.create_task(
@@ -81,11 +85,12 @@ async def opened(
         with contextlib.suppress(Exception):
             await nc.close()
         raise NoServer(settings.url, _reason(connecting, failures))
-    first = False
+    phase = "open"
     try:
         _check(nc, settings)
         yield nc
     finally:
+        phase = "closing"
         with contextlib.suppress(NatsError, OSError):
             if nc.is_connected:
                 await nc.flush(timeout=2)
@@ -102,7 +107,9 @@ def _check(nc: Client, settings: Settings) -> None:
 
 
 def _reason(connecting: asyncio.Task[None], failures: list[BaseException]) -> str:
-    error: BaseException | None = failures[-1] if failures else None
+    # A server that refuses us says why, and then resets the connection.
+    told = [failure for failure in failures if not isinstance(failure, ConnectionResetError)]
+    error: BaseException | None = (told or failures)[-1] if failures else None
     if error is None and connecting.done() and not connecting.cancelled():
         error = connecting.exception()
     match error:

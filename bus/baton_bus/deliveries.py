@@ -16,10 +16,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-HEARTBEAT_S = 5.0
-"""The server says this often that a pull request still waits; after two missed it is asked anew."""
+HEARTBEAT_S = 3.0
+"""The server says this often that a pull request still waits. After two missed it is asked anew: those that a
+consumer's leader held when it died are lost, and a new one is elected in about that time."""
 _EXPIRES_S = 60.0
 """How long a pull request waits at the server."""
+_ASK_AGAIN_S = 0.5
+"""While nobody serves a consumer: either its leader is being elected, or it is being made again."""
 _ACK = "$JS.ACK."
 
 
@@ -29,6 +32,7 @@ class Delivery:
     __slots__ = (
         "_puller",
         "_reply",
+        "consumer_seq",
         "data",
         "delivered",
         "held_since",
@@ -45,6 +49,8 @@ class Delivery:
         self.delivered = int(tokens[offset])
         """How often the broker has handed this message out, this time included."""
         self.seq = int(tokens[offset + 1])
+        self.consumer_seq = int(tokens[offset + 2])
+        """Counts what the consumer has handed out, from 1."""
         self.stored_at_ns = int(tokens[offset + 3])
         """When the broker stored it, in nanoseconds of Unix time by the broker's clock."""
         self.held_since = now
@@ -111,6 +117,7 @@ class Puller:
         self._heard_at = time.monotonic()
         self._stopped = False
         self._wake = asyncio.Event()
+        self._mending: asyncio.Task[None] | None = None
         self.held: set[Delivery] = set()
 
     @contextlib.asynccontextmanager
@@ -126,6 +133,8 @@ class Puller:
         finally:
             self._stopped = True
             keeper.cancel()
+            if self._mending is not None:
+                self._mending.cancel()
             with contextlib.suppress(Error):
                 await self._subscription.unsubscribe()
 
@@ -136,7 +145,7 @@ class Puller:
         """
         self._stopped = True
         with contextlib.suppress(Error):
-            await self._subscription.drain()
+            await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     def reconnected(self) -> None:
         """The server forgot our pull requests with the old connection: ask anew."""
@@ -183,13 +192,20 @@ class Puller:
         gone = status == "503" or (status == "409" and "Deleted" in headers.get("Description", ""))
         if gone and self._on_gone is not None and not self._stopped:
             self._forget_pulls()
-            with contextlib.suppress(Exception):
-                await self._on_gone()
+            if self._mending is None or self._mending.done():
+                self._mending = asyncio.create_task(self._mend(self._on_gone), name=f"mend {self._next}")
+            asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._wake.set)
             return
         if status == "409":
             self._wake.set()
             return
         await self._refill()
+
+    async def _mend(self, on_gone: Callable[[], Awaitable[None]]) -> None:
+        """Make the consumer again. Beside the messages that come: in an election it takes as long as that."""
+        with contextlib.suppress(Exception):
+            await on_gone()
+            self._wake.set()
 
     def _one_came(self) -> None:
         """Count a message against the oldest pull request: the server serves them in their order."""
@@ -223,6 +239,7 @@ class Puller:
     async def _keep(self) -> None:
         """Keep leases alive, and notice pull requests that the server has forgotten."""
         tick_s = min(self._lease_s / 3, HEARTBEAT_S) if self._lease_s else HEARTBEAT_S
+        kept_at = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(tick_s):
@@ -230,8 +247,9 @@ class Puller:
                     self._wake.clear()
                     await asyncio.sleep(0.05)
             now = time.monotonic()
-            if self._lease_s:
-                for delivery in [held for held in self.held if now - held.held_since > tick_s / 2]:
+            if self._lease_s and now - kept_at > self._lease_s / 3 - tick_s / 2:
+                kept_at = now
+                for delivery in [held for held in self.held if now - held.held_since > self._lease_s / 6]:
                     await delivery.keep()
             if now - self._heard_at > 2.5 * HEARTBEAT_S:
                 self._heard_at = now

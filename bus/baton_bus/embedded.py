@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 
 from .errors import ServerFailed, ServerNotFound
 
@@ -34,10 +35,14 @@ PROBE_TIMEOUT_S = 1.0
 """For a connection to localhost and the line with which the server greets: 1 ms when it is well."""
 POLL_S = 0.005
 """Between two looks at a server that starts or stops; a look costs some 50 µs."""
+HEIR_POLL_S = 0.25
+"""Between two looks at whether the server of another command is gone; clients mend connections in 0.2 s steps."""
 MEMORY_LIMIT = "400MiB"
 """Soft limit of Go's heap, for laptops: a log of a million messages takes 350 MB live, 800 MB unlimited."""
 LOG_LINES = 10
 """How many lines of the server's log an error shows: the fatal line and what led to it."""
+
+logger = structlog.get_logger("baton.bus")
 
 # Ties a command to its starter. Stdin is the lifeline: a pipe whose write end only the starter has, so that
 # it closes however the starter ends. Stdout is the lock: only this shell and the command keep it open. The
@@ -108,8 +113,9 @@ async def embedded(data_dir: Path, *, server: str = "", sync_always: bool = Fals
     """Run a nats-server over `data_dir`, or use the one that another command runs there.
 
     It listens on 127.0.0.1 only, on a port it chooses. Who started it stops it on leaving, and should the
-    starter be killed, the server stops by itself; who only uses it never stops it. `sync_always` has each
-    message on disk before it is acknowledged.
+    starter be killed, the server stops by itself; who only uses it never stops it. Who uses it longer than
+    the one that started it starts it again, on the same port: connections mend themselves. `sync_always` has
+    each message on disk before it is acknowledged.
 
     Raises `ServerNotFound`, or `ServerFailed` with the end of the server's log.
     """
@@ -118,15 +124,35 @@ async def embedded(data_dir: Path, *, server: str = "", sync_always: bool = Fals
         if sync_always and not claim.sync_always:
             advice = "Stop the command that started it, or leave the setting out."
             raise ServerFailed(data_dir, f"pid {claim.pid} runs without sync_always", advice)
-        yield claim.as_embedded(data_dir, started=False)
+        heir = asyncio.create_task(_inherit(data_dir, find_server(server), claim))
+        try:
+            yield claim.as_embedded(data_dir, started=False)
+        finally:
+            heir.cancel()
+            await asyncio.gather(heir, return_exceptions=True)
         return
-    try:
-        process = _start(data_dir, find_server(server), claim, sync_always)
-    finally:
-        os.close(claim)  # the server has it now
+    process = _start(data_dir, find_server(server), claim, sync_always)
     try:
         record = await _ready(data_dir, process, sync_always)
         yield record.as_embedded(data_dir, started=True)
+    finally:
+        await _stop(process)
+
+
+async def _inherit(data_dir: Path, server: Path, record: _Record) -> None:
+    """Once the server of another command is gone, run one on its port until cancelled."""
+    while True:
+        lock = _try_lock(data_dir)
+        if lock is not None:
+            break
+        await asyncio.sleep(HEIR_POLL_S)
+    logger.info("server.inherited", data_dir=str(data_dir), port=record.port)
+    process = _start(data_dir, server, lock, record.sync_always, record.port)
+    try:
+        await _ready(data_dir, process, record.sync_always)
+        await asyncio.to_thread(process.wait)
+    except ServerFailed as error:
+        logger.error("server.not_inherited", error=str(error))
     finally:
         await _stop(process)
 
@@ -207,12 +233,12 @@ async def _greeting(port: int) -> str | None:
         return None
 
 
-def _start(data_dir: Path, server: Path, lock: int, sync_always: bool) -> subprocess.Popen[bytes]:
-    """Write the configuration and start the server, which takes the lock over."""
+def _start(data_dir: Path, server: Path, lock: int, sync_always: bool, port: int = -1) -> subprocess.Popen[bytes]:
+    """Write the configuration and start the server, which takes the lock over; it chooses a port unless told."""
     jetstream: dict[str, Any] = {"store_dir": str(data_dir)}  # the server adds `jetstream` to it
     if sync_always:
         jetstream["sync_interval"] = "always"
-    config = {"listen": "127.0.0.1:-1", "ports_file_dir": str(data_dir), "jetstream": jetstream}
+    config = {"listen": f"127.0.0.1:{port}", "ports_file_dir": str(data_dir), "jetstream": jetstream}
     log = data_dir / "nats.log"
     try:
         for left_over in data_dir.glob("*.ports"):  # by a server that was killed
@@ -224,6 +250,8 @@ def _start(data_dir: Path, server: Path, lock: int, sync_always: bool) -> subpro
             return start_tied([server, "-c", data_dir / "nats.conf"], lock=lock, log=output.fileno())
     except OSError as error:
         raise ServerFailed(data_dir, str(error), "Make this path writable, or use another.") from error
+    finally:
+        os.close(lock)
 
 
 async def _ready(data_dir: Path, process: subprocess.Popen[bytes], sync_always: bool) -> _Record:

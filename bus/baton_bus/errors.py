@@ -76,6 +76,18 @@ class BusUnavailable(BusError):
         )
 
 
+class NoLeader(BusError):
+    """The cluster did not answer about a stream for as long as the call was willing to wait."""
+
+    def __init__(self, url: str, stream: str, waited_s: float) -> None:
+        """`waited_s` in seconds."""
+        self.url, self.stream, self.waited_s = url, stream, waited_s
+        super().__init__(
+            f"the cluster at {url} gave no answer about the stream {stream!r} in {waited_s:.0f} s: "
+            "it elects no leader. More than half of its servers must run and reach each other: start those that do not."
+        )
+
+
 class NoStream(BusError):
     """The stream is not there: it was deleted, or never made on this server."""
 
@@ -130,6 +142,20 @@ class StreamMismatch(BusError):
         super().__init__(
             f"the stream {stream!r} has {field} = {found}; the log needs {expected}. "
             "Use another namespace (BATON_NAMESPACE), or remove that stream if nobody needs it."
+        )
+
+
+class TooFewServers(BusError):
+    """The cluster has too few servers, or too few that fit, for the copies that were asked for."""
+
+    def __init__(self, stream: str, replicas: int, placement: str, description: str) -> None:
+        """`placement` is what the settings ask of a server, or ``""``; `description` is the server's own word."""
+        self.stream, self.replicas, self.placement, self.description = stream, replicas, placement, description
+        where = f" on servers with {placement}" if placement else ""
+        change = "BATON_REPLICAS, BATON_PLACEMENT_CLUSTER or BATON_PLACEMENT_TAGS" if placement else "BATON_REPLICAS"
+        super().__init__(
+            f"the stream {stream!r} cannot have {replicas} replicas{where}: {description}. "
+            f"Start as many servers with JetStream in one cluster, or change {change}."
         )
 
 

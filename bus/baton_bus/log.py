@@ -100,12 +100,15 @@ class Log:
 
             puller = Puller(self._js._nc, self._stream, consumer, _IN_HAND, arrived.put_nowait, on_gone=gone)
             self._readers.add(arrived)
+            handed_out = 0
             try:
                 async with puller.pulling():
                     while follow or pending > 0:
                         delivery = await arrived.get()
-                        if delivery is None:
+                        # A gap: what was on its way was lost with the connection, and the consumer went on.
+                        if delivery is None or delivery.consumer_seq != handed_out + 1:
                             break
+                        handed_out += 1
                         pending -= 1
                         next_seq = delivery.seq + 1
                         at = _EPOCH + timedelta(microseconds=delivery.stored_at_ns // 1000)
@@ -126,13 +129,14 @@ class Log:
             mem_storage=True,
             num_replicas=1,
         )
-        for _ in range(self._tries()):
+        for tried in range(self._tries()):
             try:
-                info = await self._js.add_consumer(self._stream, config)
+                async with asyncio.timeout(1 + tried):  # a cluster that elects is silent
+                    info = await self._js.add_consumer(self._stream, config)
                 return info.name, info.num_pending or 0
             except NotFoundError as error:
                 raise NoStream(self._stream) from error
-            except (APIError, NatsError):
+            except (APIError, NatsError, TimeoutError):
                 await asyncio.sleep(0.2)
         raise BusUnavailable("read the log", self._patience_s)
 
@@ -161,7 +165,7 @@ class Log:
     async def _ask(self, subject: str, payload: bytes) -> Msg:
         for _ in range(self._tries()):
             try:
-                answer = await self._requests.ask(subject, payload)
+                answer = await self._requests.ask(subject, payload, again=True)
             except NoAnswer:
                 continue
             if (answer.headers or {}).get("Status") != "503":

@@ -28,6 +28,11 @@ _TOO_LARGE = 10054
 _STREAM_NOT_FOUND = 10059
 _RETRY_S = 0.005
 """Wait before a publish is tried again after `IN_FLIGHT`: about what a commit in a cluster takes."""
+_ELECTS = frozenset({10008, 10009})
+"""`JetStream system temporarily unavailable`, and `JetStream cluster can not handle request`: it leads no more."""
+_ELECTS_S = 0.1
+_SILENCE_S = 0.5
+"""Wait before a publish is tried again while there is no leader: when that is told, and when all are silent."""
 
 
 class _ApiError(Struct):
@@ -40,6 +45,8 @@ class _Ack(Struct):
     error: _ApiError | None = None
 
 
+_NOBODY = _Ack(error=_ApiError())
+"""What an answer without a body means: nobody listens to the subject."""
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
@@ -53,7 +60,7 @@ class Publisher:
         """Write the first message on a subject; return its sequence, or None when the subject is taken.
 
         It is sent again until the server says one or the other, for `patience_s` seconds at most (None:
-        for as long as the connection is being mended). None may also mean that our own earlier try was
+        for as long as it takes). None may also mean that our own earlier try was
         stored: what is in the log is the truth, whoever wrote it.
 
         Raises `BusUnavailable`, `NoStream`, `LogFull`, `PayloadTooLarge`, `PublishRefused`.
@@ -83,42 +90,49 @@ class Publisher:
         started = loop.time()
         while True:
             try:
-                answer = await self._requests.ask(subject, body, headers)
-            except NoAnswer as error:
-                if self._nc.is_closed or (patience_s is not None and loop.time() - started > patience_s):
-                    raise BusUnavailable(f"a publish on {subject}", loop.time() - started) from error
+                answer = await self._requests.ask(subject, body, headers, again=headers is not None)
+            except NoAnswer:
                 await self._wait_for_connection()
-                continue
-            if not answer.data:
+            else:
+                ack = _decode_ack(answer.data) if answer.data else _NOBODY
+                if ack.error is None:
+                    return ack.seq
+                if ack.error.err_code == TAKEN:
+                    return None
+                await self._wait_or_raise(subject, body, ack.error)
+            waited_s = loop.time() - started
+            if self._nc.is_closed or (patience_s is not None and waited_s > patience_s):
+                raise BusUnavailable(f"a publish on {subject}", waited_s)
+
+    async def _wait_or_raise(self, subject: str, body: bytes, error: _ApiError) -> None:
+        """Wait for what passes: another's publish, an election. Raises what does not pass."""
+        match error.err_code:
+            case 0:
                 await self._no_responder(subject)
-                continue
-            ack = _decode_ack(answer.data)
-            if ack.error is None:
-                return ack.seq
-            code = ack.error.err_code
-            if code == TAKEN:
-                return None
-            if code == IN_FLIGHT:
+            case code if code == IN_FLIGHT:
                 await asyncio.sleep(_RETRY_S)
-                continue
-            if code in _FULL:
-                raise LogFull(self._stream, ack.error.description)
-            if code == _TOO_LARGE:
+            case code if code in _ELECTS:
+                await asyncio.sleep(_ELECTS_S)
+            case code if code in _FULL:
+                raise LogFull(self._stream, error.description)
+            case code if code == _TOO_LARGE:
                 raise PayloadTooLarge(len(body), self._nc.max_payload)
-            raise PublishRefused(subject, code, ack.error.description)
+            case code:
+                raise PublishRefused(subject, code, error.description)
 
     async def _no_responder(self, subject: str) -> None:
         """Tell a stream that is gone from one whose leader is being elected: only the latter is waited for."""
         try:
-            answer = await self._requests.ask(f"$JS.API.STREAM.INFO.{self._stream}")
-        except NoAnswer:
+            async with asyncio.timeout(_SILENCE_S):
+                answer = await self._requests.ask(f"$JS.API.STREAM.INFO.{self._stream}")
+        except (NoAnswer, TimeoutError):
             return
         ack = _decode_ack(answer.data) if answer.data else _Ack()
         if ack.error is not None and ack.error.err_code == _STREAM_NOT_FOUND:
             raise NoStream(self._stream)
         if not answer.data:
             raise PublishRefused(subject, 503, "JetStream is not enabled on this server or for this account")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(_ELECTS_S)
 
     async def _wait_for_connection(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime
 
@@ -94,26 +94,37 @@ async def _exact(bus: Bus, run: str) -> RunHead | None:
     return _head(ends[0], ends[0]) if ends else None
 
 
-async def _backwards(bus: Bus) -> AsyncIterator[RunHead]:
-    """Yield the runs from the newest on. A result comes after its start, so it is always seen before it."""
+async def from_the_end(bus: Bus, wanted: Callable[[Entry], bool]) -> AsyncGenerator[Entry, None]:
+    """Yield those of the messages that begin or end runs which are `wanted`, from the newest on.
+
+    Only they are held in memory. Raises `BusUnavailable`, `NoStream`.
+    """
     first_seq, end_seq = await _bounds(bus)
-    results: dict[str, Entry] = {}
     window = _WINDOW
     while end_seq > first_seq:
         low_seq = max(first_seq, end_seq - window)
-        begun: list[Entry] = []
+        found: list[Entry] = []
         async with aclosing(bus.log.read(bus.subjects.starts(), low_seq)) as entries:
             async for entry in entries:
                 if entry.seq >= end_seq:
                     break
-                if isinstance(entry.message, Result):
-                    results[entry.message.run] = entry
-                if _begins(entry):
-                    begun.append(entry)
-        for entry in reversed(begun):
-            assert isinstance(entry.message, Handoff | Result)
-            yield _head(entry, results.pop(entry.message.run, None))
+                if wanted(entry):
+                    found.append(entry)
+        for entry in reversed(found):
+            yield entry
         end_seq, window = low_seq, window * 4
+
+
+async def _backwards(bus: Bus) -> AsyncIterator[RunHead]:
+    """Yield the runs from the newest on. A result comes after its start, so it is always seen before it."""
+    results: dict[str, Entry] = {}
+    async for entry in from_the_end(bus, lambda entry: isinstance(entry.message, Result) or _begins(entry)):
+        message = entry.message
+        assert isinstance(message, Handoff | Result)
+        if isinstance(message, Result):
+            results[message.run] = entry
+        if _begins(entry):
+            yield _head(entry, results.pop(message.run, None))
 
 
 async def _bounds(bus: Bus) -> tuple[int, int]:

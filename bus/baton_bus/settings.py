@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from baton_schemas.names import check_token
 
+REPLICAS = (1, 3, 5)
+"""An even number of copies survives no more faults than the odd one below it."""
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     """Where the bus is and what it may take. Each is also an environment variable: `url` is `BATON_URL`."""
@@ -21,7 +24,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     creds: str = ""
     """Path of a NATS credentials file."""
     replicas: int = 1
-    """Copies of the log in a cluster: 1, 3 or 5. Used when the stream is made."""
+    """Copies of the log, the timers and the blobs in a cluster: 1, 3 or 5. A stream with fewer gets as many; one with
+    more keeps them, so that a client which leaves this out never takes copies away."""
+    placement_cluster: str = ""
+    """The cluster of a super-cluster in which streams are made; empty leaves it to the server."""
+    placement_tags: str = ""
+    """Tags that servers must have to hold copies, separated by commas. Both are used when a stream is made; moving one
+    later is for an operator (`nats stream edit`), or two clients with different settings would move it in turns."""
     max_bytes: int = -1
     """Size of the log at which the server refuses new work, in bytes; -1 is no limit of ours."""
     inline_limit_bytes: int = 256 * 1024
@@ -53,13 +62,24 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_token("namespace", self.namespace)
+        if self.replicas not in REPLICAS:
+            raise ValueError(f"replicas is {self.replicas}; expected 1, 3 or 5")
         if self.lease_s < 0.5:
             raise ValueError(f"lease_s is {self.lease_s}; expected at least 0.5 s, or leases lapse while kept")
 
     @property
     def servers(self) -> list[str]:
         """The URLs, one by one."""
-        return [url.strip() for url in self.url.split(",") if url.strip()]
+        return _items(self.url)
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags, one by one."""
+        return _items(self.placement_tags)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float}

@@ -70,6 +70,13 @@ class Subjects:
         """Return the subject of a note; `n` is unique among the notes of the step."""
         return f"{self.namespace}.note.{actor}.{run}.{step}.{n}"
 
+    def rejected(self, actor: str, run: str, seq: str) -> str:
+        """Return the subject of the note that the message with this stream sequence was rejected; `*` for all.
+
+        In place of the step, which may be nonsense, is a fixed word, so that all such notes are found at once.
+        """
+        return f"{self.namespace}.note.{actor}.{run}.rejected.{seq}"
+
     def result(self, flow: str, run: str) -> str:
         """Return where the result of a run is; `*` as the flow when it is not known."""
         return f"{self.namespace}.result.{flow}.{check_token('run id', run)}.end"

@@ -25,6 +25,8 @@ from .state import Entry
 
 _TEXT_MAX = 160
 """Characters of an error or a reason in a line: about two rows of a terminal."""
+_COPIED = "copied"
+"""From the run that this one goes on from."""
 
 
 def one_line(entry: Entry) -> str:
@@ -69,7 +71,7 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
         case Reply():
             return "reply", f"{message.branch} → {message.step}", _of_reply(message)
         case OutcomeRecord():
-            return "outcome", message.step, of_outcome(message.outcome)
+            return "outcome", message.step, _list(of_outcome(message.outcome), _COPIED if message.copied else "")
         case Join():
             return "join", message.step, _of_join(message)
         case Note():
@@ -84,15 +86,19 @@ def _of_handoff(handoff: Handoff) -> str:
     if handoff.source == JOIN:
         error = f": {_of_error(handoff.error)}" if handoff.error else ""
         return f"closes with {_count(len(handoff.branches), 'branch', 'branches')}{error}"
-    branch = f"branch {handoff.index + 1} of {handoff.count}" if handoff.count else ""
-    return _list(branch, of_outcome(handoff.outcome) if handoff.outcome else "")
+    return _list(
+        f"branch {handoff.index + 1} of {handoff.count}" if handoff.count else "",
+        of_outcome(handoff.outcome) if handoff.outcome else "",
+        _COPIED if handoff.copied else "",
+        f"goes on from {handoff.forked_from}" if handoff.forked_from else "",
+    )
 
 
 def _of_reply(reply: Reply) -> str:
     if reply.branch == DEADLINE:
         return "the join's time is up"
     branch = f"branch {reply.index + 1} of {reply.count}" if reply.count > 1 else ""
-    return _list(branch, of_outcome(reply.outcome))
+    return _list(branch, of_outcome(reply.outcome), _COPIED if reply.copied else "")
 
 
 def _of_join(join: Join) -> str:

@@ -71,12 +71,12 @@ class RunFold:
         match message:
             case Handoff():
                 if message.source not in (START, JOIN):
-                    self._decide(message.source, message.outcome, entry.at)
+                    self._decide(message.source, message.outcome, entry.at, message.copied)
                 self._queue(message, entry.at)
             case Reply():
                 self._arrive(message, entry.at)
             case OutcomeRecord():
-                self._decide(message.step, message.outcome, entry.at)
+                self._decide(message.step, message.outcome, entry.at, message.copied)
             case Result() if self._result is None:
                 self._result, self._ended_at = message, entry.at
                 if message.step:
@@ -98,7 +98,7 @@ class RunFold:
             for name, step in steps.items():
                 if step.status in _OPEN:
                     steps[name] = replace(step, status="dropped")
-        works = [step.work for step in steps.values() if step.work]
+        works = [step.work for step in steps.values() if step.work and not step.reused]
         prices = [work.cost_usd for work in works if work.cost_usd is not None]
         return RunState(
             run=self._run,
@@ -116,8 +116,9 @@ class RunFold:
             cost_usd=math.fsum(prices) if prices else None,
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
             usage=_total([work.usage for work in works if work.usage]),
-            rehearsed=any(work.rehearsed for work in works),
+            rehearsed=any(step.work.rehearsed for step in steps.values() if step.work),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
+            forked_from=self._first.forked_from if self._first else "",
         )
 
     def _step(self, name: str, status: StepStatus) -> StepState:
@@ -149,11 +150,11 @@ class RunFold:
         arrived = self._arrived.setdefault(reply.step, {})
         if reply.branch == DEADLINE:
             return
-        self._decide(reply.branch, reply.outcome, at)
+        self._decide(reply.branch, reply.outcome, at, reply.copied)
         arrived[reply.branch] = None
         self._counts[step_of(reply.branch)] = reply.count
 
-    def _decide(self, name: str, outcome: Outcome | None, at: datetime) -> None:
+    def _decide(self, name: str, outcome: Outcome | None, at: datetime, copied: bool = False) -> None:
         """Note how a step ended. The first outcome counts: what follows from it only repeats it."""
         step = self._step(name, "queued")
         if step.status not in _OPEN:
@@ -176,7 +177,7 @@ class RunFold:
                 step = replace(step, status="failed", ended_at=at, attempts=attempts, error=error, work=work)
             case Skipped():
                 step = replace(step, status="skipped", ended_at=at, reason=outcome.reason)
-        self._steps[name] = step
+        self._steps[name] = replace(step, reused=copied and outcome is not None)
 
     def _note(self, note: Note) -> None:
         step = self._step(note.step, "queued")

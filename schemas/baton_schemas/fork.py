@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .messages import Decisive, Failed, Handoff, Message, Outcome, OutcomeRecord, Reply
+from .messages import Failed, Handoff, Message, OutcomeRecord, Reply, Result
 from .names import DEADLINE, JOIN, START
 from .plan import Plan
 from .routing import Routed
@@ -32,41 +32,69 @@ def forked_start(first: Handoff, run: str, until_seq: int = 0) -> Handoff:
 
 
 def copies(plan: Plan, log: Iterable[Logged], run: str, start_seq: int, until_seq: int = 0) -> list[Routed]:
-    """Return what is copied into `run`, in the order in which to write it: the latest record first.
+    """Return what is copied into `run`, in the order in which to write it: what goes to the last steps first.
+
+    So the record of a step comes before whatever could start it, and what a join had before whatever could
+    bring it more.
 
     Steps whose failure ended the run are left out, and so are done again; joins close by themselves once
     their replies are there. With `until_seq` only records up to that sequence are copied.
     """
     copied: list[Routed] = []
-    for seq, actor, message in sorted(log, key=lambda logged: -logged.seq):
+    for seq, actor, message in log:
         if (until_seq and seq > until_seq) or not isinstance(message, Handoff | Reply | OutcomeRecord):
             continue
-        if not _is_copied(plan, message):
-            continue
-        if isinstance(message, OutcomeRecord):
-            copied.append(Routed(actor, replace(message, run=run, start_seq=start_seq)))
-        else:
+        if _is_copied(plan, message):
             copied.append(Routed(actor, replace(message, run=run, start_seq=start_seq, copied=True)))
-    return copied
+    places = {step: place for place, step in enumerate(reversed(plan.order))}
+
+    def place(routed: Routed) -> tuple[int, bool]:
+        # An outcome record starts nothing, and comes before the handoff of its own step.
+        return places[plan.name_of(routed.message.step)], not isinstance(routed.message, OutcomeRecord)
+
+    return sorted(copied, key=place)
 
 
-def _is_copied(plan: Plan, message: Decisive) -> bool:
+def reused(plan: Plan, log: Iterable[Logged], until_seq: int = 0) -> frozenset[str]:
+    """Return the steps, and branches of steps, whose outcome a fork takes over."""
+    return frozenset(decided_by(message) for _, message in copies(plan, log, "", 0, until_seq)) - {""}
+
+
+def seq_after(plan: Plan, log: Iterable[Logged], step: str) -> int:
+    """Return the sequence by which the log says how a step (each of its branches) ended; 0 when it does not."""
+    decided: dict[str, int] = {}
+    for seq, _, message in log:
+        decided.setdefault(decided_by(message), seq)
+    return max((seq for name, seq in decided.items() if name and step in (name, plan.name_of(name))), default=0)
+
+
+def decided_by(message: Message) -> str:
+    """Return the step or branch whose outcome a message tells; `""` when it tells none."""
     match message:
-        case Handoff(source=source) if source == JOIN or (source == START and not message.start_seq):
-            return False
-        case Handoff():
-            return not _fatal(message.outcome, plan.fails_run(message.source))
+        case Handoff(source=source) if source not in (START, JOIN):
+            return source
+        case Reply(branch=branch) if branch != DEADLINE:
+            return branch
+        case OutcomeRecord(step=step) | Result(step=step):
+            return step
+        case _:
+            return ""
+
+
+def _is_copied(plan: Plan, message: Handoff | Reply | OutcomeRecord) -> bool:
+    match message:
+        case Handoff(start_seq=0):
+            return False  # the first, which the fork has its own of
+        case Handoff() if message.branches:
+            return False  # it closes a join
+        case Handoff(outcome=Failed()):
+            return not plan.fails_run(message.source)
         case Reply(branch=branch) if branch == DEADLINE:
             return False
-        case Reply():
-            return not _fatal(message.outcome, plan.on_failed_branch(message.step, message.branch) == "fail")
-        case OutcomeRecord():
-            step = plan.name_of(message.step)
-            ends = any(plan.ends_run(message.step, successor) for successor in plan.successors[step])
-            return not _fatal(message.outcome, ends)
+        case Reply(outcome=Failed()):
+            return plan.on_failed_branch(message.step, message.branch) != "fail"
+        case OutcomeRecord(outcome=Failed()):
+            successors = plan.successors[plan.name_of(message.step)]
+            return not any(plan.ends_run(message.step, successor) for successor in successors)
         case _:
-            return False
-
-
-def _fatal(outcome: Outcome | None, ends_run: bool) -> bool:
-    return ends_run and isinstance(outcome, Failed)
+            return True

@@ -21,11 +21,11 @@ def arrive(plan: Plan, join: Join | None, replies: Iterable[tuple[int, Reply]]) 
     expected = dict(join.expected) if join else {}
     arrived = dict(join.arrived) if join else {}
     failed = list(join.failed) if join else []
-    copied = join.copied if join else True
+    copied = join.copied if join else False
     head: Reply | Join | None = join
     for seq, reply in replies:
         head = head or reply
-        copied = copied and reply.copied
+        copied = copied or reply.copied
         if reply.branch != DEADLINE:
             expected[plan.name_of(reply.branch)] = reply.count
         if reply.branch in arrived:

@@ -178,6 +178,7 @@ class OutcomeRecord(Struct, tag="outcome", tag_field="kind", frozen=True, kw_onl
     index: int = 0
     count: int = 0
     start_seq: int = 0
+    copied: bool = False
 
 
 class Join(Struct, tag="join", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
@@ -197,7 +198,7 @@ class Join(Struct, tag="join", tag_field="kind", frozen=True, kw_only=True, omit
     """The branches among `arrived` that did not end well."""
     closed: bool = False
     copied: bool = False
-    """All its replies were copied from the run that this one goes on from."""
+    """Some of its replies were copied from the run that this one goes on from: its step may be done already."""
 
 
 class ModelCall(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -34,7 +34,10 @@ class Plan:
             for name, sources in self.sources.items()
             if len(sources) > 1 or any(flow.steps[source].each for source in sources)
         )
-        self.leaves_branches = any(step.join is not None and step.join.wait != "all" for step in flow.steps.values())
+        self.leaves_branches = any(
+            step.join is not None and (step.join.wait != "all" or step.join.deadline_s is not None)
+            for step in flow.steps.values()
+        )
         """Whether a run can be done while some of its branches are not."""
         self.starts_many = len(self.first) > 1 or bool(flow.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""

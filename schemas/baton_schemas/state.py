@@ -65,6 +65,8 @@ class StepState(Struct, frozen=True, kw_only=True):
     arrived: int = 0
     expected: int = 0
     """A join: how many branches have replied, and of how many as far as the log says."""
+    reused: bool = False
+    """It was done in the run that this one goes on from."""
 
 
 class RunState(Struct, frozen=True, kw_only=True):
@@ -88,11 +90,14 @@ class RunState(Struct, frozen=True, kw_only=True):
     unreadable: int
     """Entries among them that are no message of ours."""
     cost_usd: float | None
-    """Sum over the outcomes that have a price; None when none has."""
+    """Sum over the outcomes that have a price, those of reused steps left out; None when none has."""
     unpriced: int
     """Outcomes with real tokens whose price is not known: when not 0, `cost_usd` is a lower bound."""
     usage: Usage
+    """Of the steps that this run did itself."""
     rehearsed: bool
-    """Whether any step was done by the rehearsal model."""
+    """Whether any step was done by the rehearsal model, reused steps included."""
     late: list[str]
     """Branches that replied to a join and are not in the handoff that closed it."""
+    forked_from: str = ""
+    """The run that this one goes on from."""

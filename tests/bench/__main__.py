@@ -1,4 +1,7 @@
-"""`make bench`: Baton against the raw floor, in one process and one run; prints a table, writes bench.json."""
+"""`make bench`: Baton against the raw floor, in one process and one run; prints a table, writes bench.json.
+
+`make bench ARGS=durable` measures replicas and flushing, `ARGS=million` a log of a million messages.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
@@ -20,38 +22,12 @@ from rich.table import Table
 
 from baton_bus.embedded import embedded
 
-from . import floor, startup, team
+from . import durable, floor, million, startup, team
+from .rows import Row, Run, latency, row, throughput
 
 ROUNDS = 3
 """Floor and Baton take turns this often, and the median of each counts: the machine's speed drifts."""
 TEXT = "x" * 1024
-Row = dict[str, object]
-
-
-async def latency(run: Callable[[int], Awaitable[None]], count: int) -> tuple[float, float]:
-    """Return p50 and p99 of runs one at a time, in milliseconds."""
-    for index in range(20):
-        await run(-1 - index)
-    taken: list[float] = []
-    for index in range(count):
-        started = time.perf_counter()
-        await run(index)
-        taken.append((time.perf_counter() - started) * 1e3)
-    cuts = statistics.quantiles(taken, n=100)
-    return cuts[49], cuts[98]
-
-
-async def throughput(run: Callable[[int], Awaitable[None]], count: int, in_flight: int) -> float:
-    """Return runs per second with so many in flight."""
-    indices = iter(range(1_000_000, 1_000_000 + count))
-
-    async def keep_one() -> None:
-        for index in indices:
-            await run(index)
-
-    started = time.perf_counter()
-    await asyncio.gather(*(keep_one() for _ in range(in_flight)))
-    return count / (time.perf_counter() - started)
 
 
 async def pipelines(nc: Client, url: str, only: str) -> list[Row]:
@@ -60,10 +36,12 @@ async def pipelines(nc: Client, url: str, only: str) -> list[Row]:
     for number in range(ROUNDS):
         if only != "baton":
             async with floor.pipeline(nc, f"floor{number}") as raw:
-                figures["floor"].append(await _figures(lambda index, raw=raw: raw.run(str(index), body)))
+                figures["floor"].append(await _figures(_raw(raw, body)))
         async with team.working(url, f"baton{number}", team.pipeline_flow()) as baton:
-            figures["baton"].append(await _figures(lambda _, baton=baton: baton.run({"text": TEXT})))
-    raw_p50, raw_p99, raw_rate = (statistics.median(column) for column in zip(*(figures["floor"] or [(1, 1, 1)]), strict=True))
+            figures["baton"].append(await _figures(_team(baton, {"text": TEXT})))
+    raw_p50, raw_p99, raw_rate = (
+        statistics.median(column) for column in zip(*(figures["floor"] or [(1, 1, 1)]), strict=True)
+    )
     p50, p99, rate = (statistics.median(column) for column in zip(*figures["baton"], strict=True))
     return [
         row("3-step run, one at a time, p50", "ms", raw_p50, p50, 2.5, p50 <= 2.5),
@@ -72,7 +50,15 @@ async def pipelines(nc: Client, url: str, only: str) -> list[Row]:
     ]
 
 
-async def _figures(run: Callable[[int], Awaitable[None]]) -> tuple[float, float, float]:
+def _raw(raw: floor.Floor, body: bytes) -> Run:
+    return lambda index: raw.run(f"r{index}", body)
+
+
+def _team(baton: team.Team, given: dict[str, object]) -> Run:
+    return lambda _: baton.run(given)
+
+
+async def _figures(run: Run) -> tuple[float, float, float]:
     p50, p99 = await latency(run, 500)
     await throughput(run, 500, 64)
     return p50, p99, await throughput(lambda index: run(index + 2_000_000), 6_000, 64)
@@ -84,15 +70,15 @@ async def fan_outs(nc: Client, url: str, branches: int, hold_ms: float) -> Row:
     baton_ms: list[float] = []
     for number in range(ROUNDS):
         async with floor.fan_out(nc, f"fanfloor{branches}-{number}", branches) as raw:
-            raw_ms.append((await latency_few(lambda index, raw=raw: raw.run(f"r{index}", body)))[0])
+            raw_ms.append((await latency_few(_raw(raw, body)))[0])
         async with team.working(url, f"fanbaton{branches}-{number}", team.fan_out_flow()) as baton:
             given: dict[str, object] = {"text": TEXT, "branches": branches}
-            baton_ms.append((await latency_few(lambda _, baton=baton, given=given: baton.run(given)))[0])
+            baton_ms.append((await latency_few(_team(baton, given)))[0])
     ours = statistics.median(baton_ms)
     return row(f"fan-out of {branches:,} and join", "ms", statistics.median(raw_ms), ours, hold_ms, ours <= hold_ms)
 
 
-async def latency_few(run: Callable[[int], Awaitable[None]]) -> tuple[float, float]:
+async def latency_few(run: Run) -> tuple[float, float]:
     taken: list[float] = []
     for index in range(9):
         started = time.perf_counter()
@@ -104,16 +90,11 @@ async def latency_few(run: Callable[[int], Awaitable[None]]) -> tuple[float, flo
 async def waiting_agents(nc: Client, url: str) -> Row:
     body = json.dumps({"text": TEXT}).encode()
     async with floor.pipeline(nc, "waitfloor", wait_s=0.2) as raw:
-        raw_rate = await throughput(lambda index: raw.run(str(index), body), 200, 200)
+        raw_rate = await throughput(_raw(raw, body), 200, 200)
     flow = team.pipeline_flow(("wait_first", "wait_second", "wait_third"))
     async with team.working(url, "waitbaton", flow) as baton:
-        rate = await throughput(lambda _: baton.run({"text": TEXT}), 200, 200)
+        rate = await throughput(_team(baton, {"text": TEXT}), 200, 200)
     return row("200 runs at once of 3 agents that wait 200 ms", "s", 200 / raw_rate, 200 / rate, 1.0, 200 / rate <= 1)
-
-
-def row(name: str, unit: str, raw: float | None, baton: float, hold: object, held: bool) -> Row:
-    ratio = None if raw is None else (baton / raw if unit == "runs/s" else raw / baton)
-    return {"name": name, "unit": unit, "floor": raw, "baton": baton, "ratio": ratio, "hold": hold, "held": held}
 
 
 def show(rows: list[Row]) -> None:
@@ -131,6 +112,10 @@ def show(rows: list[Row]) -> None:
 
 async def main(only: str) -> list[Row]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if only == "durable":
+        return await durable.rows()
+    if only == "million":
+        return await million.rows()
     with tempfile.TemporaryDirectory() as store:
         async with embedded(Path(store)) as server:
             nc = await nats.connect(server.url)

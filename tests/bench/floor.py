@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 
 CREATE = {"Nats-Expected-Last-Subject-Sequence": "0"}
-Work = Callable[[Msg], Awaitable[None]]
+Work = Callable[[Msg], Coroutine[None, None, None]]
 
 
 class Floor:
@@ -67,7 +67,7 @@ class Floor:
             if not msg.reply:
                 return
             outstanding -= 1
-            task = asyncio.create_task(work(msg))  # type: ignore[arg-type]
+            task: asyncio.Task[None] = asyncio.create_task(work(msg))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
             await pull()
@@ -81,10 +81,12 @@ class Floor:
 
 
 @contextlib.asynccontextmanager
-async def opened(nc: Client, stream: str) -> AsyncIterator[Floor]:
+async def opened(nc: Client, stream: str, replicas: int = 1) -> AsyncIterator[Floor]:
     js = nc.jetstream(timeout=30)
     await js.add_stream(
-        StreamConfig(name=stream, subjects=[f"{stream}.>"], storage=StorageType.FILE, allow_direct=True)
+        StreamConfig(
+            name=stream, subjects=[f"{stream}.>"], storage=StorageType.FILE, allow_direct=True, num_replicas=replicas
+        )
     )
     try:
         yield Floor(nc, js, stream)
@@ -93,9 +95,9 @@ async def opened(nc: Client, stream: str) -> AsyncIterator[Floor]:
 
 
 @contextlib.asynccontextmanager
-async def pipeline(nc: Client, stream: str, wait_s: float = 0.0) -> AsyncIterator[Floor]:
+async def pipeline(nc: Client, stream: str, wait_s: float = 0.0, replicas: int = 1) -> AsyncIterator[Floor]:
     """Three hops: a, b, c, and the result."""
-    async with opened(nc, stream) as floor, contextlib.AsyncExitStack() as stack:
+    async with opened(nc, stream, replicas) as floor, contextlib.AsyncExitStack() as stack:
 
         def hop(following: str) -> Work:
             async def work(msg: Msg) -> None:

@@ -103,26 +103,31 @@ class Team:
     def __init__(self, bus: Bus, plan: Plan) -> None:
         self.bus, self.plan = bus, plan
         self.done: dict[str, asyncio.Future[None]] = {}
-        self.count = 0
 
     async def run(self, given: dict[str, object]) -> None:
         """Submit a run and wait for its result, heard on the result's own subject."""
-        self.count += 1
-        run = f"run{self.count}"
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done[run] = done
-        await self.bus.submit(self.plan, given, run=run)
-        await done
+        run = await self.bus.submit(self.plan, given)
+        await self._done(run)
+        del self.done[run]
 
     async def on_result(self, msg: Msg) -> None:
         assert b'"status":"done"' in msg.data, msg.data
-        self.done.pop(msg.subject.split(".")[3]).set_result(None)
+        self._done(msg.subject.split(".")[3]).set_result(None)
+
+    def _done(self, run: str) -> asyncio.Future[None]:
+        """Return the future of a run, whoever asks first: the result may come before `submit` returns."""
+        if run not in self.done:
+            self.done[run] = asyncio.get_running_loop().create_future()
+        return self.done[run]
 
 
 @contextlib.asynccontextmanager
-async def working(url: str, namespace: str, flow: Flow) -> AsyncIterator[Team]:
-    plan = check_flow(flow)
-    async with connect(Settings(url=url, namespace=namespace)) as bus, contextlib.AsyncExitStack() as stack:
+async def working(
+    url: str, namespace: str, flow: Flow, *, replicas: int = 1, keep: bool = False
+) -> AsyncIterator[Team]:
+    """Run the team; its log is deleted at the end unless it is to be kept."""
+    plan, settings = check_flow(flow), Settings(url=url, namespace=namespace, replicas=replicas)
+    async with connect(settings) as bus, contextlib.AsyncExitStack() as stack:
         plans, ends = Plans(bus, plan), Ends(bus)
         await stack.enter_async_context(ends.listening())
         for actor, agent in plan.actors().items():
@@ -134,4 +139,5 @@ async def working(url: str, namespace: str, flow: Flow) -> AsyncIterator[Team]:
         try:
             yield team
         finally:
-            await bus.js.delete_stream(namespace)
+            if not keep:
+                await bus.js.delete_stream(namespace)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from . import app_more
 from . import options as o
-from .exits import USAGE, quiet_stdout, report
+from .exits import USAGE, report
 
 app = typer.Typer(
     name="baton",
@@ -18,20 +19,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(app_more.app)
 
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit with its code."""
     arguments = sys.argv[1:]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="baton", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         code = _usage(error, arguments)
     except (Exception, KeyboardInterrupt) as error:
         code = report(error, arguments)
-    if code == 141:
-        quiet_stdout()
     sys.exit(code)
 
 
@@ -41,7 +41,8 @@ def run(
     pairs: o.Pairs = None,
     run_id: o.RunId = "",
     timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="S", help="Cancel the run after so many seconds.")
+        float,
+        typer.Option("--timeout", metavar="S", min=0, help="Cancel the run after so many seconds.", show_default=False),
     ] = 0,
     json: o.Json = False,
     nats: o.Nats = "",
@@ -77,7 +78,7 @@ def up(
     from .up import keep_up
 
     place = o.place(nats, namespace, data_dir)
-    return run_to_end(lambda stop: keep_up(place, flows, copies, json))
+    return run_to_end(lambda stop: keep_up(place, flows, copies, json), until_stopped=True)
 
 
 @app.command()
@@ -112,7 +113,7 @@ def steward(
     from .up import run_steward
 
     place = o.place(nats, namespace, data_dir)
-    return run_to_end(lambda stop: run_steward(place, flows))
+    return run_to_end(lambda stop: run_steward(place, flows), until_stopped=True)
 
 
 @app.command()
@@ -258,4 +259,4 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
     help_with = f"`{context.command_path} --help` shows how." if context is not None else ""
-    return report(BadArgument(f"{message} {help_with}".strip()), arguments) if message else USAGE
+    return report(BadArgument(f"{message.rstrip('.')}. {help_with}".strip()), arguments) if message else USAGE

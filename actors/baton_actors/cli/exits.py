@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 OK, FAILED, USAGE, NO_BUS, ENDED = 0, 1, 2, 3, 4
 """Done; the run failed; bad usage, input or flow; no server or no answer; the run was cancelled or expired."""
-BROKEN_PIPE = 141
-"""As the shell reports a command whose reader went away (128 + SIGPIPE)."""
 
 
 class CommandError(Exception):
@@ -76,35 +74,41 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
         raise error
     try:
         if "--json" in arguments:
-            facts = {"type": type(error).__name__, "message": str(error)}
+            facts = {"type": type(error).__name__, "message": _sentence(error)}
             print(json.dumps({"error": facts, "exit_code": code}), flush=True)
         elif not isinstance(error, Interrupted):
-            print(f"baton: {error}", file=sys.stderr, flush=True)
+            print(f"baton: {_sentence(error)}", file=sys.stderr, flush=True)
     except OSError:
-        quiet_stdout()  # whoever would read it is gone
+        pass  # whoever would read it is gone
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffers
     return code
 
 
-def quiet_stdout() -> None:
-    """Let what is still in the buffers go nowhere: the reader of stdout has gone, and that is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _code(error: BaseException) -> int | None:
     from baton_actors.errors import ActorError
     from baton_actors.models.errors import ModelError
-    from baton_bus.errors import BusError, UnknownRun
+    from baton_actors.supervisor import WorkersKeepDying
+    from baton_bus.errors import BadSchedule, BusError, RunExists, UnknownRun
     from baton_bus.runs import AmbiguousRun
     from baton_schemas.errors import SchemaError
 
     match error:
         case CommandError() | Interrupted():
             return error.code
-        case BrokenPipeError():
-            return BROKEN_PIPE
         case KeyboardInterrupt():
             return 130
-        case UnknownRun() | AmbiguousRun() | SchemaError() | ActorError() | ModelError():
+        case WorkersKeepDying() | BrokenPipeError():
+            return FAILED
+        case UnknownRun() | AmbiguousRun() | RunExists() | BadSchedule():
+            return USAGE
+        case SchemaError() | ActorError() | ModelError():
             return USAGE
         case BusError():
             return NO_BUS

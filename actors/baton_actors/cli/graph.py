@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from baton_schemas.plan import Plan
@@ -15,7 +14,7 @@ from .drawing import draw
 from .exits import OK
 from .mermaid import mermaid_of
 from .output import print_json
-from .view import plain
+from .view import console, plain
 
 
 def print_graph(name: str, as_mermaid: bool, as_json: bool) -> int:
@@ -31,16 +30,16 @@ def print_graph(name: str, as_mermaid: bool, as_json: bool) -> int:
 
 
 def _print_drawing(plan: Plan) -> None:
-    console = Console(highlight=False)
-    console.print(Text(plan.flow.name, "bold"))
+    out = console()
+    out.print(Text(plan.flow.name, "bold"))
     if plan.flow.description:
-        console.print(Text(plain(plan.flow.description)))
+        out.print(Text(plain(plan.flow.description)))
     for key, field in plan.flow.input.items():
         default = "" if field.required else f" = {bytes(field.default).decode()}"
-        console.print(Text(plain(f"  {key}: {field.type}{default}   {field.description}".rstrip()), "dim"))
-    console.print()
-    for line in draw(plan, console.width):
-        console.print(Text(line), soft_wrap=True)
+        out.print(Text(plain(f"  {key}: {field.type}{default}   {field.description}".rstrip()), "dim"))
+    out.print()
+    for line in draw(plan, out.width):
+        out.print(Text(line), soft_wrap=True)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

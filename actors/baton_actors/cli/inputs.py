@@ -12,10 +12,24 @@ import msgspec
 
 from baton_schemas.errors import InputError, nearest
 from baton_schemas.flow import INPUT_TYPES, Flow
+from baton_schemas.inputs import check_input, encode_input
+from baton_schemas.names import check_token
 
 from .exits import BadArgument, BadInputFile
 
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def read_input(flow: Flow, pairs: Sequence[str], run_id: str) -> dict[str, Any]:
+    """Return the input that these arguments give, which the flow takes; so is a run id, if one is given.
+
+    Raises `BadArgument`, `BadInputFile`, `InputError`, `BadToken`: before anything is started.
+    """
+    if run_id:
+        check_token("run id", run_id)
+    given = read_pairs(flow, pairs)
+    check_input(flow, encode_input(given))
+    return given
 
 
 def read_pairs(flow: Flow, pairs: Sequence[str]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from rich.console import Console
-
 from baton_bus.runs import find_run, read_last, recent_runs
 from baton_schemas.export import dump
 from baton_schemas.fold import fold
@@ -16,7 +14,7 @@ from .exits import OK
 from .output import output_of, print_json, print_output, run_facts
 from .place import Place
 from .rows import plan_of, rows_of
-from .view import log_line, run_page, runs_table
+from .view import console, log_line, run_page, runs_table
 
 
 async def list_runs(place: Place, limit: int, as_json: bool) -> int:
@@ -26,7 +24,7 @@ async def list_runs(place: Place, limit: int, as_json: bool) -> int:
     if as_json:
         print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
     elif states:
-        Console(highlight=False).print(runs_table(states, datetime.now(UTC)))
+        console().print(runs_table(states, datetime.now(UTC)))
     else:
         print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
     return OK
@@ -41,17 +39,17 @@ async def show_run(place: Place, name: str, as_json: bool) -> int:
     if as_json:
         print_json(run_facts(state, rows, output))
         return OK
-    console = Console(highlight=False)
-    console.print(run_page(state, rows, datetime.now(UTC)))
+    out = console()
+    out.print(run_page(state, rows, datetime.now(UTC)))
     if output is not None:
-        console.print()
+        out.print()
         print_output(output)
     return OK
 
 
 async def print_log(place: Place, name: str, follow: bool, as_json: bool) -> int:
     """Print the messages of a run as they are in the log, and with `follow` those that come, up to its result."""
-    console = Console(highlight=False)
+    out, number = console(), 0
     async with place.bus(reads=True) as bus:
         head = await find_run(bus, name)
         read = (
@@ -61,11 +59,12 @@ async def print_log(place: Place, name: str, follow: bool, as_json: bool) -> int
         )
         async with aclosing(read) as entries:
             async for entry in entries:
+                number += 1
                 if as_json:
                     sys.stdout.buffer.write(dump(entry))
                     sys.stdout.buffer.flush()
                 else:
-                    console.print(log_line(entry, head.started_at), soft_wrap=True)
+                    out.print(log_line(entry, head.started_at, number), soft_wrap=True)
     return OK
 
 

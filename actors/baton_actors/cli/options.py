@@ -33,7 +33,13 @@ Namespace = Annotated[
 ]
 DataDir = Annotated[
     Path,
-    typer.Option("--data-dir", metavar="DIR", envvar="BATON_DATA", show_envvar=True, help="Of the embedded server."),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="BATON_DATA",
+        show_envvar=True,
+        help="Where the embedded server keeps its data.",
+    ),
 ]
 DATA_DIR = Path(".baton")
 

@@ -49,6 +49,7 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
     return {
         "run": state.run,
         "flow": state.flow,
+        "forked_from": state.forked_from,
         "status": state.status,
         "output": output,
         "error": error_of(state),

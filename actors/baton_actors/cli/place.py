@@ -42,7 +42,7 @@ class Place(Struct, frozen=True, kw_only=True):
             yield self.settings()
             return
         self.settings()  # a bad setting is told before a directory is made
-        async with embedded(self.data_dir, server=os.environ.get("BATON_SERVER", "")) as server:
+        async with embedded(self.data_dir, server=_nats_server()) as server:
             yield self.settings(server.url)
 
     @contextlib.asynccontextmanager
@@ -56,7 +56,7 @@ class Place(Struct, frozen=True, kw_only=True):
             return
         if not self.data_dir.is_dir():
             raise NoServerRuns(str(self.data_dir))
-        async with embedded(self.data_dir) as server:
+        async with embedded(self.data_dir, server=_nats_server()) as server:
             if server.started:
                 raise NoServerRuns(str(self.data_dir))
             yield self.settings(server.url)
@@ -66,8 +66,14 @@ class Place(Struct, frozen=True, kw_only=True):
         """Open the bus. A command that only `reads` makes no data directory. Raises `NoRunsHere`, `BusError`."""
         if reads and not self.named and not self.data_dir.is_dir():
             raise NoRunsHere(str(self.data_dir.absolute()))
+        logs(level="error")  # a command that is over in a moment tells its errors itself
         async with self.server() as settings, connect(settings, name="baton command") as bus:
             yield bus
+
+
+def _nats_server() -> str:
+    """Return the path of the nats-server to start; empty to look for it."""
+    return os.environ.get("BATON_SERVER", "")
 
 
 def logs(level: LogLevel = "info") -> LogSettings:

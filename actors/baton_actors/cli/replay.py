@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from baton_schemas.errors import BadMessage
 from baton_schemas.explain import one_line
 from baton_schemas.export import load
 from baton_schemas.fold import RunFold, fold
+from baton_schemas.names import TOKEN
 from baton_schemas.plan import Plan
 from baton_schemas.state import Entry, RunState
 
@@ -25,7 +26,7 @@ from .keys import read_key, single_keys
 from .output import print_json, run_facts
 from .place import Place
 from .rows import plan_of, rows_of
-from .view import header, in_brief, log_line, run_page, steps_table, totals
+from .view import console, header, in_brief, log_line, run_page, steps_table, totals
 
 _FORWARD, _BACK = frozenset({"right", "n", " ", "\r", "\n", "l", "j"}), frozenset({"left", "p", "\x7f", "h", "k"})
 _HELP = "→ next   ← back   g first   G last   q quit"
@@ -33,7 +34,8 @@ _HELP = "→ next   ← back   g first   G last   q quit"
 
 def replay_run(place: Place, name: str, until: int | None, as_json: bool) -> int:
     """Step through a run on a terminal; print the steps elsewhere, or the state after `until` messages."""
-    entries = _from_file(Path(name)) if name and Path(name).is_file() else asyncio.run(_from_bus(place, name))
+    is_file = bool(name) and (Path(name).is_file() or TOKEN.match(name) is None)
+    entries = _from_file(Path(name)) if is_file else asyncio.run(_from_bus(place, name))
     if until is not None and until > len(entries):
         raise BadArgument(f"the run has {len(entries)} messages: --until {until} is past its end")
     plan = plan_of(fold(entries))
@@ -64,11 +66,11 @@ def _from_file(path: Path) -> list[Entry]:
 
 def _print_after(entries: Sequence[Entry], plan: Plan | None, as_json: bool) -> None:
     state = fold(entries)
-    rows = rows_of(state, plan)
     if as_json:
         print_json(_facts(len(entries), entries, state, plan))
-    else:
-        Console(highlight=False).print(run_page(state, rows, entries[-1].at if entries else None))
+        return
+    at = entries[-1].at if entries else None
+    console().print(run_page(state, rows_of(state, plan, now=at), at))
 
 
 def _print_steps_as_json(entries: Sequence[Entry], plan: Plan | None) -> None:
@@ -80,18 +82,17 @@ def _print_steps_as_json(entries: Sequence[Entry], plan: Plan | None) -> None:
 
 def _print_steps(entries: Sequence[Entry], plan: Plan | None) -> None:
     """Print each message and, below it, how the steps stand after it."""
-    run, console = RunFold(), Console(highlight=False)
+    run, out = RunFold(), console()
     for number, entry in enumerate(entries, start=1):
         run.apply(entry)
-        console.print(Text(f"{number:>4}  ").append_text(log_line(entry, entries[0].at)), soft_wrap=True)
-        console.print(Text(f"      {in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
+        out.print(log_line(entry, entries[0].at, number), soft_wrap=True)
+        out.print(Text(f"      {in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
 
 
 def _step_through(entries: Sequence[Entry], plan: Plan | None) -> None:
     """Show one message and the state after it; keys move. It leaves the terminal as it was."""
     fd, at, last = sys.stdin.fileno(), 1, len(entries)
-    console = Console(highlight=False)
-    with single_keys(fd), Live(console=console, screen=True, auto_refresh=False) as live:
+    with single_keys(fd), Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
             live.update(_page(entries, at, plan), refresh=True)
             match read_key(fd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
@@ -28,7 +29,7 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step, or all branches of one."""
 
     step: str
-    status: RowStatus = "waiting"
+    status: RowStatus
     ended: int = 0
     failed: int = 0
     count: int = 0
@@ -36,6 +37,8 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrived: int = 0
     expected: int = 0
     """A step that joins: how many branches have replied, of how many."""
+    reused: int = 0
+    """It, or how many of its branches, were done in the run that this one goes on from: no part of what follows."""
     attempts: int = 0
     retries: int = 0
     input_tokens: int = 0
@@ -74,72 +77,73 @@ def rows_of(
     for step in state.steps.values():
         name = step.name if step.name in members else step_of(step.name)
         members.setdefault(name, []).append(step)
-    rows = []
-    for name, found in members.items():
-        fans = bool(plan.flow.steps[name].each) if plan and name in plan.flow.steps else found[0].name != name
-        join = _join_of(name, plan, state)
-        rows.append(_row(name, found, fans, join, running or {}, now, over=state.result is not None))
-    return rows
+    groups = [_Group(name, found, plan, state) for name, found in members.items()]
+    return [_row(group, running or {}, now) for group in groups]
 
 
-def _join_of(name: str, plan: Plan | None, state: RunState) -> StepState | None:
-    """Return the step that waits for this one alone, so that what it expects is how many branches there are."""
-    successors = plan.successors.get(name, ()) if plan else ()
-    alone = len(successors) == 1 and plan is not None and len(plan.sources[successors[0]]) == 1
-    return state.steps.get(successors[0]) if alone else None
+class _Group:
+    """All that the log says of one step of the flow: itself, or its branches."""
+
+    def __init__(self, name: str, members: Sequence[StepState], plan: Plan | None, state: RunState) -> None:
+        step = plan.flow.steps.get(name) if plan else None
+        successors = plan.successors.get(name, ()) if plan else ()
+        self.name, self.members = name, members
+        self.over = state.result is not None
+        self.fatal = state.status == "failed" and plan is not None and any(plan.ends_run(name, s) for s in successors)
+        """Whether a failure of this step may have been what ended the run."""
+        fans = bool(step.each) if step else any(member.name != name for member in members)
+        self.branches = [member for member in members if member.name != name] if fans else []
+        self.count = len(self.branches)
+        if self.branches and plan and len(successors) == 1 and len(plan.sources[successors[0]]) == 1:
+            join = state.steps.get(successors[0])  # it waits for these alone, so it knows how many there are
+            self.count = max(self.count, join.expected if join else 0)
+
+    def status(self, running: Mapping[str, int]) -> RowStatus:
+        if not self.members:
+            return "dropped" if self.over else "waiting"
+        statuses = {member.status for member in self.members}
+        if not self.count:
+            (status,) = statuses
+            return "running" if status == "queued" and self.name in running else status
+        missing = bool(statuses & _OPEN) or len(self.members) < self.count
+        if "failed" in statuses and (self.fatal or (statuses == {"failed"} and not missing)):
+            return "failed"
+        if "dropped" in statuses or (missing and self.over):
+            return "dropped"
+        if missing:
+            begun = statuses - _OPEN or any(member.name in running for member in self.members)
+            return "running" if begun else "queued"
+        return "done"
 
 
-def _row(
-    name: str,
-    members: Sequence[StepState],
-    fans: bool,
-    join: StepState | None,
-    running: Mapping[str, int],
-    now: datetime | None,
-    *,
-    over: bool,
-) -> Row:
-    if not members:
-        return Row(step=name, status="dropped" if over else "waiting")
-    branches = [step for step in members if step.name != name] if fans else []
-    count = max(len(branches), join.expected if join and branches else 0)
-    works = [step.work for step in members if step.work]
+def _row(group: _Group, running: Mapping[str, int], now: datetime | None) -> Row:
+    members = group.members
+    ours = [step for step in members if not step.reused]
+    works = [step.work for step in ours if step.work]
     usages = [work.usage for work in works if work.usage]
     costs = [work.cost_usd for work in works if work.cost_usd is not None]
-    last_error = next((step.error for step in members if step.status == "failed" and step.error), None)
+    errors = sorted((step for step in members if step.error), key=lambda step: step.status != "failed")
     return Row(
-        step=name,
-        status=_status(members, count, running),
-        ended=sum(1 for step in branches if step.status not in _OPEN and step.status != "dropped"),
-        failed=sum(1 for step in branches if step.status == "failed"),
-        count=count,
+        step=group.name,
+        status=group.status(running),
+        ended=sum(1 for step in group.branches if step.status not in _OPEN and step.status != "dropped"),
+        failed=sum(1 for step in group.branches if step.status == "failed"),
+        count=group.count,
         arrived=sum(step.arrived for step in members),
         expected=sum(step.expected for step in members),
-        attempts=max(max(step.attempts, running.get(step.name, 0)) for step in members),
-        retries=sum(step.retries for step in members),
+        reused=len(members) - len(ours),
+        attempts=max((max(step.attempts, running.get(step.name, 0)) for step in ours), default=0),
+        retries=sum(step.retries for step in ours),
         input_tokens=sum(u.input_tokens + u.cache_read_tokens + u.cache_write_tokens for u in usages),
         output_tokens=sum(u.output_tokens for u in usages),
-        cost_usd=sum(costs) if costs else None,
-        elapsed_s=_elapsed_s(members, now),
+        cost_usd=math.fsum(costs) if costs else None,
+        elapsed_s=_elapsed_s(ours, now),
         model=next((work.model for work in works if work.model), ""),
-        rehearsed=any(work.rehearsed for work in works),
+        rehearsed=any(step.work.rehearsed for step in members if step.work),
         truncated=any(step.truncated for step in members),
         reason=next((step.reason for step in members if step.reason), ""),
-        error=last_error or next((step.error for step in members if step.error), None),
+        error=errors[0].error if errors else None,
     )
-
-
-def _status(members: Sequence[StepState], count: int, running: Mapping[str, int]) -> RowStatus:
-    statuses = {step.status for step in members}
-    if not count:
-        (first, *_) = members
-        return "running" if first.status == "queued" and first.name in running else first.status
-    if "dropped" in statuses:
-        return "failed" if "failed" in statuses else "dropped"
-    if statuses & _OPEN or len(members) < count:
-        begun = statuses - _OPEN or any(step.name in running for step in members)
-        return "running" if begun else "queued"
-    return "failed" if statuses == {"failed"} else "done"
 
 
 def _elapsed_s(members: Sequence[StepState], now: datetime | None) -> float | None:

@@ -11,25 +11,24 @@ from rich.console import Console
 from rich.text import Text
 
 from baton_bus import Bus, connect
-from baton_schemas.inputs import check_input, encode_input
 from baton_schemas.messages import Result
 
 from ..loading import find_flow
 from ..steward import Steward
 from ..supervisor import Supervisor
-from .inputs import read_pairs
+from .inputs import read_input
 from .output import exit_code_of, output_of, print_json, print_output, run_facts
 from .place import Place, logs
 from .progress import Progress
 from .signals import Stop
-from .view import MARKS, elapsed_of, errors_of, plain, rehearsal_line, totals
+from .view import MARKS, console, elapsed_of, errors_of, plain, rehearsal_line, totals
 
 _CANCEL_S = 2.0
 """Ctrl-C cancels the run first; a server that does not answer in this time must not hold the user up."""
 _SETTLE_S = 2.0
 """From the result to the moment when the progress has heard it too: some milliseconds."""
-_GRACE_S = 3.0
-"""For steps in hand when the command stops. The run is over or given up by then: nobody waits for them."""
+_GRACE_S = 1.0
+"""For steps in hand when the command stops: what is not done by then goes back to the log. The user is waiting."""
 
 
 async def run_flow(
@@ -37,11 +36,10 @@ async def run_flow(
 ) -> int:
     """Run a flow, show its progress, print its output, and return the exit code."""
     found = find_flow(name)
-    given = read_pairs(found.flow, pairs)
-    check_input(found.flow, encode_input(given))  # a mistake is told before anything is started
+    given = read_input(found.flow, pairs, run_id)
     # What a worker would warn of (retries, failures) is in the progress.
     log_settings = logs(level="error")
-    console = Console(stderr=True, highlight=False)
+    out = console(stderr=True)
     async with (
         place.server() as settings,
         Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S),
@@ -49,39 +47,46 @@ async def run_flow(
         Steward(bus, {found.name: found.plan}, answers_unknown=False).working(),
     ):
         run = await bus.submit(found.plan, given, run=run_id)
-        progress = Progress(bus, found.plan, run, console, shows=not as_json)
-        async with progress.showing():
-            result = await _result(bus, stop, found.name, run, timeout_s, console)
-            await progress.settled(_SETTLE_S)
+        progress = Progress(bus, found.plan, run, out, shows=not as_json)
+        try:
+            async with progress.showing():
+                result = await _result(bus, found.name, run, timeout_s)
+                await progress.settled(_SETTLE_S)
+        except asyncio.CancelledError:
+            await _give_up(bus, stop, run, out)
+            raise
         output = await output_of(bus, result)
     if as_json:
         print_json(run_facts(progress.state, progress.rows, output))
     else:
-        _tell(progress, result, console)
+        _tell(progress, result, out)
         if output is not None:
             print_output(output)
     return exit_code_of(result)
 
 
-async def _result(bus: Bus, stop: Stop, flow: str, run: str, timeout_s: float, console: Console) -> Result:
-    """Wait for the result. The run is cancelled when the user or the time says so, or no worker can do it."""
+async def _result(bus: Bus, flow: str, run: str, timeout_s: float) -> Result:
+    """Wait for the result; cancel the run when it takes longer than it may."""
     try:
         return await bus.result(run, flow=flow, timeout_s=timeout_s or None)
     except TimeoutError:
         return await bus.cancel(run, f"not done within {timeout_s:g} s (--timeout)")
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):  # the terminal or the bus may be gone; the command ends anyway
-            if stop.number in (signal.SIGTERM, signal.SIGHUP):
-                # Not the user's word that the work is in vain: what is accepted is kept.
-                console.print(f"stopped; {run} goes on with `baton up`, or ends with `baton cancel {run}`")
-            else:
-                async with asyncio.timeout(_CANCEL_S):
-                    await bus.cancel(run, "interrupted by Ctrl-C" if stop.number else "its workers could not go on")
-                console.print(f"cancelled {run}")
-        raise
 
 
-def _tell(progress: Progress, result: Result, console: Console) -> None:
+async def _give_up(bus: Bus, stop: Stop, run: str, out: Console) -> None:
+    """Say what becomes of the run when the command is stopped before its end: cancelled, or left in the log."""
+    with contextlib.suppress(Exception):  # the terminal or the bus may be gone; the command ends anyway
+        if stop.number in (signal.SIGTERM, signal.SIGHUP):
+            # Not the user's word that the work is in vain: what is accepted is kept.
+            kept = f"stopped; {run} goes on with `baton up`, or ends with `baton cancel {run}`"
+            out.print(kept, soft_wrap=True)
+            return
+        async with asyncio.timeout(_CANCEL_S):
+            await bus.cancel(run, "interrupted by Ctrl-C" if stop.number else "its workers could not go on")
+        out.print(f"cancelled {run}")
+
+
+def _tell(progress: Progress, result: Result, out: Console) -> None:
     """Say on stderr how the run ended, and where to look closer."""
     state, rows = progress.state, progress.rows
     mark, style = MARKS[result.status]
@@ -93,6 +98,6 @@ def _tell(progress: Progress, result: Result, console: Console) -> None:
         lines.append(rehearsal_line())
     lines += [ended, Text(f"  baton show {state.run}", style="dim")]
     for line in lines:
-        console.print(line, soft_wrap=True)
-    if console.is_terminal:
-        console.print()
+        out.print(line, soft_wrap=True)
+    if out.is_terminal:
+        out.print()

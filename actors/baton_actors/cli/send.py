@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from baton_bus import Bus
 from baton_bus.runs import find_run, read_last
 from baton_schemas.fold import fold
-from baton_schemas.inputs import check_input, encode_input
 
 from ..loading import find_flow
 from .exits import FAILED, OK
-from .inputs import read_pairs
+from .inputs import read_input
 from .output import exit_code_of, output_of, print_json, print_output, run_facts
 from .place import Place
 from .rows import plan_of, rows_of
@@ -21,8 +21,7 @@ from .view import why
 async def submit_run(place: Place, name: str, pairs: Sequence[str], run_id: str, wait: bool, as_json: bool) -> int:
     """Start a run and print its id; with `wait`, print its output instead, the id on stderr."""
     found = find_flow(name)
-    given = read_pairs(found.flow, pairs)
-    check_input(found.flow, encode_input(given))
+    given = read_input(found.flow, pairs, run_id)
     async with place.bus() as bus:
         run = await bus.submit(found.plan, given, run=run_id)
         if not wait:
@@ -30,16 +29,21 @@ async def submit_run(place: Place, name: str, pairs: Sequence[str], run_id: str,
             return OK
         if not as_json:
             print(run, file=sys.stderr, flush=True)
-        result = await bus.result(run, flow=found.flow.name)
-        state = fold(await read_last(bus, await find_run(bus, run)))
-        output = await output_of(bus, result)
-        if as_json:
-            print_json(run_facts(state, rows_of(state, plan_of(state)), output))
-        elif output is not None:
-            print_output(output)
-        else:
-            print(f"baton: {why(state)}", file=sys.stderr)
-        return exit_code_of(result)
+        return await wait_for(bus, run, found.flow.name, as_json)
+
+
+async def wait_for(bus: Bus, run: str, flow: str, as_json: bool) -> int:
+    """Wait until a run ends, print its output or why it has none, and return the exit code."""
+    result = await bus.result(run, flow=flow)
+    state = fold(await read_last(bus, await find_run(bus, run)))
+    output = await output_of(bus, result)
+    if as_json:
+        print_json(run_facts(state, rows_of(state, plan_of(state)), output))
+    elif output is not None:
+        print_output(output)
+    else:
+        print(f"baton: {why(state)}", file=sys.stderr)
+    return exit_code_of(result)
 
 
 async def cancel_run(place: Place, name: str, reason: str, as_json: bool) -> int:

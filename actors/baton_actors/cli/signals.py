@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
-from .exits import Interrupted
+from .exits import OK, Interrupted
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -18,16 +18,16 @@ class Stop:
         self.number = 0
 
 
-def run_to_end(command: Callable[[Stop], Awaitable[int]]) -> int:
+def run_to_end(command: Callable[[Stop], Awaitable[int]], *, until_stopped: bool = False) -> int:
     """Run a command and return its exit code.
 
     SIGINT, SIGTERM and SIGHUP cancel it once; a further SIGINT cancels what it does to stop in order.
-    Raises `Interrupted` then, and whatever the command raises.
+    Raises `Interrupted` then, unless it runs `until_stopped` and so has ended well; and whatever it raises.
     """
-    return asyncio.run(_guarded(command))
+    return asyncio.run(_guarded(command, until_stopped))
 
 
-async def _guarded(command: Callable[[Stop], Awaitable[int]]) -> int:
+async def _guarded(command: Callable[[Stop], Awaitable[int]], until_stopped: bool) -> int:
     loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), Stop()
     assert task is not None
 
@@ -44,4 +44,6 @@ async def _guarded(command: Callable[[Stop], Awaitable[int]]) -> int:
     except asyncio.CancelledError:
         if not stop.number:
             raise
+        if until_stopped:
+            return OK
         raise Interrupted(stop.number) from None

@@ -6,18 +6,19 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from baton_bus import Settings, connect
 
+from ..clerk import Clerk
 from ..loading import FoundFlow, find_agent, find_flow
 from ..process import WorkerSpec, worker_main
 from ..steward import Steward
 from ..supervisor import Supervisor
 from .output import print_json
 from .place import Place, logs
+from .view import console
 
 _READY_S = 60.0
 """For all workers to take work: seconds, unless a handler's imports are slow."""
@@ -47,12 +48,7 @@ def run_actor(place: Place, name: str, actor: str) -> int:
     found = find_flow(name)
     agent = find_agent(found, actor)
     log_settings = logs()
-
-    async def url() -> Settings:
-        async with place.running_server() as settings:
-            return settings
-
-    settings = asyncio.run(url())
+    settings = asyncio.run(_settings(place))
     worker_main(WorkerSpec(flow=found.source, agent=agent, settings=settings, logs=log_settings))
 
 
@@ -63,11 +59,17 @@ async def run_steward(place: Place, names: Sequence[str]) -> int:
     async with (
         place.running_server() as settings,
         connect(settings, name="baton steward") as bus,
+        Clerk(bus).working(),
         Steward(bus, {found.name: found.plan for found in flows}).working(),
     ):
-        Console(stderr=True, highlight=False).print(f"starts runs of {', '.join(found.name for found in flows)}")
+        console(stderr=True).print(f"starts runs of {', '.join(found.name for found in flows)}")
         await asyncio.Event().wait()
     return 0
+
+
+async def _settings(place: Place) -> Settings:
+    async with place.running_server() as settings:
+        return settings
 
 
 def _tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
@@ -79,16 +81,16 @@ def _tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: 
         for index, (actor, agent) in enumerate(found.plan.actors().items()):
             by = found.flow.agents[agent].handler or found.plan.tier(found.flow.agents[agent]).model
             table.add_row(Text(found.name if not index else "", "bold"), actor, Text(by, "dim"))
-    console = Console(stderr=True, highlight=False)
+    out = console(stderr=True)
     times = f", {copies} processes per actor" if copies > 1 else ""
-    console.print(Text.assemble(("● ", "green"), f"up at {settings.url}{times}; Ctrl-C stops"))
-    console.print()
-    console.print(table)
-    console.print()
+    out.print(Text.assemble(("● ", "green"), f"up at {settings.url}{times}; Ctrl-C stops"))
+    out.print()
+    out.print(table)
+    out.print()
     where = "" if not place.named else f" --nats {settings.url}"
     for found in flows:
         pairs = " ".join(f"{key}=…" for key, field in found.flow.input.items() if field.required)
-        console.print(f"  baton submit{where} {found.source} {pairs} --wait", style="dim", soft_wrap=True)
+        out.print(f"  baton submit{where} {found.source} {pairs} --wait", style="dim", soft_wrap=True)
 
 
 def _facts(found: FoundFlow) -> dict[str, object]:

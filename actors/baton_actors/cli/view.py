@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -33,14 +33,19 @@ _KINDS = {"handoff": "cyan", "reply": "cyan", "outcome": "green", "note": "yello
 _REHEARSED = "rehearsed"
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Return where a command prints: texts as they are, colours only on a terminal and without NO_COLOR."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 def steps_table(rows: Sequence[Row]) -> Table:
     """Return the steps of a run. Columns that no row has anything for are left out; it fits 80 columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     tokens = any(row.input_tokens or row.output_tokens for row in rows)
     costs = any(row.cost_usd is not None or row.rehearsed for row in rows)
-    # These two may be narrower than what they hold: rich takes room from columns that may wrap, their texts do not.
-    table.add_column(Text("  step"), min_width=16)
-    table.add_column("status", min_width=16)
+    # These two give way when the others need room: rich narrows columns that may wrap, and their texts do not.
+    for heading in ("  step", "status"):
+        table.add_column(Text(heading.ljust(16), no_wrap=True, overflow="crop"), min_width=12)
     table.add_column("tries", justify="right", no_wrap=True)
     if tokens:
         table.add_column("tokens in", justify="right", no_wrap=True)
@@ -61,16 +66,25 @@ def steps_table(rows: Sequence[Row]) -> Table:
 
 def errors_of(rows: Iterable[Row]) -> list[Text]:
     """Return a line for each step that failed."""
-    return [_error_line(row.step, row.error) for row in rows if row.error and (row.failed or row.status == "failed")]
+    failed = [row for row in rows if row.failed or row.status == "failed"]
+    return [Text.assemble(("✗ ", "red"), error_line(row.error, row.step)) for row in failed if row.error]
+
+
+def error_line(error: Error, step: str = "") -> Text:
+    """Return what went wrong in which step; `step` is for an error that names none."""
+    said = plain(f"  {error.type}: {error.message}{_tries(error)}")
+    return Text.assemble((plain(error.step or step), "bold"), said)
 
 
 def header(state: RunState, now: datetime | None = None) -> Text:
-    """Return what run this is and how it stands: one line."""
+    """Return what run this is and how it stands: one line, and one more if it goes on from another."""
     mark, style = MARKS[state.status]
     text = Text.assemble((f"{mark} ", style), (plain(state.flow or "?"), "bold"), ("  " + plain(state.run), "dim"))
     text.append(f"  {state.status}", style)
     if elapsed := elapsed_of(state, now):
         text.append(f" {'after' if state.status != 'done' else 'in'} {elapsed}", "dim")
+    if state.forked_from:
+        text.append(f"\n  forked from {plain(state.forked_from)}", "dim")
     return text
 
 
@@ -114,15 +128,16 @@ def rehearsal_line() -> Text:
     return Text("rehearsed: no model was called, set ANTHROPIC_API_KEY to ask Claude", style="yellow")
 
 
-def log_line(entry: Entry, started_at: datetime) -> Text:
-    """Return one message of a log with the time since the run began."""
+def log_line(entry: Entry, started_at: datetime, number: int = 0) -> Text:
+    """Return one message of a log with the time since the run began, and its `number` in the run if it is not 0."""
     kind, _, rest = one_line(entry).partition(" ")
     offset_s = (entry.at - started_at).total_seconds()
-    return Text.assemble((f"{offset_s:+10.3f} s  ", "dim"), (kind, _KINDS.get(kind, "")), " " + rest)
+    before = f"{number:>4}  " if number else ""
+    return Text.assemble(before, (f"{offset_s:+10.3f} s  ", "dim"), (kind, _KINDS.get(kind, "")), " " + rest)
 
 
 def runs_table(states: Sequence[RunState], now: datetime) -> Table:
-    """Return runs, one a line."""
+    """Return runs, one a line; it fits 80 columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(Text("  run"), no_wrap=True, overflow="ellipsis")
     table.add_column("flow", max_width=20)
@@ -132,12 +147,11 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
     table.add_column("cost", justify="right", no_wrap=True)
     for state in states:
         mark, style = MARKS[state.status]
-        started = state.started_at.astimezone().strftime("%d %b %H:%M") if state.started_at else ""
         table.add_row(
             Text.assemble((f"{mark} ", style), plain(state.run)),
             Text(plain(state.flow), no_wrap=True, overflow="ellipsis"),
             Text(state.status, style="" if state.status == "done" else style),
-            Text(started, style="dim"),
+            Text(_when(state.started_at, now), style="dim"),
             Text(elapsed_of(state, now), style="dim"),
             Text(cost_of(state), style="yellow" if cost_of(state) == _REHEARSED else ""),
         )
@@ -192,6 +206,14 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def _when(at: datetime | None, now: datetime) -> str:
+    """Return the time of a day that is today, else the day, as the user's clock has it."""
+    if at is None:
+        return ""
+    local = at.astimezone()
+    return local.strftime("%H:%M" if local.date() == now.astimezone().date() else "%d %b")
+
+
 def _of(row: Row) -> str:
     if row.count:
         return f"{row.ended}/{row.count}"
@@ -213,6 +235,8 @@ def _status(row: Row) -> Text:
         text = Text(f"waits, {row.arrived} of {row.expected}", style="dim")
     if row.failed and row.status != "failed":
         text.append(f", {row.failed} failed", "red")
+    if row.reused:
+        text.append(f", {row.reused} reused" if row.reused < row.count else ", reused", "dim")
     if row.truncated:
         text.append(", cut off", "yellow")
     if row.status in ("queued", "running") and row.retries:
@@ -230,11 +254,6 @@ def _cost(row: Row) -> Text:
 
 def _number(value: int) -> Text:
     return Text(f"{value:,}" if value else "")
-
-
-def _error_line(step: str, error: Error) -> Text:
-    said = plain(f"  {error.type}: {error.message}{_tries(error)}")
-    return Text.assemble(("✗ ", "red"), (plain(error.step or step), "bold"), said)
 
 
 def _tries(error: Error) -> str:

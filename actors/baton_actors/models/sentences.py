@@ -15,7 +15,7 @@ _INSTRUCTIVE = frozenset({"example", "examples", "format", "guidelines", "instru
 _CODE = re.compile(r"```.*?```", re.DOTALL)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LINE_START = re.compile(r"\n(?=[ \t]*(?:[-*•>]\s|#|\||\d{1,3}[.)]\s))")
-_MARKER = re.compile(r"(?:[-*•>]|\d{1,3}[.)])\s+")
+_MARKER = re.compile(r"(?:\[\d{1,4}\]\s+)?(?:(?:[-*•>]|\d{1,3}[.)])\s+)?")
 _CLOSING, _OPENING = r"[\"'\u201d\u2019)\]]*", r"[\"'\u201c\u2018(\[]*"
 _SENTENCE_END = re.compile(rf"(?<=[.!?]){_CLOSING}\s+(?={_OPENING}[A-Z0-9])|(?<=[\u3002\uff01\uff1f])")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:e\.g|i\.e|etc|vs|cf|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|approx))\.\Z")

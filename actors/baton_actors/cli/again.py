@@ -1,0 +1,151 @@
+"""`baton retry` and `baton fork`: a new run that goes on from another, with the steps that it had finished."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+
+from msgspec import Struct
+from rich.text import Text
+
+from baton_bus import Bus
+from baton_bus.runs import find_run, read_run
+from baton_schemas.errors import nearest
+from baton_schemas.fold import fold
+from baton_schemas.fork import Logged, reused, seq_after
+from baton_schemas.names import check_token
+from baton_schemas.plan import Plan
+from baton_schemas.state import Entry, RunState
+
+from .exits import OK, BadArgument, CommandError
+from .output import print_json
+from .place import Place
+from .rows import plan_of, rows_of
+from .send import wait_for
+from .view import console, plain
+
+
+class CannotGoOn(CommandError):
+    """No run can go on from this one, or not in this way."""
+
+    def __init__(self, run: str, reason: str, advice: str) -> None:
+        """`reason` is what is the matter with `run`, `advice` what to do instead."""
+        self.run, self.reason, self.advice = run, reason, advice
+        super().__init__(f"{run} {reason}. {advice}")
+
+
+class _Old(Struct, frozen=True):
+    """The run to go on from, as its log has it."""
+
+    state: RunState
+    plan: Plan
+    entries: list[Entry]
+    log: list[Logged]
+
+
+async def retry_run(place: Place, name: str, run_id: str, wait: bool, as_json: bool) -> int:
+    """Go on from a run that did not end well, from where it broke."""
+    _check_id(run_id)
+    async with place.bus(reads=True) as bus:
+        old = await _read(bus, name)
+        run = old.state.run
+        if old.state.status == "done":
+            advice = f"`baton fork {run} --after STEP` does what comes after a step again"
+            raise CannotGoOn(run, "is done, there is nothing to retry", advice)
+        if old.state.status == "running":
+            advice = f"`baton up` goes on with it, `baton cancel {run}` ends it"
+            raise CannotGoOn(run, "has not ended, so it needs no retry", advice)
+        return await _go_on(bus, old, 0, run_id, wait, as_json)
+
+
+async def fork_run(
+    place: Place, name: str, until: int | None, after: str, run_id: str, wait: bool, as_json: bool
+) -> int:
+    """Go on from an earlier point of a run: after its message number `until`, or the outcome of a step."""
+    _check_id(run_id)
+    if until is not None and after:
+        raise BadArgument("--until and --after both say from where to go on: give one of them")
+    async with place.bus(reads=True) as bus:
+        old = await _read(bus, name)
+        until_seq = 0
+        if until is not None:
+            until_seq = _seq_of(old, until)
+        elif after:
+            # What a run has reused came into its log all at once: when each step ended, the other run's log says.
+            while _is_reused(old, after):
+                old = await _read(bus, old.state.forked_from)
+            until_seq = _seq_after(old, after)
+        return await _go_on(bus, old, until_seq, run_id, wait, as_json)
+
+
+def _check_id(run_id: str) -> None:
+    if run_id:
+        check_token("run id", run_id)
+
+
+async def _read(bus: Bus, name: str) -> _Old:
+    """Return the run that is meant. Raises `UnknownRun`, `AmbiguousRun`, `CannotGoOn`."""
+    head = await find_run(bus, name)
+    entries = await read_run(bus, head)
+    state = fold(entries)
+    plan = plan_of(state)
+    if state.flow_body is None:
+        advice = "Put right what its reason says (`baton show` has it), and submit it again"
+        raise CannotGoOn(head.run, "never began, its task was refused", advice)
+    if plan is None:
+        raise CannotGoOn(head.run, "has a flow that this release cannot read", "Use the release that it was made with")
+    # On whose subject a message is does not matter for which steps are reused.
+    log = [Logged(entry.seq, "", entry.message) for entry in entries if entry.message is not None]
+    return _Old(state, plan, entries, log)
+
+
+def _seq_of(old: _Old, number: int) -> int:
+    """Return the stream sequence of the message with this number, from 1."""
+    if number > len(old.entries):
+        raise BadArgument(f"the run has {len(old.entries)} messages: --until {number} is past its end")
+    return old.entries[number - 1].seq
+
+
+def _is_reused(old: _Old, step: str) -> bool:
+    found = [state.reused for name, state in old.state.steps.items() if step in (name, old.plan.name_of(name))]
+    return bool(found) and all(found)
+
+
+def _seq_after(old: _Old, step: str) -> int:
+    """Return the stream sequence by which a step had ended. Raises `CannotGoOn`."""
+    ended = reused(old.plan, old.log)
+    steps = {old.plan.name_of(name) for name in ended}
+    if step not in ended | steps:
+        what = "did not end well there" if step in old.plan.flow.steps else "is no step of its flow"
+        if step == old.plan.final and old.state.status == "done":
+            what = "is the last step of its flow"
+        advice = nearest(step, steps) or "There is none that did: `baton retry` begins anew"
+        raise CannotGoOn(old.state.run, f"cannot go on after {step!r}, which {what}", advice)
+    return seq_after(old.plan, old.log, step)
+
+
+async def _go_on(bus: Bus, old: _Old, until_seq: int, run_id: str, wait: bool, as_json: bool) -> int:
+    flow = old.plan.flow.name
+    run = await bus.fork(old.state.run, until_seq=until_seq, new_run=run_id)
+    steps = _in_words(old, reused(old.plan, old.log, until_seq))
+    if not as_json:
+        print(run, file=sys.stderr if wait else sys.stdout, flush=True)
+        out = console(stderr=True)
+        out.print(Text(plain(f"forked from {old.state.run}: reuses {', '.join(steps) or 'no step'}")), soft_wrap=True)
+        if not wait:
+            out.print(Text(f"  baton log {run} --follow   its actors have to be up", "dim"), soft_wrap=True)
+    elif not wait:
+        print_json({"run": run, "flow": flow, "forked_from": old.state.run, "reused": steps})
+    return await wait_for(bus, run, flow, as_json) if wait else OK
+
+
+def _in_words(old: _Old, ended: Collection[str]) -> list[str]:
+    """Return the steps that are reused, in the order of the flow; of a fan-out, how many branches if not all."""
+    words = []
+    for row in rows_of(old.state, old.plan):
+        branches = sum(1 for name in ended if name != row.step and old.plan.name_of(name) == row.step)
+        if row.step in ended or branches == row.count > 0:
+            words.append(row.step)
+        elif branches:
+            words.append(f"{row.step} {branches}/{row.count}")
+    return words

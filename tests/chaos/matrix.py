@@ -1,0 +1,127 @@
+"""The crash matrix: a run whose worker dies before or after a bus operation ends right, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from baton_actors.loading import find_flow
+from baton_bus import connect
+from tests.servers import NatsServer
+
+from . import raw
+from .checker import Checker
+from .crew import Crew
+from .driver import settings_of, until_ready
+from .history import Event, History
+from .model import Model
+from .worker import FLOWS, WorkerSpec
+
+RUNS = {"pipeline": "matrix-12", "spread": "matrix-1", "mix": "matrix-29"}
+"""The flows, and runs of them with retries, blobs and a few branches: what handlers do follows from the run's id."""
+LEASE_S = 0.5
+"""The shortest there is: each point waits for one."""
+_AT_ONCE = 6
+"""Points that are tried at the same time, each in a namespace of its own."""
+_END_S = 60.0
+
+
+class Point(NamedTuple):
+    """Where workers die: `before` or `after` their operation `number`, the first worker only or the second as well."""
+
+    flow: str
+    deaths: int
+    when: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.flow}: {self.when} operation {self.number}, {self.deaths} worker(s)"
+
+
+class Row(NamedTuple):
+    """What the points of one flow came to."""
+
+    flow: str
+    deaths: int
+    operations: int
+    """Of a worker that is left alone: the points are before and after each."""
+    runs: int
+    violations: list[str]
+    places: list[str]
+    """The operations at which workers died, in the order of the run."""
+
+
+async def run_matrix(folder: Path, flows: Sequence[str] = tuple(RUNS), deaths: Sequence[int] = (1, 2)) -> list[Row]:
+    """Try every point of these flows. What is needed to look into a failure is left in `folder`."""
+    server = NatsServer(folder / "nats")
+    await asyncio.to_thread(server.start_now)
+    try:
+        return [await _try_all(server, folder, flow, count) for flow in flows for count in deaths]
+    finally:
+        await server.stop()
+
+
+async def _try_all(server: NatsServer, folder: Path, flow: str, deaths: int) -> Row:
+    """Try points from the first operation on, until no worker gets that far."""
+    row = Row(flow, deaths, 0, 0, [], [])
+    number, runs = 1, 0
+    while True:
+        points = [
+            Point(flow, deaths, when, n) for n in range(number, number + _AT_ONCE) for when in ("before", "after")
+        ]
+        tried = await asyncio.gather(*(_try(server, folder, point) for point in points))
+        for point, (place, violations) in zip(points, tried, strict=True):
+            runs += 1
+            row.violations.extend(f"{point}, {place or 'not reached'}: {violation}" for violation in violations)
+            if place and point.when == "before":
+                row.places.append(place.removeprefix("before "))
+        number += _AT_ONCE
+        if not any(place for place, _ in tried):
+            return row._replace(operations=len(row.places), runs=runs)
+
+
+async def _try(server: NatsServer, folder: Path, point: Point) -> tuple[str, list[str]]:
+    """Make one run; return at which operation its first worker died (empty: none did) and what is wrong with it."""
+    name = f"{point.flow}-{point.deaths}-{point.when}-{point.number}"
+    history = History(folder / f"{name}.jsonl")
+    model = Model(history, random.Random(0), faults=False)
+    found = find_flow(str(FLOWS / f"{point.flow}.toml"))
+    async with model.serving():
+        settings = settings_of(server.url, LEASE_S, namespace=name)
+        spec = WorkerSpec(
+            flow=found.name,
+            agents=tuple(found.plan.actors().values()),
+            settings=settings,
+            model_url=model.url,
+            history=str(history.path),
+            log=str(folder / "workers.log"),
+            crash=f"{point.when} {point.number}",
+        )
+        crew = Crew([spec], history, calm_after=point.deaths)
+        run = RUNS[point.flow]
+        violations = []
+        async with crew.working(), connect(settings) as bus:
+            await until_ready(history, 1)
+            history.say("submit.sent", run=run)
+            await bus.submit(found.plan, {"key": run}, run=run)
+            history.say("submit.acknowledged", run=run)
+            try:
+                result = await bus.result(run, flow=found.name, timeout_s=_END_S)
+                history.say("client.got", run=run, status=result.status)
+                if result.status != "done":
+                    violations.append(f"the run is {result.status}, though nothing but a worker has failed")
+            except TimeoutError:
+                pass  # the checker says that it is lost
+        records = await raw.read_stream(server.url, name)
+    events = history.events()
+    violations += Checker(records, events, LEASE_S).violations
+    if violations:
+        raw.save(records, folder / f"{name}.log.jsonl")
+    return _place(events), violations
+
+
+def _place(events: list[Event]) -> str:
+    return next((event["where"] for event in events if event["what"] == "worker.crashes"), "")

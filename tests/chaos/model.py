@@ -1,0 +1,111 @@
+"""A model over real HTTP that is slow, overloaded or cut off now and then, and counts what it is asked and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from .history import History
+
+_TOPIC = re.compile(r"<topic>(.*)</topic>", re.DOTALL)
+_FACTS = re.compile(r"<facts>(.*?)x*</facts>", re.DOTALL)
+_ERRORS = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error", 400: "invalid_request_error"}
+
+
+class Model:
+    """Answers `/v1/messages` as a stream. The prompts of the chaos flows say for which run and step they are."""
+
+    def __init__(self, history: History, dice: random.Random, *, faults: bool) -> None:
+        self._history, self._dice, self._faults = history, dice, faults
+        self.url = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server:
+            yield
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            length = re.search(r"content-length: (\d+)", head)
+            assert length is not None, head
+            body = json.loads(await reader.readexactly(int(length[1])))
+            await self._answer(body["messages"][0]["content"], writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, prompt: str, writer: asyncio.StreamWriter) -> None:
+        run, step, text = _about(prompt)
+        fault = self._throw()
+        if step != "write" and zlib.crc32(f"{run}/{step}".encode()) % 10 == 0:
+            fault = "400"
+        self._history.say("model.asked", run=run, step=step, fault=fault)
+        if fault == "slow":
+            await asyncio.sleep(self._dice.uniform(0.5, 2.0))
+        await asyncio.sleep(self._dice.uniform(0.01, 0.1))
+        if fault.isdigit():
+            await _refuse(writer, int(fault))
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        before, after = _events(text)
+        writer.write(before)
+        await writer.drain()
+        if fault == "cut":
+            writer.transport.abort()
+            return
+        await asyncio.sleep(0.005)
+        self._history.say("model.answered", run=run, step=step)
+        writer.write(after)
+        await writer.drain()
+
+    def _throw(self) -> str:
+        if not self._faults:
+            return ""
+        return self._dice.choices(["", "slow", "cut", "429", "500", "529"], [70, 10, 5, 5, 5, 5])[0]
+
+
+def _about(prompt: str) -> tuple[str, str, str]:
+    """Return the run and the step that a prompt is for, and the answer."""
+    if topic := _TOPIC.search(prompt):
+        run, index = re.findall(r"^(.*)/(\d+)x*$", topic[1])[0]
+        return run, f"facts-{index}", topic[1]
+    facts = _FACTS.search(prompt)
+    assert facts is not None, prompt
+    return facts[1], "write", f"on {facts[1]}"
+
+
+async def _refuse(writer: asyncio.StreamWriter, status: int) -> None:
+    body = json.dumps({"type": "error", "error": {"type": _ERRORS[status], "message": "as the dice fell"}}).encode()
+    head = f"HTTP/1.1 {status} No\r\ncontent-type: application/json\r\nretry-after-ms: 50\r\nconnection: close\r\n"
+    writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+
+
+def _events(text: str) -> tuple[bytes, bytes]:
+    """Return the events of an answer in two pieces: without the second it is no answer."""
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "chaos"}
+    message |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
+    before: list[dict[str, Any]] = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}},
+    ]
+    after: list[dict[str, Any]] = [
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+    first, second = [
+        "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in part) for part in (before, after)
+    ]
+    return first.encode(), second.encode()

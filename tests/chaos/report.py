@@ -1,0 +1,96 @@
+"""What a chaos run came to: counts, recovery times, and whether anything that must never happen has happened."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from dataclasses import dataclass
+
+from .checker import Checker
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of the table, and the violations, which are none when all is well."""
+
+    rows: list[tuple[str, str]]
+    violations: list[str]
+    kills: int
+    """SIGKILLs of workers, by the driver and by handlers."""
+    lost: int
+    doubled: int
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.rows)
+        return "\n".join(f"  {name:{width}}  {value}" for name, value in self.rows)
+
+
+def make_report(checker: Checker, more_violations: list[str]) -> Report:
+    """Count what the checker knows."""
+    what = Counter(event["what"] for event in checker.history)
+    ends = [checker.results[run][0].body for run in checker.runs if checker.results[run]]
+    statuses = Counter(body["status"] for body in ends if body is not None)
+    killed = {e["victim"] for e in checker.history if e["what"] == "worker.died" and e["code"] == -signal.SIGKILL}
+    by_driver = killed & {e["victim"] for e in checker.history if e["what"] == "worker.killed"}
+    attempts = [event for event in checker.history if event["what"] == "step.began"]
+    steps = {(event["run"], event["step"]) for event in attempts}
+    interrupted, restarts_s = _recoveries(checker)
+    notes = Counter((r.body or {}).get("type") for r in checker.records if r.kind == "note")
+    paid = checker.paid_calls()
+    late = [event["at"] - checker.results[event["run"]][0].at_s for event in checker.late_starts()]
+    violations = [*checker.violations, *more_violations]
+    rows = [
+        ("runs", f"{what['submit.acknowledged']} accepted: {_said(statuses)}"),
+        ("messages in the log", f"{len(checker.records)}, {len(checker.garbage)} of them garbage"),
+        ("workers killed", f"{len(by_driver)} by the driver, {len(killed - by_driver)} by their own handler"),
+        ("workers stopped past their lease", f"{what['worker.stopped']}"),
+        ("server killed", f"{what['server.killed']}"),
+        ("connections cut, traffic held", f"{what['connections.cut']}, {what['traffic.held']}"),
+        ("processes starved of processor time", f"{what['process.starved']}"),
+        ("steps, attempts, retries", f"{len(steps)}, {len(attempts)}, {notes['retry']}"),
+        ("redeliveries with work done again", f"{len(attempts) - len(steps) - notes['retry']}"),
+        ("steps whose worker died, recovered", f"{interrupted}, {len(restarts_s)} started again"),
+        ("model calls paid, recorded", f"{sum(map(len, paid.values()))}, {notes['model']}"),
+        ("model calls paid twice after a fault", f"{sum(len(calls) - 1 for calls in paid.values())}"),
+        ("starts after the end, unheard for a fault", _times(late)),
+        ("SIGKILL of a worker to its step's new start", _times(restarts_s)),
+        ("SIGKILL of the server to the next outcome", _times(_server_recoveries(checker))),
+        ("lost", f"{checker.lost}"),
+        ("doubled", f"{checker.doubled}"),
+        ("violations", f"{len(violations)}"),
+    ]
+    return Report(rows, violations, len(killed), checker.lost, checker.doubled)
+
+
+def _recoveries(checker: Checker) -> tuple[int, list[float]]:
+    """Return how many steps were in the hands of a worker that died, and how long each took to start again."""
+    died: dict[int, float] = {}
+    for event in checker.history:
+        if event["what"] in ("worker.killed", "worker.died"):
+            died.setdefault(event["victim"], event["at"])
+    ended = {event["attempt"] for event in checker.history if event["what"] == "step.ended"}
+    began = [event for event in checker.history if event["what"] == "step.began"]
+    cut_off = [event for event in began if event["attempt"] not in ended and event["pid"] in died]
+    again: list[float] = []
+    for event in cut_off:
+        step, death = (event["run"], event["step"]), died[event["pid"]]
+        later = [other["at"] for other in began if (other["run"], other["step"]) == step and other["at"] > death]
+        again += [min(later) - death] if later else []
+    return len(cut_off), again
+
+
+def _server_recoveries(checker: Checker) -> list[float]:
+    outcomes = sorted(outcome.at_s for found in checker.outcomes.values() for outcome in found)
+    killed = [event["at"] for event in checker.history if event["what"] == "server.killed"]
+    return [next(at - death for at in outcomes if at > death) for death in killed if outcomes and outcomes[-1] > death]
+
+
+def _times(times_s: list[float]) -> str:
+    if not times_s:
+        return "-"
+    ordered = sorted(times_s)
+    return f"p50 {ordered[len(ordered) // 2]:.2f} s, max {ordered[-1]:.2f} s, of {len(ordered)}"
+
+
+def _said(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

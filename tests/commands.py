@@ -1,0 +1,59 @@
+"""The command `baton` as its users start it: as a process of its own, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .servers import is_gone
+
+FLOWS = Path(__file__).with_name("flows")
+WORDS = str(FLOWS / "words.toml")
+WAIT_S = 30.0
+
+BATON = [sys.executable, "-m", "baton_actors.cli"]
+
+
+def environ(**more: str) -> dict[str, str]:
+    """Our environment without what would change the command's ways."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("BATON_", "ANTHROPIC_"))}
+    return {**ours, "COLUMNS": "80", **more}
+
+
+def baton(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*BATON, *arguments],
+        cwd=cwd,
+        env=environ(**env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=WAIT_S,
+    )
+
+
+def start(*arguments: str, cwd: Path, **more: Any) -> subprocess.Popen[str]:
+    """Start the command in a session of its own, with pipes."""
+    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **more}
+    return subprocess.Popen(
+        [*BATON, *arguments], cwd=cwd, env=environ(), text=True, encoding="utf-8", start_new_session=True, **given
+    )
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes that a process has started, and those that they have, as far as they live."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found: set[int] = set()
+    while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+        found |= new
+    return found
+
+
+def all_gone(pids: set[int]) -> bool:
+    return all(map(is_gone, pids))

@@ -1,0 +1,228 @@
+"""Model calls are paid once: a recorded answer is used by whoever does the step next, and by nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+from msgspec import Raw
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from baton_actors import memory as memory_module
+from baton_actors.hosting import hosting
+from baton_actors.loading import FoundFlow, find_flow
+from baton_actors.memory import Memory
+from baton_actors.models import ModelAnswer, ModelRequest, Models
+from baton_bus import Bus, Settings, connect
+from baton_bus.errors import LogFull
+from baton_schemas.messages import VERSION, Blob, Done, ModelCall, Note, Result
+from baton_schemas.state import Entry
+
+from .model_servers import end, settings_for, sse, start, text
+from .servers import WAIT_S, NatsServer, until
+from .timed import until_so
+
+FLOW = """
+name = "f"
+input = { topic = "str" }
+agents.writer = { model = "worker", prompt = "Write about {topic}." }
+steps.write = { agent = "writer" }
+"""
+
+DYING = """
+import os, signal, sys
+from baton_actors.logs import LogSettings
+from baton_actors.memory import Memory
+from baton_actors.process import WorkerSpec, worker_main
+from baton_bus import Settings
+
+async def record_and_die(self, request, answer, record=Memory.record):
+    await record(self, request, answer)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Memory.record = record_and_die
+_, flow, url, namespace = sys.argv
+settings = Settings(url=url, namespace=namespace, lease_s=1.0)
+worker_main(WorkerSpec(flow=flow, agent="writer", settings=settings, logs=LogSettings()))
+"""
+
+
+class Writer:
+    """A model that counts its calls, and numbers its answers."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.prompts: list[str] = []
+        self.size = 0
+        """Characters that an answer has at least."""
+        self.models = settings_for(server.url_for(""))
+        server.expect_request("/v1/messages").respond_with_handler(self._answer)
+
+    def _answer(self, request: Request) -> Response:
+        body: Any = request.get_json()
+        self.prompts.append(str(body["messages"][0]["content"]))
+        said = f"answer {len(self.prompts)}".ljust(self.size, ".")
+        events = [start(input_tokens=9), *text(said), *end("end_turn")]
+        return Response(sse(*events), content_type="text/event-stream")
+
+
+@pytest.fixture
+def writer(httpserver: HTTPServer) -> Writer:
+    return Writer(httpserver)
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> FoundFlow:
+    (tmp_path / "flow.toml").write_text(FLOW)
+    return find_flow(str(tmp_path / "flow.toml"))
+
+
+@pytest.fixture
+async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
+    async with connect(Settings(url=server.url, namespace=namespace, lease_s=1.0)) as bus:
+        yield bus
+        await bus.js.delete_stream(namespace)
+
+
+@contextlib.asynccontextmanager
+async def working(bus: Bus, found: FoundFlow, writer: Writer) -> AsyncIterator[None]:
+    """A worker process of the writer, which gives back what it has not done when the context closes."""
+    async with (
+        connect(bus.settings) as own,
+        Models(writer.models) as models,
+        hosting(own, found, ["writer"], models=models, grace_s=0.05),
+    ):
+        yield
+
+
+async def until_recorded(bus: Bus, run: str) -> None:
+    async def is_there() -> bool:
+        return any(note.type == "model" for note in await notes_of(bus, run))
+
+    await until_so(is_there)
+
+
+async def notes_of(bus: Bus, run: str) -> list[Note]:
+    return [entry.message for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+
+
+async def output_of(bus: Bus, run: str) -> Any:
+    result = await bus.result(run, timeout_s=WAIT_S)
+    assert isinstance(result.outcome, Done), result
+    blob = result.outcome.blob
+    return msgspec.json.decode(await bus.blobs.get(blob) if blob else result.outcome.output)
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Workers get stuck right after they have recorded an answer, until the returned function is called."""
+    record = Memory.record
+
+    async def record_and_stick(self: Memory, request: ModelRequest, answer: ModelAnswer) -> None:
+        await record(self, request, answer)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Memory, "record", record_and_stick)
+    return lambda: monkeypatch.setattr(Memory, "record", record)
+
+
+async def test_worker_killed_with_the_answer_recorded_costs_no_second_call(
+    bus: Bus, found: FoundFlow, writer: Writer
+) -> None:
+    run = await bus.submit(found.plan, {"topic": "tea"})
+    environ = os.environ | {"ANTHROPIC_BASE_URL": writer.models.base_url, "ANTHROPIC_API_KEY": "test-key"}
+    command = [sys.executable, "-c", DYING, found.source, bus.settings.url, bus.settings.namespace]
+    process = await asyncio.create_subprocess_exec(*command, env=environ)
+    assert await process.wait() == -signal.SIGKILL
+    assert [note.type for note in await notes_of(bus, run)] == ["model"]
+    async with working(bus, found, writer):
+        assert await output_of(bus, run) == "answer 1"
+
+    assert writer.prompts == ["Write about tea."]
+    entries = await bus.log.run(run)
+    assert [entry.subject.split(".")[1] for entry in entries] == ["handoff", "note", "result"]
+    assert_same_price(entries)
+
+
+def assert_same_price(entries: list[Entry]) -> None:
+    """What the outcome says that the step took is what the recorded call took."""
+    (note,) = [entry.message for entry in entries if isinstance(entry.message, Note)]
+    (result,) = [entry.message for entry in entries if isinstance(entry.message, Result)]
+    assert note.call is not None
+    assert isinstance(result.outcome, Done)
+    work = result.outcome.work
+    assert (work.usage, work.cost_usd, work.model) == (note.call.usage, note.call.cost_usd, note.call.model)
+    assert note.call.cost_usd
+
+
+async def test_worker_stopped_with_the_answer_recorded_costs_no_second_call(
+    bus: Bus, found: FoundFlow, writer: Writer, stuck: Callable[[], None]
+) -> None:
+    run = await bus.submit(found.plan, {"topic": "tea"})
+    async with working(bus, found, writer):
+        await until_recorded(bus, run)
+    stuck()
+    async with working(bus, found, writer):
+        assert await output_of(bus, run) == "answer 1"
+    assert writer.prompts == ["Write about tea."]
+    assert [note.type for note in await notes_of(bus, run)] == ["model", "given_back"]
+
+
+async def test_large_answer_is_recorded_as_a_blob(
+    bus: Bus, found: FoundFlow, writer: Writer, stuck: Callable[[], None]
+) -> None:
+    writer.size = bus.settings.inline_limit_bytes + 1
+    run = await bus.submit(found.plan, {"topic": "tea"})
+    async with working(bus, found, writer):
+        await until_recorded(bus, run)
+    call = (await notes_of(bus, run))[0].call
+    assert call is not None
+    assert isinstance(call.blob, Blob)
+    stuck()
+    async with working(bus, found, writer):
+        assert await output_of(bus, run) == "answer 1".ljust(writer.size, ".")
+    assert len(writer.prompts) == 1
+
+
+async def test_record_of_another_question_is_not_used(bus: Bus, found: FoundFlow, writer: Writer) -> None:
+    run = await bus.submit(found.plan, {"topic": "tea"})
+    call = ModelCall(request_sha256="0" * 64, text=Raw(b'"about coffee"'))
+    await bus.note(found.plan.actor("write"), Note(v=VERSION, run=run, step="write", type="model", call=call))
+    async with working(bus, found, writer):  # it was not there when the run began, so it looks for notes
+        assert await output_of(bus, run) == "answer 1"
+    assert writer.prompts == ["Write about tea."]
+
+
+async def test_record_of_another_run_is_not_used(bus: Bus, found: FoundFlow, writer: Writer) -> None:
+    runs = [await bus.submit(found.plan, {"topic": "tea"}) for _ in range(2)]
+    async with working(bus, found, writer):
+        outputs = [await output_of(bus, run) for run in runs]
+    assert sorted(outputs) == ["answer 1", "answer 2"]
+
+
+async def test_answer_that_the_log_has_no_room_for_waits_and_is_not_lost(
+    bus: Bus, found: FoundFlow, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "_FULL_RETRY_S", 0.02)
+    run = await bus.submit(found.plan, {"topic": "tea"})
+    config = (await bus.js.stream_info(bus.settings.namespace)).config
+    await bus.js.update_stream(config.evolve(max_bytes=4096))
+    with pytest.raises(LogFull):
+        while True:
+            await bus.publisher.append(bus.subjects.task("filler"), b"x" * 64)
+    with structlog.testing.capture_logs() as logs:
+        async with working(bus, found, writer):
+            await until(lambda: [entry for entry in logs if entry["event"] == "log.full"])
+            await bus.js.update_stream(config.evolve(max_bytes=-1))
+            assert await output_of(bus, run) == "answer 1"
+    assert writer.prompts == ["Write about tea."]
+    assert [note.type for note in await notes_of(bus, run)] == ["model"]
