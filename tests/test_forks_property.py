@@ -79,7 +79,9 @@ def test_finished_steps_keep_their_outcome_and_are_not_done_again(runs: tuple[Si
     for stored in fork.log:
         for step, outcome in outcomes_in(stored.message):
             assert told.setdefault(step, outcome) == outcome
-    assert not {call.handoff.step for call in fork.calls} & fork.finished.keys()
+    # A join of the first few may close with other branches before its copies come: then its handler is called in vain.
+    few = {name for name in fork.plan.joins if fork.plan.join_policy(name).wait != "all"}
+    assert not {call.handoff.step for call in fork.calls} & fork.finished.keys() - few
 
 
 @MANY

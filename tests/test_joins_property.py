@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.json import decode
@@ -151,10 +151,26 @@ def interleaved(case: Case) -> Broker:
 MANY = settings(max_examples=150, deadline=None)
 
 
+def closed(case: Case) -> Broker:
+    """The same, of a join that did close: no branch failed so that it ended the run."""
+    broker = interleaved(case)
+    assume(broker.versions[-1].closed)
+    return broker
+
+
+@MANY
+@given(cases())
+def test_join_that_a_failed_branch_ends_is_left_open_and_any_other_closes(case: Case) -> None:
+    broker = interleaved(case)
+    record = broker.versions[-1]
+    fatal = [name for name in record.failed if case.plan.on_failed_branch("merge", name) == "fail"]
+    assert record.closed == (not fatal) == bool(broker.handoffs)
+
+
 @MANY
 @given(cases())
 def test_join_closes_once_whatever_order_its_replies_come_in(case: Case) -> None:
-    broker = interleaved(case)
+    broker = closed(case)
 
     assert [join.closed for join in broker.versions] == [False] * (len(broker.versions) - 1) + [True]
     assert broker.closings
@@ -164,7 +180,7 @@ def test_join_closes_once_whatever_order_its_replies_come_in(case: Case) -> None
 @MANY
 @given(cases())
 def test_closing_handoff_names_exactly_what_is_in_the_record_in_the_order_of_the_flow(case: Case) -> None:
-    broker = interleaved(case)
+    broker = closed(case)
     record, (handoff,) = broker.versions[-1], broker.handoffs
 
     assert {branch.name: branch.seq for branch in handoff.branches} == record.arrived
@@ -179,7 +195,7 @@ def test_closing_handoff_names_exactly_what_is_in_the_record_in_the_order_of_the
 @MANY
 @given(cases())
 def test_merger_gets_the_named_branches_that_ended_well_and_the_errors_that_pass(case: Case) -> None:
-    broker = interleaved(case)
+    broker = closed(case)
     (handoff,) = broker.handoffs
     named = [broker.replies[branch.seq] for branch in handoff.branches]
     state = state_of_join(case.plan, handoff, named)
@@ -212,7 +228,7 @@ def _expected(on_failed: OnFailedBranch, reply: Reply) -> list[Any]:
 @MANY
 @given(cases())
 def test_join_waits_for_what_its_policy_says(case: Case) -> None:
-    broker = interleaved(case)
+    broker = closed(case)
     policy, record, (handoff,) = case.plan.join_policy("merge"), broker.versions[-1], broker.handoffs
     done = [branch for branch in record.arrived if isinstance(_by_name(broker)[branch].outcome, Done)]
 

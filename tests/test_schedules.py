@@ -21,6 +21,7 @@ from baton_schemas.codec import encode
 from baton_schemas.flow import Agent, Field, Flow, Step
 from baton_schemas.inputs import encode_input
 from baton_schemas.messages import Task
+from baton_schemas.names import run_of_firing
 
 from .servers import WAIT_S, NatsServer
 from .timed import until_so
@@ -43,17 +44,17 @@ async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
             return
 
 
-async def first_firing(bus: Bus, name: str) -> int:
-    """Wait until a schedule has fired, and return the sequence of its task in the stream of timers."""
+async def first_firing(bus: Bus, name: str) -> str:
+    """Wait until a schedule has fired, and return the id of the run that is to come of it."""
+    subject = bus.subjects.due("task", "ask", name)
     async with asyncio.timeout(WAIT_S):
         while True:
-            try:
-                msg = await bus.js.get_last_msg(bus.timers.stream, bus.subjects.due("task", "ask", name))
-            except NotFoundError:
-                await asyncio.sleep(0.01)
-                continue
-            assert msg.seq is not None
-            return msg.seq
+            msg = await bus.nc.request(f"$JS.API.DIRECT.GET.{bus.timers.stream}.{subject}", b"")
+            headers = msg.headers or {}
+            if "Nats-Sequence" in headers:
+                fired_at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+                return run_of_firing(int(fired_at.timestamp() * 1e9), int(headers["Nats-Sequence"]))
+            await asyncio.sleep(0.01)
 
 
 async def test_schedules_are_listed_with_what_is_known_of_their_times(bus: Bus) -> None:
@@ -116,7 +117,7 @@ async def test_body_over_the_payload_limit_is_refused(bus: Bus) -> None:
 
 async def test_firing_whose_clerk_died_before_its_ack_is_one_run(bus: Bus) -> None:
     await bus.timers.once("ask", "soon", time.time() + 0.1, BODY)
-    run = f"due-{await first_firing(bus, 'soon'):012d}"
+    run = await first_firing(bus, "soon")
     # What the clerk that died had written.
     written = encode(Task(input=encode_input({"q": "?"}), run=run))
     await bus.publisher.append(bus.subjects.task("ask"), written)
@@ -130,10 +131,10 @@ async def test_firing_whose_clerk_died_before_its_ack_is_one_run(bus: Bus) -> No
 
 async def test_task_that_came_due_with_every_process_down_waits_for_one(bus: Bus) -> None:
     await bus.timers.once("ask", "soon", time.time() + 0.1, BODY)
-    seq = await first_firing(bus, "soon")
+    run = await first_firing(bus, "soon")
     assert await bus.timers.list() == ()
     async with Clerk(bus).working(), Steward(bus, {"ask": PLAN}).working():
-        await until_so(lambda: has_begun(bus, f"due-{seq:012d}"))
+        await until_so(lambda: has_begun(bus, run))
     (head,) = await recent_runs(bus, 9)
     assert (head.flow, head.status) == ("ask", "running")
 

@@ -18,6 +18,7 @@ from baton_bus.deliveries import Delivery
 from baton_schemas.codec import decode, encode
 from baton_schemas.errors import BadMessage
 from baton_schemas.messages import Reply, Result, Task
+from baton_schemas.names import run_of_firing
 
 IN_HAND = 64
 """Due messages held at once: each is one short publish."""
@@ -72,8 +73,8 @@ class Clerk:
                 await publisher.create(subjects.of("", result), encode(result))
                 await self._bus.announce_end(result.run)
             case Task() as task:
-                # The run id follows from the sequence of this firing: written twice, it still is one run.
-                named = replace(task, run=f"due-{delivery.seq:012d}")
+                # The run id follows from the firing: written twice, it still is one run.
+                named = replace(task, run=run_of_firing(delivery.stored_at_ns, delivery.seq))
                 await publisher.append(subjects.task(parts.run), encode(named))
             case _:
                 raise BadMessage("expected a reply, a result or a task", delivery.subject)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -20,8 +19,9 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamInfo,
 )
-from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from .errors import JetStreamOff, NoLeader, StreamMismatch, TooFewServers
 from .requests import NoAnswer, Requests
@@ -36,9 +36,9 @@ _ELECTS = 10008
 """`JetStream system temporarily unavailable`: there is no leader now, and there may be one soon."""
 _BEING_REMOVED = 10012
 """`could not create consumer`: one of the same name is being removed from the disk at this moment."""
-_PASSING = frozenset({_ELECTS, _BEING_REMOVED})
 _MADE_BY_ANOTHER = 10058
-"""`stream name already in use with a different configuration`: another client was first."""
+"""`stream name already in use with a different configuration`: another client was first; soon it can be looked at."""
+_PASSING = frozenset({_ELECTS, _BEING_REMOVED, _MADE_BY_ANOTHER})
 _SILENCE_S = 1.0
 _ASK_AGAIN_S = 0.2
 """How long a question waits for its answer, and from then to the next time: all of them may be asked twice."""
@@ -98,14 +98,14 @@ async def ensure_made(js: JetStreamContext, settings: Settings, wanted: StreamCo
     Raises `TooFewServers`, `JetStreamOff`, and `NoLeader` when the cluster has none for `patience_s`.
     """
     name = str(wanted.name)
-    with contextlib.suppress(NotFoundError):
-        return (await _answered(settings, name, lambda: js.stream_info(name))).config
-    try:
-        return (await _answered(settings, name, lambda: js.add_stream(wanted))).config
-    except BadRequestError as error:
-        if error.err_code != _MADE_BY_ANOTHER:
-            raise
-        return (await _answered(settings, name, lambda: js.stream_info(name))).config
+
+    async def look_or_make() -> StreamInfo:
+        try:
+            return await js.stream_info(name)
+        except NotFoundError:
+            return await js.add_stream(wanted)
+
+    return (await _answered(settings, name, look_or_make)).config
 
 
 async def ensure_replicas(js: JetStreamContext, settings: Settings, found: StreamConfig) -> None:

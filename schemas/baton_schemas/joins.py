@@ -84,6 +84,8 @@ def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
 
 
 def _enough(plan: Plan, step: str, expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> bool:
+    if any(plan.on_failed_branch(step, branch) == "fail" for branch in failed):
+        return False  # the run has failed: nothing of it may start
     wait = plan.join_policy(step).wait
     if DEADLINE in arrived or (isinstance(wait, int) and _done_count(expected, arrived, failed) >= wait):
         return True

@@ -51,6 +51,15 @@ def run_of_task(sequence: int) -> str:
     return f"task-{sequence:012d}"
 
 
+def run_of_firing(fired_at_ns: int, sequence: int) -> str:
+    """Return the run id of a scheduled task: it follows from when the broker fired it, and as which message.
+
+    A firing that is taken twice has the same id. The time (Unix, in nanoseconds) keeps ids apart when the stream
+    of timers is made anew and its sequences begin again.
+    """
+    return f"due-{fired_at_ns // 1_000_000:013d}-{sequence}"
+
+
 def branch_name(step: str, index: int) -> str:
     """Return the name of one branch of a fan-out, `{step}-{index}`; the index starts at 0."""
     return f"{step}-{index}"

@@ -252,6 +252,27 @@ def graph(
     return print_graph(flow, mermaid, json)
 
 
+@app.command()
+def doctor(
+    monitor: Annotated[
+        str, typer.Option("--monitor", metavar="URL", help="The http address of a nats-server, which tells more.")
+    ] = "",
+    json: o.Json = False,
+    nats: o.Nats = "",
+    namespace: o.Namespace = "",
+    data_dir: o.DataDir = o.DATA_DIR,
+) -> int:
+    """Say what the server as it is set up can lose, and what stands still.
+
+    Exit codes: 0 no errors, 1 errors, 3 no server.
+    """
+    from .doctor import examine_server
+    from .signals import run_to_end
+
+    place = o.place(nats, namespace, data_dir)
+    return run_to_end(lambda stop: examine_server(place, monitor, json))
+
+
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     """Tell a mistake in the arguments as other errors are told."""
     from .exits import BadArgument
