@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import structlog
@@ -28,7 +29,7 @@ from .performing import Performed, Performer
 from .plans import Plans
 from .records import Records
 from .retries import is_final
-from .values import NotAList, TooManyBranches, Values
+from .values import BranchesMissing, NotAList, TooManyBranches, Values
 
 logger = structlog.get_logger("baton.worker")
 
@@ -160,6 +161,8 @@ class Doing:
         agent = plan.agent(job.step)
         state = state_at(handoff)
         if job.attempt > agent.max_attempts:
+            with contextlib.suppress(BranchesMissing, BlobMissing):
+                state = await self._values.state(plan, handoff, self._actor)
             return state, self._attempts.lost(job)
         if job.run in self._ends:
             await job.delivery.ack()

@@ -13,6 +13,8 @@ _INSTRUCTIVE = frozenset({"example", "examples", "format", "guidelines", "instru
 """Tags whose content is said to the model, and is not the text to work on."""
 
 _CODE = re.compile(r"```.*?```", re.DOTALL)
+_CODE_LIKE = re.compile(r"```|[{}]|\)\s*->|\s=\s|(?:^|\s)[$#]\s")
+"""What is code although its fences are not both there: a text is cut into parts wherever a paragraph ends."""
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LINE_START = re.compile(r"\n(?=[ \t]*(?:[-*•>]\s|#|\||\d{1,3}[.)]\s))")
 _MARKER = re.compile(r"(?:\[\d{1,4}\]\s+)?(?:(?:[-*•>]|\d{1,3}[.)])\s+)?")
@@ -97,7 +99,9 @@ def sentences_of(blocks: list[str]) -> list[Sentence]:
                 marker = _MARKER.match(line)
                 for sentence in _sentences(line[marker.end() :] if marker else line):
                     key = sentence.casefold()
-                    if key not in seen and len(sentence.split()) >= _SENTENCE_WORDS_MIN:
+                    if key in seen or _CODE_LIKE.search(sentence):
+                        continue
+                    if len(sentence.split()) >= _SENTENCE_WORDS_MIN:
                         seen.add(key)
                         found.append(Sentence(len(found), block, _clipped(sentence), words_of(sentence)))
     return found
