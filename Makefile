@@ -7,13 +7,15 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench maps clean
+.PHONY: help demo test lint types check chaos chaos-long chaos-matrix bench maps clean
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
 	@echo "make test     the tests; some of them with ARGS='-k join'"
 	@echo "make check    lint, types and tests: what has to pass before a commit"
-	@echo "make bench    how fast it is on this machine"
+	@echo "make chaos    workers, server and connections crashed under load, and nothing lost or doubled"
+	@echo "              (chaos-long: 500 runs, 100 kills; chaos-matrix: a death at every bus operation)"
+	@echo "make bench    how fast it is on this machine; a part of it with ARGS=core"
 	@echo "make maps     write the file maps in the folders' READMEs anew"
 	@echo "make clean    remove what the other targets made; runs in .baton stay"
 
@@ -32,6 +34,17 @@ types: $(READY)
 	@$(BIN)/mypy tests
 
 check: lint types test
+
+# Crashes under load, then the checker: with a fixed seed, and with one that is drawn and printed.
+chaos: $(READY)
+	@$(BIN)/python -m tests.chaos --seed 1
+	@$(BIN)/python -m tests.chaos
+
+chaos-long: $(READY)
+	@$(BIN)/python -m tests.chaos --runs 500 --kills 100 $(ARGS)
+
+chaos-matrix: $(READY)
+	@$(BIN)/python -m tests.chaos --matrix
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -15,8 +15,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.errors import NoStreamResponseError
 
 CREATE = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_ROUTES_S = 0.02
 Work = Callable[[Msg], Coroutine[None, None, None]]
 
 
@@ -64,7 +66,10 @@ class Floor:
 
         async def on_msg(msg: Msg) -> None:
             nonlocal outstanding
-            if not msg.reply:
+            if not msg.reply:  # in a cluster the route to a new consumer's leader may not be known yet
+                outstanding = 0
+                await asyncio.sleep(_ROUTES_S)
+                await pull()
                 return
             outstanding -= 1
             task: asyncio.Task[None] = asyncio.create_task(work(msg))
@@ -80,6 +85,15 @@ class Floor:
             await subscription.unsubscribe()
 
 
+async def _until_routed(js: JetStreamContext, stream: str) -> None:
+    """Wait until publishes reach the stream: in a cluster its leader answers before others know the way to it."""
+    while True:
+        with contextlib.suppress(NoStreamResponseError):
+            await js.publish(f"{stream}.begun", b"")
+            return
+        await asyncio.sleep(_ROUTES_S)
+
+
 @contextlib.asynccontextmanager
 async def opened(nc: Client, stream: str, replicas: int = 1) -> AsyncIterator[Floor]:
     js = nc.jetstream(timeout=30)
@@ -89,6 +103,7 @@ async def opened(nc: Client, stream: str, replicas: int = 1) -> AsyncIterator[Fl
         )
     )
     try:
+        await _until_routed(js, stream)
         yield Floor(nc, js, stream)
     finally:
         await js.delete_stream(stream)

@@ -34,8 +34,8 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     options = Options(seed=seed, runs=given.runs, kills=given.kills, lease_s=given.lease, gap_s=given.gap)
     again = f"python -m tests.chaos --seed {seed} --runs {given.runs} --kills {given.kills} --gap {given.gap:g}"
-    print(f"chaos: {again}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix=f"baton-chaos-{seed}-"))
+    print(f"chaos: {again}\n  in {folder}, kept if anything is wrong", flush=True)
     started = time.monotonic()
     report = asyncio.run(run_chaos(options, folder))
     print(report)

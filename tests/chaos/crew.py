@@ -64,7 +64,7 @@ class Crew:
     def victim(self, aim: float, busy: set[int]) -> Member:
         """Return one of the busy workers if there are any, else one of all that live; `aim` is from 0 to 1."""
         alive = [member for member in self.members if member.pid and not member.doomed]
-        aimed_at = [member for member in alive if member.pid in busy] or alive
+        aimed_at = [member for member in alive if member.pid in busy] or alive or self.members
         return aimed_at[int(aim * len(aimed_at))]
 
     def kill(self, member: Member) -> None:
@@ -78,11 +78,11 @@ class Crew:
         if (pid := member.pid) == 0:
             return
         self._history.say("worker.stopped", victim=pid)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it may be killed before, or while it is stopped
             os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(lasts_s)
-        if member.pid == pid:
-            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(lasts_s)
+            if member.pid == pid:
+                os.kill(pid, signal.SIGCONT)
         self._history.say("worker.continued", victim=pid)
 
     async def _keep(self, member: Member) -> None:
