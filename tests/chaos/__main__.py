@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from baton_actors.logs import LogSettings, configure
@@ -56,7 +57,8 @@ def matrix() -> int:
     for row in rows:
         print(f"  {row.flow}, {row.deaths} worker(s) die: {row.operations} operations, {row.runs} runs", end=", ")
         print("all right" if not row.violations else f"{len(row.violations)} VIOLATIONS")
-        print(f"    {', '.join(row.places)}")
+        counts = Counter(row.places)
+        print(f"    {', '.join(f'{count} × {place}' for place, count in counts.most_common())}")
     violations = [violation for row in rows for violation in row.violations]
     if not violations:
         shutil.rmtree(folder)
