@@ -58,7 +58,7 @@ def matrix() -> int:
         print(f"  {row.flow}, {row.deaths} worker(s) die: {row.operations} operations, {row.runs} runs", end=", ")
         print("all right" if not row.violations else f"{len(row.violations)} VIOLATIONS")
         counts = Counter(row.places)
-        print(f"    {', '.join(f'{count} × {place}' for place, count in counts.most_common())}")
+        print(f"    {', '.join(f'{count} {place}' for place, count in counts.most_common())}")
     violations = [violation for row in rows for violation in row.violations]
     if not violations:
         shutil.rmtree(folder)
