@@ -113,7 +113,10 @@ class Doing:
 
     async def _was_done(self, plan: Plan, handoff: Handoff) -> bool:
         """Say whether the run or the step has ended; if only the step, finish what follows from its record."""
-        if await self._bus.log.last(self._bus.subjects.result(plan.flow.name, handoff.run)) is not None:
+        ended = await self._bus.log.last(self._bus.subjects.result(plan.flow.name, handoff.run))
+        if ended is not None:
+            if isinstance(ended.message, Result):  # who wrote it may have died before it could say so
+                await self._records.follow(plan, ended.message)
             return True
         record = await self._records.decided(plan, handoff)
         if record is None:
@@ -157,8 +160,10 @@ class Doing:
         if isinstance(handoff.outcome, Failed) and plan.fails_run(handoff.source):
             await job.delivery.ack()
             return None
-        notes = await self._attempts.count(job, first=not self._may_be_done(job, handoff))
         agent = plan.agent(job.step)
+        # What was paid for is looked up at every delivery: a new leader of the consumer may count from one again.
+        first = not self._may_be_done(job, handoff) and bool(agent.handler)
+        notes = await self._attempts.count(job, first=first)
         state = state_at(handoff)
         if job.attempt > agent.max_attempts:
             with contextlib.suppress(BranchesMissing, BlobMissing):

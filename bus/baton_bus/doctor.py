@@ -38,6 +38,7 @@ def judge(vitals: Vitals, settings: Settings) -> list[Finding]:
     """Say what the facts mean. Pure."""
     return [
         *_version(vitals),
+        *_silent(vitals),
         *_flushing(vitals),
         *_copies(vitals, settings),
         *_space(vitals),
@@ -57,6 +58,12 @@ def _version(vitals: Vitals) -> Iterator[Finding]:
         tested = ".".join(map(str, TESTED))
         says = f"nats-server {version}; Baton is tested with {tested}"
         yield Finding("note", "server", says, f"Prefer {tested} where you can choose.")
+
+
+def _silent(vitals: Vitals) -> Iterator[Finding]:
+    for name in vitals.silent:
+        says = "do not answer: every server that has a copy is down, and what needs them waits"
+        yield Finding("error", name, says, "Start those servers again; three replicas survive one that is lost.")
 
 
 def _flushing(vitals: Vitals) -> Iterator[Finding]:

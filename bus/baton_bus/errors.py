@@ -71,8 +71,8 @@ class BusUnavailable(BusError):
         """`what` was being done; `waited_s` in seconds."""
         self.what, self.waited_s = what, waited_s
         super().__init__(
-            f"no answer from the server to {what} in {waited_s:.0f} s. It may have been stored: "
-            "try again with the same run id, which cannot start a second run."
+            f"no answer from the server in {waited_s:.0f} s to {what}. Try again once it is well (`baton doctor`); "
+            "what was being written may be stored, and the same run id cannot start a second run."
         )
 
 

@@ -138,7 +138,7 @@ class Log:
                 raise NoStream(self._stream) from error
             except (APIError, NatsError, TimeoutError):
                 await asyncio.sleep(0.2)
-        raise BusUnavailable("read the log", self._patience_s)
+        raise BusUnavailable("a read of the log", self._patience_s)
 
     async def _multi_last(self, patterns: list[str]) -> list[Entry] | None:
         """Return the last message on each subject; None when there are too many for one request."""
@@ -156,7 +156,7 @@ class Log:
                 continue
             found = [entry for entry in map(self._entry, answers) if entry is not None]
             return sorted(found, key=lambda entry: entry.seq)
-        raise BusUnavailable("read the log", self._patience_s)
+        raise BusUnavailable("a read of the log", self._patience_s)
 
     async def _last_of_each(self, patterns: list[str], start_seq: int) -> list[Entry]:
         last = {entry.subject: entry async for entry in self.read(patterns, start_seq)}
@@ -171,7 +171,7 @@ class Log:
             if (answer.headers or {}).get("Status") != "503":
                 return answer
             await self._raise_if_gone()
-        raise BusUnavailable("read the log", self._patience_s)
+        raise BusUnavailable("a read of the log", self._patience_s)
 
     async def _raise_if_gone(self) -> None:
         try:

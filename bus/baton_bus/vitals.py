@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime
 from typing import Any, TypeVar
@@ -17,7 +18,10 @@ from .requests import NoAnswer, Requests
 SILENT_S = 4.0
 """A follower that its leader has not heard for so long counts as down: the shortest time after which it would itself
 call for an election. They are heard every second."""
-_TRIES = 3
+_TRIES = 6
+"""An election takes up to 9 s; the waits are 1, 2, 4 and then 5 s."""
+_TRIES_SILENT = 2
+"""Of what may have no server left: 3 s, so that the rest is said soon."""
 _SECONDS = 1e9
 """Durations are in nanoseconds on the wire."""
 
@@ -163,6 +167,8 @@ class Vitals(Struct, frozen=True, kw_only=True):
     """Takes what is due out of the stream of timers."""
     monitor: Monitor | NoMonitor | None = None
     """None when nobody asked."""
+    silent: tuple[str, ...] = ()
+    """What does not answer though it exists: every server that has a copy of it is down."""
 
 
 class _Error(Struct, frozen=True):
@@ -186,7 +192,7 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
     ask, names = _Asking(bus._requests), bus.settings
     version = bus.nc.connected_server_version
     due = bus.subjects.due("*", "*", "*")
-    timers = await ask.optional(f"STREAM.INFO.{bus.timers.stream}", Stream, {"subjects_filter": due})
+    timers = await ask.if_answered("the timers", f"STREAM.INFO.{bus.timers.stream}", Stream, {"subjects_filter": due})
     log = await ask.needed(f"STREAM.INFO.{names.namespace}", Stream)
     clock_ahead_s = log.ts.timestamp() - time.time() if log.ts else 0.0
     return Vitals(
@@ -196,10 +202,11 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
         account=await ask.needed("INFO", Account),
         log=log,
         timers=timers,
-        blobs=await ask.optional(f"STREAM.INFO.{bus.blobs.stream}", Stream),
+        blobs=await ask.if_answered("the blobs", f"STREAM.INFO.{bus.blobs.stream}", Stream),
         consumers=await ask.consumers(names.namespace),
-        due=await ask.optional(f"CONSUMER.INFO.{bus.timers.stream}.due", Consumer),
+        due=await ask.optional(f"CONSUMER.INFO.{bus.timers.stream}.due", Consumer) if timers else None,
         monitor=await read_monitor(monitor_url) if monitor_url else None,
+        silent=tuple(ask.silent),
     )
 
 
@@ -208,16 +215,30 @@ class _Asking:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+        self.silent: list[str] = []
+
+    async def if_answered(
+        self, name: str, what: str, kind: type[_Answer], query: dict[str, Any] | None = None
+    ) -> _Answer | None:
+        """Return the answer, or None when there is none, which is then noted under `name`."""
+        try:
+            return await self.optional(what, kind, query, _TRIES_SILENT)
+        except BusUnavailable:
+            self.silent.append(name)
+            return None
 
     async def needed(self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None) -> _Answer:
         answer = await self.optional(what, kind, query)
         if answer is None:
-            raise BusUnavailable(f"answer {what}", 0.0)
+            raise BusUnavailable(f"a question about {what}", 0.0)
         return answer
 
-    async def optional(self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None) -> _Answer | None:
+    async def optional(
+        self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None, tries: int = _TRIES
+    ) -> _Answer | None:
         """Return the answer, or None when there is no such thing."""
-        for _ in range(_TRIES):
+        started = asyncio.get_running_loop().time()
+        for _ in range(tries):
             try:
                 data = (await self._requests.ask(f"$JS.API.{what}", msgspec.json.encode(query or {}), again=True)).data
             except NoAnswer:
@@ -225,7 +246,7 @@ class _Asking:
             if msgspec.json.decode(data, type=_Envelope).error is not None:
                 return None
             return msgspec.json.decode(data, type=kind)
-        raise BusUnavailable(f"answer {what}", _TRIES * 5.0)
+        raise BusUnavailable(f"a question about {what}", asyncio.get_running_loop().time() - started)
 
     async def consumers(self, stream: str) -> list[Consumer]:
         found: list[Consumer] = []

@@ -54,7 +54,8 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
         ("model calls paid twice after a fault", f"{sum(len(calls) - 1 for calls in paid.values())}"),
         ("starts after the end, unheard for a fault", _times(late)),
         ("SIGKILL of a worker to its step's new start", _times(restarts_s)),
-        ("SIGKILL of the server to the next outcome", _times(_server_recoveries(checker))),
+        ("SIGKILL of the server to the next outcome", _times(_to_next_outcome(checker, "server.killed"))),
+        ("server back to the next outcome", _times(_to_next_outcome(checker, "server.back"))),
         ("lost", f"{checker.lost}"),
         ("doubled", f"{checker.doubled}"),
         ("violations", f"{len(violations)}"),
@@ -79,10 +80,10 @@ def _recoveries(checker: Checker) -> tuple[int, list[float]]:
     return len(cut_off), again
 
 
-def _server_recoveries(checker: Checker) -> list[float]:
+def _to_next_outcome(checker: Checker, what: str) -> list[float]:
     outcomes = sorted(outcome.at_s for found in checker.outcomes.values() for outcome in found)
-    killed = [event["at"] for event in checker.history if event["what"] == "server.killed"]
-    return [next(at - death for at in outcomes if at > death) for death in killed if outcomes and outcomes[-1] > death]
+    times = [event["at"] for event in checker.history if event["what"] == what]
+    return [next(at_s for at_s in outcomes if at_s > time) - time for time in times if outcomes and outcomes[-1] > time]
 
 
 def _times(times_s: list[float]) -> str:

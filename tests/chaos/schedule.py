@@ -15,6 +15,9 @@ KINDS = {
 }
 """How often each kind comes, in a hundred faults."""
 
+_ONE_AT_A_TIME = frozenset({"kill the server", "hold all traffic"})
+"""The next fault waits for the end of these; it comes at any time after the others."""
+
 
 class Fault(NamedTuple):
     at_s: float
@@ -40,4 +43,6 @@ def schedule(seed: int, kills: int, lease_s: float, gap_s: float) -> list[Fault]
         lasts_s = dice.uniform(0, 1.5) * lease_s if kind == "kill the server" else longer_than_a_lease_s
         faults.append(Fault(at_s, kind, dice.random(), dice.random() < 0.7, lasts_s))
         killed += kind == "kill a worker"
+        if kind in _ONE_AT_A_TIME:
+            at_s += lasts_s
     return faults
