@@ -62,8 +62,10 @@ def _version(vitals: Vitals) -> Iterator[Finding]:
 
 def _silent(vitals: Vitals) -> Iterator[Finding]:
     for name in vitals.silent:
-        says = "do not answer: every server that has a copy is down, and what needs them waits"
-        yield Finding("error", name, says, "Start those servers again; three replicas survive one that is lost.")
+        says = "do not answer: every server that has a copy is down, or they elect a leader; what needs them waits"
+        yield Finding(
+            "error", name, says, "Look again in 10 s, then start them. Three replicas survive one that is lost."
+        )
 
 
 def _flushing(vitals: Vitals) -> Iterator[Finding]:

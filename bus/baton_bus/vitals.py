@@ -18,10 +18,10 @@ from .requests import NoAnswer, Requests
 SILENT_S = 4.0
 """A follower that its leader has not heard for so long counts as down: the shortest time after which it would itself
 call for an election. They are heard every second."""
-_TRIES = 6
-"""An election takes up to 9 s; the waits are 1, 2, 4 and then 5 s."""
-_TRIES_SILENT = 2
-"""Of what may have no server left: 3 s, so that the rest is said soon."""
+_TRIES = 2
+"""Each takes `request_timeout_s`, 5 s, and an election up to 9 s."""
+_SILENCE_S = 3.5
+"""How long what may have no server left is waited for, so that the rest is said soon."""
 _SECONDS = 1e9
 """Durations are in nanoseconds on the wire."""
 
@@ -73,12 +73,13 @@ class Peer(Struct, frozen=True):
     offline: bool = False
     lag: int = 0
     active: int = 0
-    """Nanoseconds since the leader heard from it."""
+    """Nanoseconds since the leader heard from it; 0 too when it never did since it leads."""
 
     @property
     def is_up(self) -> bool:
         """Whether the leader hears from it."""
-        return not self.offline and self.active < SILENT_S * _SECONDS
+        heard = self.current or self.active > 0
+        return heard and not self.offline and self.active < SILENT_S * _SECONDS
 
 
 class Replicas(Struct, frozen=True):
@@ -168,7 +169,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     monitor: Monitor | NoMonitor | None = None
     """None when nobody asked."""
     silent: tuple[str, ...] = ()
-    """What does not answer though it exists: every server that has a copy of it is down."""
+    """What does not answer though it exists: no server that has a copy of it is up, or they elect a leader."""
 
 
 class _Error(Struct, frozen=True):
@@ -222,8 +223,9 @@ class _Asking:
     ) -> _Answer | None:
         """Return the answer, or None when there is none, which is then noted under `name`."""
         try:
-            return await self.optional(what, kind, query, _TRIES_SILENT)
-        except BusUnavailable:
+            async with asyncio.timeout(_SILENCE_S):
+                return await self.optional(what, kind, query)
+        except (BusUnavailable, TimeoutError):
             self.silent.append(name)
             return None
 
@@ -233,12 +235,10 @@ class _Asking:
             raise BusUnavailable(f"a question about {what}", 0.0)
         return answer
 
-    async def optional(
-        self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None, tries: int = _TRIES
-    ) -> _Answer | None:
+    async def optional(self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None) -> _Answer | None:
         """Return the answer, or None when there is no such thing."""
         started = asyncio.get_running_loop().time()
-        for _ in range(tries):
+        for _ in range(_TRIES):
             try:
                 data = (await self._requests.ask(f"$JS.API.{what}", msgspec.json.encode(query or {}), again=True)).data
             except NoAnswer:
