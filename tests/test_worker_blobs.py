@@ -9,9 +9,10 @@ import pytest
 from baton_actors.errors import Fail
 from baton_bus.blobs import Blobs
 from baton_schemas.flow import Field, JoinPolicy, Step
+from baton_schemas.inputs import encode_input
 from baton_schemas.messages import Failed
 
-from .servers import NatsServer
+from .servers import NatsServer, until
 from .team import Team, flow_of, team, value_of
 
 KB = 1024
@@ -155,3 +156,32 @@ async def test_same_value_is_stored_once_whoever_puts_it(server: NatsServer, nam
         assert blobs[0] == blobs[1] == blobs[2]
         store = await t.bus.js.object_store(f"{namespace}-blobs")
         assert [info.name for info in await store.list()] == [blobs[0].sha256]
+
+
+async def test_run_whose_list_is_gone_when_it_begins_fails_and_starts_no_handler(
+    server: NatsServer, namespace: str
+) -> None:
+    called: list[str] = []
+
+    async def touch() -> str:
+        called.append("called")
+        return ""
+
+    steps = {
+        "other": Step(agent="touch"),
+        "each": Step(agent="touch", each="texts"),
+        "merge": Step(agent="touch", after=["other", "each"]),
+    }
+    flow = flow_of(steps, {"texts": Field(type="list[str]")}, {"touch": {"reads": []}})
+    async with team(server.url, namespace, flow, {"touch": touch}, start=False) as t:
+        given = encode_input({"texts": ["x" * 200 * KB, "y" * 200 * KB]})
+        first = await t.bus.first_handoff(t.plan, given, "run")
+        await t.bus.js.delete_object_store(f"{namespace}-blobs")
+        async with t.process() as bus:
+            await until(lambda: bus.now_s() > bus.fresh_since_s)  # an older one would be looked up first
+            await t.bus.submit_handoff(first)
+            result = await t.result("run")
+            await t.until_settled("handoff", "touch")
+
+        assert (result.status, called) == ("failed", [])
+        assert "cannot be read" in result.reason

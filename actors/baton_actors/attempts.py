@@ -84,4 +84,4 @@ class Attempts:
             message=message,
             delay_s=delay_s,
         )
-        await self._bus.note(self._actor, note)
+        await self._bus.note(self._actor, note, waits=True)

@@ -17,7 +17,7 @@ from baton_schemas.errors import BadMessage
 from baton_schemas.messages import VERSION, Blob, Done, Failed, Handoff, Outcome, Result, State, Work
 from baton_schemas.names import END, JOIN
 from baton_schemas.plan import Plan
-from baton_schemas.routing import Routed, base_of, decide, follow, spreads, start
+from baton_schemas.routing import Routed, base_of, decide, spreads, start
 
 from .attempts import Attempts
 from .ends import Ends
@@ -62,19 +62,9 @@ class Doing:
         start_seq = handoff.start_seq or job.delivery.seq
 
         # 2. Is it still to be done? On a fresh first delivery nobody else can have done it.
-        if job.run in self._ends:
+        if not await self._is_to_be_done(job, plan, handoff, start_seq):
             await job.delivery.ack()
             return
-        if handoff.forked_from and not handoff.start_seq:
-            await self._records.copy(plan, handoff, start_seq)
-            await self._begin(plan, handoff, start_seq, job.delivery.stored_at_s)
-        if self._may_be_done(job, handoff) and await self._was_done(plan, handoff):
-            await job.delivery.ack()
-            return
-        if await self._was_due(plan, handoff, start_seq, job.delivery.stored_at_s):
-            await job.delivery.ack()
-            return
-        await self._write_what_comes_with(plan, handoff, start_seq, job.delivery.stored_at_s)
         ended = await self._outcome(job, plan, handoff)
         if ended is None:
             return
@@ -107,6 +97,32 @@ class Doing:
         job.run, job.step = handoff.run, handoff.step
         structlog.contextvars.bind_contextvars(run=job.run, step=job.step, actor=self._actor)
 
+    async def _is_to_be_done(self, job: Job, plan: Plan, handoff: Handoff, start_seq: int) -> bool:
+        """Say whether the handler is to be called; what the handoff itself stands for is written by then."""
+        stored_at_s = job.delivery.stored_at_s
+        begins = not handoff.start_seq
+        if job.run in self._ends:
+            return False
+        try:
+            if begins and handoff.forked_from:
+                await self._records.copy(plan, handoff, start_seq)
+                await self._begin(plan, handoff, start_seq, stored_at_s)
+            if self._may_be_done(job, handoff) and await self._was_done(plan, handoff):
+                return False
+            if await self._was_due(plan, handoff, start_seq, stored_at_s):
+                return False
+            if begins and not handoff.forked_from:
+                await self._begin(plan, handoff, start_seq, stored_at_s)
+        except BlobMissing as error:  # of a list to fan out over: what waits for its branches would never begin
+            await self._records.fail_run(plan, handoff.run, handoff.step, error, start_seq)
+            return False
+        if plan.timed_joins and not begins and handoff.outcome is not None:
+            await self._records.set_join_timers(plan, handoff.run, [handoff.step], state_at(handoff), start_seq)
+        if isinstance(handoff.outcome, Failed) and plan.fails_run(handoff.source):
+            await self._records.follow(plan, handoff)
+            return False
+        return True
+
     def _may_be_done(self, job: Job, handoff: Handoff) -> bool:
         copied = handoff.copied or bool(handoff.forked_from)
         return copied or job.again or not self._bus.is_fresh(job.delivery)
@@ -131,35 +147,22 @@ class Doing:
         await self._records.write(plan, [Routed("", _expired(plan, first, start_seq))])
         return True
 
-    async def _write_what_comes_with(self, plan: Plan, handoff: Handoff, start_seq: int, stored_at_s: float) -> None:
-        """Write what follows from the handoff itself: other first steps, deadlines, the end of a run that failed."""
-        if not handoff.start_seq:
-            await self._begin(plan, handoff, start_seq, stored_at_s)
-        elif handoff.outcome is not None and plan.timed_joins:
-            await self._records.set_join_timers(plan, handoff.run, [handoff.step], state_at(handoff), start_seq)
-        if isinstance(handoff.outcome, Failed):
-            await self._records.write(plan, follow(plan, handoff, {}))
-
     async def _begin(self, plan: Plan, first: Handoff, start_seq: int, stored_at_s: float) -> None:
-        """Write what the first handoff of a run stands for: the deadlines and the other first messages."""
+        """Write what the first handoff of a run stands for: the deadlines and the other first messages.
+
+        Raises `BlobMissing` when a list of the input cannot be read.
+        """
         if first.deadline_s:
             due_s = stored_at_s + first.deadline_s
             expired = encode(_expired(plan, first, start_seq))
             await self._bus.timers.at(plan.flow.name, first.run, END, due_s, expired)
         await self._records.set_join_timers(plan, first.run, plan.first, first.state, start_seq)
         if plan.starts_many:
-            try:
-                lists = await self._values.lists(spreads(plan, None), first.state)
-            except BlobMissing as error:
-                await self._records.fail_run(plan, first.run, first.step, error, start_seq)
-                return
+            lists = await self._values.lists(spreads(plan, None), first.state)
             await self._records.write(plan, start(plan, first.run, first.state, lists, start_seq)[1:])
 
     async def _outcome(self, job: Job, plan: Plan, handoff: Handoff) -> tuple[State, Outcome] | None:
         """Do the step; return what it saw and how it ended, or None when the handoff is not ours any more."""
-        if isinstance(handoff.outcome, Failed) and plan.fails_run(handoff.source):
-            await job.delivery.ack()
-            return None
         agent = plan.agent(job.step)
         # What was paid for is looked up at every delivery: a new leader of the consumer may count from one again.
         first = not self._may_be_done(job, handoff) and bool(agent.handler)

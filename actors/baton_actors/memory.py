@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 
@@ -11,14 +10,10 @@ import structlog
 from msgspec import Raw
 
 from baton_bus import Bus
-from baton_bus.errors import LogFull
 from baton_schemas.messages import NULL, VERSION, Blob, ModelCall, Note
 
 from .handlers import Context
 from .models import ModelAnswer, ModelRequest
-
-_FULL_RETRY_S = 2.0
-"""While the log is full, an answer that is paid for waits to be recorded, and is tried this often."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -49,7 +44,7 @@ class Memory:
         )
 
     async def record(self, request: ModelRequest, answer: ModelAnswer) -> None:
-        """Write an answer into the log. While the log is full it waits. Raises the errors of `Publisher.append`."""
+        """Write an answer into the log. While the log is full it waits. Raises the errors of `Publisher.create`."""
         text = msgspec.json.encode(answer.text)
         large = len(text) > self._bus.settings.inline_limit_bytes
         blob: Blob | None = await self._bus.blobs.put(text) if large else None
@@ -73,13 +68,7 @@ class Memory:
             worker=self._worker,
             call=call,
         )
-        while True:
-            try:
-                await self._bus.note(self._actor, note)
-                return
-            except LogFull as error:
-                logger.error("log.full", error=str(error))
-                await asyncio.sleep(_FULL_RETRY_S)
+        await self._bus.note(self._actor, note, waits=True)
 
 
 def _digest(request: ModelRequest) -> str:

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import structlog
 from msgspec.structs import replace
 
 from baton_bus import Bus
-from baton_bus.errors import BlobMissing, LogFull
+from baton_bus.errors import BlobMissing
 from baton_schemas.carry import with_outcome
 from baton_schemas.codec import encode
 from baton_schemas.errors import BadMessage
@@ -24,10 +23,6 @@ from .values import NotAList, TooManyBranches, Values
 
 _AT_ONCE = 500
 """Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
-_FULL_RETRY_S = 2.0
-"""While the log is full, a step that is done waits, and tries to record its outcome this often."""
-
-logger = structlog.get_logger("baton.worker")
 
 
 class Records:
@@ -84,11 +79,12 @@ class Records:
         lists = {}
         if isinstance(record, OutcomeRecord):
             base = base_of(record)
+            # The output of one branch is not yet the list that goes under the name of its step.
+            state = record.state if record.count else with_outcome(record.state, base, record.outcome)
             to_spread = spreads(plan, base)
             if to_spread:
                 with contextlib.suppress(NotAList, TooManyBranches):  # the step that failed could not refuse it
-                    lists = dict(await self._values.lists(to_spread, with_outcome(record.state, base, record.outcome)))
-            state = record.state if record.count else with_outcome(record.state, base, record.outcome)
+                    lists = dict(await self._values.lists(to_spread, state))
             await self.set_join_timers(plan, record.run, plan.successors[base], state, record.start_seq)
         derived = follow(plan, record, lists)
         if derived:
@@ -126,17 +122,12 @@ class Records:
         await self.write(plan, copies(plan, logged, first.run, start_seq, first.until_seq))
 
     async def _create(self, routed: Routed) -> bool:
-        """Write a message; False when its subject is taken. While the log is full it waits: the work is done."""
+        """Write a message; False when its subject is taken. Waits while the log is full."""
         subject, body = self._bus.subjects.of(*routed), encode(routed.message)
         if len(body) > self._bus.settings.inline_limit_bytes and not isinstance(routed.message, Result):
             state = await self._bus.offload(routed.message.state)
             body = encode(replace(routed.message, state=state))
-        while True:
-            try:
-                return await self._bus.publisher.create(subject, body) is not None
-            except LogFull as error:
-                logger.error("log.full", error=str(error), subject=subject)
-                await asyncio.sleep(_FULL_RETRY_S)
+        return await self._bus.create_with_room(subject, body) is not None
 
     async def _announce(self, plan: Plan, result: Result) -> None:
         """Say that a run has ended where some of its steps may be running or waiting still."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 
+import structlog
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -19,11 +21,16 @@ from baton_schemas.names import sortable_id
 from . import connection, topology
 from .client import Client
 from .deliveries import Delivery, Puller
+from .errors import LogFull
 from .requests import Requests
 from .settings import Settings
 
 _CLOCK_OFF_S = 0.1
 """How far off our idea of the broker's clock may be, in seconds: it was told over a network."""
+_FULL_RETRY_S = 2.0
+"""While the log is full, what waits to be written is tried this often."""
+
+logger = structlog.get_logger("baton.bus")
 
 
 class Bus(Client):
@@ -59,10 +66,26 @@ class Bus(Client):
         entries = await self.log.matching(subjects, handoff.start_seq)
         return [entry.message for entry in entries if isinstance(entry.message, Reply)]
 
-    async def note(self, actor: str, note: Note) -> None:
-        """Write a note on a step, once, as attempts are counted by notes. Raises the errors of `Publisher.create`."""
+    async def create_with_room(self, subject: str, body: bytes) -> int | None:
+        """Write as `Publisher.create`, and wait while the log is full: what is done, or paid for, must not be lost.
+
+        Raises the errors of `Publisher.create` but for `LogFull`.
+        """
+        while True:
+            try:
+                return await self.publisher.create(subject, body)
+            except LogFull as error:
+                logger.error("log.full", error=str(error), subject=subject)
+                await asyncio.sleep(_FULL_RETRY_S)
+
+    async def note(self, actor: str, note: Note, *, waits: bool = False) -> None:
+        """Write a note on a step, once, as attempts are counted by notes; if it `waits`, as `create_with_room`.
+
+        Raises the errors of `Publisher.create`.
+        """
         subject = self.subjects.note(actor, note.run, note.step, sortable_id())
-        await self.publisher.create(subject, encode(note))
+        write = self.create_with_room if waits else self.publisher.create
+        await write(subject, encode(note))
 
     async def notes(self, actor: str, run: str, step: str) -> list[Note]:
         """Return the notes on a step, in their order."""
