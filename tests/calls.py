@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 from baton_actors.errors import Fail
-from baton_schemas.flow import Field, Flow, JoinPolicy, Step
-from baton_schemas.messages import Error, Result
+from baton_schemas.flow.flow import Field, Flow, JoinPolicy, Step
+from baton_schemas.wire.messages import Error, Result
 
 from .team import Team, flow_of
 

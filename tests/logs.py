@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from baton_schemas.codec import encode
-from baton_schemas.messages import (
+from baton_schemas.run.state import Entry, read_entry
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import (
     VERSION,
     Blob,
     Branch,
@@ -29,7 +30,6 @@ from baton_schemas.messages import (
     Usage,
     Work,
 )
-from baton_schemas.state import Entry, read_entry
 
 FLOW = Raw(
     b'{"name":"report","input":{"topic":{}},"agents":{"a":{"handler":"m:f"}},"steps":{"split":{"agent":"a"},'

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from baton_bus.embedded import find_server, start_tied
+from baton_bus.server.embedded import find_server, start_tied
 
 WAIT_S = 20.0
 """How long a condition may take before the test fails; on an idle machine all are met within 0.1 s."""

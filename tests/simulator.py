@@ -14,12 +14,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Raw
 
-from baton_schemas.carry import EMPTY, state_at, state_of_join, with_outcome
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Flow
-from baton_schemas.inputs import NotAList, encode_input, items_of
-from baton_schemas.joins import arrive, closing
-from baton_schemas.messages import (
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Flow
+from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.inputs import NotAList, encode_input, items_of
+from baton_schemas.run.carry import EMPTY, state_at, state_of_join, with_outcome
+from baton_schemas.run.joins import arrive, closing
+from baton_schemas.run.lifecycle import Routed, base_of, decide, follow, spreads, start
+from baton_schemas.wire.messages import (
     NULL,
     Decisive,
     Done,
@@ -34,9 +36,7 @@ from baton_schemas.messages import (
     Result,
     State,
 )
-from baton_schemas.names import JOIN
-from baton_schemas.plan import Plan
-from baton_schemas.routing import Routed, base_of, decide, follow, spreads, start
+from baton_schemas.wire.names import JOIN
 from tests.strategies import output_shape
 
 RUN = "run"

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from baton_bus import Settings, connect
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Field, Step
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Field, Step
 
 from .servers import NatsServer
 from .team import Team, flow_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from baton_schemas.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, OnError, Step
+from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, OnError, Step
 
 INPUT = {"topic": Field(), "topics": Field(type="list[str]"), "conf": Field(type="dict")}
 """What each generated flow takes: `conf` is `{"items": [...]}`."""

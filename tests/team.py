@@ -9,20 +9,20 @@ from typing import Any
 
 import msgspec
 
-from baton_actors.ends import Ends
-from baton_actors.handlers import Handler
-from baton_actors.performing import Performer
-from baton_actors.plans import Plans
-from baton_actors.worker import Worker
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.performing import Performer
+from baton_actors.processes.worker import Worker
+from baton_actors.steps.ends import Ends
+from baton_actors.steps.plans import Plans
 from baton_bus import Bus, Settings, connect
-from baton_schemas.check import check_flow
-from baton_schemas.export import dump, load
-from baton_schemas.flow import Agent, Field, Flow, OnError, Step
-from baton_schemas.fold import RunFold, fold
-from baton_schemas.messages import Done, Handoff, Note, Outcome, OutcomeRecord, Reply, Result
-from baton_schemas.names import JOIN, START
-from baton_schemas.plan import Plan
-from baton_schemas.state import Entry, RunState
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, OnError, Step
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.export import dump, load
+from baton_schemas.wire.messages import Done, Handoff, Note, Outcome, OutcomeRecord, Reply, Result
+from baton_schemas.wire.names import JOIN, START
 
 from .servers import WAIT_S, until
 

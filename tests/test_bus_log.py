@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from baton_bus import Bus, Settings, connect
-from baton_schemas.codec import encode
-from baton_schemas.messages import VERSION, Done, Join, Reply
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import VERSION, Done, Join, Reply
 
 from .servers import NatsServer, nats_server, until
 

@@ -18,7 +18,7 @@ from nats.js.errors import NotFoundError
 
 from baton_actors.cli import main
 from baton_bus import Settings, connect
-from baton_bus.runs import RunHead, recent_runs
+from baton_bus.client.runs import RunHead, recent_runs
 
 from .commands import FLOWS, WAIT_S, WORDS, baton, start
 

@@ -22,14 +22,14 @@ from baton_actors.cli.rows import Row, plan_of, rows_of
 from baton_actors.cli.schedule import schedules_table
 from baton_actors.cli.times import BadTime, read_time, short_time
 from baton_actors.cli.view import cost_of, dollars, log_line, run_page, runs_table, steps_table, why
-from baton_bus.timers import Scheduled
-from baton_schemas.check import check_flow
-from baton_schemas.codec import encode
+from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import InputError
-from baton_schemas.flow import Agent, Field, Flow, Step
-from baton_schemas.fold import fold
-from baton_schemas.messages import Error, Task, Usage
-from baton_schemas.state import Entry, RunState
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Error, Task, Usage
 
 from .logs import FLOW, done, failed, handoff, log, outcome, reply, result, second
 

@@ -11,8 +11,8 @@ import pytest
 
 from baton_bus.errors import LogFull, NoStream, PayloadTooLarge, RunExists
 from baton_schemas.errors import BadToken, InputError
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import VERSION, Handoff, Note
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.wire.messages import VERSION, Handoff, Note
 
 from .servers import NatsServer
 from .team import flow_of, kind_of, team, value_of

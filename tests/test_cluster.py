@@ -11,9 +11,9 @@ import pytest
 
 from baton_bus import Settings, connect
 from baton_bus.errors import BusUnavailable, NoLeader, TooFewServers
-from baton_schemas.flow import Field, Flow, Step
-from baton_schemas.messages import Result
-from baton_schemas.state import Entry
+from baton_schemas.flow.flow import Field, Flow, Step
+from baton_schemas.run.state import Entry
+from baton_schemas.wire.messages import Result
 
 from .clusters import Cluster, cluster
 from .servers import WAIT_S, nats_server, until

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from baton_schemas.codec import decode, decode_task, encode
 from baton_schemas.errors import BadMessage
-from baton_schemas.messages import VERSION, Handoff, Task
+from baton_schemas.wire.codec import decode, decode_task, encode
+from baton_schemas.wire.messages import VERSION, Handoff, Task
 
 HANDOFF: dict[str, Any] = {
     "kind": "handoff",

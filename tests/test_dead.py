@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from baton_actors.errors import Fail
-from baton_bus import runs as runs_module
-from baton_bus.dead import dead_steps, rejected_messages
-from baton_schemas.flow import Field, Step
+from baton_bus.client import runs as runs_module
+from baton_bus.client.dead import dead_steps, rejected_messages
+from baton_schemas.flow.flow import Field, Step
 
 from .servers import NatsServer
 from .team import Team, flow_of, team

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from baton_schemas.codec import encode
 from baton_schemas.errors import FlowError, InputError
-from baton_schemas.flow_file import load_flow
-from baton_schemas.messages import Result
+from baton_schemas.flow.file import load_flow
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Result
 
 from .servers import NatsServer, until
 from .team import team

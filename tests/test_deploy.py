@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from baton_actors.loading import shipped_flows
+from baton_actors.agents.loading import shipped_flows
 from baton_bus import Settings
-from baton_bus.embedded import find_server
+from baton_bus.server.embedded import find_server
 
 from .maps import ROOT
 

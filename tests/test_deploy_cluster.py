@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from baton_bus import Settings, connect
-from baton_bus.doctor import examine
-from baton_bus.embedded import find_server
+from baton_bus.doctor.doctor import examine
+from baton_bus.server.embedded import find_server
 
 from .clusters import Peers, free_ports
 from .maps import ROOT

@@ -18,11 +18,11 @@ from baton_actors.cli.doctor import examine_server
 from baton_actors.cli.exits import FAILED, OK
 from baton_actors.cli.place import Place
 from baton_bus import Bus, Settings, connect
-from baton_bus.doctor import examine, judge
-from baton_bus.findings import Finding, Level, size, span
-from baton_bus.topology import ensure_consumer
-from baton_bus.vitals import Vitals, read_vitals
-from baton_schemas.flow import Step
+from baton_bus.doctor.doctor import examine, judge
+from baton_bus.doctor.findings import Finding, Level, size, span
+from baton_bus.doctor.vitals import Vitals, read_vitals
+from baton_bus.jetstream.streams import ensure_consumer
+from baton_schemas.flow.flow import Step
 
 from .clusters import cluster
 from .servers import WAIT_S, NatsServer, nats_server

@@ -17,15 +17,15 @@ import nats
 import pytest
 
 from baton_bus import Settings, connect
-from baton_bus.embedded import embedded, find_server
 from baton_bus.errors import ServerFailed, ServerNotFound
+from baton_bus.server.embedded import embedded, find_server
 
 from .servers import NatsServer, is_gone, nats_server, until
 
 COMMAND = """
 import asyncio, json, sys
 from pathlib import Path
-from baton_bus.embedded import embedded
+from baton_bus.server.embedded import embedded
 
 async def main():
     async with embedded(Path(sys.argv[1])) as server:
@@ -149,7 +149,7 @@ async def test_ctrl_c_in_our_terminal_does_not_reach_the_server(tmp_path: Path) 
 
 
 async def test_server_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baton_bus.embedded.STOP_TIMEOUT_S", 1)
+    monkeypatch.setattr("baton_bus.server.embedded.STOP_TIMEOUT_S", 1)
     async with embedded(tmp_path) as server:
         os.kill(server.pid, signal.SIGSTOP)
     assert is_gone(server.pid)
@@ -185,7 +185,7 @@ async def test_memory_limit_of_the_user_is_kept(tmp_path: Path, monkeypatch: pyt
 async def test_directory_whose_holder_does_not_answer_is_refused(
     tmp_path: Path, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.embedded.START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("baton_bus.server.embedded.START_TIMEOUT_S", 0.05)
     with (tmp_path / "nats.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ServerFailed, match="another command holds the directory"):
@@ -202,7 +202,7 @@ async def test_directory_whose_holder_does_not_answer_is_refused(
 async def test_server_that_is_never_ready_is_stopped_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.embedded.START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("baton_bus.server.embedded.START_TIMEOUT_S", 0.5)
     silent = script(tmp_path / "nats-server", "echo $$; exec sleep 1000")
     with pytest.raises(ServerFailed, match="not ready within") as caught:
         async with embedded(tmp_path / "data", server=str(silent)):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from msgspec import Raw
 
-from baton_schemas.explain import one_line, seconds
-from baton_schemas.messages import Branch, Error, Message, Skipped, Task, Usage
-from baton_schemas.state import Entry
+from baton_schemas.run.state import Entry
+from baton_schemas.show.lines import one_line, seconds
+from baton_schemas.wire.messages import Branch, Error, Message, Skipped, Task, Usage
 
 from .logs import done, failed, first, handoff, join, log, logs, note, outcome, reply, result
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 
 from baton_schemas.errors import BadMessage
-from baton_schemas.export import dump, load
-from baton_schemas.fold import fold
-from baton_schemas.state import Entry, read_entry
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import Entry, read_entry
+from baton_schemas.show.export import dump, load
 
 from .logs import first, log, logs, second
 

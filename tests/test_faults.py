@@ -13,13 +13,13 @@ import structlog
 from msgspec.structs import replace
 from nats.js.errors import NotFoundError
 
-from baton_actors import clerk as clerk_module
+from baton_actors.services import clerk as clerk_module
 from baton_bus import Bus, connect
-from baton_bus.deliveries import Delivery
 from baton_bus.errors import UnknownRun
-from baton_bus.topology import REPLIES_IN_FLIGHT
-from baton_schemas.flow import Field, Flow, Step
-from baton_schemas.messages import Done, Join
+from baton_bus.jetstream.consumer import Delivery
+from baton_bus.jetstream.streams import REPLIES_IN_FLIGHT
+from baton_schemas.flow.flow import Field, Flow, Step
+from baton_schemas.wire.messages import Done, Join
 
 from .chaos.proxy import Proxy
 from .servers import NatsServer, until

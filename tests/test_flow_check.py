@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_schemas.check import check_flow
 from baton_schemas.errors import FlowError
-from baton_schemas.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
 from tests.strategies import flows
 
 HANDLER = Agent(handler="module:name")

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from baton_schemas.errors import FlowError
-from baton_schemas.flow import DEFAULT_TIERS, JoinPolicy, Tier, decode_flow, encode_flow
-from baton_schemas.flow_file import load_flow, read_flow
+from baton_schemas.flow.file import load_flow, read_flow
+from baton_schemas.flow.flow import DEFAULT_TIERS, JoinPolicy, Tier, decode_flow, encode_flow
 
 REPORT = '''\
 name = "report"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Field, JoinPolicy, Step
-from baton_schemas.joins import arrive, closing
-from baton_schemas.messages import Done, Handoff, Reply
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Field, JoinPolicy, Step
+from baton_schemas.run.joins import arrive, closing
+from baton_schemas.wire.messages import Done, Handoff, Reply
 
 from .calls import TEXT, Calls, fan_out, fork_of
 from .servers import NatsServer

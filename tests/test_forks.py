@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from baton_actors.errors import Fail
 from baton_bus.errors import RunExists, UnknownRun
-from baton_schemas.codec import encode
-from baton_schemas.flow import Step
-from baton_schemas.fork import Logged, copies, reused, seq_after
+from baton_schemas.flow.flow import Step
+from baton_schemas.run.fork import Logged, copies, reused, seq_after
+from baton_schemas.wire.codec import encode
 
 from .calls import TEXT, Calls, fan_out, fork_of
 from .servers import NatsServer

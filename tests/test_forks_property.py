@@ -7,10 +7,10 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baton_schemas.flow import Flow
-from baton_schemas.fork import Logged, copies, forked_start
-from baton_schemas.messages import Handoff, Outcome, OutcomeRecord, Reply
-from baton_schemas.routing import Routed
+from baton_schemas.flow.flow import Flow
+from baton_schemas.run.fork import Logged, copies, forked_start
+from baton_schemas.run.lifecycle import Routed
+from baton_schemas.wire.messages import Handoff, Outcome, OutcomeRecord, Reply
 
 from .simulator import RUN, Held, Simulator
 from .strategies import flows

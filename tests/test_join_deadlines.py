@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from baton_schemas.flow import JoinPolicy, Step
-from baton_schemas.messages import Failed
+from baton_schemas.flow.flow import JoinPolicy, Step
+from baton_schemas.wire.messages import Failed
 
 from .servers import NatsServer, until
 from .team import flow_of, value_of

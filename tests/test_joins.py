@@ -10,9 +10,9 @@ import pytest
 from msgspec import Raw
 
 from baton_actors.errors import Fail
-from baton_schemas.flow import Field, JoinPolicy, OnFailedBranch, Step
-from baton_schemas.messages import Done, Error, Failed, Handoff, Join, Reply, Result
-from baton_schemas.state import Entry
+from baton_schemas.flow.flow import Field, JoinPolicy, OnFailedBranch, Step
+from baton_schemas.run.state import Entry
+from baton_schemas.wire.messages import Done, Error, Failed, Handoff, Join, Reply, Result
 
 from .servers import NatsServer, until
 from .team import Team, flow_of, kind_of, team, value_of

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.json import decode
 
-from baton_schemas.carry import state_of_join
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Field, JoinPolicy, OnFailedBranch, Step
-from baton_schemas.joins import arrive, closing, done_count
-from baton_schemas.messages import VERSION, Done, Error, Failed, Handoff, Join, Outcome, Reply, Skipped
-from baton_schemas.names import DEADLINE, branch_name
-from baton_schemas.plan import Plan
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Field, JoinPolicy, OnFailedBranch, Step
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.carry import state_of_join
+from baton_schemas.run.joins import arrive, closing, done_count
+from baton_schemas.wire.messages import VERSION, Done, Error, Failed, Handoff, Join, Outcome, Reply, Skipped
+from baton_schemas.wire.names import DEADLINE, branch_name
 
 from .team import flow_of
 

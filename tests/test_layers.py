@@ -90,7 +90,7 @@ def test_one_module_imports_anthropic() -> None:
 
 
 def test_http_is_only_under_the_sdk() -> None:
-    assert importers("httpx2") == {"baton_actors/models/sdk.py", "baton_actors/models/rehearsal.py"}
+    assert importers("httpx2") == {"baton_actors/models/sdk.py", "baton_actors/models/rehearsal/transport.py"}
 
 
 @pytest.mark.parametrize("package", ["baton_bus", "baton_actors"])

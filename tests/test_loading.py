@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from baton_actors.agents.loading import UnknownAgent, UnknownFlow, find_agent, find_flow, load_handlers, shipped_flows
 from baton_actors.errors import BadHandler, HandlerNotFound
-from baton_actors.loading import UnknownAgent, UnknownFlow, find_agent, find_flow, load_handlers, shipped_flows
 from baton_schemas.errors import FlowError
 
 from .handlers_for_tests import flow_of

@@ -14,7 +14,7 @@ from pytest_httpserver import HTTPServer
 
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, ModelSettings
 from baton_actors.models.errors import is_retryable, retry_after_s
-from baton_schemas.messages import Usage
+from baton_schemas.wire.messages import Usage
 
 from .model_servers import end, request_for, settings_for, sse, start, text
 from .model_servers import fresh_llmock as fresh_llmock  # fixtures

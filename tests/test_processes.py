@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
-from baton_actors import supervisor as supervisor_module
-from baton_actors.loading import FoundFlow, find_flow
-from baton_actors.logs import LogSettings
-from baton_actors.supervisor import Supervisor, WorkerCannotStart, WorkersKeepDying, WorkersNotReady
+from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_actors.processes import supervisor as supervisor_module
+from baton_actors.processes.logs import LogSettings
+from baton_actors.processes.supervisor import Supervisor, WorkerCannotStart, WorkersKeepDying, WorkersNotReady
 from baton_bus import Bus, Settings, connect
-from baton_schemas.messages import Done, Note, Result
+from baton_schemas.wire.messages import Done, Note, Result
 
 from .handlers_for_tests import FILE, flow_of, is_marked, mark
 from .servers import WAIT_S, NatsServer, is_gone, until
 
 WORKER = """
 import sys
-from baton_actors.logs import LogSettings
-from baton_actors.process import WorkerSpec, worker_main
+from baton_actors.processes.logs import LogSettings
+from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_bus import Settings
 
 _, flow, agent, url, namespace, grace_s = sys.argv

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, shipped_flows
 from baton_actors.cli.app import app
-from baton_actors.loading import FoundFlow, find_flow, load_handlers, shipped_flows
 from baton_bus import Settings
 
 from .maps import ROOT

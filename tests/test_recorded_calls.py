@@ -18,14 +18,14 @@ from msgspec import Raw
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from baton_actors.hosting import hosting
-from baton_actors.loading import FoundFlow, find_flow
-from baton_actors.memory import Memory
+from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.models import ModelAnswer, ModelRequest, Models
+from baton_actors.processes.hosting import hosting
+from baton_actors.steps.memory import Memory
 from baton_bus import Bus, Settings, connect
 from baton_bus.errors import LogFull
-from baton_schemas.messages import VERSION, Blob, Done, ModelCall, Note, Result
-from baton_schemas.state import Entry
+from baton_schemas.run.state import Entry
+from baton_schemas.wire.messages import VERSION, Blob, Done, ModelCall, Note, Result
 
 from .model_servers import end, settings_for, sse, start, text
 from .servers import WAIT_S, NatsServer, until
@@ -40,9 +40,9 @@ steps.write = { agent = "writer" }
 
 DYING = """
 import os, signal, sys
-from baton_actors.logs import LogSettings
+from baton_actors.processes.logs import LogSettings
 from baton_actors.memory import Memory
-from baton_actors.process import WorkerSpec, worker_main
+from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_bus import Settings
 
 async def record_and_die(self, request, answer, record=Memory.record):
@@ -211,9 +211,9 @@ async def test_record_of_another_run_is_not_used(bus: Bus, found: FoundFlow, wri
 async def test_answer_that_the_log_has_no_room_for_waits_and_is_not_lost(
     bus: Bus, found: FoundFlow, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.bus._FULL_RETRY_S", 0.02)
+    monkeypatch.setattr("baton_bus.engine.bus._FULL_RETRY_S", 0.02)
     # A logger that an earlier test used may be bound to that test's processors, past which nothing is captured.
-    monkeypatch.setattr("baton_bus.bus.logger", structlog.get_logger("baton.bus"))
+    monkeypatch.setattr("baton_bus.engine.bus.logger", structlog.get_logger("baton.bus"))
     run = await bus.submit(found.plan, {"topic": "tea"})
     config = (await bus.js.stream_info(bus.settings.namespace)).config
     await bus.js.update_stream(config.evolve(max_bytes=4096))

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from baton_actors.models import Models, ModelSettings
-from baton_actors.models.extract import answer_from
-from baton_actors.models.sentences import sentences_of, split_prompt
-from baton_actors.models.shape import Shape, shape_of
+from baton_actors.models.rehearsal.extract import answer_from
+from baton_actors.models.rehearsal.sentences import sentences_of, split_prompt
+from baton_actors.models.rehearsal.shape import Shape, shape_of
 
 from .model_servers import request_for
 
@@ -78,7 +78,9 @@ async def test_prompt_without_text_is_answered_by_saying_so() -> None:
 
 
 def test_answer_is_the_same_in_every_process() -> None:
-    code = "import sys; from baton_actors.models.extract import answer_from; print(answer_from('', sys.argv[1]))"
+    code = (
+        "import sys; from baton_actors.models.rehearsal.extract import answer_from; print(answer_from('', sys.argv[1]))"
+    )
     prompt = document("Five bullets.")
     answers = {
         subprocess.run(

@@ -8,13 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baton_schemas.check import check_flow
-from baton_schemas.codec import decode, encode
-from baton_schemas.flow import Agent, Field, Flow, JoinPolicy, Step
-from baton_schemas.inputs import encode_input
-from baton_schemas.messages import NULL, Done, Failed, Handoff, Message, Outcome, OutcomeRecord, Reply, Result, State
-from baton_schemas.names import JOIN
-from baton_schemas.routing import base_of, start
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, JoinPolicy, Step
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.run.lifecycle import base_of, start
+from baton_schemas.wire.codec import decode, encode
+from baton_schemas.wire.messages import (
+    NULL,
+    Done,
+    Failed,
+    Handoff,
+    Message,
+    Outcome,
+    OutcomeRecord,
+    Reply,
+    Result,
+    State,
+)
+from baton_schemas.wire.names import JOIN
 from tests.simulator import Simulator
 from tests.strategies import flows
 

@@ -7,15 +7,15 @@ import asyncio
 import pytest
 
 from baton_bus import Bus, Settings, connect
-from baton_bus import runs as runs_module
+from baton_bus.client import runs as runs_module
+from baton_bus.client.runs import AmbiguousRun, find_run, read_last, read_run, recent_runs
+from baton_bus.client.watching import Running, watch_all
 from baton_bus.errors import UnknownRun
-from baton_bus.runs import AmbiguousRun, find_run, read_last, read_run, recent_runs
-from baton_bus.watching import Running, watch_all
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Agent, Field, Flow, Step
-from baton_schemas.fold import fold
-from baton_schemas.messages import Result
-from baton_schemas.state import Entry
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import Entry
+from baton_schemas.wire.messages import Result
 
 from .servers import WAIT_S, NatsServer
 

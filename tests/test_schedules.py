@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 import pytest
 from nats.js.errors import NotFoundError
 
-from baton_actors.clerk import Clerk
-from baton_actors.steward import Steward
+from baton_actors.services.clerk import Clerk
+from baton_actors.services.steward import Steward
 from baton_bus import Bus, Settings, connect
-from baton_bus import timers as timers_module
+from baton_bus.client.runs import recent_runs
 from baton_bus.errors import BadSchedule, PayloadTooLarge
-from baton_bus.runs import recent_runs
-from baton_schemas.check import check_flow
-from baton_schemas.codec import encode
-from baton_schemas.flow import Agent, Field, Flow, Step
-from baton_schemas.inputs import encode_input
-from baton_schemas.messages import Task
-from baton_schemas.names import run_of_firing
+from baton_bus.store import timers as timers_module
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Task
+from baton_schemas.wire.names import run_of_firing
 
 from .servers import WAIT_S, NatsServer
 from .timed import until_so

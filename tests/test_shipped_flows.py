@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import baton_actors.flows
 from baton_actors import Fail
+from baton_actors.agents.handlers import load_handler
 from baton_actors.flows.report import PART_CHARS, parts_of, split
-from baton_actors.handlers import load_handler
-from baton_schemas.flow_file import read_flow
-from baton_schemas.plan import Plan
+from baton_schemas.flow.file import read_flow
+from baton_schemas.flow.graph import Plan
 
 FOLDER = Path(baton_actors.flows.__file__).parent
 FILES = sorted(FOLDER.glob("*.toml"))

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from baton_schemas.fold import RunFold, fold
-from baton_schemas.messages import Blob, Branch, Done, Error, Message, Skipped, State, Usage, Work
-from baton_schemas.state import Entry
+from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.state import Entry
+from baton_schemas.wire.messages import Blob, Branch, Done, Error, Message, Skipped, State, Usage, Work
 
 from .logs import done, failed, first, handoff, join, log, logs, note, outcome, reply, result, second
 

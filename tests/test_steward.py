@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from baton_actors import steward as steward_module
-from baton_actors.hosting import hosting
-from baton_actors.loading import FoundFlow, find_flow
-from baton_actors.steward import Steward
+from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_actors.processes.hosting import hosting
+from baton_actors.services import steward as steward_module
+from baton_actors.services.steward import Steward
 from baton_bus import Bus, Settings, connect
-from baton_schemas.inputs import encode_input
-from baton_schemas.messages import Failed, Handoff, Result
-from baton_schemas.names import run_of_task
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.wire.messages import Failed, Handoff, Result
+from baton_schemas.wire.names import run_of_task
 
 from .handlers_for_tests import flow_of
 from .servers import WAIT_S, NatsServer

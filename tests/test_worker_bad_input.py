@@ -8,10 +8,10 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_schemas.codec import encode
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import VERSION, Done, Error, Failed, Handoff, Note, Reply
-from baton_schemas.routing import Routed
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.run.lifecycle import Routed
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import VERSION, Done, Error, Failed, Handoff, Note, Reply
 
 from .servers import NatsServer
 from .team import Team, flow_of, team, value_of

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from baton_actors.errors import Fail
-from baton_bus.blobs import Blobs
-from baton_schemas.flow import Field, JoinPolicy, Step
-from baton_schemas.inputs import encode_input
-from baton_schemas.messages import Failed
+from baton_bus.store.blobs import Blobs
+from baton_schemas.flow.flow import Field, JoinPolicy, Step
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.wire.messages import Failed
 
 from .servers import NatsServer, until
 from .team import Team, flow_of, team, value_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import Result
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.wire.messages import Result
 
 from .servers import nats_server, until
 from .team import flow_of, team, value_of

@@ -9,11 +9,11 @@ from pathlib import Path
 from msgspec import Raw
 from nats.aio.msg import Msg
 
-from baton_bus.deliveries import Delivery
-from baton_schemas.codec import encode
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import Done, Handoff, State
-from baton_schemas.routing import decide
+from baton_bus.jetstream.consumer import Delivery
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.run.lifecycle import decide
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Done, Handoff, State
 
 from .servers import NatsServer, until
 from .slow_worker import FLOW, LEASE_S, slow_worker

@@ -8,9 +8,9 @@ import contextlib
 import pytest
 
 from baton_bus.errors import UnknownRun
-from baton_schemas.codec import encode
-from baton_schemas.flow import Field, JoinPolicy, Step
-from baton_schemas.messages import VERSION, Result
+from baton_schemas.flow.flow import Field, JoinPolicy, Step
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import VERSION, Result
 
 from .servers import WAIT_S, NatsServer, until
 from .team import Team, flow_of, team, value_of

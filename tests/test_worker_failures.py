@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from baton_actors.errors import Fail, Retry
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import Error, Failed
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.wire.messages import Error, Failed
 
 from .servers import NatsServer
 from .team import flow_of, kind_of, team, value_of

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import Handoff
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.wire.messages import Handoff
 
 from .servers import NatsServer
 from .team import flow_of, kind_of, team, value_of

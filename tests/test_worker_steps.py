@@ -7,9 +7,9 @@ import threading
 
 from msgspec import Struct
 
-from baton_actors.handlers import Context
-from baton_schemas.flow import Field, Step
-from baton_schemas.messages import Handoff
+from baton_actors.agents.handlers import Context
+from baton_schemas.flow.flow import Field, Step
+from baton_schemas.wire.messages import Handoff
 
 from .servers import NatsServer
 from .team import flow_of, team, value_of

@@ -9,9 +9,9 @@ from typing import Any
 
 from nats.js.errors import NotFoundError
 
-from baton_actors.clerk import Clerk
-from baton_schemas.flow import Field, Flow, JoinPolicy, Step
-from baton_schemas.messages import Handoff
+from baton_actors.services.clerk import Clerk
+from baton_schemas.flow.flow import Field, Flow, JoinPolicy, Step
+from baton_schemas.wire.messages import Handoff
 
 from .servers import WAIT_S, NatsServer
 from .team import Handlers, Team, flow_of, team

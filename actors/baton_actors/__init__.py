@@ -1,6 +1,6 @@
 """What runs: workers, joins, models, the command `baton`. Handlers import `actor`, `Context`, `Retry`, `Fail`."""
 
-from .errors import Fail, Retry
-from .handlers import Context, actor
+from baton_actors.agents.handlers import Context, actor
+from baton_actors.errors import Fail, Retry
 
 __all__ = ["Context", "Fail", "Retry", "actor"]

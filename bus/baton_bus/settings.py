@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from baton_schemas.names import check_token
+from baton_schemas.wire.names import check_token
 
 REPLICAS = (1, 3, 5)
 """An even number of copies survives no more faults than the odd one below it."""

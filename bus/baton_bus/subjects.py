@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from baton_schemas.messages import Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.names import check_token
+from baton_schemas.wire.messages import Decisive, Handoff, OutcomeRecord, Reply, Result
+from baton_schemas.wire.names import check_token
 
 
 class Parts(NamedTuple):

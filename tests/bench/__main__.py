@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.table import Table
 
-from baton_bus.embedded import embedded
+from baton_bus.server.embedded import embedded
 
 from . import durable, floor, million, startup, team
 from .rows import Row, Run, latency, row, throughput

@@ -15,15 +15,15 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_bus import Bus, Settings, connect
-from baton_bus.embedded import Embedded, embedded
-from baton_bus.runs import find_run
-from baton_schemas.carry import state_at
-from baton_schemas.check import check_flow
-from baton_schemas.codec import encode
-from baton_schemas.fold import RunFold
-from baton_schemas.messages import Done, Handoff, State, Work
-from baton_schemas.names import sortable_id
-from baton_schemas.routing import Routed, decide, start
+from baton_bus.client.runs import find_run
+from baton_bus.server.embedded import Embedded, embedded
+from baton_schemas.flow.check import check_flow
+from baton_schemas.run.carry import state_at
+from baton_schemas.run.fold import RunFold
+from baton_schemas.run.lifecycle import Routed, decide, start
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Done, Handoff, State, Work
+from baton_schemas.wire.names import sortable_id
 
 from . import team
 from .durable import team_runs, warm_rate

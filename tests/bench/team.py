@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 
 from nats.aio.msg import Msg
 
-from baton_actors.ends import Ends
-from baton_actors.handlers import Handler
-from baton_actors.performing import Performer
-from baton_actors.plans import Plans
-from baton_actors.worker import Worker
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.performing import Performer
+from baton_actors.processes.worker import Worker
+from baton_actors.steps.ends import Ends
+from baton_actors.steps.plans import Plans
 from baton_bus import Bus, Settings, connect
-from baton_schemas.check import check_flow
-from baton_schemas.flow import Agent, Field, Flow, Step
-from baton_schemas.plan import Plan
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.flow.graph import Plan
 
 
 async def same(text: str) -> str:

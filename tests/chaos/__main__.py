@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from baton_actors.logs import LogSettings, configure
+from baton_actors.processes.logs import LogSettings, configure
 
 from .driver import Options, run_chaos
 from .matrix import run_matrix

@@ -7,9 +7,9 @@ import json
 import random
 from collections.abc import Iterator
 
-from baton_actors.loading import FoundFlow
+from baton_actors.agents.loading import FoundFlow
 from baton_bus import Bus, BusError
-from baton_schemas.messages import Result
+from baton_schemas.wire.messages import Result
 
 from .history import History
 

@@ -13,10 +13,10 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from baton_bus.blobs import Blobs
-from baton_bus.deliveries import Puller
-from baton_bus.log import Log
-from baton_bus.publisher import Publisher
+from baton_bus.jetstream.consumer import Puller
+from baton_bus.jetstream.publisher import Publisher
+from baton_bus.store.blobs import Blobs
+from baton_bus.store.log import Log
 
 from .history import History
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baton_actors.loading import find_flow
+from baton_actors.agents.loading import find_flow
 from baton_bus import Bus, Settings, connect
 from tests.servers import NatsServer
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from baton_actors import logs
+from baton_actors.processes import logs
 from baton_bus import Bus, Settings, connect
-from baton_schemas.export import dump, load
-from baton_schemas.fold import RunFold, fold
-from baton_schemas.state import RunState
+from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.state import RunState
+from baton_schemas.show.export import dump, load
 
 
 def watch_main(settings: Settings, until: Connection, path: str, log: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from baton_actors.loading import find_flow
+from baton_actors.agents.loading import find_flow
 from baton_bus import connect
 from tests.servers import NatsServer
 

@@ -19,16 +19,16 @@ from typing import Any
 from msgspec import Raw, Struct
 
 import baton_actors.models.sdk  # noqa: F401 (takes a second: once, in the process that the others are forked from)
-from baton_actors import hosting, logs
-from baton_actors.handlers import Context
-from baton_actors.loading import find_flow
-from baton_actors.memory import Memory
+from baton_actors.agents.handlers import Context
+from baton_actors.agents.loading import find_flow
+from baton_actors.agents.performing import Performed, Performer
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings
-from baton_actors.performing import Performed, Performer
-from baton_actors.steward import Steward
+from baton_actors.processes import hosting, logs
+from baton_actors.services.steward import Steward
+from baton_actors.steps.memory import Memory
 from baton_bus import Bus, Settings, connect
-from baton_schemas.messages import Note
-from baton_schemas.plan import Plan
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.messages import Note
 
 from . import crash
 from .history import History, say_lags

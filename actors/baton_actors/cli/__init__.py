@@ -1,5 +1,5 @@
 """The command `baton`. Modules are imported by the commands that need them, so that each starts at once."""
 
-from .app import main
+from baton_actors.cli.app import main
 
 __all__ = ["main"]

@@ -8,21 +8,20 @@ from collections.abc import Collection
 from msgspec import Struct
 from rich.text import Text
 
+from baton_actors.cli.exits import OK, BadArgument, CommandError
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place
+from baton_actors.cli.rows import plan_of, rows_of
+from baton_actors.cli.send import wait_for
+from baton_actors.cli.view import console, plain
 from baton_bus import Bus
-from baton_bus.runs import find_run, read_run
+from baton_bus.client.runs import find_run, read_run
 from baton_schemas.errors import nearest
-from baton_schemas.fold import fold
-from baton_schemas.fork import Logged, reused, seq_after
-from baton_schemas.names import check_token
-from baton_schemas.plan import Plan
-from baton_schemas.state import Entry, RunState
-
-from .exits import OK, BadArgument, CommandError
-from .output import print_json
-from .place import Place
-from .rows import plan_of, rows_of
-from .send import wait_for
-from .view import console, plain
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import fold
+from baton_schemas.run.fork import Logged, reused, seq_after
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.wire.names import check_token
 
 
 class CannotGoOn(CommandError):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from . import app_more
-from . import options as o
-from .exits import USAGE, report
+from baton_actors.cli import app_more
+from baton_actors.cli import options as o
+from baton_actors.cli.exits import USAGE, report
 
 app = typer.Typer(
     name="baton",
@@ -54,8 +54,8 @@ def run(
     Starts what is needed here and stops it again. The output goes to stdout, progress to stderr. Exit codes:
     0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
     """
-    from .run import run_flow
-    from .signals import run_to_end
+    from baton_actors.cli.run import run_flow
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: run_flow(place, stop, flow, pairs or [], run_id, timeout_s, json))
@@ -74,8 +74,8 @@ def up(
 
     Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs.
     """
-    from .signals import run_to_end
-    from .up import keep_up
+    from baton_actors.cli.up import keep_up
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: keep_up(place, flows, copies, json), until_stopped=True)
@@ -93,7 +93,7 @@ def actor(
 
     It needs a server that runs already: --nats, BATON_URL, or that of `baton up` in the data directory.
     """
-    from .up import run_actor
+    from baton_actors.cli.up import run_actor
 
     return run_actor(o.place(nats, namespace, data_dir), flow, actor)
 
@@ -109,8 +109,8 @@ def steward(
 
     Part of `run` and `up`; this is for actors that run one by one. It needs a server that runs already.
     """
-    from .signals import run_to_end
-    from .up import run_steward
+    from baton_actors.cli.up import run_steward
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: run_steward(place, flows), until_stopped=True)
@@ -131,8 +131,8 @@ def submit(
 
     It is durable once the id is there; actors elsewhere do it, now or later.
     """
-    from .send import submit_run
-    from .signals import run_to_end
+    from baton_actors.cli.send import submit_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: submit_run(place, flow, pairs or [], run_id, wait, json))
@@ -148,8 +148,8 @@ def cancel(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """End a run that has not ended."""
-    from .send import cancel_run
-    from .signals import run_to_end
+    from baton_actors.cli.send import cancel_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: cancel_run(place, run, reason, json))
@@ -164,8 +164,8 @@ def runs(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """List the latest runs, the newest first."""
-    from .look import list_runs
-    from .signals import run_to_end
+    from baton_actors.cli.look import list_runs
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: list_runs(place, limit, json))
@@ -180,8 +180,8 @@ def show(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """Show a run: its steps, and its output or error."""
-    from .look import show_run
-    from .signals import run_to_end
+    from baton_actors.cli.look import show_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: show_run(place, run, json))
@@ -197,8 +197,8 @@ def log(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """Print the messages of a run, one a line."""
-    from .look import print_log
-    from .signals import run_to_end
+    from baton_actors.cli.look import print_log
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: print_log(place, run, follow, json))
@@ -219,7 +219,7 @@ def replay(
 
     On a terminal keys go forward and back through the state after each message; elsewhere all are printed.
     """
-    from .replay import replay_run
+    from baton_actors.cli.replay import replay_run
 
     return replay_run(o.place(nats, namespace, data_dir), run, until, json)
 
@@ -233,8 +233,8 @@ def export(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """Write a run as JSON lines, for `replay`."""
-    from .look import export_run
-    from .signals import run_to_end
+    from baton_actors.cli.look import export_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: export_run(place, run))
@@ -247,7 +247,7 @@ def graph(
     json: o.Json = False,
 ) -> int:
     """Draw the steps of a flow."""
-    from .graph import print_graph
+    from baton_actors.cli.graph import print_graph
 
     return print_graph(flow, mermaid, json)
 
@@ -266,8 +266,8 @@ def doctor(
 
     Exit codes: 0 no errors, 1 errors, 3 no server.
     """
-    from .doctor import examine_server
-    from .signals import run_to_end
+    from baton_actors.cli.doctor import examine_server
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: examine_server(place, monitor, json))
@@ -275,7 +275,7 @@ def doctor(
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     """Tell a mistake in the arguments as other errors are told."""
-    from .exits import BadArgument
+    from baton_actors.cli.exits import BadArgument
 
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import options as o
+from baton_actors.cli import options as o
 
 app = typer.Typer()
 
@@ -30,8 +30,8 @@ def retry(
     A new run, which reuses the steps that were done; its id is printed. For cancelled and expired runs too.
     Actors elsewhere do it, as those of `baton submit`.
     """
-    from .again import retry_run
-    from .signals import run_to_end
+    from baton_actors.cli.again import retry_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: retry_run(place, run, run_id, wait, json))
@@ -58,8 +58,8 @@ def fork(
 
     A new run, which reuses the steps that were done by then and does the others again.
     """
-    from .again import fork_run
-    from .signals import run_to_end
+    from baton_actors.cli.again import fork_run
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: fork_run(place, run, until, after, run_id, wait, json))
@@ -74,8 +74,8 @@ def dead(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """List failed steps and rejected messages, the newest first."""
-    from .dead import list_dead
-    from .signals import run_to_end
+    from baton_actors.cli.dead import list_dead
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: list_dead(place, limit, json))
@@ -104,8 +104,8 @@ def schedule(
 
     Either --cron or --at. The broker keeps the time; what came due while it was down comes once when it is up.
     """
-    from .schedule import schedule_flow
-    from .signals import run_to_end
+    from baton_actors.cli.schedule import schedule_flow
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: schedule_flow(place, flow, pairs or [], cron, at, name, json))
@@ -119,8 +119,8 @@ def schedules(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """List what is scheduled."""
-    from .schedule import list_schedules
-    from .signals import run_to_end
+    from baton_actors.cli.schedule import list_schedules
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: list_schedules(place, json))
@@ -135,8 +135,8 @@ def unschedule(
     data_dir: o.DataDir = o.DATA_DIR,
 ) -> int:
     """Remove a schedule."""
-    from .schedule import unschedule as remove
-    from .signals import run_to_end
+    from baton_actors.cli.schedule import unschedule as remove
+    from baton_actors.processes.signals import run_to_end
 
     place = o.place(nats, namespace, data_dir)
     return run_to_end(lambda stop: remove(place, name, json))

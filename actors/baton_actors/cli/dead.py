@@ -9,13 +9,12 @@ from typing import Any
 
 from rich.text import Text
 
-from baton_bus.dead import DeadStep, RejectedMessage, dead_steps, rejected_messages
-
-from .exits import OK
-from .output import print_json
-from .place import Place
-from .times import short_time
-from .view import console, error_line, plain
+from baton_actors.cli.exits import OK
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place
+from baton_actors.cli.times import short_time
+from baton_actors.cli.view import console, error_line, plain
+from baton_bus.client.dead import DeadStep, RejectedMessage, dead_steps, rejected_messages
 
 _INDENT = "  "
 

@@ -7,12 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from baton_bus.doctor import examine
-from baton_bus.findings import Finding
-
-from .exits import FAILED, OK
-from .output import print_json
-from .place import Place
+from baton_actors.cli.exits import FAILED, OK
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place
+from baton_bus.doctor.doctor import examine
+from baton_bus.doctor.findings import Finding
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "cyan"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 

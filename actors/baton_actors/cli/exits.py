@@ -94,9 +94,9 @@ def _sentence(error: BaseException) -> str:
 def _code(error: BaseException) -> int | None:
     from baton_actors.errors import ActorError
     from baton_actors.models.errors import ModelError
-    from baton_actors.supervisor import WorkersKeepDying
+    from baton_actors.processes.supervisor import WorkersKeepDying
+    from baton_bus.client.runs import AmbiguousRun
     from baton_bus.errors import BadSchedule, BusError, RunExists, UnknownRun
-    from baton_bus.runs import AmbiguousRun
     from baton_schemas.errors import SchemaError
 
     match error:

@@ -7,14 +7,13 @@ from typing import Any
 
 from rich.text import Text
 
-from baton_schemas.plan import Plan
-
-from ..loading import find_flow
-from .drawing import draw
-from .exits import OK
-from .mermaid import mermaid_of
-from .output import print_json
-from .view import console, plain
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli.drawing import draw
+from baton_actors.cli.exits import OK
+from baton_actors.cli.mermaid import mermaid_of
+from baton_actors.cli.output import print_json
+from baton_actors.cli.view import console, plain
+from baton_schemas.flow.graph import Plan
 
 
 def print_graph(name: str, as_mermaid: bool, as_json: bool) -> int:

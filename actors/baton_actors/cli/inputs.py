@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
+from baton_actors.cli.exits import BadArgument, BadInputFile
 from baton_schemas.errors import InputError, nearest
-from baton_schemas.flow import INPUT_TYPES, Flow
-from baton_schemas.inputs import check_input, encode_input
-from baton_schemas.names import check_token
-
-from .exits import BadArgument, BadInputFile
+from baton_schemas.flow.flow import INPUT_TYPES, Flow
+from baton_schemas.flow.inputs import check_input, encode_input
+from baton_schemas.wire.names import check_token
 
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

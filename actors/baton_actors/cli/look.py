@@ -6,15 +6,14 @@ import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from baton_bus.runs import find_run, read_last, recent_runs
-from baton_schemas.export import dump
-from baton_schemas.fold import fold
-
-from .exits import OK
-from .output import output_of, print_json, print_output, run_facts
-from .place import Place
-from .rows import plan_of, rows_of
-from .view import console, log_line, run_page, runs_table
+from baton_actors.cli.exits import OK
+from baton_actors.cli.output import output_of, print_json, print_output, run_facts
+from baton_actors.cli.place import Place
+from baton_actors.cli.rows import plan_of, rows_of
+from baton_actors.cli.view import console, log_line, run_page, runs_table
+from baton_bus.client.runs import find_run, read_last, recent_runs
+from baton_schemas.run.fold import fold
+from baton_schemas.show.export import dump
 
 
 async def list_runs(place: Place, limit: int, as_json: bool) -> int:

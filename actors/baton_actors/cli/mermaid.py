@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baton_schemas.plan import Plan
+from baton_schemas.flow.graph import Plan
 
 
 def mermaid_of(plan: Plan) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .place import Place
+    from baton_actors.cli.place import Place
 
 Flow = Annotated[str, typer.Argument(metavar="FLOW", help="A shipped flow, or the path of a flow file.")]
 Flows = Annotated[list[str], typer.Argument(metavar="FLOW...", help="Shipped flows, or paths of flow files.")]
@@ -46,6 +46,6 @@ DATA_DIR = Path(".baton")
 
 def place(nats: str, namespace: str, data_dir: Path) -> Place:
     """Return where the command finds the bus."""
-    from .place import Place
+    from baton_actors.cli.place import Place
 
     return Place(url=nats, namespace=namespace, data_dir=data_dir)

@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from baton_actors.cli.exits import ENDED, FAILED, OK
+from baton_actors.cli.rows import Row
+from baton_actors.cli.view import error_of, plain
 from baton_bus import Bus
-from baton_schemas.messages import Done, Result
-from baton_schemas.state import RunState
-
-from .exits import ENDED, FAILED, OK
-from .rows import Row
-from .view import error_of, plain
+from baton_schemas.run.state import RunState
+from baton_schemas.wire.messages import Done, Result
 
 
 async def output_of(bus: Bus, result: Result | None) -> Raw | None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from baton_actors.cli.exits import BadArgument, NoRunsHere, NoServerRuns
+from baton_actors.processes.logs import LogLevel, LogSettings, configure
 from baton_bus import Bus, Settings, connect
-from baton_bus.embedded import embedded
-
-from ..logs import LogLevel, LogSettings, configure
-from .exits import BadArgument, NoRunsHere, NoServerRuns
+from baton_bus.server.embedded import embedded
 
 
 class Place(Struct, frozen=True, kw_only=True):

@@ -12,16 +12,15 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from baton_actors.cli.rows import Row, rows_of
+from baton_actors.cli.view import MARKS, elapsed_of, plain, steps_table, totals
 from baton_bus import Bus, BusError
-from baton_bus.watching import Running, watch_all
-from baton_schemas.explain import seconds
-from baton_schemas.fold import RunFold
-from baton_schemas.messages import Note, Result
-from baton_schemas.plan import Plan
-from baton_schemas.state import RunState
-
-from .rows import Row, rows_of
-from .view import MARKS, elapsed_of, plain, steps_table, totals
+from baton_bus.client.watching import Running, watch_all
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import RunFold
+from baton_schemas.run.state import RunState
+from baton_schemas.show.lines import seconds
+from baton_schemas.wire.messages import Note, Result
 
 _LOOKS_PER_S = 8
 """How often what is shown is made anew: smooth to the eye, and no load with a thousand branches."""

@@ -12,21 +12,20 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from baton_bus.runs import find_run, read_run
+from baton_actors.cli.exits import OK, BadArgument
+from baton_actors.cli.keys import read_key, single_keys
+from baton_actors.cli.output import print_json, run_facts
+from baton_actors.cli.place import Place
+from baton_actors.cli.rows import plan_of, rows_of
+from baton_actors.cli.view import console, header, in_brief, log_line, run_page, steps_table, totals
+from baton_bus.client.runs import find_run, read_run
 from baton_schemas.errors import BadMessage
-from baton_schemas.explain import one_line
-from baton_schemas.export import load
-from baton_schemas.fold import RunFold, fold
-from baton_schemas.names import TOKEN
-from baton_schemas.plan import Plan
-from baton_schemas.state import Entry, RunState
-
-from .exits import OK, BadArgument
-from .keys import read_key, single_keys
-from .output import print_json, run_facts
-from .place import Place
-from .rows import plan_of, rows_of
-from .view import console, header, in_brief, log_line, run_page, steps_table, totals
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.export import load
+from baton_schemas.show.lines import one_line
+from baton_schemas.wire.names import TOKEN
 
 _FORWARD, _BACK = frozenset({"right", "n", " ", "\r", "\n", "l", "j"}), frozenset({"left", "p", "\x7f", "h", "k"})
 _HELP = "→ next   ← back   g first   G last   q quit"

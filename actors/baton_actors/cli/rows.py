@@ -10,13 +10,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from baton_schemas.check import check_flow
 from baton_schemas.errors import SchemaError
-from baton_schemas.flow import decode_flow
-from baton_schemas.messages import Error
-from baton_schemas.names import step_of
-from baton_schemas.plan import Plan
-from baton_schemas.state import RunState, StepState
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import decode_flow
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.state import RunState, StepState
+from baton_schemas.wire.messages import Error
+from baton_schemas.wire.names import step_of
 
 RowStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
 """Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, or some branches are done.

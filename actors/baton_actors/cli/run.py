@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli.inputs import read_input
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.place import Place, logs
+from baton_actors.cli.progress import Progress
+from baton_actors.cli.view import MARKS, console, elapsed_of, errors_of, plain, rehearsal_line, totals
+from baton_actors.processes.signals import Stop
+from baton_actors.processes.supervisor import Supervisor
+from baton_actors.services.steward import Steward
 from baton_bus import Bus, connect
-from baton_schemas.messages import Result
-
-from ..loading import find_flow
-from ..steward import Steward
-from ..supervisor import Supervisor
-from .inputs import read_input
-from .output import exit_code_of, output_of, print_json, print_output, run_facts
-from .place import Place, logs
-from .progress import Progress
-from .signals import Stop
-from .view import MARKS, console, elapsed_of, errors_of, plain, rehearsal_line, totals
+from baton_schemas.wire.messages import Result
 
 _CANCEL_S = 2.0
 """Ctrl-C cancels the run first; a server that does not answer in this time must not hold the user up."""

@@ -11,21 +11,20 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli.exits import OK, BadArgument, CommandError
+from baton_actors.cli.inputs import read_input
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place
+from baton_actors.cli.times import read_time, short_time
+from baton_actors.cli.view import console, plain
 from baton_bus.errors import BusUnavailable, PayloadTooLarge
-from baton_bus.timers import Scheduled
-from baton_schemas.codec import decode, encode
+from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import BadMessage, nearest
-from baton_schemas.inputs import encode_input
-from baton_schemas.messages import Task
-from baton_schemas.names import check_token
-
-from ..loading import find_flow
-from .exits import OK, BadArgument, CommandError
-from .inputs import read_input
-from .output import print_json
-from .place import Place
-from .times import read_time, short_time
-from .view import console, plain
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.wire.codec import decode, encode
+from baton_schemas.wire.messages import Task
+from baton_schemas.wire.names import check_token
 
 
 class InputTooLarge(CommandError):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli.exits import FAILED, OK
+from baton_actors.cli.inputs import read_input
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.place import Place
+from baton_actors.cli.rows import plan_of, rows_of
+from baton_actors.cli.view import why
 from baton_bus import Bus
-from baton_bus.runs import find_run, read_last
-from baton_schemas.fold import fold
-
-from ..loading import find_flow
-from .exits import FAILED, OK
-from .inputs import read_input
-from .output import exit_code_of, output_of, print_json, print_output, run_facts
-from .place import Place
-from .rows import plan_of, rows_of
-from .view import why
+from baton_bus.client.runs import find_run, read_last
+from baton_schemas.run.fold import fold
 
 
 async def submit_run(place: Place, name: str, pairs: Sequence[str], run_id: str, wait: bool, as_json: bool) -> int:

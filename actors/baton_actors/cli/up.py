@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from baton_actors.agents.loading import FoundFlow, find_agent, find_flow
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place, logs
+from baton_actors.cli.view import console
+from baton_actors.processes.main import WorkerSpec, worker_main
+from baton_actors.processes.supervisor import Supervisor
+from baton_actors.services.clerk import Clerk
+from baton_actors.services.steward import Steward
 from baton_bus import Settings, connect
-
-from ..clerk import Clerk
-from ..loading import FoundFlow, find_agent, find_flow
-from ..process import WorkerSpec, worker_main
-from ..steward import Steward
-from ..supervisor import Supervisor
-from .output import print_json
-from .place import Place, logs
-from .view import console
 
 _READY_S = 60.0
 """For all workers to take work: seconds, unless a handler's imports are slow."""

@@ -9,11 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from baton_schemas.explain import one_line, seconds
-from baton_schemas.messages import Error, Failed
-from baton_schemas.state import Entry, RunState
-
-from .rows import Row
+from baton_actors.cli.rows import Row
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.lines import one_line, seconds
+from baton_schemas.wire.messages import Error, Failed
 
 MARKS = {
     "waiting": ("·", "dim"),

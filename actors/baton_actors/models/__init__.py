@@ -5,10 +5,10 @@ Importing this package does not import the SDK (more than a second); the first c
 
 from __future__ import annotations
 
-from .client import Models
-from .errors import ModelError
-from .prices import Price, Prices, cost_usd, load_prices
-from .types import ModelAnswer, ModelRequest, ModelSettings
+from baton_actors.models.client import Models
+from baton_actors.models.errors import ModelError
+from baton_actors.models.prices import Price, Prices, cost_usd, load_prices
+from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
 
 __all__ = [
     "ModelAnswer",

@@ -9,12 +9,12 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .errors import ModelError
-from .prices import Prices, cost_usd, load_prices
-from .types import ModelAnswer, ModelRequest, ModelSettings
+from baton_actors.models.errors import ModelError
+from baton_actors.models.prices import Prices, cost_usd, load_prices
+from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
 
 if TYPE_CHECKING:
-    from .sdk import Client, Reading
+    from baton_actors.models.sdk import Client, Reading
 
 _TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
 
@@ -38,7 +38,7 @@ class Models:
                 self._prices = load_prices(self.settings.prices_path)
                 # In a thread, as the import takes longer than a second and leases must be kept meanwhile.
                 await asyncio.to_thread(import_module, f"{__package__}.sdk")
-                from . import sdk
+                from baton_actors.models import sdk
 
                 self._client = sdk.make_client(self.settings)
 
@@ -49,7 +49,7 @@ class Models:
         """
         await self.open()
         assert self._client is not None
-        from . import sdk
+        from baton_actors.models import sdk
 
         reading = sdk.Reading()
         pieces: list[str] = []

@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from baton_schemas.messages import Usage
-
-from .errors import ModelError
+from baton_actors.models.errors import ModelError
+from baton_schemas.wire.messages import Usage
 
 _SNAPSHOT = re.compile(r"[-@]\d{8}\Z")
 _PER_MILLION = 1_000_000

@@ -15,11 +15,10 @@ import anthropic
 import httpx2
 from anthropic.types import RawMessageStreamEvent, TextBlockParam
 
-from baton_schemas.messages import Usage
-
-from .errors import ModelError, is_retryable, next_step, retry_after_s
-from .rehearsal import RehearsalTransport
-from .types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
+from baton_actors.models.errors import ModelError, is_retryable, next_step, retry_after_s
+from baton_actors.models.rehearsal.transport import RehearsalTransport
+from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
+from baton_schemas.wire.messages import Usage
 
 _CONNECT_TIMEOUT_S = 10.0
 """A TCP and TLS handshake takes well under a second; ten allow for lost packets, and no more."""

@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from baton_schemas.messages import Usage
-
-from .errors import ModelError
+from baton_actors.models.errors import ModelError
+from baton_schemas.wire.messages import Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 

@@ -12,8 +12,8 @@ import signal
 import zlib
 from typing import Any
 
+from baton_actors.agents.handlers import Context
 from baton_actors.errors import Fail, Retry
-from baton_actors.handlers import Context
 
 LARGE = "x" * 6_000
 """More than the inline limit of the chaos runs, so it becomes a blob."""

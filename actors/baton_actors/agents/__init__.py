@@ -1,0 +1,1 @@
+"""Kinds of agents, and loading them. Knows no bus."""

@@ -1,0 +1,1 @@
+"""Workers as processes: worker, hosting, main, supervisor, logs, signals."""

@@ -1,0 +1,49 @@
+"""Running a command's coroutine so that every signal to stop ends it in order: workers, then the server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+from baton_actors.cli.exits import OK, Interrupted
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Which signal has asked the command to stop; 0 as long as none has."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+def run_to_end(command: Callable[[Stop], Awaitable[int]], *, until_stopped: bool = False) -> int:
+    """Run a command and return its exit code.
+
+    SIGINT, SIGTERM and SIGHUP cancel it once; a further SIGINT cancels what it does to stop in order.
+    Raises `Interrupted` then, unless it runs `until_stopped` and so has ended well; and whatever it raises.
+    """
+    return asyncio.run(_guarded(command, until_stopped))
+
+
+async def _guarded(command: Callable[[Stop], Awaitable[int]], until_stopped: bool) -> int:
+    loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), Stop()
+    assert task is not None
+
+    def on_signal(number: int) -> None:
+        if not stop.number or number == signal.SIGINT:
+            task.cancel()
+        stop.number = stop.number or number
+
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks for just that
+            loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await command(stop)
+    except asyncio.CancelledError:
+        if not stop.number:
+            raise
+        if until_stopped:
+            return OK
+        raise Interrupted(stop.number) from None

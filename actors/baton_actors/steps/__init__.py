@@ -1,0 +1,1 @@
+"""A handoff from arrival to its settling."""

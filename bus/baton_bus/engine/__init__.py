@@ -1,0 +1,1 @@
+"""Applies what the lifecycle decided."""

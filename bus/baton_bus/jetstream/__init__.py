@@ -1,0 +1,1 @@
+"""The wire to NATS: connection, requests, publisher, consumer, streams."""

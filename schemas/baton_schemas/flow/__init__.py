@@ -1,0 +1,1 @@
+"""What people write: flows, flow files, checks, the graph, prompts, inputs."""

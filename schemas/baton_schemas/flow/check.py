@@ -1,0 +1,111 @@
+"""Whether a flow can run: the first mistake, as an error that says where it is and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.check_agents import check_agents
+from baton_schemas.flow.check_graph import check_graph
+from baton_schemas.flow.flow import INPUT_TYPES, Flow
+from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.limits import check_deadline
+from baton_schemas.wire.messages import VERSION
+from baton_schemas.wire.names import BRANCH, RESERVED, TOKEN
+
+_TOKEN_RULE = "1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
+
+
+def check_flow(flow: Flow) -> Plan:
+    """Return the plan of a flow that can run. Raises `FlowError` for the first mistake in it."""
+    if flow.v != VERSION:
+        raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
+    if flow.deadline_s is not None:
+        check_deadline("deadline_s", flow.deadline_s)
+    _check_names(flow)
+    _check_inputs(flow)
+    _check_tiers(flow)
+    earlier = check_graph(flow)
+    check_agents(flow, earlier)
+    return Plan(flow)
+
+
+def _check_names(flow: Flow) -> None:
+    _check_token("name", flow.name)
+    actors: dict[str, str] = {}
+    for name, agent in flow.agents.items():
+        _check_token(f"agents.{name}", name)
+        if agent.actor:
+            _check_token(f"agents.{name}.actor", agent.actor)
+        actor = agent.actor or f"{flow.name}-{name}"
+        if len(actor) > 64:
+            raise FlowError(
+                f"agents.{name}",
+                f"the actor name {actor!r} of {len(actor)} characters",
+                "64 at most",
+                hint="Shorten the name of the flow or the agent, or set `actor`.",
+            )
+        if actor in actors:
+            raise FlowError(
+                f"agents.{name}.actor",
+                f"{actor!r}, which agent {actors[actor]!r} has too",
+                "another actor for each agent of a flow",
+            )
+        actors[actor] = name
+    for name in flow.steps:
+        _check_name(f"steps.{name}", name)
+        if BRANCH.match(name):
+            raise FlowError(
+                f"steps.{name}",
+                repr(name),
+                "a name that does not end in a hyphen and digits: branches are called so",
+                hint=f"Try {name.replace('-', '_')!r}.",
+            )
+    for name in flow.input:
+        _check_name(f"input.{name}", name)
+        if name in flow.steps:
+            raise FlowError(f"input.{name}", f"a step that is called {name!r} too", "another name for one of the two")
+
+
+def _check_token(place: str, name: str) -> None:
+    if not TOKEN.match(name):
+        raise FlowError(place, repr(name), _TOKEN_RULE)
+
+
+def _check_name(place: str, name: str) -> None:
+    _check_token(place, name)
+    if name in RESERVED:
+        raise FlowError(place, f"the reserved name {name!r}", f"another name than {_listed(RESERVED)}")
+
+
+def _check_inputs(flow: Flow) -> None:
+    for name, field in flow.input.items():
+        if field.type not in INPUT_TYPES:
+            raise FlowError(
+                f"input.{name}.type",
+                repr(field.type),
+                f"one of {_listed(INPUT_TYPES)}",
+                hint=nearest(field.type, INPUT_TYPES),
+            )
+        if field.required:
+            continue
+        try:
+            msgspec.json.decode(field.default, type=INPUT_TYPES[field.type])
+        except msgspec.DecodeError as error:
+            raise FlowError(
+                f"input.{name}.default", bytes(field.default).decode(), f"a value of type {field.type}"
+            ) from error
+
+
+def _check_tiers(flow: Flow) -> None:
+    for name, tier in flow.tiers.items():
+        if not tier.model:
+            raise FlowError(f"tiers.{name}.model", "an empty string", "the id of a model")
+        if tier.max_tokens < 0:
+            raise FlowError(f"tiers.{name}.max_tokens", str(tier.max_tokens), "a whole number of at least 1")
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))

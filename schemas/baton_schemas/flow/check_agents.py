@@ -1,0 +1,143 @@
+"""Whether the agents of a flow can work: a handler or a prompt, a model, sane limits, known placeholders."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+
+from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.flow import Agent, Flow
+from baton_schemas.flow.limits import check_at_least, check_timeout
+from baton_schemas.flow.prompts import BadPlaceholder, Placeholder, parse
+
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z")
+_FILE = re.compile(r"(\.{0,2}/)[^:]+\.py:[^\W\d]\w*\Z")
+
+
+def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
+    """Raise `FlowError` for the first mistake; `earlier` says which steps come before which."""
+    for name, agent in flow.agents.items():
+        place = f"agents.{name}"
+        _check_limits(place, agent)
+        if agent.handler:
+            _check_handler(place, agent)
+        else:
+            _check_llm(place, agent, flow)
+        users = [step for step in flow.steps if flow.steps[step].agent == name]
+        if not users:
+            raise FlowError(
+                place,
+                f"the agent {name!r}, which no step uses",
+                "a step for every agent",
+                hint=f"Add [steps.{name}], correct a step's `agent`, or remove this one.",
+            )
+        for step in users:
+            _check_names_of(flow, place, agent, step, earlier[step])
+
+
+def _check_limits(place: str, agent: Agent) -> None:
+    check_at_least(f"{place}.concurrency", agent.concurrency, 1)
+    check_at_least(f"{place}.max_in_flight", agent.max_in_flight, 1)
+    check_at_least(f"{place}.max_attempts", agent.max_attempts, 1)
+    check_timeout(f"{place}.timeout_s", agent.timeout_s)
+    if not (math.isfinite(agent.retry_base_s) and agent.retry_base_s > 0):
+        raise FlowError(f"{place}.retry_base_s", f"{agent.retry_base_s:g}", "seconds: a number more than 0")
+    check_at_least(f"{place}.retry_max_s", agent.retry_max_s, agent.retry_base_s)
+
+
+def _check_handler(place: str, agent: Agent) -> None:
+    if agent.prompt:
+        raise FlowError(
+            place,
+            "both `handler` and `prompt`",
+            "one of them: a Python handler or an LLM agent",
+            hint="Remove one, or make two agents.",
+        )
+    handler = agent.handler
+    path = handler.partition(":")[0]
+    if not _FILE.match(handler) and (not _MODULE.match(handler) or path.endswith(".py")):
+        hint = f"For a file beside the flow file, write './{handler}'." if path.endswith(".py") else ""
+        raise FlowError(f"{place}.handler", repr(handler), "'module:name' or './file.py:name'", hint=hint)
+
+
+def _check_llm(place: str, agent: Agent, flow: Flow) -> None:
+    if not agent.prompt:
+        raise FlowError(
+            place,
+            "neither `handler` nor `prompt`",
+            "`handler` for a Python function, or `prompt` and `model` for an LLM agent",
+        )
+    if agent.reads is not None:
+        raise FlowError(
+            f"{place}.reads",
+            "`reads` on an LLM agent",
+            "it only with `handler`: an LLM agent reads the placeholders of its prompt",
+        )
+    if not agent.model:
+        raise FlowError(f"{place}.model", "no model", "a tier or a model id", hint=nearest(agent.model, flow.tiers))
+    tier = flow.tiers.get(agent.model)
+    if tier is None and _looks_like_tier(agent.model, flow):
+        raise FlowError(
+            f"{place}.model",
+            f"the unknown tier {agent.model!r}",
+            "a tier of [tiers] or a model id",
+            hint=nearest(agent.model, flow.tiers),
+        )
+    if agent.max_tokens < 0:
+        raise FlowError(f"{place}.max_tokens", str(agent.max_tokens), "a whole number of at least 1")
+    if not agent.max_tokens and not (tier and tier.max_tokens):
+        raise FlowError(
+            f"{place}.max_tokens",
+            "no `max_tokens` in the agent or its tier",
+            "a whole number of at least 1",
+            hint="Every model call has a cap: 1024 is a good start.",
+        )
+
+
+def _looks_like_tier(model: str, flow: Flow) -> bool:
+    if not re.search(r"[-.:/]", model):
+        return True
+    return bool(difflib.get_close_matches(model, flow.tiers, n=1, cutoff=0.8))
+
+
+def _check_names_of(flow: Flow, place: str, agent: Agent, step: str, earlier: frozenset[str]) -> None:
+    """Check what the agent reads against what there is when `step` begins."""
+    known = {*flow.input, *earlier}
+    for index, name in enumerate(agent.reads or []):
+        if name not in known:
+            raise FlowError(
+                f"{place}.reads[{index}]",
+                f"{name!r}",
+                f"an input, or a step that comes before {step!r}",
+                hint=nearest(name, known),
+            )
+    known |= {"errors", "item", "index"} if flow.steps[step].each else {"errors"}
+    for key, template in (("system", agent.system), ("prompt", agent.prompt)):
+        for found in _placeholders(f"{place}.{key}", template):
+            if found.name not in known:
+                raise FlowError(
+                    f"{place}.{key}",
+                    f"the placeholder {{{found.name}}} at character {found.position}",
+                    f"an input, or a step that comes before {step!r}",
+                    hint=_hint_of(found.name, known),
+                )
+
+
+def _placeholders(place: str, template: str) -> list[Placeholder]:
+    try:
+        return parse(template)
+    except BadPlaceholder as error:
+        raise FlowError(
+            place,
+            f"{error.text!r} at character {error.position}",
+            "a placeholder such as {name} or {name.key}",
+            hint="Write {{ and }} for braces.",
+        ) from error
+
+
+def _hint_of(name: str, known: set[str]) -> str:
+    if name in ("item", "index"):
+        return f"{{{name}}} is there only in a step with `each`."
+    return nearest(name, known)

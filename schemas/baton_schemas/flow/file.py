@@ -1,0 +1,178 @@
+"""Flow files: TOML to a checked `Flow`. Shorthand is written out; a mistake names its line and key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Raw, Struct
+
+from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.toml_lines import line_of
+
+Table = dict[str, Any]
+S = TypeVar("S", bound=Struct)
+
+_PHRASES: dict[Any, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list[str]: "a list of strings",
+}
+
+
+def read_flow(path: Path) -> Flow:
+    """Return the flow in a file, checked. Raises `FlowError`, also when the file can't be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FlowError(
+            str(path), "no such file", "a flow file in TOML", hint="Check the path, or run from its folder."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlowError(str(path), f"a file that can't be read ({error})", "a flow file in UTF-8") from error
+    return load_flow(text, str(path))
+
+
+def load_flow(text: str, file: str = "") -> Flow:
+    """Return the flow in a TOML text, checked. Raises `FlowError` with `file`, the line and the key path.
+
+    Paths in `handler` stay as they are written, relative to the flow file, so that a flow has the same
+    digest on every machine.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(text, str(error)).in_file(file) from error
+    try:
+        flow = _flow(data)
+        check_flow(flow)
+    except FlowError as error:
+        line = line_of(text, error.place)
+        place = f"line {line}, {error.place}" if line else error.place
+        raise FlowError(place, error.found, error.expected, file=file, hint=error.hint) from error.__cause__
+    return flow
+
+
+def _syntax_error(text: str, reason: str) -> FlowError:
+    # The position is an attribute of the error only from Python 3.14 on.
+    what, _, where = reason.rpartition(" (at ")
+    match = re.match(r"line (\d+), column (\d+)", where)
+    lines = text.splitlines() or [""]
+    line, column = (match[1], match[2]) if match else (len(lines), len(lines[-1]) + 1)
+    return FlowError(f"line {line}, column {column}", f"text that is not TOML ({what or reason})", "TOML 1.0")
+
+
+def _flow(data: Table) -> Flow:
+    _check_keys("", data, Flow)
+    tables: dict[str, Any] = {
+        "input": {name: _field(name, value) for name, value in _tables(data, "input").items()},
+        "tiers": {
+            **DEFAULT_TIERS,
+            **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
+        },
+        "agents": {name: _struct(f"agents.{name}", value, Agent) for name, value in _tables(data, "agents").items()},
+        "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
+    }
+    return _struct("", {**data, **tables}, Flow)
+
+
+def _tables(data: Table, key: str) -> Table:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise FlowError(key, _found(value), f"a table, as [{key}]")
+    return value
+
+
+def _field(name: str, value: Any) -> Field:
+    table = {"type": value} if isinstance(value, str) else value
+    if isinstance(table, dict) and "default" in table:
+        table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
+    return _struct(f"input.{name}", table, Field, "a type such as 'str', or ")
+
+
+def _tier(name: str, value: Any) -> Tier:
+    table = {"model": value} if isinstance(value, str) else value
+    if isinstance(table, dict) and name in DEFAULT_TIERS:
+        table = {**msgspec.structs.asdict(DEFAULT_TIERS[name]), **table}
+    return _struct(f"tiers.{name}", table, Tier, "a model id, or ")
+
+
+def _step(name: str, value: Any) -> Step:
+    if not isinstance(value, dict):
+        return _struct(f"steps.{name}", value, Step)
+    table = {"agent": name, **value}
+    if isinstance(table.get("after"), str):
+        table["after"] = [table["after"]]
+    if "join" in table:
+        join = table["join"]
+        short = {"wait": join} if isinstance(join, str | int) else join
+        table["join"] = _struct(f"steps.{name}.join", short, JoinPolicy, "'all', a number, or ")
+    return _struct(f"steps.{name}", table, Step)
+
+
+def _struct(place: str, table: Any, kind: type[S], shorthand: str = "") -> S:
+    """Convert key by key, so that an error can name the key."""
+    if not isinstance(table, dict):
+        raise FlowError(place, _found(table), f"{shorthand}a table, as [{place}]")
+    types = _check_keys(place, table, kind)
+    for key, value in table.items():
+        try:
+            msgspec.convert(value, types[key])
+        except msgspec.ValidationError as error:
+            raise FlowError(_join(place, key), _found(value), _phrase(types[key])) from error
+    return msgspec.convert(table, kind)
+
+
+def _check_keys(place: str, table: Table, kind: type[Struct]) -> Table:
+    """Return the types of the keys of a table, all of which are known and none of which is missing."""
+    fields = msgspec.structs.fields(kind)
+    types = {field.name: field.type for field in fields}
+    for key in table:
+        if key not in types:
+            close = nearest(key, types)
+            raise FlowError(
+                _join(place, key),
+                f"the unknown key {key!r}",
+                f"one of {', '.join(types)}",
+                hint=close if close.startswith("Did") else "",
+            )
+    for field in fields:
+        if field.required and field.name not in table:
+            expected = f"{field.name} = {_phrase(field.type)}"
+            raise FlowError(place or field.name, f"no {field.name!r}", expected)
+    return types
+
+
+def _join(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _phrase(kind: Any) -> str:
+    """Say what a type is, in the words of someone who writes TOML."""
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(value) for value in get_args(kind))
+    args = [arg for arg in get_args(kind) if arg is not type(None)]
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_phrase(arg) for arg in args)
+    return _PHRASES.get(kind, "a table")
+
+
+def _found(value: Any) -> str:
+    match value:
+        case dict():
+            return "a table"
+        case list():
+            return f"the list {value!r}"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the string {value!r}"
+        case _:
+            return str(value)

@@ -1,0 +1,148 @@
+"""A flow: a named graph of steps, each done by an agent. Written in TOML or built in Python."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from baton_schemas.wire.messages import VERSION
+
+OnError = Literal["fail", "continue"]
+OnFailedBranch = Literal["fail", "skip", "pass"]
+
+INPUT_TYPES: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list": list,
+    "list[str]": list[str],
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "dict": dict,
+}
+"""What an input field may be, as it is written in a flow file."""
+
+ABSENT = Raw()
+"""No default: the input field is required."""
+
+
+class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One field of a flow's input. Without `default` it is required."""
+
+    type: str = "str"
+    default: Raw = ABSENT
+    description: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether a run can't start without it."""
+        return not bytes(self.default)
+
+
+class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A name for a kind of model, so that a flow says `worker` and one line decides which that is."""
+
+    model: str
+    max_tokens: int = 0
+
+
+class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the user describes: a prompt and a model, or a Python handler.
+
+    With `handler` it is a Python function, `module:name` or `./file.py:name`; otherwise an LLM agent, which
+    needs `model` (a tier or a model id), `prompt` and `max_tokens` (its own or its tier's).
+    """
+
+    model: str = ""
+    system: str = ""
+    prompt: str = ""
+    max_tokens: int = 0
+    handler: str = ""
+    reads: list[str] | None = None
+    """What a handler is given. By default the run's input and what the steps before it put out."""
+    actor: str = ""
+    """The subject token that its workers listen on; `{flow}-{agent}` unless flows are to share workers."""
+    concurrency: int = 8
+    """Steps that one worker process holds at once."""
+    max_in_flight: int = 1000
+    """Steps that all its worker processes together hold at once."""
+    max_attempts: int = 3
+    timeout_s: float = 300.0
+    """Of one attempt."""
+    retry_base_s: float = 1.0
+    retry_max_s: float = 60.0
+    """The wait before a retry: exponential from base to max, with jitter."""
+
+
+class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a step that waits for several branches begins, and what a failed branch means."""
+
+    wait: Literal["all"] | int = "all"
+    """All branches, or the first so many that end well."""
+    min_done: int = 0
+    """The step fails when fewer branches than this ended well."""
+    failed: OnFailedBranch | None = None
+    """`fail` the run, `skip` the branch, or `pass` its error to the merger in its place.
+
+    By default `fail` where the branch's step has `on_error = "fail"`, else `skip`.
+    """
+    deadline_s: float | None = None
+    """From when the first of its branches is handed on: then the join closes with the branches that are there."""
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A node of a flow."""
+
+    agent: str
+    after: list[str] = []
+    each: str = ""
+    """A list, in the input or put out by an earlier step: the step runs once per item."""
+    join: JoinPolicy | None = None
+    on_error: OnError | None = None
+    """When it fails: `fail` the run, or `continue` with the error in `errors`. The flow's unless set."""
+    timeout_s: float | None = None
+    """Of one attempt. The agent's unless set."""
+
+
+class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A named graph of steps. `check.check_flow` says whether it can run."""
+
+    name: str
+    v: int = VERSION
+    description: str = ""
+    input: dict[str, Field] = {}
+    tiers: dict[str, Tier] = {}
+    agents: dict[str, Agent]
+    steps: dict[str, Step]
+    on_error: OnError = "fail"
+    deadline_s: float | None = None
+    """From the start of a run: then it ends as `expired`, unless it has ended."""
+
+
+DEFAULT_TIERS = {
+    "worker": Tier(model="claude-haiku-4-5", max_tokens=1024),
+    "synthesis": Tier(model="claude-sonnet-4-6", max_tokens=4096),
+}
+"""Cheap models for workers, strong ones for synthesis; a flow file overrides either."""
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Flow)
+
+
+def encode_flow(flow: Flow) -> bytes:
+    """Return the flow as JSON. Steps keep their order: it has a meaning, so flows that differ in it differ."""
+    return _encoder.encode(flow)
+
+
+def decode_flow(data: bytes | Raw) -> Flow:
+    """Return the flow in `data`. Raises `msgspec.DecodeError`."""
+    return _decoder.decode(data)
+
+
+def flow_digest(body: bytes) -> str:
+    """Return the name of this very version of a flow: half a SHA-256 of its bytes, in hex."""
+    return hashlib.sha256(body).hexdigest()[:32]

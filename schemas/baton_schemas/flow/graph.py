@@ -1,0 +1,142 @@
+"""A flow worked out: who follows whom, what joins, what each step reads and what must be carried to it."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+
+from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
+from baton_schemas.flow.prompts import parse
+from baton_schemas.wire.names import step_of
+
+_BUILT_IN = frozenset({"item", "index", "errors"})
+"""Names that a step is given without anybody carrying them."""
+
+
+class Plan:
+    """The graph of a flow that passed `check_flow`. Immutable; made once per version of a flow.
+
+    Steps are named without a branch's index throughout.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.body = encode_flow(flow)
+        self.digest = flow_digest(self.body)
+        self.sources = {name: sources_of(flow, name) for name in flow.steps}
+        self.order = tuple(TopologicalSorter(self.sources).static_order())
+        self.successors = {
+            name: tuple(other for other in flow.steps if name in self.sources[other]) for name in flow.steps
+        }
+        self.first = tuple(name for name in flow.steps if not self.sources[name])
+        (self.final,) = [name for name in flow.steps if not self.successors[name]]
+        self.joins = frozenset(
+            name
+            for name, sources in self.sources.items()
+            if len(sources) > 1 or any(flow.steps[source].each for source in sources)
+        )
+        self.leaves_branches = any(
+            step.join is not None and (step.join.wait != "all" or step.join.deadline_s is not None)
+            for step in flow.steps.values()
+        )
+        """Whether a run can be done while some of its branches are not."""
+        self.starts_many = len(self.first) > 1 or bool(flow.steps[self.first[0]].each)
+        """Whether more than one message may begin a run."""
+        self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
+        self.reads = {name: reads_of(flow, name) for name in flow.steps}
+        self.carried = self._carried()
+        self._actors = {name: self.agent(name).actor or f"{flow.name}-{flow.steps[name].agent}" for name in flow.steps}
+
+    def name_of(self, step: str) -> str:
+        """Return the step that `step` is or is a branch of."""
+        return step if step in self.flow.steps else step_of(step)
+
+    def agent(self, step: str) -> Agent:
+        """Return the agent that does a step (or a branch of it)."""
+        return self.flow.agents[self.step(step).agent]
+
+    def step(self, step: str) -> Step:
+        """Return a step by its name or by the name of one of its branches. Raises KeyError."""
+        return self.flow.steps[self.name_of(step)]
+
+    def actor(self, step: str) -> str:
+        """Return the subject token of the actor that does a step (or a branch of it)."""
+        return self._actors[self.name_of(step)]
+
+    def actors(self) -> dict[str, str]:
+        """Return the agents of the flow by the subject token of their actor."""
+        return {self._actors[name]: step.agent for name, step in self.flow.steps.items()}
+
+    def tier(self, agent: Agent) -> Tier:
+        """Return the model and the `max_tokens` of an LLM agent, its own before its tier's."""
+        tier = self.flow.tiers.get(agent.model, Tier(model=agent.model))
+        return Tier(model=tier.model, max_tokens=agent.max_tokens or tier.max_tokens)
+
+    def timeout_s(self, step: str) -> float:
+        """Return how long one attempt of a step may take, in seconds."""
+        own = self.step(step).timeout_s
+        return self.agent(step).timeout_s if own is None else own
+
+    def fails_run(self, step: str) -> bool:
+        """Say whether a failure of this step (not of its place in a join) ends the run."""
+        return (self.step(step).on_error or self.flow.on_error) == "fail"
+
+    def join_policy(self, step: str) -> JoinPolicy:
+        """Return the policy of a step that joins."""
+        return self.step(step).join or JoinPolicy()
+
+    def on_failed_branch(self, join: str, branch: str) -> OnFailedBranch:
+        """Say what a failed branch means to the step that joins it."""
+        return self.join_policy(join).failed or ("fail" if self.fails_run(branch) else "skip")
+
+    def ends_run(self, step: str, successor: str) -> bool:
+        """Say whether a failure of `step` ends the run before `successor` begins."""
+        if successor in self.joins:
+            return self.on_failed_branch(successor, step) == "fail"
+        return self.fails_run(step)
+
+    def record_needs(self, step: str) -> frozenset[str]:
+        """Return the names that the successors of a step need from its record."""
+        needs: set[str] = set()
+        for successor in self.successors[step]:
+            needs |= self.carried[successor] | each_of(self.flow, successor)
+        return frozenset(needs)
+
+    def _carried(self) -> dict[str, frozenset[str]]:
+        """For each step: the names that it or a later step reads."""
+        carried: dict[str, frozenset[str]] = {}
+        for name in reversed(self.order):
+            needs = set(self.reads[name])
+            for successor in self.successors[name]:
+                needs |= carried[successor] | each_of(self.flow, successor)
+            carried[name] = frozenset(needs - {name})
+        return carried
+
+
+def sources_of(flow: Flow, name: str) -> tuple[str, ...]:
+    """Return the steps that come right before: `after`, and the step whose list `each` names."""
+    step = flow.steps[name]
+    root = step.each.split(".")[0]
+    if root in flow.steps and not step.after:
+        return (root,)
+    return tuple(step.after)
+
+
+def each_of(flow: Flow, name: str) -> frozenset[str]:
+    """Return the name of the value that a step fans out over, or nothing."""
+    each = flow.steps[name].each
+    return frozenset({each.split(".")[0]}) if each else frozenset()
+
+
+def reads_of(flow: Flow, name: str) -> frozenset[str]:
+    """Return the inputs and steps that a step reads.
+
+    An LLM agent reads its placeholders; a handler its `reads`, or else the input and the steps before it.
+    """
+    agent = flow.agents[flow.steps[name].agent]
+    if not agent.handler:
+        named = {found.name for text in (agent.system, agent.prompt) for found in parse(text)}
+    elif agent.reads is not None:
+        named = set(agent.reads)
+    else:
+        named = {*flow.input, *sources_of(flow, name)}
+    return frozenset(named - _BUILT_IN)

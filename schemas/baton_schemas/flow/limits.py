@@ -1,0 +1,31 @@
+"""Bounds on the numbers of a flow file."""
+
+from __future__ import annotations
+
+import math
+
+from baton_schemas.errors import FlowError
+
+TIMEOUT_MAX_S = 7 * 24 * 3600.0
+"""Seven days: the longest that a handler may hold a step; longer work is several steps."""
+
+DEADLINE_MAX_S = 366 * 24 * 3600.0
+"""A year: a deadline further away is more likely a mistake in the unit."""
+
+
+def check_deadline(place: str, deadline_s: float) -> None:
+    """Raise `FlowError` unless this is a deadline that a run or a join may have, in seconds."""
+    if not (math.isfinite(deadline_s) and 0 < deadline_s <= DEADLINE_MAX_S):
+        raise FlowError(place, f"{deadline_s:g}", f"seconds: more than 0, at most {DEADLINE_MAX_S:.0f} (a year)")
+
+
+def check_timeout(place: str, timeout_s: float) -> None:
+    """Raise `FlowError` unless this is a time that an attempt may take, in seconds."""
+    if not (math.isfinite(timeout_s) and 0 < timeout_s <= TIMEOUT_MAX_S):
+        raise FlowError(place, f"{timeout_s:g}", f"seconds: more than 0, at most {TIMEOUT_MAX_S:.0f} (seven days)")
+
+
+def check_at_least(place: str, found: float, least: float) -> None:
+    """Raise `FlowError` for a number that is less than `least`, or none at all."""
+    if not (math.isfinite(found) and found >= least):
+        raise FlowError(place, f"{found:g}", f"a number of at least {least:g}")

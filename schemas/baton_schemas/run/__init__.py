@@ -1,0 +1,1 @@
+"""What follows: the lifecycle, joins, what is carried, state, fold, fork."""

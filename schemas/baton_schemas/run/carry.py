@@ -1,0 +1,93 @@
+"""What a run carries from step to step: picked so that each message holds what is read later, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw
+
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.messages import Done, Error, Failed, Handoff, Outcome, Reply, State
+
+EMPTY = State()
+
+
+def select(state: State, names: Iterable[str]) -> State:
+    """Return the part of a state that is under these names; the errors so far are always kept."""
+    wanted = frozenset(names)
+    if not state.input and not state.outputs and not state.blobs:
+        return state if state.errors else EMPTY
+    return State(
+        input={name: value for name, value in state.input.items() if name in wanted},
+        outputs={name: value for name, value in state.outputs.items() if name in wanted},
+        blobs={name: blob for name, blob in state.blobs.items() if name in wanted},
+        errors=state.errors,
+    )
+
+
+def with_outcome(state: State, step: str, outcome: Outcome | None) -> State:
+    """Return the state after a step: its output under its name, or its error among the errors."""
+    match outcome:
+        case Done(blob=None):
+            return msgspec.structs.replace(state, outputs={**state.outputs, step: outcome.output})
+        case Done():
+            return msgspec.structs.replace(state, blobs={**state.blobs, step: outcome.blob})
+        case Failed():
+            return msgspec.structs.replace(state, errors=[*state.errors, outcome.error])
+        case _:
+            return state
+
+
+def state_at(handoff: Handoff) -> State:
+    """Return what the step of this handoff can see (a join's branches come in `state_of_join`)."""
+    return with_outcome(handoff.state, handoff.source, handoff.outcome)
+
+
+def state_of_join(plan: Plan, handoff: Handoff, replies: Sequence[Reply]) -> State:
+    """Return what a merger can see: what its branches carried, and their outputs in the order of the flow.
+
+    `replies` are those that the closing handoff names, with outputs inline. A step with `each` gives the
+    list of its branches' outputs; a branch that failed is left out, or stands as `{"error": …}` (`pass`).
+    """
+    step = handoff.step
+    inputs, outputs, blobs = dict(handoff.state.input), dict(handoff.state.outputs), dict(handoff.state.blobs)
+    errors = list(handoff.state.errors)
+    lists: dict[str, list[tuple[int, Raw]]] = {source: [] for source in plan.sources[step] if plan.step(source).each}
+    for reply in replies:
+        inputs.update(reply.state.input)
+        outputs.update(reply.state.outputs)
+        blobs.update(reply.state.blobs)
+        failed = [reply.outcome.error] if isinstance(reply.outcome, Failed) else []
+        errors += [error for error in [*reply.state.errors, *failed] if error not in errors]
+        value = _value_in_join(plan, step, reply)
+        if value is None:
+            continue
+        source = plan.name_of(reply.branch)
+        if source in lists:
+            lists[source].append((reply.index, value))
+        else:
+            outputs[source] = value
+    for source, items in lists.items():
+        outputs[source] = list_of(value for _, value in sorted(items, key=lambda item: item[0]))
+    return State(input=inputs, outputs=outputs, blobs=blobs, errors=errors)
+
+
+def list_of(values: Iterable[Raw]) -> Raw:
+    """Return the JSON list of these JSON values."""
+    return Raw(b"[" + b",".join(bytes(value) for value in values) + b"]")
+
+
+def _value_in_join(plan: Plan, step: str, reply: Reply) -> Raw | None:
+    match reply.outcome:
+        case Done():
+            return reply.outcome.output
+        case Failed() if plan.on_failed_branch(step, reply.branch) == "pass":
+            return error_value(reply.outcome.error)
+        case _:
+            return None
+
+
+def error_value(error: Error) -> Raw:
+    """Return an error as a value that stands in the place of an output."""
+    return Raw(msgspec.json.encode({"error": error}))

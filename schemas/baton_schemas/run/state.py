@@ -1,0 +1,103 @@
+"""What a log says: its entries, and the state of a run and of its steps. `fold.py` makes one of the other."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Raw, Struct
+
+from baton_schemas.errors import BadMessage
+from baton_schemas.wire.codec import decode
+from baton_schemas.wire.messages import Blob, Error, Message, Result, Usage, Work
+
+RunStatus = Literal["running", "done", "failed", "cancelled", "expired"]
+
+StepStatus = Literal["joining", "queued", "done", "failed", "skipped", "dropped"]
+"""`joining`: replies came, its handoff has not. `queued`: its handoff is in the log and its outcome is not (a
+worker may hold it; the log does not say). `dropped`: the run ended before it did."""
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One message of the log, as the broker stored it. `message` is None when `data` is no message."""
+
+    seq: int
+    """Stream sequence."""
+    at: datetime
+    """When the broker stored it, in UTC."""
+    subject: str
+    data: bytes
+    message: Message | None
+
+
+def read_entry(seq: int, at: datetime, subject: str, data: bytes) -> Entry:
+    """Return the entry with these bytes; never raises on what the bytes are."""
+    message: Message | None
+    try:
+        message = decode(data, subject)
+    except (BadMessage, ValueError, RecursionError):  # the last two: invalid UTF-8, very deep nesting
+        message = None
+    return Entry(seq=seq, at=at, subject=subject, data=data, message=message)
+
+
+class StepState(Struct, frozen=True, kw_only=True):
+    """What the log says of one step, or of one branch of it."""
+
+    name: str
+    status: StepStatus
+    source: str = ""
+    """Who handed it on: a step, `start` or `join`; empty until its handoff is seen."""
+    attempts: int = 0
+    retries: int = 0
+    queued_at: datetime | None = None
+    ended_at: datetime | None = None
+    output: Raw | None = None
+    blob: Blob | None = None
+    """The output, when it was too large to be inline."""
+    truncated: bool = False
+    reason: str = ""
+    """Why it was skipped."""
+    error: Error | None = None
+    """Why it failed; before it has ended, why its last attempt did."""
+    work: Work | None = None
+    branches: list[str] = []
+    """A join: the branches that its handoff names, in the order of the flow."""
+    arrived: int = 0
+    expected: int = 0
+    """A join: how many branches have replied, and of how many as far as the log says."""
+    reused: bool = False
+    """It was done in the run that this one goes on from."""
+
+
+class RunState(Struct, frozen=True, kw_only=True):
+    """What the log says of a run."""
+
+    run: str
+    flow: str
+    status: RunStatus
+    input: dict[str, Raw]
+    input_blobs: dict[str, Blob]
+    """Fields of the input that were too large to be inline."""
+    flow_body: Raw | None
+    """The flow itself, from the first handoff."""
+    steps: dict[str, StepState]
+    """Steps and branches (`digest-3`) by name, in the order in which the log names them."""
+    result: Result | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    messages: int
+    """Entries folded, each sequence once."""
+    unreadable: int
+    """Entries among them that are no message of ours."""
+    cost_usd: float | None
+    """Sum over the outcomes that have a price, those of reused steps left out; None when none has."""
+    unpriced: int
+    """Outcomes with real tokens whose price is not known: when not 0, `cost_usd` is a lower bound."""
+    usage: Usage
+    """Of the steps that this run did itself."""
+    rehearsed: bool
+    """Whether any step was done by the rehearsal model, reused steps included."""
+    late: list[str]
+    """Branches that replied to a join and are not in the handoff that closed it."""
+    forked_from: str = ""
+    """The run that this one goes on from."""

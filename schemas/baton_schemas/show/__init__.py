@@ -1,0 +1,1 @@
+"""What people read of it: lines and exports."""

@@ -1,0 +1,1 @@
+"""What is in the log: messages, names, and the codec."""
