@@ -41,7 +41,7 @@ steps.write = { agent = "writer" }
 DYING = """
 import os, signal, sys
 from baton_actors.processes.logs import LogSettings
-from baton_actors.memory import Memory
+from baton_actors.steps.memory import Memory
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_bus import Settings
 
