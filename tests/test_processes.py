@@ -39,8 +39,8 @@ worker_main(WorkerSpec(flow=flow, agent=agent, settings=settings, logs=logs, gra
 
 PARENT = """
 import asyncio, json, sys
-from baton_actors.loading import find_flow
-from baton_actors.supervisor import Supervisor
+from baton_actors.agents.loading import find_flow
+from baton_actors.processes.supervisor import Supervisor
 from baton_bus import Settings
 
 async def main():
