@@ -7,14 +7,15 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check chaos chaos-long chaos-matrix bench maps clean
+.PHONY: help demo test lint types check chaos chaos-long chaos-matrix mutants bench maps clean
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
-	@echo "make test     the tests; some of them with ARGS='-k join'"
+	@echo "make test     the tests; some of them with ARGS='-k join', on two cores with ARGS='-n 2'"
 	@echo "make check    lint, types and tests: what has to pass before a commit"
 	@echo "make chaos    workers, server and connections crashed under load, and nothing lost or doubled"
-	@echo "              (chaos-long: 500 runs, 100 kills; chaos-matrix: a death at every bus operation)"
+	@echo "              (chaos-long: 1,100 runs, 300 faults; chaos-matrix: a death at every bus operation)"
+	@echo "make mutants  break a copy of the code in one way after the other: which test catches which (one with ARGS=name)"
 	@echo "make bench    how fast it is on this machine; a part of it with ARGS=core"
 	@echo "make maps     write the file maps in the folders' READMEs anew"
 	@echo "make clean    remove what the other targets made; runs in .baton stay"
@@ -35,16 +36,23 @@ types: $(READY)
 
 check: lint types test
 
-# Crashes under load, then the checker: with a fixed seed, and with one that is drawn and printed.
+# Crashes under load, then the checker: with a fixed seed, and with one that is drawn and printed, on one server; then a
+# cluster of three, and a death at every bus operation of one flow.
 chaos: $(READY)
-	@$(BIN)/python -m tests.chaos --seed 1
-	@$(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.chaos --seed 1 --runs 40 --kills 8
+	@$(BIN)/python -m tests.chaos --runs 40 --kills 8
+	@$(BIN)/python -m tests.chaos --runs 30 --kills 5 --servers 3
+	@$(BIN)/python -m tests.chaos --matrix spread
 
 chaos-long: $(READY)
-	@$(BIN)/python -m tests.chaos --runs 500 --kills 100 $(ARGS)
+	@$(BIN)/python -m tests.chaos --runs 700 --kills 110 --long $(ARGS)
+	@$(BIN)/python -m tests.chaos --runs 400 --kills 70 --long --servers 3 $(ARGS)
 
 chaos-matrix: $(READY)
 	@$(BIN)/python -m tests.chaos --matrix
+
+mutants: $(READY)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(ARGS)

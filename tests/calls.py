@@ -7,8 +7,10 @@ from typing import Any
 
 from baton_actors.errors import Fail
 from baton_schemas.flow.flow import Field, Flow, JoinPolicy, Step
-from baton_schemas.wire.messages import Error, Result
+from baton_schemas.wire.messages import Result
+from baton_schemas.wire.outcomes import Error
 
+from .clients import fork_run
 from .team import Team, flow_of
 
 TEXT = {"text": Field()}
@@ -76,4 +78,4 @@ def fan_out(join: JoinPolicy | None = None, **options: Any) -> Flow:
 
 
 async def fork_of(t: Team, run: str, **given: Any) -> Result:
-    return await t.result(await t.bus.fork(run, **given))
+    return await t.result(await fork_run(t.client, run, **given))

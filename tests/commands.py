@@ -37,12 +37,26 @@ def baton(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> subprocess
     )
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
 def start(*arguments: str, cwd: Path, **more: Any) -> subprocess.Popen[str]:
-    """Start the command in a session of its own, with pipes."""
+    """Start the command in a session of its own, with pipes, which `close_pipes` closes."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **more}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*BATON, *arguments], cwd=cwd, env=environ(), text=True, encoding="utf-8", start_new_session=True, **given
     )
+    _started.append(process)
+    return process
+
+
+def close_pipes() -> None:
+    """Close the pipes of commands that have ended: one that is left open is a warning in whichever test runs then."""
+    for process in [process for process in _started if process.poll() is not None]:
+        _started.remove(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def descendants(pid: int) -> set[int]:

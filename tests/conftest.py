@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import uuid
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
+from .commands import close_pipes
 from .servers import NatsServer
 
 
@@ -19,7 +23,46 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     shared.stop_now()
 
 
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """What a test says of logs holds for that test: loggers are bound once, to what was said when they first spoke."""
+    configured = structlog.get_config()
+    yield
+    structlog.configure(**configured)
+    for name, module in list(sys.modules.items()):
+        logger = getattr(module, "logger", None) if name.startswith("baton_") else None
+        if isinstance(logger, type(structlog.get_logger())):
+            vars(logger).pop("bind", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def imported_once() -> None:
+    """What is imported stays: collecting after each test need not look at it."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def own_litter() -> Iterator[None]:
+    """What a test leaves open is told in that test, and not in whichever runs when it is collected."""
+    yield
+    close_pipes()
+    gc.collect()
+
+
 @pytest.fixture
 def namespace() -> str:
     """A namespace of the test's own, so that tests share the server but no stream."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what is there for good when litter is looked for: that takes milliseconds then."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how to have the tests in the same order again: `-q` does not show the first lines, where it stands too."""
+    seed = getattr(config.option, "randomly_seed", None)  # None without pytest-randomly
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"The order of the tests was that of --randomly-seed={seed}")

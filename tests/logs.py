@@ -8,28 +8,28 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode
+from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
 from baton_schemas.wire.messages import (
-    VERSION,
-    Blob,
+    After,
+    Begins,
     Branch,
-    Done,
-    Error,
-    Failed,
     Handoff,
     Join,
+    Joined,
     Message,
     Note,
+    Origin,
     OutcomeRecord,
     Reply,
     Result,
-    Skipped,
-    State,
+    Started,
     Task,
-    Usage,
-    Work,
+    Woken,
 )
+from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Outcome, Skipped, State, Usage, Work
 
 FLOW = Raw(
     b'{"name":"report","input":{"topic":{}},"agents":{"a":{"handler":"m:f"}},"steps":{"split":{"agent":"a"},'
@@ -38,7 +38,7 @@ FLOW = Raw(
 )
 """A fan-out over a list beside a single step, and a step that joins both."""
 
-_HEAD: dict[str, Any] = {"v": VERSION, "flow": "report", "digest": "d1", "run": "r1"}
+_HEAD: dict[str, Any] = {"flow": "report", "digest": "d1", "run": "r1", "start_seq": 1}
 _BEGIN = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
@@ -55,34 +55,52 @@ def log(*messages: Message | bytes) -> list[Entry]:
     ]
 
 
-def handoff(source: str, step: str, **more: Any) -> Handoff:
-    return Handoff(**{**_HEAD, "source": source, "step": step, "start_seq": 1, **more})
+def handoff(source: str, step: str, ended: Outcome | None = None, *, of: int = 0, **more: Any) -> Handoff:
+    """The handoff that `source` (`start` or a step) gives; of a branch, when `of` says how many there are."""
+    cause = Started() if source == "start" else After(step=source, outcome=ended)
+    branch = Branch(index=parse(step).index or 0, count=of) if of else None
+    return Handoff(**{**_HEAD, "step": step, "cause": cause, "branch": branch, **more})
 
 
-def first(step: str, **more: Any) -> Handoff:
+def first(step: str, *, forked_from: str = "", **more: Any) -> Handoff:
     """The handoff that a run begins with."""
+    begins = Begins(flow_body=FLOW, origin=Origin(run=forked_from) if forked_from else None)
     state = State(input={"topic": Raw(b'"tea"')})
-    return handoff("start", step, state=state, flow_body=FLOW, start_seq=0, **more)
+    return handoff("start", step, **{"cause": Started(begins=begins), "state": state, "start_seq": 0, **more})
 
 
-def reply(branch: str, step: str, **more: Any) -> Reply:
-    return Reply(**{**_HEAD, "branch": branch, "step": step, "start_seq": 1, **more})
+def closing(step: str, branches: dict[str, str] | None = None, **more: Any) -> Handoff:
+    """The handoff that closes a join; `more` is what else it says of it."""
+    return Handoff(**_HEAD, step=step, cause=Joined(branches=branches or {}, **more))
 
 
-def outcome(step: str, ended: Done | Failed | Skipped, **more: Any) -> OutcomeRecord:
-    return OutcomeRecord(**{**_HEAD, "step": step, "outcome": ended, "start_seq": 1, **more})
+def woken(step: str, seq: int, number: int = 1, why: str = "its retry") -> Handoff:
+    """The handoff that wakes a step which was parked."""
+    return Handoff(**_HEAD, step=step, cause=Woken(seq=seq, number=number, why=why))
 
 
-def join(step: str, **more: Any) -> Join:
-    return Join(**{**_HEAD, "step": step, "start_seq": 1, **more})
+def reply(branch: str, step: str, ended: Outcome, *, of: int | None = None, **more: Any) -> Reply:
+    """The reply of a step, or of a branch out of `of`; with 0, of a fan-out over an empty list."""
+    ref = parse(branch)
+    place = {} if of is None else {"index": ref.index or 0, "count": of, "each": True}
+    return Reply(**{**_HEAD, "step": step, "source": ref.name, "outcome": ended, **place, **more})
+
+
+def outcome(step: str, ended: Outcome, *, of: int = 0, **more: Any) -> OutcomeRecord:
+    branch = Branch(index=parse(step).index or 0, count=of) if of else None
+    return OutcomeRecord(**{**_HEAD, "step": step, "outcome": ended, "branch": branch, **more})
+
+
+def join(step: str, number: int = 1, **more: Any) -> Join:
+    return Join(**_HEAD, step=step, number=number, **more)
 
 
 def result(status: str, **more: Any) -> Result:
-    return Result(**{**_HEAD, "status": status, "start_seq": 1, **more})
+    return Result(**{**_HEAD, "status": status, **more})
 
 
-def note(step: str, type: str, **more: Any) -> Note:
-    return Note(v=VERSION, run="r1", step=step, type=type, **more)
+def note(step: str, fact: Fact, worker: str = "w-1") -> Note:
+    return Note(run="r1", step=step, fact=fact, worker=worker)
 
 
 def done(output: str, **work: Any) -> Done:
@@ -121,6 +139,27 @@ _states = st.builds(
     blobs=st.dictionaries(_names, _blobs, max_size=2),
 )
 _numbers = st.dictionaries(_names, _counts, max_size=3)
+_ranges = st.dictionaries(_names, st.sampled_from(["*", "0", "0-1", "0,2", "1-", "-", "x", "9" * 5000]), max_size=3)
+_joined = st.builds(Joined, branches=_ranges, counts=_numbers, deadline=st.booleans(), error=st.none() | _errors)
+_begins = st.builds(
+    Begins, flow_body=_raws, deadline_s=st.floats(0, 9), origin=st.none() | st.builds(Origin, run=_names)
+)
+_causes = st.one_of(
+    st.builds(Started, begins=st.none() | _begins, joined=st.none() | _joined),
+    st.builds(After, step=_names, outcome=st.none() | _outcomes),
+    _joined,
+    st.builds(Woken, seq=_counts, number=_counts, why=_texts),
+)
+_branches = st.none() | st.builds(Branch, index=_counts, count=_counts, item=_raws)
+_facts = st.one_of(
+    st.builds(Begun, attempt=_counts, number=_counts),
+    st.builds(Retry, attempt=_counts, error=_errors, delay_s=st.floats(0, 9), work=_works),
+    st.builds(GivenBack, attempt=_counts, begun=_counts, reason=_texts),
+    st.builds(Waits, what=_names, reason=_texts),
+    st.builds(Spent, id=_texts, reason=_texts, work=_works),
+    st.builds(Rejected, seq=_counts, subject=_texts, reason=_texts),
+    st.builds(ModelCall, request_sha256=_texts, text=_raws, model=_texts, usage=_usages),
+)
 
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Task, input=st.dictionaries(_names, _raws, max_size=2), run=_names),
@@ -128,28 +167,20 @@ messages: st.SearchStrategy[Message] = st.one_of(
         handoff,
         _names,
         _names,
+        cause=_causes,
         state=_states,
-        outcome=st.none() | _outcomes,
         start_seq=_counts,
-        flow_body=_raws,
-        index=_counts,
-        count=_counts,
-        branches=st.lists(st.builds(Branch, name=_names, seq=_counts), max_size=3),
-        error=st.none() | _errors,
+        branch=_branches,
+        copied=st.booleans(),
     ),
-    st.builds(reply, _names, _names, index=_counts, count=_counts, outcome=_outcomes),
-    st.builds(outcome, _names, _outcomes, index=_counts, count=_counts),
-    st.builds(join, _names, expected=_numbers, arrived=_numbers, closed=st.booleans()),
-    st.builds(
-        note,
-        _names,
-        st.sampled_from(["retry", "given_back", "rejected", "of a later release"]),
-        attempt=_counts,
-        error=st.none() | _errors,
-    ),
+    st.builds(reply, _names, _names, _outcomes, index=_counts, count=_counts, each=st.booleans()),
+    st.builds(outcome, _names, _outcomes, branch=_branches, copied=st.booleans()),
+    st.builds(join, _names, _counts, came=_ranges, failed=_ranges, counts=_numbers, deadline=st.booleans()),
+    st.builds(note, _names, _facts),
     st.builds(
         result,
         st.sampled_from(["done", "failed", "cancelled", "expired"]),
+        flow=st.sampled_from(["report", "other"]),
         step=_names,
         outcome=st.none() | _outcomes,
         reason=_texts,

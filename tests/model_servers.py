@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
 from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
-from baton_actors.models import ModelRequest, ModelSettings
+from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, ModelSettings
 
 
 @pytest.fixture(scope="module", name="llmock_server")
@@ -24,6 +33,30 @@ def start_llmock() -> Iterator[LLMockServer]:
 def fresh_llmock(llmock_server: LLMockServer) -> LLMockServer:
     llmock_server.state.reset()
     return llmock_server
+
+
+async def complete(settings: ModelSettings, request: ModelRequest) -> ModelAnswer:
+    async with Models(settings) as models:
+        return await models.complete(request)
+
+
+async def failure_of(settings: ModelSettings, request: ModelRequest) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await complete(settings, request)
+    return caught.value
+
+
+async def answer_to(httpserver: HTTPServer, *events: dict[str, Any], **changes: str) -> ModelAnswer:
+    httpserver.expect_request("/v1/messages").respond_with_data(
+        sse(*events), content_type="text/event-stream", headers={"request-id": "req_42"}
+    )
+    return await complete(settings_for(httpserver.url_for(""), **changes), request_for())
+
+
+async def failure_to(httpserver: HTTPServer, *events: dict[str, Any], **changes: str) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await answer_to(httpserver, *events, **changes)
+    return caught.value
 
 
 def settings_for(base_url: str, **changes: Any) -> ModelSettings:
@@ -63,3 +96,92 @@ def end(stop_reason: str, output_tokens: int = 7, **delta: Any) -> list[dict[str
     fields = {"stop_reason": stop_reason, "stop_sequence": None} | delta
     stop = {"type": "message_delta", "delta": fields, "usage": {"output_tokens": output_tokens}}
     return [stop, {"type": "message_stop"}]
+
+
+class RatedServer(HTTPServer):
+    """Answers `Yes.` to `allowed` requests in each window of `window_s`, and tells the others to wait."""
+
+    allowed = 5
+    window_s = 0.25
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = self.refused = 0
+        self.retry_after = False
+        """Whether refusals come with the time when the window ends; else without one."""
+        self.inside_streams = False
+        """Whether refusals come as an error event of a stream that had begun; else as 429."""
+        self.refuse_next = 0
+        self._window: list[float] = []
+        self._lock = threading.Lock()
+        self.expect_request("/v1/messages").respond_with_handler(self._answer)
+
+    @property
+    def url(self) -> str:
+        return self.url_for("")
+
+    def _answer(self, request: Request) -> Response:
+        with self._lock:
+            now_s = time.monotonic()
+            self._window = [at for at in self._window if now_s - at < self.window_s]
+            if self.refuse_next > 0 or len(self._window) >= self.allowed:
+                self.refuse_next -= 1
+                self.refused += 1
+                return self._refuse(self.window_s - (now_s - self._window[0]) if self._window else 0.0)
+            self._window.append(now_s)
+            self.answered += 1
+        return Response(sse(start(), *text("Yes."), *end("end_turn")), content_type="text/event-stream")
+
+    def _refuse(self, wait_s: float) -> Response:
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": "Too fast"}}
+        if self.inside_streams:
+            return Response(sse(start(input_tokens=12), error), content_type="text/event-stream")
+        headers = {"retry-after-ms": f"{wait_s * 1000:.0f}"} if self.retry_after else {}
+        return Response(json.dumps(error), status=429, headers=headers, content_type="application/json")
+
+
+@contextmanager
+def start_rated() -> Iterator[RatedServer]:
+    """Start a server with a rate limit, and stop it in the end."""
+    server = RatedServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.clear()
+        server.stop()
+
+
+@asynccontextmanager
+async def sends(*pieces: bytes, pause_s: float = 0.0, reset: bool = False) -> AsyncIterator[str]:
+    """Serve these bytes to each request, piece by piece, and close: with `reset` as a crash would. Gives the URL."""
+    stopped = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+        await reader.readexactly(length)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), pause_s)
+        if reset:
+            # A linger of zero makes the close a reset (RFC 793), as when the peer's process is killed.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            stopped.set()
+
+
+def head(status: str = "200 OK", **headers: str) -> bytes:
+    """Return the head of an HTTP answer of events that ends with its connection."""
+    fields = {"content_type": "text/event-stream", "connection": "close"} | headers
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()

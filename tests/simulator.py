@@ -1,46 +1,55 @@
 """A run without a bus: the log as a list, the worker's steps of DESIGN §5, and everything that may go wrong.
 
-Messages are delivered in any order; workers crash between two writes, and what they held comes again;
-handlers answer differently each time they are asked. All choices are made by the `Random` that is given,
-so that hypothesis (`st.randoms`) or a seed decides them.
+Messages are delivered in any order; timers fire at any time; workers crash between two writes, and what they held
+comes again; every event is decided twice, as a worker that was restarted would; handlers answer differently each time
+they are asked. All choices are made by the `Random` that is given, so that hypothesis (`st.randoms`) or a seed decides
+them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, encode_input, items_of
-from baton_schemas.run.carry import EMPTY, state_at, state_of_join, with_outcome
-from baton_schemas.run.joins import arrive, closing
-from baton_schemas.run.lifecycle import Routed, base_of, decide, follow, spreads, start
-from baton_schemas.wire.messages import (
-    NULL,
-    Decisive,
-    Done,
-    Error,
-    Failed,
-    Handoff,
-    Join,
-    Message,
-    Outcome,
-    OutcomeRecord,
-    Reply,
-    Result,
-    State,
+from baton_schemas.run.carry import state_at, state_of_join, with_outcome
+from baton_schemas.run.joins import Chain
+from baton_schemas.run.lifecycle import (
+    Action,
+    Begun,
+    CancelTimer,
+    Create,
+    Ended,
+    Entered,
+    Event,
+    Gathered,
+    Lists,
+    Recorded,
+    SetTimer,
+    Stopped,
+    Submitted,
+    View,
+    decide,
+    decisive_of,
+    ends_run,
+    spreads,
 )
-from baton_schemas.wire.names import JOIN
+from baton_schemas.run.refs import base_of, joined, named, replied, source_token
+from baton_schemas.wire.messages import Decisive, Handoff, Join, Message, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.names import END
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 from tests.strategies import output_shape
 
 RUN = "run"
-
+DEADLINE_S = 100.0
+"""Of each run that has one: its timer fires at any time, or never."""
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
@@ -78,7 +87,8 @@ def simulate(flow: Flow, choose: Random) -> list[Stored[Message]]:
 class Simulator:
     """One run of a flow whose input is `topic`, `topics` and `conf` (see `strategies`)."""
 
-    def __init__(self, flow: Flow, choose: Random) -> None:
+    def __init__(self, flow: Flow, choose: Random, *, stops: bool = False) -> None:
+        """With `stops` the run may expire, and somebody may cancel it."""
         self.plan: Plan = check_flow(flow)
         self.choose = choose
         self.log: list[Stored[Message]] = []
@@ -87,11 +97,18 @@ class Simulator:
         """What was worked through."""
         self.dropped: list[Held] = []
         """What was acked unseen, because the run had ended."""
+        self.timers: dict[tuple[str, str, str], SetTimer] = {}
+        """Those that are set and have not fired."""
+        self._stops = stops
         self._subjects: dict[str, Stored[Decisive]] = {}
-        self._joins: dict[str, Join] = {}
+        self._links: dict[tuple[str, int], Join] = {}
+        """The chains of the joins, by step and number."""
+        self._chains: dict[str, list[Chain]] = {}
+        """What workers have of them in hand, by step: some a little old."""
         self._pending: list[Held] = []
         self._deliveries: dict[int, int] = {}
         self._crash_after = -1
+        self._now_s = 0.0
         texts = ["x", "y", "z"]
         values = {
             "topic": "t",
@@ -105,19 +122,47 @@ class Simulator:
         """The results in the log."""
         return [stored.message for stored in self.log if isinstance(stored.message, Result)]
 
+    def chain_of(self, step: str) -> Chain | None:
+        """Return the whole chain of a join, if anything has come to it."""
+        links = [link for (name, _), link in sorted(self._links.items()) if name == step]
+        if not links:
+            return None
+        chain = Chain(self.plan, links[0])
+        for link in links:
+            chain.apply(link)
+        return chain
+
     def run(self) -> None:
         """Submit, and deliver until everything is acked."""
-        lists = self._lists(spreads(self.plan, None), self.input)
-        self._create(start(self.plan, RUN, self.input, lists)[0])
-        while self._pending:
-            self._deliver(self._batch(self.choose.choice(self._pending)))
-            if self.acked and self.choose.randint(0, 7) == 0:
-                self.redeliver(self.choose.choice(self.acked))
+        self._submit()
+        self._work()
 
     def redeliver(self, held: Held) -> None:
         """Work through an acked message again, by a worker that looks at nothing first."""
         self._crash_after = -1
         self._take([held])
+
+    def _submit(self) -> None:
+        lists = self._lists(spreads(self.plan, None), self.input)
+        deadline_s = DEADLINE_S if self._stops and self.choose.randint(0, 1) else 0.0
+        self._start(self._decide(Submitted(RUN, self.input, deadline_s), lists))
+
+    def _start(self, actions: list[Action]) -> None:
+        (first,) = actions
+        assert isinstance(first, Create)
+        self._create(first)
+
+    def _work(self) -> None:
+        while self._pending:
+            self._now_s += 1.0
+            if self.timers and self.choose.randint(0, 9) == 0:
+                self._fire(self.timers.pop(self.choose.choice(sorted(self.timers))))
+            if self._stops and self.choose.randint(0, 15) == 0:
+                self._crash_after = -1
+                self._apply(Stopped(RUN, "cancelled", "no longer needed", 1))
+            self._deliver(self._batch(self.choose.choice(self._pending)))
+            if self.acked and self.choose.randint(0, 7) == 0:
+                self.redeliver(self.choose.choice(self.acked))
 
     def _batch(self, held: Held) -> list[Held]:
         """Return a handoff alone; a reply with any of the others to the same step."""
@@ -145,47 +190,99 @@ class Simulator:
             self.acked += batch
         self._pending = [held for held in self._pending if held not in batch]
 
+    def _fire(self, timer: SetTimer) -> None:
+        """The broker publishes what a timer holds, where nothing is yet."""
+        self._crash_after = -1
+        self._create(Create("" if timer.step == END else timer.who, timer.message))
+
     def _take(self, batch: list[Held], *, look_first: bool = False) -> None:
-        (seq, actor, message), *_ = batch
+        (seq, _, message), *_ = batch
         if isinstance(message, Handoff):
             self._take_handoff(seq, message, look_first)
         else:
-            replies = [(held.seq, held.message) for held in batch if isinstance(held.message, Reply)]
-            self._take_replies(actor, message.step, replies)
+            self._take_replies(message.step, [held.message for held in batch if isinstance(held.message, Reply)])
 
     def _take_handoff(self, seq: int, handoff: Handoff, look_first: bool) -> None:
-        plan, start_seq = self.plan, handoff.start_seq or seq
-        if handoff.flow_body != NULL:
+        plan = self.plan
+        if isinstance(handoff.cause, Woken):
+            original = self.log[handoff.cause.seq - 1].message
+            assert isinstance(original, Handoff)
+            seq, handoff, look_first = handoff.cause.seq, original, True
+        start_seq = handoff.start_seq or seq
+        if isinstance(handoff.cause, Started) and handoff.cause.begins is not None:
             lists = self._lists(spreads(plan, None), handoff.state)
-            self._create_all(start(plan, RUN, handoff.state, lists, seq)[1:])
-        if ends := follow(plan, handoff, {}):
-            self._create_all(ends)
+            begun = self._apply(Begun(handoff, seq, 0.0), lists)
+            if any(isinstance(action, Create) and isinstance(action.message, Result) for action in begun):
+                return  # it has expired
+        if ends_run(plan, handoff):
+            self._apply(Recorded(handoff))
             return
-        known = self._subjects.get(subject_of(decide(plan, handoff, EMPTY, Done(), start_seq)))
+        known = self._subjects.get(subject_of(decisive_of(plan, handoff)))
         if known is None or not look_first:
-            replies = [self.log[branch.seq - 1].message for branch in handoff.branches]
-            joined = [reply for reply in replies if isinstance(reply, Reply)]
-            state = state_of_join(plan, handoff, joined) if handoff.source == JOIN else state_at(handoff)
-            outcome: Outcome = Failed(error=handoff.error) if handoff.error else self._handle(handoff, state)
-            known = self._create(decide(plan, handoff, state, outcome, start_seq))
-        record = known.message
+            known = self._do(seq, handoff, start_seq, parks=known is None)
+        if known is None:
+            return
+        record, lists = known.message, {}
         if isinstance(record, OutcomeRecord):
             base = base_of(record)
-            after = with_outcome(record.state, base, record.outcome)
-            self._create_all(follow(plan, record, self._lists(spreads(plan, base), after)))
-        else:
-            self._create_all(follow(plan, record, {}))
+            after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+            lists = self._lists(spreads(plan, base), after)
+        self._apply(Recorded(record), lists)
 
-    def _take_replies(self, actor: str, step: str, replies: list[tuple[int, Reply]]) -> None:
-        for _, reply in replies:
-            self._create_all(follow(self.plan, reply, {}))
-        join = self._joins.get(step)
-        updated = arrive(self.plan, join, replies)
-        if updated != join:
-            self._store(actor, updated)
-            self._joins[step] = updated
-        if updated.closed:
-            self._create(Routed(actor, closing(self.plan, updated)))
+    def _do(self, seq: int, handoff: Handoff, start_seq: int, *, parks: bool) -> Stored[Decisive] | None:
+        """Do the step of a handoff and record how it ended; None when it was parked, which it is once at the most."""
+        closing = joined(handoff)
+        state = state_at(handoff) if closing is None else self._joined(handoff)
+        self._apply(Entered(handoff, state, start_seq))
+        if closing is not None and closing.error is not None:
+            outcome: Outcome = Failed(error=closing.error)
+        elif parks and self.choose.randint(0, 9) == 0 and self._park(seq, handoff, start_seq):
+            return None
+        else:
+            outcome = self._handle(handoff, state)
+        event = Ended(handoff, state, outcome, start_seq)
+        (create,) = self._decide(event, {})
+        assert isinstance(create, Create)
+        return self._create(create)
+
+    def _joined(self, handoff: Handoff) -> State:
+        """Return what a merger sees of the replies that its handoff names."""
+        closing = joined(handoff)
+        assert closing is not None
+        subject = f"reply.{self.plan.actor(handoff.step)}.{handoff.run}.{handoff.step}"
+        found = [self._subjects[f"{subject}.{name}"].message for name in named(closing)]
+        return state_of_join(self.plan, handoff, [reply for reply in found if isinstance(reply, Reply)])
+
+    def _park(self, seq: int, handoff: Handoff, start_seq: int) -> bool:
+        """Wake the step later; False when it has been woken already."""
+        cause = Woken(seq=seq, number=1, why="its retry")
+        woken = replace(handoff, cause=cause, start_seq=start_seq, state=State(), branch=None)
+        create = Create(self.plan.actor(handoff.step), woken)
+        if subject_of(create) in self._subjects:
+            return False
+        self._create(create)
+        return True
+
+    def _take_replies(self, step: str, replies: list[Reply]) -> None:
+        chain = self._record(step, replies)
+        for reply in replies:
+            self._apply(Recorded(reply))
+        if chain.closed and any(chain.has(reply) for reply in replies):
+            self._apply(Gathered(chain))
+
+    def _record(self, step: str, replies: list[Reply]) -> Chain:
+        """Have these replies in the chain, by a worker that has all of it in hand, or some, or nothing."""
+        in_hand = self._chains.setdefault(step, [])
+        chain = self.choose.choice(in_hand) if in_hand and self.choose.randint(0, 2) else Chain(self.plan, replies[0])
+        if chain not in in_hand:
+            in_hand.append(chain)
+        while (link := chain.link(replies)) is not None:
+            taken = self._links.get((step, link.number))
+            if taken is None:
+                self._store(self.plan.actor(step), link)
+                self._links[step, link.number] = taken = link
+            chain.apply(taken)
+        return chain
 
     def _handle(self, handoff: Handoff, state: State) -> Outcome:
         self.calls.append(Call(handoff, state))
@@ -206,18 +303,39 @@ class Simulator:
                 lists[step] = items_of(name, values[name.split(".")[0]])
         return lists
 
-    def _create_all(self, routed: Iterable[Routed]) -> None:
-        for item in routed:
-            self._create(item)
+    def _decide(self, event: Event, lists: Lists) -> list[Action]:
+        """Decide, and once more, as somebody would who comes after a crash: what is to be written is the same."""
+        view = View(self.plan, self._now_s, lists)
+        actions = decide(view, event)
+        assert decide(view, event) == actions
+        return actions
 
-    def _create(self, routed: Routed) -> Stored[Decisive]:
+    def _apply(self, event: Event, lists: Lists | None = None) -> list[Action]:
+        """Do all that follows from an event, in the order of the engine."""
+        actions = self._decide(event, lists or {})
+        for timer in actions:
+            # The first counts; one that has fired is not set again (the log has what it held).
+            if isinstance(timer, SetTimer) and subject_of(Create(timer.who, timer.message)) not in self._subjects:
+                self.timers.setdefault((timer.who, timer.run, timer.step), timer)
+        creates = [action for action in actions if isinstance(action, Create)]
+        for create in creates:
+            self._create(create)
+        for _, message in creates:
+            if isinstance(message, Result) or (isinstance(message, Reply) and isinstance(message.outcome, Failed)):
+                self._apply(Recorded(message))
+        for done in actions:
+            if isinstance(done, CancelTimer):
+                self.timers.pop((done.who, done.run, done.step), None)
+        return actions
+
+    def _create(self, create: Create) -> Stored[Decisive]:
         """Store a message unless its subject is taken; return what is stored there."""
-        subject = subject_of(routed)
+        subject = subject_of(create)
         if subject not in self._subjects:
-            seq = self._store(*routed)
-            self._subjects[subject] = Stored(seq, *routed)
-            if isinstance(routed.message, Handoff | Reply):
-                self._pending.append(Stored(seq, routed.actor, routed.message))
+            seq = self._store(*create)
+            self._subjects[subject] = Stored(seq, *create)
+            if isinstance(create.message, Handoff | Reply):
+                self._pending.append(Stored(seq, create.actor, create.message))
         return self._subjects[subject]
 
     def _store(self, actor: str, message: Message) -> int:
@@ -228,14 +346,14 @@ class Simulator:
         return len(self.log)
 
 
-def subject_of(routed: Routed) -> str:
+def subject_of(create: Create) -> str:
     """Return the subject of a message that is written create-only."""
-    actor, message = routed
+    actor, message = create
     match message:
         case Handoff():
-            return f"handoff.{actor}.{message.run}.{message.step}.{message.source}"
+            return f"handoff.{actor}.{message.run}.{message.step}.{source_token(message)}"
         case Reply():
-            return f"reply.{actor}.{message.run}.{message.step}.{message.branch}"
+            return f"reply.{actor}.{message.run}.{message.step}.{replied(message)}"
         case OutcomeRecord():
             return f"outcome.{actor}.{message.run}.{message.step}"
         case Result():

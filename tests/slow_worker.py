@@ -32,7 +32,8 @@ async def work(url: str, namespace: str, folder: Path) -> None:
         return "the slow one"
 
     settings = Settings(url=url, namespace=namespace, lease_s=LEASE_S)
-    async with connect(settings) as bus, Team(bus, check_flow(FLOW), {"a": slow}).process():
+    async with connect(settings) as client, Team(client, check_flow(FLOW), {"a": slow}).process():
+        (folder / "ready").touch()
         await asyncio.Event().wait()
 
 

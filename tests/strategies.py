@@ -80,6 +80,7 @@ def _joins(draw: st.DrawFn, after: list[str], steps: dict[str, Step]) -> JoinPol
         wait=wait,
         min_done=draw(st.integers(0, wait if isinstance(wait, int) else most)),
         failed=draw(st.sampled_from([None, "fail", "skip", "pass"])),
+        deadline_s=draw(st.sampled_from([None, None, 5.0])),
     )
 
 

@@ -8,21 +8,28 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from baton_actors.agents.agents import Agents
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.performing import Performer
 from baton_actors.processes.worker import Worker
-from baton_actors.steps.ends import Ends
-from baton_actors.steps.plans import Plans
-from baton_bus import Bus, Settings, connect
+from baton_actors.steps.shared import sharing
+from baton_bus import Client, Settings, connect
+from baton_bus.client.watching import EndOfRun
+from baton_bus.engine.engine import Engine
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, OnError, Step
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.lifecycle import Create, Submitted, View, decide
+from baton_schemas.run.refs import joined, replied, tokens
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.export import dump, load
-from baton_schemas.wire.messages import Done, Handoff, Note, Outcome, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import JOIN, START
+from baton_schemas.wire.facts import Fact
+from baton_schemas.wire.messages import After, Handoff, Note, OutcomeRecord, Reply, Result
+from baton_schemas.wire.outcomes import Done, Outcome, State
 
 from .servers import WAIT_S, until
 
@@ -53,6 +60,7 @@ class Live:
 
     def __init__(self, bus: Bus, run: str) -> None:
         self.fold, self.seq = RunFold(), 0
+        self._end = EndOfRun()
         self._watching = asyncio.create_task(self._watch(bus, run))
 
     async def until(self, entry: Entry) -> None:
@@ -65,49 +73,51 @@ class Live:
         await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self, bus: Bus, run: str) -> None:
-        async with contextlib.aclosing(bus.watch(run)) as entries:
+        async with contextlib.aclosing(bus.log.follow([bus.subjects.run(run)])) as entries:
             async for entry in entries:
                 self.fold.apply(entry)
                 self.seq = entry.seq
+                if self._end.is_in(entry):
+                    return
 
 
 class Team:
     """A flow, a connection for the test itself, and workers. Each run that it submits is watched live."""
 
-    def __init__(self, bus: Bus, plan: Plan, handlers: Handlers) -> None:
-        self.bus, self.plan = bus, plan
+    def __init__(self, client: Client, plan: Plan, handlers: Handlers) -> None:
+        self.client, self.bus, self.plan = client, client.bus, plan
         self._handlers = {f"team:{name}": Handler(function) for name, function in handlers.items()}
         self._live: dict[str, Live] = {}
 
     @contextlib.asynccontextmanager
     async def process(self, *agents: str, grace_s: float = 10.0) -> AsyncIterator[Bus]:
         """Run workers of these agents (none named: of all) on a connection of their own, as a process has one."""
-        async with connect(self.bus.settings) as bus, contextlib.AsyncExitStack() as stack:
-            plans, ends = Plans(bus, self.plan), Ends(bus)
-            await stack.enter_async_context(ends.listening())
+        async with open_bus(self.bus.settings) as bus, contextlib.AsyncExitStack() as stack:
+            playing = Agents()
+            playing.add(self.plan, self._handlers)
+            shared = await stack.enter_async_context(sharing(Engine(bus), playing, self.plan, "test:1"))
             for actor, agent in self.plan.actors().items():
                 if agents and agent not in agents:
                     continue
-                performer = Performer(self._handlers, None, None)
-                worker = Worker(bus, actor, self.plan.flow.agents[agent], performer, plans, ends)
+                worker = Worker(shared, actor, self.plan.flow.agents[agent], playing.concurrency(self.plan, agent))
                 joins = any(self.plan.actor(step) == actor for step in self.plan.joins)
                 await stack.enter_async_context(worker.working(joins=joins, grace_s=grace_s))
             yield bus
 
     async def submit(self, run: str = "", /, **given: Any) -> str:
-        run = await self.bus.submit(self.plan, given, run=run)
+        run = (await self.client.start(self.plan, given, run_id=run)).id
         if run not in self._live:
             self._live[run] = Live(self.bus, run)
         return run
 
     async def result(self, run: str) -> Result:
-        return await self.bus.result(run, flow=self.plan.flow.name, timeout_s=WAIT_S)
+        return await self.client.run(run, self.plan.flow.name).ended(WAIT_S)
 
     async def run(self, **given: Any) -> Result:
         return await self.result(await self.submit(**given))
 
     async def log(self, run: str) -> list[Entry]:
-        """Every message of the run, every version of its join records included."""
+        """Every message of the run."""
         return [entry async for entry in self.bus.log.read([self.bus.subjects.run(run)])]
 
     async def kinds(self, run: str) -> list[str]:
@@ -115,6 +125,9 @@ class Team:
 
     async def notes(self, run: str) -> list[Note]:
         return [entry.message for entry in await self.log(run) if isinstance(entry.message, Note)]
+
+    async def facts(self, run: str) -> list[Fact]:
+        return [note.fact for note in await self.notes(run)]
 
     async def state(self, run: str) -> RunState:
         return fold(await self.log(run))
@@ -136,7 +149,8 @@ class Team:
         """Assert what must hold of every log: one result, one outcome a step, and live state equal to replayed."""
         for run, live in self._live.items():
             entries = await self.log(run)
-            results = [entry for entry in entries if isinstance(entry.message, Result)]
+            end = EndOfRun()
+            results = [entry for entry in entries if end.is_in(entry)]
             assert len(results) <= 1
             await live.until(entries[-1] if not results else results[0])
             seen = [entry for entry in await self.log(run) if entry.seq <= live.seq]
@@ -152,8 +166,8 @@ async def team(
     url: str, namespace: str, flow: Flow, handlers: Handlers, *, start: bool = True, **settings: Any
 ) -> AsyncIterator[Team]:
     """A team whose workers run in one process (`start`), or that the test starts with `Team.process`."""
-    async with connect(Settings(url=url, namespace=namespace, **settings)) as bus:
-        ours = Team(bus, check_flow(flow), handlers)
+    async with connect(Settings(url=url, namespace=namespace, **settings)) as client:
+        ours = Team(client, check_flow(flow), handlers)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if start:
@@ -162,11 +176,30 @@ async def team(
                 await ours.check()
         finally:
             await ours.close()
-            await bus.js.delete_stream(namespace)
+            await client.bus.js.delete_stream(namespace)
 
 
 def kind_of(entry: Entry) -> str:
     return entry.subject.split(".")[1]
+
+
+def first_of(plan: Plan, run: str, lists: Mapping[str, list[Any]] | None = None, **given: Any) -> Create:
+    """The first handoff of a run as `start` would write it, and to whom; `lists` are those to fan out over."""
+    items = {step: encode_items(values) for step, values in (lists or {}).items()}
+    (first,) = decide(View(plan, lists=items), Submitted(run, State(input=encode_input(given))))
+    assert isinstance(first, Create)
+    return first
+
+
+def encode_items(values: list[Any]) -> list[Raw]:
+    return [Raw(msgspec.json.encode(value)) for value in values]
+
+
+def branches_of(closing: Handoff) -> list[str]:
+    """The branches that a join closed with, in the order of the flow."""
+    closed = joined(closing)
+    assert closed is not None
+    return [name for source, text in closed.branches.items() for name in tokens(source, text)]
 
 
 def value_of(outcome: Outcome | None) -> Any:
@@ -176,13 +209,12 @@ def value_of(outcome: Outcome | None) -> Any:
 
 
 def assert_one_outcome_a_step(entries: list[Entry]) -> None:
-    """I1 from the raw log: whatever says how a step ended says the same, and only joins and notes have versions."""
+    """I1 from the raw log: whatever says how a step ended says the same, and no subject has two messages."""
     outcomes: dict[str, Outcome] = {}
     written: set[str] = set()
     for entry in entries:
-        if kind_of(entry) not in ("join", "note"):
-            assert entry.subject not in written, f"{entry.subject} was written twice"
-            written.add(entry.subject)
+        assert entry.subject not in written, f"{entry.subject} was written twice"
+        written.add(entry.subject)
         step, outcome = _decided(entry)
         if outcome is not None:
             assert outcomes.setdefault(step, outcome) == outcome, f"step {step} ended in two ways"
@@ -190,10 +222,10 @@ def assert_one_outcome_a_step(entries: list[Entry]) -> None:
 
 def _decided(entry: Entry) -> tuple[str, Outcome | None]:
     match entry.message:
-        case Handoff(source=source) if source not in (START, JOIN):
-            return source, entry.message.outcome
-        case Reply(branch=branch):
-            return branch, entry.message.outcome
+        case Handoff(cause=After(step=step, outcome=outcome)):
+            return step, outcome
+        case Reply() as reply:
+            return replied(reply), reply.outcome
         case OutcomeRecord(step=step) | Result(step=step):
             return step, entry.message.outcome
         case _:

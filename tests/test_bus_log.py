@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from baton_bus import Bus, Settings, connect
+from baton_bus import Settings
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import VERSION, Done, Join, Reply
+from baton_schemas.wire.messages import Join, Reply
+from baton_schemas.wire.outcomes import Done
 
 from .servers import NatsServer, nats_server, until
 
 
 @contextlib.asynccontextmanager
 async def bus_on(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
-    async with connect(Settings(url=server.url, namespace=namespace)) as bus:
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
         yield bus
         await bus.js.delete_stream(namespace)
 
@@ -28,7 +30,7 @@ async def write_replies(bus: Bus, count: int, size_bytes: int = 10) -> None:
 
     async def write(index: int) -> None:
         reply = Reply(
-            v=VERSION, flow="f", digest="x" * size_bytes, run="r", step="s", branch=f"b-{index}", outcome=Done()
+            flow="f", digest="x" * size_bytes, run="r", step="s", source="b", index=index, each=True, outcome=Done()
         )
         await bus.publisher.create(bus.subjects.of("m", reply), encode(reply))
 
@@ -56,18 +58,14 @@ async def test_answer_that_the_server_cuts_short_is_read_to_its_end(server: Nats
 
 
 @pytest.mark.parametrize("branches", [10, 1_200])
-async def test_of_a_join_record_only_the_last_version_is_in_a_run(
-    branches: int, server: NatsServer, namespace: str
-) -> None:
+async def test_all_links_of_a_joins_chain_are_in_a_run(branches: int, server: NatsServer, namespace: str) -> None:
     async with bus_on(server, namespace) as bus:
         await write_replies(bus, branches)
-        subject, seq = bus.subjects.join("m", "r", "s"), 0
-        for arrived in range(3):
-            join = Join(v=VERSION, flow="f", digest="x", run="r", step="s", arrived={"b-0": arrived})
-            seq = await bus.publisher.update(subject, encode(join), seq) or 0
+        links = [Join(flow="f", digest="x", run="r", step="s", number=k, came={"b": f"{k}"}) for k in (1, 2, 3)]
+        for link in links:
+            assert await bus.publisher.create(bus.subjects.join("m", "r", "s", link.number), encode(link)) is not None
 
-        joins = [entry.seq for entry in await bus.log.run("r") if isinstance(entry.message, Join)]
-        assert joins == [seq]
+        assert [entry.message for entry in await bus.log.run("r") if isinstance(entry.message, Join)] == links
 
 
 async def test_absent_messages_are_read_as_none(server: NatsServer, namespace: str) -> None:
@@ -82,7 +80,7 @@ async def test_create_is_refused_where_a_message_is_and_update_where_another_is(
     server: NatsServer, namespace: str
 ) -> None:
     async with bus_on(server, namespace) as bus:
-        subject = bus.subjects.join("m", "r", "s")
+        subject = bus.subjects.join("m", "r", "s", 1)
         seq = await bus.publisher.create(subject, b"1")
         assert seq is not None
         assert await bus.publisher.create(subject, b"2") is None
@@ -94,7 +92,7 @@ async def test_create_is_refused_where_a_message_is_and_update_where_another_is(
 
 
 async def test_of_many_who_create_at_once_one_is_told_that_it_did(server: NatsServer, namespace: str) -> None:
-    async with bus_on(server, namespace) as bus, connect(bus.settings) as other:
+    async with bus_on(server, namespace) as bus, open_bus(bus.settings) as other:
         subject = bus.subjects.result("f", "r")
         writers = [bus, other] * 20
         stored = await asyncio.gather(

@@ -1,7 +1,9 @@
-"""The crash driver on a small scale, and its checker, which must find what is planted in a log."""
+"""The crash driver on a small scale, and its checker, which must find what is planted in the log of a quiet run."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,119 +11,214 @@ from typing import Any
 
 import pytest
 
+from .chaos import raw
 from .chaos.checker import Checker
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event
-from .chaos.raw import Record, record
+from .chaos.history import Event, History
+from .chaos.raw import Record, Seen
 
-Log = list[Record]
 LEASE_S = 1.0
-DONE_A = {"status": "done", "output": {"branch": "a"}}
-DONE_B = {"status": "done", "output": {"branch": "b"}}
-MERGED = {"status": "done", "output": {"branches": ["a", "b"]}}
+LATER_S = 5.0
+QUIET = Options(seed=5, runs=24, kills=0, flows=("spread", "mix", "relay", "panel"), full_disk=False)
 
 
-def message(seq: int, subject: str, body: dict[str, Any] | str) -> Record:
-    data = body if isinstance(body, str) else json.dumps(body)
-    return record(seq, f"ns.{subject}", data.encode(), f"2026-11-24T12:00:{seq:02}.000000001Z")
+class Story:
+    """A log and a history, to be spoilt."""
+
+    def __init__(self, seen: Seen, history: list[Event]) -> None:
+        self.records, self.timers, self.blobs = list(seen.records), list(seen.timers), dict(seen.blobs)
+        self.history = copy.deepcopy(history)
+
+    def violations(self) -> list[str]:
+        history = sorted(self.history, key=lambda event: event["at"])
+        return Checker(Seen(self.records, self.timers, self.blobs), history, LEASE_S).violations
+
+    def find(self, subject: str, where: Callable[[dict[str, Any]], object] = lambda _: True) -> Record:
+        """The first message whose subject has all these parts, and whose body is so. It is of a run that is done."""
+        done = {r.run for r in self.records if r.kind == "result" and r.body and r.body["status"] == "done"}
+        forged = {event["run"] for event in self.history if event["what"] == "word.forged"}
+        return next(
+            each
+            for each in self.records
+            if each.run in done - forged and each.body and all(part in each.subject for part in subject.split("…"))
+            if where(each.body)
+        )
+
+    def remove(self, record: Record) -> None:
+        self.records.remove(record)
+
+    def change(self, record: Record, **fields: Any) -> None:
+        """Change fields of a body; `cause__branches` is one within another."""
+        body = copy.deepcopy(record.body)
+        for name, value in fields.items():
+            part = body
+            *path, last = name.split("__")
+            for key in path:
+                assert part is not None
+                part = part[key]
+            assert part is not None
+            part[last] = value
+        self.records[self.records.index(record)] = record._replace(body=body, data=json.dumps(body).encode())
+
+    def add(self, record: Record, **fields: Any) -> None:
+        """Add a message like this one, at the end of the log."""
+        self.records.append(record._replace(seq=self.records[-1].seq + 1))
+        self.change(self.records[-1], **fields)
+
+    def event(self, what: str, **facts: Any) -> Event:
+        return next(
+            e for e in self.history if e["what"] == what and all(e.get(name) == value for name, value in facts.items())
+        )
+
+    def excuse_nothing(self) -> None:
+        """Forget what broke by itself: handlers that kill their process, and a machine that is busy with others."""
+        self.history = [e for e in self.history if e["what"] not in ("process.starved", "worker.died", "bus.lost")]
+
+    def again(self, event: Event, later_s: float, **facts: Any) -> None:
+        self.history.append({**event, "at": event["at"] + later_s, **facts})
 
 
-def handoff(seq: int, actor: str, step: str, source: str, **more: Any) -> Record:
-    return message(seq, f"handoff.{actor}.r1.{step}.{source}", {"step": step, "source": source, **more})
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
+    """What a run left behind in which nothing broke."""
+    folder = tmp_path_factory.mktemp("quiet")
+    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
+    return raw.load(folder), History(folder / "history.jsonl").events()
 
 
-def reply(seq: int, branch: str, outcome: dict[str, Any]) -> Record:
-    return message(seq, f"reply.f-m.r1.m.{branch}", {"step": "m", "branch": branch, "outcome": outcome})
+@pytest.fixture
+def story(quiet: tuple[Seen, list[Event]]) -> Story:
+    return Story(*quiet)
 
 
-def result(seq: int, flow: str = "f", **more: Any) -> Record:
-    return message(seq, f"result.{flow}.r1.end", {"status": "done", "step": "m", "outcome": MERGED, **more})
+def close_at_half(story: Story) -> None:
+    closing = story.find("handoff.spread…gather.join", lambda body: body["cause"]["counts"]["work"] >= 4)
+    assert closing.body is not None
+    half = closing.body["cause"]["counts"]["work"] // 2
+    story.change(closing, cause__branches={"work": f"0-{half - 1}"})
+    result = story.find(f"result.spread.{closing.run}.")
+    assert result.body is not None
+    names = result.body["outcome"]["output"]["branches"][:half]
+    story.change(result, outcome__output__branches=names)
 
 
-def good_log() -> Log:
-    """Steps a and b, of which a asks a model, and m that joins them."""
-    flow = {"steps": {"a": {}, "b": {}, "m": {"after": ["a", "b"]}}}
-    return [
-        handoff(1, "f-a", "a", "start", flow_body=flow),
-        handoff(2, "f-b", "b", "start"),
-        message(3, "note.f-a.r1.a.n1", {"type": "model", "step": "a"}),
-        reply(4, "a", DONE_A),
-        reply(5, "b", DONE_B),
-        message(6, "join.f-m.r1.m", {"step": "m", "arrived": {"a": 4, "b": 5}}),
-        handoff(7, "f-m", "m", "join", branches=[["a", 4], ["b", 5]]),
-        result(8),
-        message(9, "handoff.f-a.garbage-1.x.y", "no json"),
-        message(10, "note.f-a.garbage-1.x.n2", {"type": "rejected", "step": "x", "seq": 9}),
-    ]
+def drop_carried_errors(story: Story) -> None:
+    blended = story.find("handoff.relay…close.blend", lambda body: body["cause"]["outcome"]["output"]["errors"])
+    story.change(blended, cause__outcome__output__errors=[])
+    result = story.find(f"result.relay.{blended.run}.")
+    story.change(result, outcome__output__of__errors=[], outcome__output__errors=[])
 
 
-def at(seq: int, what: str, /, **facts: Any) -> Event:
-    """An event at the time when the message with this sequence was stored."""
-    return {"what": what, "at": good_log()[seq - 1].at_s, "pid": 1, **facts}
+def end_without_a_step(story: Story) -> None:
+    closing = story.find("handoff.mix…merge.join", lambda body: body["cause"]["counts"]["facts"] >= 2)
+    story.remove(story.find(f"reply.mix…{closing.run}.merge.facts-1"))
 
 
-def good_history() -> list[Event]:
-    return [
-        at(1, "submit.sent", run="r1"),
-        at(1, "submit.acknowledged", run="r1"),
-        at(2, "step.began", attempt="1-1", run="r1", step="a", knew_at=at(2, "")["at"]),
-        at(2, "step.asks", attempt="1-1"),
-        at(2, "model.answered", run="r1", step="a"),
-        at(3, "step.ended", attempt="1-1", run="r1", step="a"),
-        at(8, "client.got", run="r1", status="done"),
-        at(9, "garbage.sent", seq=9, data="no json"),
-    ]
+def ack_before_derive(story: Story) -> None:
+    outcome = story.find("outcome.spread…split", lambda body: body["outcome"]["output"])
+    handoff = story.find(f"handoff.spread…{outcome.run}.split.start")
+    acked = story.event("delivery.acked", seq=handoff.seq, kind="handoff")
+    acked["at"] = outcome.at_s
 
 
-def asked_again() -> list[Event]:
-    knew_at = at(4, "")["at"]
-    return [at(4, "step.began", attempt="2-1", run="r1", step="a", knew_at=knew_at), at(5, "step.asks", attempt="2-1")]
+def start_late(story: Story) -> None:
+    story.excuse_nothing()
+    began = story.event("step.began", run=story.find("result.spread").run, step="gather")
+    story.again(began, LATER_S, attempt="late", knew_at=began["at"] + LATER_S)
 
 
-def started_late() -> Event:
-    return at(10, "step.began", attempt="2-1", run="r1", step="b", knew_at=at(10, "")["at"])
+def ask_again(story: Story) -> None:
+    note = story.find("note.mix…facts-0.model")
+    began = story.event("step.began", run=note.run, step="facts-0")
+    knew_at = note.at_s + 1.0
+    story.again(began, 0.0, attempt="again", knew_at=knew_at)
+    story.again(story.event("step.asks", attempt=began["attempt"]), 1.0, attempt="again")
 
 
-PLANTED: dict[str, tuple[str, Callable[[Log, list[Event]], Any]]] = {
-    "two outcomes": (
-        "I1",
-        lambda log, _: log.append(message(11, "outcome.f-a.r1.a", {"step": "a", "outcome": DONE_B})),
+def buy_twice(story: Story) -> None:
+    answered = story.event("model.answered", run=story.find("note.mix…facts-0.model").run, step="facts-0")
+    story.again(answered, 0.0001)
+    story.excuse_nothing()
+
+
+def leave_a_timer(story: Story) -> None:
+    blended = story.find("handoff.relay…blend.join")
+    subject = blended.subject.replace("handoff", "timer").removesuffix(".join")
+    story.excuse_nothing()
+    story.timers.append(blended._replace(subject=subject, kind="timer", rest=("blend",)))
+
+
+def break_a_blob(story: Story) -> None:
+    reply = story.find("reply.panel", lambda body: "blob" in body["outcome"])
+    assert reply.body is not None
+    story.blobs[reply.body["outcome"]["blob"]["sha256"]] = b'"half of it'
+
+
+def close_before_the_time(story: Story) -> None:
+    """With one branch, of two that are to be waited for."""
+    closing = story.find("handoff.panel…choose.join", lambda body: "two" in body["cause"]["branches"])
+    story.change(closing, cause__branches={"two": "*"})
+    story.change(story.find(f"result.panel.{closing.run}."), outcome__output__branches=["two"])
+
+
+def hand_on_too_much(story: Story) -> None:
+    """To a branch beyond the list."""
+    handoff = story.find("handoff.spread…work-0.split")
+    subject = handoff.subject.replace("work-0", "work-99")
+    story.records.append(handoff._replace(seq=story.records[-1].seq + 1, subject=subject, rest=("work-99", "split")))
+
+
+PLANTED: dict[str, tuple[str, Callable[[Story], object]]] = {
+    "two outcomes": ("I1", lambda s: s.add(s.find("outcome.mix…plan"), outcome__output=["another"])),
+    "a record written twice": ("I1", lambda s: s.add(s.find("reply.spread…work-0"))),
+    "no result": ("I2", lambda s: s.remove(s.find("result.spread"))),
+    "two results": ("I2", lambda s: s.add(s.find("result.spread"), status="failed")),
+    "a result that nobody asked for": ("I2", lambda s: s.change(s.find("result.spread"), status="cancelled")),
+    "another result for the client": (
+        "I2",
+        lambda s: s.event("client.got", run=s.find("result.spread").run).update(status="failed"),
     ),
-    "a record written twice": ("I1", lambda log, _: log.append(reply(11, "b", DONE_B))),
-    "no result": ("I2", lambda log, _: log.pop(7)),
-    "two results": ("I2", lambda log, _: log.append(result(11, flow="g"))),
-    "another result for the client": ("I2", lambda _, history: history[6].update(status="failed")),
-    "an answer bought again": ("I3", lambda _, history: history.extend(asked_again())),
-    "an answer bought twice": ("I3", lambda _, history: history.insert(5, history[4])),
-    "an answer that was not recorded": ("I3", lambda log, _: log.pop(2)),
-    "a join that closed twice": ("I5", lambda log, _: log.append(handoff(11, "f-x", "m", "join", branches=[]))),
-    "a branch that is not in the log": ("I5", lambda log, _: log.pop(3)),
-    "a branch left out by the merger": (
-        "I5",
-        lambda log, _: log.__setitem__(7, result(8, outcome={"status": "done", "output": {"branches": ["a"]}})),
+    "an answer bought again": ("I3", ask_again),
+    "an answer bought twice": ("I3", buy_twice),
+    "an answer that was not recorded": ("I3", lambda s: s.remove(s.find("note.mix…facts-0.model"))),
+    "a join closed at half": ("I5", close_at_half),
+    "a join closed before its number was there": ("I5", close_before_the_time),
+    "a join that closed twice": ("I1", lambda s: s.add(s.find("handoff.spread…gather.join"), copied=True)),
+    "a branch that is not in the log": ("I5", lambda s: s.remove(s.find("reply.spread…work-0"))),
+    "a link that is not in the chain": ("I5", lambda s: s.remove(s.find("join.spread…gather.1"))),
+    "a start after the end": ("I6", start_late),
+    "garbage that is gone": ("I7", lambda s: s.remove(next(r for r in s.records if r.run.startswith("garbage")))),
+    "garbage that nobody noted": (
+        "I7",
+        lambda s: s.remove(next(r for r in s.records if r.kind == "note" and r.run.startswith("garbage"))),
     ),
-    "a start after the end": ("I6", lambda _, history: history.append(started_late())),
-    "garbage that is gone": ("I7", lambda log, _: log.pop(8)),
-    "garbage that nobody noted": ("I7", lambda log, _: log.pop(9)),
+    "errors dropped that branches carry": ("I8", drop_carried_errors),
+    "a branch not done": ("I8", end_without_a_step),
+    "a wrong output": ("I8", lambda s: s.change(s.find("reply.spread…work-0"), outcome__output={"branch": "work-1"})),
+    "a failure that is none": (
+        "I8",
+        lambda s: s.change(s.find("result.spread"), status="failed"),
+    ),
+    "a handoff that the flow has not": ("I8", hand_on_too_much),
+    "a blob that is not whole": ("I8", break_a_blob),
+    "an ack before what follows": ("I9", ack_before_derive),
+    "a timer left over": ("I11", leave_a_timer),
 }
 
 
-def test_checker_finds_nothing_in_a_good_log() -> None:
-    assert Checker(good_log(), good_history(), LEASE_S).violations == []
+def test_checker_finds_nothing_in_the_log_of_a_quiet_run(story: Story) -> None:
+    assert story.violations() == []
 
 
 @pytest.mark.parametrize("what", PLANTED)
-def test_checker_finds_what_is_planted(what: str) -> None:
+def test_checker_finds_what_is_planted(what: str, story: Story) -> None:
     invariant, plant = PLANTED[what]
-    log, history = good_log(), good_history()
-    plant(log, history)
-    violations = Checker(log, history, LEASE_S).violations
-    assert violations
-    assert {violation[:2] for violation in violations} == {invariant}
+    plant(story)
+    assert invariant in {violation.split()[0] for violation in story.violations()}
 
 
 async def test_nothing_is_lost_or_doubled_while_workers_server_and_connections_break(tmp_path: Path) -> None:
     report = await run_chaos(Options(seed=1, runs=20, kills=4, flows=("pipeline", "panel")), tmp_path)
     assert report.violations == []
     assert report.kills >= 4
-    assert (report.lost, report.doubled) == (0, 0)
+    assert (report.lost, report.doubled, report.wrong) == (0, 0, 0)

@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert command.stdout is not None
     try:
         up = json.loads(command.stdout.readline())
-        assert list(up["flows"][0]["actors"]) == ["words-splitter", "words-counter", "words-adder", "words-writer"]
+        assert list(up["flows"][0]["actors"]) == ["words--splitter", "words--counter", "words--adder", "words--writer"]
         baton("submit", WORDS, "text=a b\nc", "--run", "done-run", "--wait", cwd=home)
         baton("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
         yield home
@@ -165,7 +165,7 @@ def test_cancel_ends_a_run_and_says_when_it_had_ended_before(home: Path) -> None
 
 
 def test_actor_and_steward_run_alone_until_a_signal(home: Path) -> None:
-    for arguments, word in [(["actor", WORDS, "words-adder"], "worker.ready"), (["steward", WORDS], "words")]:
+    for arguments, word in [(["actor", WORDS, "words--adder"], "worker.ready"), (["steward", WORDS], "words")]:
         command = start(*arguments, cwd=home)
         assert command.stderr is not None
         assert word in command.stderr.readline()

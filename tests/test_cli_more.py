@@ -17,8 +17,10 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from baton_actors.cli import main
-from baton_bus import Settings, connect
+from baton_bus import Settings
 from baton_bus.client.runs import RunHead, recent_runs
+from baton_bus.server.lock import read_record
+from baton_bus.store.bus import open_bus
 
 from .commands import FLOWS, WAIT_S, WORDS, baton, start
 
@@ -32,7 +34,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = start("up", MEND, WORDS, "--json", cwd=home, stderr=subprocess.DEVNULL)
     assert command.stdout is not None
     try:
-        (home / "url").write_text(json.loads(command.stdout.readline())["url"])
+        assert "***" in json.loads(command.stdout.readline())["url"]
+        record = read_record(home / ".baton")
+        assert record is not None
+        (home / "url").write_text(record.url)
         yield home
     finally:
         command.send_signal(signal.SIGTERM)
@@ -192,7 +197,7 @@ def test_dead_lists_rejected_messages_with_the_place_of_their_bytes(home: Path) 
     until_so(lambda: "rejected" in baton("dead", cwd=home).stdout)
     head, why, go_on = baton("dead", "--limit", "1", cwd=home).stdout.splitlines()
     assert head.startswith("✗ rejected  ")
-    assert head.endswith(f"  sequence {seq} on baton.handoff.mend-split.garbage.split.start")
+    assert head.endswith(f"  sequence {seq} on baton.handoff.mend--split.garbage.split.start")
     assert "malformed" in why
     assert go_on == f"  nats stream get baton {seq}"
     (row,) = json.loads(baton("dead", "--limit", "1", "--json", cwd=home).stdout)
@@ -200,7 +205,7 @@ def test_dead_lists_rejected_messages_with_the_place_of_their_bytes(home: Path) 
 
 
 def test_nothing_dead_is_said(tmp_path: Path) -> None:
-    (tmp_path / ".baton").mkdir()
+    assert baton("run", WORDS, "text=a b", cwd=tmp_path).returncode == 0
     ended = baton("dead", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "")
     assert ended.stderr == "no run has failed, and no message was rejected\n"
@@ -305,17 +310,17 @@ def test_bad_schedule_is_told_before_anything_is_started(
 
 async def publish(home: Path, kind: str, body: str) -> int:
     """Publish as a foreign client would: a task of `mend`, or a handoff to its first step."""
-    async with connect(Settings(url=(home / "url").read_text())) as bus:
+    async with open_bus(Settings(url=(home / "url").read_text())) as bus:
         subject = bus.subjects.task("mend")
         if kind == "handoff":
-            subject = f"{bus.settings.namespace}.handoff.mend-split.garbage.split.start"
+            subject = f"{bus.settings.namespace}.handoff.mend--split.garbage.split.start"
         return await bus.publisher.append(subject, body.encode())
 
 
 async def firings(home: Path, name: str) -> list[int]:
     """The sequences at which the broker published a schedule's task."""
     found = [0]
-    async with connect(Settings(url=(home / "url").read_text())) as bus:
+    async with open_bus(Settings(url=(home / "url").read_text())) as bus:
         subject = bus.subjects.due("task", "words", name)
         with contextlib.suppress(NotFoundError):
             while True:
@@ -329,7 +334,7 @@ def due_runs(home: Path) -> set[str]:
     """The runs that schedules have started, as far as they are done."""
 
     async def read() -> list[RunHead]:
-        async with connect(Settings(url=(home / "url").read_text())) as bus:
+        async with open_bus(Settings(url=(home / "url").read_text())) as bus:
             return await recent_runs(bus, 100)
 
     return {head.run for head in asyncio.run(read()) if head.run.startswith("due-") and head.status == "done"}

@@ -99,7 +99,7 @@ def test_rehearsed_output_says_so(tmp_path: Path) -> None:
             "input 'text': no.txt cannot be read: No such file or directory. Expected a file of text in UTF-8",
         ),
         ([WORDS, "text=a", "--run", "a.b"], "run id 'a.b' cannot be used in a subject: expected 1 to 64 characters"),
-        ([WORDS, "text=a", "--namespace", "a b"], "namespace 'a b' cannot be used in a subject: expected 1 to 64"),
+        ([WORDS, "text=a", "--namespace", "a b"], "BATON_NAMESPACE is 'a b': expected 1 to 64"),
         ([WORDS, "--frob"], "No such option: --frob. `baton run --help` shows how."),
     ],
 )

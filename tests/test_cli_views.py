@@ -13,15 +13,17 @@ import pytest
 from msgspec import Raw
 from rich.console import Console, RenderableType
 
-from baton_actors.cli.drawing import draw
+from baton_actors.cli.app import COMMANDS, load
+from baton_actors.cli.commands.schedules import schedules_table
 from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.inputs import read_pairs
 from baton_actors.cli.keys import read_key
-from baton_actors.cli.mermaid import mermaid_of
-from baton_actors.cli.rows import Row, plan_of, rows_of
-from baton_actors.cli.schedule import schedules_table
+from baton_actors.cli.output import run_facts
+from baton_actors.cli.show.drawing import draw
+from baton_actors.cli.show.mermaid import mermaid_of
+from baton_actors.cli.show.rows import Row, plan_of, rows_of
+from baton_actors.cli.show.view import cost_of, dollars, log_line, run_page, runs_table, steps_table, why
 from baton_actors.cli.times import BadTime, read_time, short_time
-from baton_actors.cli.view import cost_of, dollars, log_line, run_page, runs_table, steps_table, why
 from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import InputError
 from baton_schemas.flow.check import check_flow
@@ -29,10 +31,13 @@ from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import Error, Task, Usage
+from baton_schemas.wire.facts import Retry, Waits
+from baton_schemas.wire.messages import Task
+from baton_schemas.wire.outcomes import Error, Usage, Work
 
-from .logs import FLOW, done, failed, handoff, log, outcome, reply, result, second
+from .logs import done, failed, first, handoff, log, note, outcome, reply, result, second
 
+USAGE = Usage(input_tokens=10, output_tokens=2)
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)
 
 
@@ -45,10 +50,10 @@ def text_of(shown: RenderableType, width: int = 80) -> str:
 def fan_out(*more: object) -> list[Entry]:
     """A log in which `digest` has two branches beside `facts`, and `merge` joins all."""
     return log(
-        handoff("start", "split", flow_body=FLOW, start_seq=0),
+        first("split"),
         outcome("split", done("[1, 2]")),
-        handoff("split", "digest-0", index=0, count=2),
-        handoff("split", "digest-1", index=1, count=2),
+        handoff("split", "digest-0", of=2),
+        handoff("split", "digest-1", of=2),
         *more,  # type: ignore[arg-type]
     )
 
@@ -59,7 +64,7 @@ def rows(entries: list[Entry], **more: object) -> dict[str, Row]:
 
 
 def test_branches_are_one_row_with_a_counter() -> None:
-    found = rows(fan_out(reply("digest-0", "merge", index=0, count=2, outcome=done("1"))))
+    found = rows(fan_out(reply("digest-0", "merge", done("1"), of=2)))
     assert list(found) == ["split", "facts", "digest", "merge"]
     digest = found["digest"]
     assert (digest.status, digest.ended, digest.count, digest.failed) == ("running", 1, 2, 0)
@@ -67,7 +72,7 @@ def test_branches_are_one_row_with_a_counter() -> None:
 
 
 def test_step_runs_when_a_worker_says_so_and_waits_when_nothing_is_known() -> None:
-    found = rows(log(handoff("start", "split", flow_body=FLOW, start_seq=0)), running={"split": 2})
+    found = rows(log(first("split")), running={"split": 2})
     assert (found["split"].status, found["split"].attempts) == ("running", 2)
     assert found["merge"].status == "waiting"
 
@@ -80,7 +85,7 @@ def test_time_of_an_open_step_goes_up_to_now() -> None:
 
 
 def test_fan_out_whose_branch_failed_the_run_is_failed_and_what_it_left_is_dropped() -> None:
-    entries = fan_out(reply("digest-1", "merge", index=1, count=2, outcome=failed("digest-1", "no")), result("failed"))
+    entries = fan_out(reply("digest-1", "merge", failed("digest-1", "no"), of=2), result("failed"))
     found = rows(entries)
     assert (found["digest"].status, found["digest"].ended, found["digest"].failed) == ("failed", 1, 1)
     assert found["merge"].status == "dropped"
@@ -89,7 +94,7 @@ def test_fan_out_whose_branch_failed_the_run_is_failed_and_what_it_left_is_dropp
 
 def test_tokens_and_costs_of_branches_add_up() -> None:
     work = {"usage": Usage(input_tokens=10, cache_read_tokens=5, output_tokens=2), "cost_usd": 0.5, "model": "m"}
-    replies = [reply(f"digest-{n}", "merge", index=n, count=2, outcome=done("1", **work)) for n in (0, 1)]
+    replies = [reply(f"digest-{n}", "merge", done("1", **work), of=2) for n in (0, 1)]
     digest = rows(fan_out(*replies))["digest"]
     assert (digest.status, digest.input_tokens, digest.output_tokens, digest.cost_usd) == ("done", 30, 4, 1.0)
 
@@ -97,11 +102,11 @@ def test_tokens_and_costs_of_branches_add_up() -> None:
 def test_what_was_reused_says_so_and_is_no_part_of_the_numbers() -> None:
     work = {"usage": Usage(input_tokens=10, output_tokens=2), "cost_usd": 0.5, "attempt": 3}
     entries = log(
-        handoff("start", "split", flow_body=FLOW, start_seq=0, forked_from="r0"),
-        reply("facts", "merge", outcome=done("f", **work), copied=True),
+        first("split", forked_from="r0"),
+        reply("facts", "merge", done("f", **work), copied=True),
         outcome("split", done("[1, 2]"), copied=True),
-        reply("digest-0", "merge", index=0, count=2, outcome=done("1", **work), copied=True),
-        reply("digest-1", "merge", index=1, count=2, outcome=done("1", **work)),
+        reply("digest-0", "merge", done("1", **work), of=2, copied=True),
+        reply("digest-1", "merge", done("1", **work), of=2),
     )
     found = rows(entries)
     assert (found["facts"].reused, found["facts"].attempts, found["facts"].cost_usd) == (1, 0, None)
@@ -118,7 +123,7 @@ def test_what_was_reused_says_so_and_is_no_part_of_the_numbers() -> None:
 
 
 def test_log_without_a_readable_flow_still_has_rows() -> None:
-    found = rows(log(handoff("split", "digest-0", index=0, count=2), outcome("late", done("1"))))
+    found = rows(log(handoff("split", "digest-0", of=2), outcome("late", done("1"))))
     assert {name: row.status for name, row in found.items()} == {"split": "queued", "digest": "queued", "late": "done"}
 
 
@@ -145,7 +150,7 @@ def test_page_fits_80_columns_with_everything_in_it() -> None:
 
 def test_rehearsed_steps_and_runs_say_so_in_place_of_a_price() -> None:
     entries = log(
-        handoff("start", "split", flow_body=FLOW, start_seq=0),
+        first("split"),
         outcome("split", done("1", rehearsed=True, usage=Usage(input_tokens=1), cost_usd=0.0)),
     )
     state = fold(entries)
@@ -157,17 +162,70 @@ def test_rehearsed_steps_and_runs_say_so_in_place_of_a_price() -> None:
 
 def test_cost_is_a_lower_bound_when_a_price_is_not_known() -> None:
     entries = fan_out(
-        reply("digest-0", "merge", count=2, outcome=done("1", usage=Usage(input_tokens=1))),
-        reply("digest-1", "merge", count=2, outcome=done("1", usage=Usage(input_tokens=1), cost_usd=0.25)),
+        reply("digest-0", "merge", done("1", usage=Usage(input_tokens=1)), of=2),
+        reply("digest-1", "merge", done("1", usage=Usage(input_tokens=1), cost_usd=0.25), of=2),
     )
     assert cost_of(fold(entries)) == "at least $0.2500"
     assert (dollars(0.00421), dollars(1234.5)) == ("$0.0042", "$1,234.50")
 
 
+def test_step_that_waits_says_for_what_in_its_row_and_below_where_there_is_room() -> None:
+    lacks = Waits(what="handler", reason="a worker that has './reviews.py:count'")
+    entries = log(first("split"), note("split", lacks))
+    state, found = fold(entries), rows(entries)
+    assert found["split"].waits == "a worker that has './reviews.py:count'"
+    wide, narrow = (text_of(run_page(state, list(found.values())), width).splitlines() for width in (120, 80))
+    assert "waits for a worker that has './reviews.py:count'" in next(line for line in wide if "· split" in line)
+    assert "· split  waits for a worker that has './reviews.py:count'" in narrow
+    assert all(len(line) <= 80 for line in narrow)
+    ended = [*entries, *log(*[b""] * 2, outcome("split", done("x")))[2:]]
+    assert rows(ended)["split"].waits == ""
+
+
+def test_branches_that_wait_are_counted() -> None:
+    asks = Waits(what="provider", reason="the model's provider, which asks for 7 s")
+    entries = fan_out(note("digest-0", asks), note("digest-1", asks))
+    digest = rows(entries)["digest"]
+    assert (digest.waiting, digest.waits) == (2, asks.reason)
+    assert f"2 wait for {asks.reason}" in text_of(run_page(fold(entries), [digest]), 120)
+    assert rows(entries, running={"digest-0": 1})["digest"].waiting == 1
+
+
+def test_step_waits_for_its_retry_until_it_is_due() -> None:
+    error = Error(step="split", type="E", message="no")
+    entries = log(first("split"), note("split", Retry(attempt=1, error=error, delay_s=12.0)))
+    waits = rows(entries, now=second(4))["split"]
+    assert (waits.waits, waits.waits_s) == ("its retry", 10.0)
+    assert "waits for its retry in 10.0 s" in text_of(steps_table([waits]))
+    assert rows(entries, now=second(15))["split"].waits == ""
+
+
+def test_cost_says_what_was_paid_for_attempts_that_failed() -> None:
+    error = Error(step="split", type="E", message="no")
+    paid = Work(usage=USAGE, cost_usd=0.004)
+    entries = log(
+        first("split"),
+        note("split", Retry(attempt=1, error=error, work=paid)),
+        outcome("split", done("1", usage=USAGE, cost_usd=0.0083)),
+    )
+    state = fold(entries)
+    page = text_of(run_page(state, rows_of(state, plan_of(state))), 120)
+    assert "$0.0123, of which $0.0040 for attempts that failed" in page
+    assert (cost_of(state), run_facts(state, [])["wasted_usd"]) == ("$0.0123", 0.004)
+
+
+def test_result_beside_the_runs_own_is_told() -> None:
+    entries = log(first("split"), result("done", flow="other"), result("failed"))
+    state = fold(entries)
+    page = text_of(run_page(state, rows_of(state, plan_of(state))), 120)
+    assert "a result beside its own: written by somebody else, changes nothing" in page
+    assert run_facts(state, [])["foreign"] == 1
+
+
 def test_text_from_the_log_cannot_control_the_terminal() -> None:
     error = Error(step="split", type="E", message="\x1b[2J gone\r\n[red]x[/red]")
     entries = log(
-        handoff("start", "split", flow_body=FLOW, start_seq=0),
+        first("split"),
         result("failed", step="split", outcome=failed("split", error.message), reason="\x1b]0;title\x07"),
     )
     state = fold(entries)
@@ -177,9 +235,7 @@ def test_text_from_the_log_cannot_control_the_terminal() -> None:
 
 
 def test_runs_table_fits_80_columns() -> None:
-    state: RunState = fold(
-        log(handoff("start", "split", flow_body=FLOW, start_seq=0, run="0" * 26), result("cancelled"))
-    )
+    state: RunState = fold(log(first("split", run="0" * 26), result("cancelled")))
     lines = text_of(runs_table([state], second(9))).splitlines()
     assert all(len(line.rstrip()) <= 80 for line in lines)
     assert "0" * 26 in lines[1]
@@ -224,22 +280,55 @@ def test_schedules_table_fits_80_columns_and_keeps_names_and_times() -> None:
     assert short_time(NOW, NOW) in lines[1]
 
 
+def test_schedules_with_long_names_still_say_when_they_come_in_80_columns() -> None:
+    body = encode(Task(input={"topic": Raw(b'"a"')}))
+    short, long = (
+        Scheduled(flow="f", name=name, cron="0 0 6 * * *", body=body, next_at=NOW, last_at=None)
+        for name in ("n" * 24, "l" * 64)
+    )
+    lines = text_of(schedules_table([short, long], NOW)).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].startswith(short.name)
+    assert all(short_time(NOW, NOW) in line for line in lines[1:])
+
+
+def test_runs_with_long_ids_still_say_how_they_stand_in_80_columns() -> None:
+    state = fold(log(first("split", run="r" * 64), result("cancelled")))
+    lines = text_of(runs_table([state], second(9))).splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    assert "cancelled" in lines[1]
+
+
 # ---- imports -------------------------------------------------------------------------------------
 
 
 def test_help_imports_no_bus_and_no_command_imports_the_model_sdk() -> None:
     script = """
-import sys
-import baton_actors.cli
+import contextlib, os, sys
+from baton_actors.cli.app import COMMANDS, load, main
+sys.argv = ["baton", "--help"]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(open(os.devnull, "w")):
+    main()
 assert not {"rich", "nats", "baton_bus"} & set(sys.modules), sys.modules
-import baton_actors.cli.graph, baton_actors.cli.look, baton_actors.cli.replay
-import baton_actors.cli.again, baton_actors.cli.dead, baton_actors.cli.schedule
-import baton_actors.cli.run, baton_actors.cli.send, baton_actors.cli.up
+for name in COMMANDS:
+    load(name)
 assert not {"anthropic", "httpx2"} & set(sys.modules), sys.modules
 print("kept")
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert (ended.stdout, ended.stderr) == ("kept\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_listed_with_the_first_line_of_its_help(name: str) -> None:
+    assert (load(name).help or "").splitlines()[0] == COMMANDS[name][1]
+
+
+def test_commands_with_a_place_have_its_options_last_and_in_one_order() -> None:
+    options = {name: [option for each in load(name).params for option in each.opts] for name in COMMANDS}
+    places = {name: found[-3:] for name, found in options.items() if "--nats" in found}
+    assert set(COMMANDS) - set(places) == {"graph"}
+    assert set(map(tuple, places.values())) == {("--nats", "--namespace", "--data-dir")}
 
 
 # ---- drawings --------------------------------------------------------------------------------------

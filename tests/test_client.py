@@ -12,8 +12,9 @@ import pytest
 from baton_bus.errors import LogFull, NoStream, PayloadTooLarge, RunExists
 from baton_schemas.errors import BadToken, InputError
 from baton_schemas.flow.flow import Field, Step
-from baton_schemas.wire.messages import VERSION, Handoff, Note
+from baton_schemas.wire.messages import Handoff, Started
 
+from .clients import cancel_run, result_of, start_run
 from .servers import NatsServer
 from .team import flow_of, kind_of, team, value_of
 
@@ -32,7 +33,9 @@ async def test_submitted_run_is_in_the_log_with_its_flow_and_input(server: NatsS
 
         (entry,) = await t.bus.log.run(run)
         assert isinstance(entry.message, Handoff)
-        assert bytes(entry.message.flow_body) == t.plan.body
+        assert isinstance(entry.message.cause, Started)
+        assert entry.message.cause.begins is not None
+        assert bytes(entry.message.cause.begins.flow_body) == t.plan.body
         assert {name: bytes(value) for name, value in entry.message.state.input.items()} == {
             "text": b'"x"',
             "times": b"1",
@@ -91,38 +94,38 @@ async def test_list_with_too_many_items_is_refused(server: NatsServer, namespace
 async def test_run_id_that_no_subject_can_hold_is_refused(run: str, server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, ONE, {}, start=False) as t:
         with pytest.raises(BadToken, match="1 to 64 characters"):
-            await t.bus.submit(t.plan, {"text": "x"}, run=run)
+            await start_run(t.client, t.plan, {"text": "x"}, run=run)
         with pytest.raises(BadToken):
-            await t.bus.result(run)
+            await result_of(t.client, run)
         with pytest.raises(BadToken):
-            await t.bus.cancel(run)
+            await cancel_run(t.client, run)
 
 
 async def test_result_is_there_for_whoever_asks_before_or_after_the_end(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, ONE, {"a": repeat}) as t:
-        before = asyncio.create_task(t.bus.result("mine", timeout_s=10))
-        named = asyncio.create_task(t.bus.result("mine", flow="flow", timeout_s=10))
+        before = asyncio.create_task(result_of(t.client, "mine", timeout_s=10))
+        named = asyncio.create_task(result_of(t.client, "mine", flow="flow", timeout_s=10))
         await t.submit("mine", text="x")
 
         result = await before
         assert value_of(result.outcome) == "x"
         assert await named == result
-        assert await t.bus.result("mine", timeout_s=1) == result
-        assert await t.bus.result("mine", flow="flow", timeout_s=1) == result
+        assert await result_of(t.client, "mine", timeout_s=1) == result
+        assert await result_of(t.client, "mine", flow="flow", timeout_s=1) == result
 
 
 async def test_waiting_for_a_result_times_out(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, ONE, {}, start=False) as t:
         run = await t.submit(text="x")
         with pytest.raises(TimeoutError):
-            await t.bus.result(run, timeout_s=0.05)
+            await result_of(t.client, run, timeout_s=0.05)
 
 
 async def test_watching_gives_every_message_in_order_up_to_the_result(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, ONE, {"a": repeat}) as t:
 
         async def watch() -> list[tuple[int, str]]:
-            async with contextlib.aclosing(t.bus.watch("mine")) as entries:
+            async with contextlib.aclosing(t.client.run("mine").events()) as entries:
                 return [(entry.seq, kind_of(entry)) async for entry in entries]
 
         live = asyncio.create_task(watch())
@@ -150,7 +153,7 @@ async def test_full_log_refuses_new_work_and_keeps_what_was_done(server: NatsSer
         for size_bytes in (8 * KB, 16):
             with pytest.raises(LogFull, match="Raise the stream's limit"):
                 while True:
-                    await t.bus.note("filler", Note(v=VERSION, run="r", step="s", type="x", message="x" * size_bytes))
+                    await t.bus.publisher.append(t.bus.subjects.task("filler"), b"x" * size_bytes)
         with pytest.raises(LogFull):
             await t.submit(text="y")
         result_heard = asyncio.Event()
@@ -174,7 +177,7 @@ async def test_message_that_is_too_large_is_refused_with_sizes(server: NatsServe
     flow = flow_of(ONE.steps, {"text": Field(description="x" * 1_100 * KB)})
     async with team(server.url, namespace, flow, {}, start=False) as t:
         with pytest.raises(PayloadTooLarge) as caught:
-            await t.bus.submit(t.plan, {"text": "x"})
+            await start_run(t.client, t.plan, {"text": "x"})
         assert caught.value.size_bytes > caught.value.limit_bytes == 1024 * KB
 
 
@@ -182,7 +185,7 @@ async def test_submitting_to_a_stream_that_is_gone_says_so(server: NatsServer, n
     async with team(server.url, namespace, ONE, {"a": repeat}, start=False) as t:
         await t.bus.js.delete_stream(namespace)
         with pytest.raises(NoStream, match=namespace):
-            await t.bus.submit(t.plan, {"text": "x"})
+            await start_run(t.client, t.plan, {"text": "x"})
         with pytest.raises(NoStream):
             await t.bus.log.run("mine")
         async with t.process():  # any worker makes it again

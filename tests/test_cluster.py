@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from baton_bus import Settings, connect
+from baton_bus import Settings
 from baton_bus.errors import BusUnavailable, NoLeader, TooFewServers
+from baton_bus.store.bus import open_bus
 from baton_schemas.flow.flow import Field, Flow, Step
 from baton_schemas.run.state import Entry
 from baton_schemas.wire.messages import Result
 
+from .clients import start_run
 from .clusters import Cluster, cluster
 from .servers import WAIT_S, nats_server, until
 from .team import Team, assert_one_outcome_a_step, flow_of, team, value_of
@@ -80,7 +82,7 @@ async def test_every_run_ends_once_when_the_leader_of_the_log_is_killed_and_come
 
         async def load(runs: range) -> None:
             for number in runs:
-                run = await chains.bus.submit(chains.plan, {"text": str(number)}, run=f"r{number}")
+                run = await start_run(chains.client, chains.plan, {"text": str(number)}, run=f"r{number}")
                 results.append(await chains.result(run))
 
         async with asyncio.TaskGroup() as group:
@@ -108,14 +110,14 @@ async def test_two_writers_never_both_win_a_subject_and_the_loser_reads_what_won
     followers = [server.url for index, server in enumerate(three.servers) if index != leader]
     async with AsyncExitStack() as stack:
         left, right = [
-            await stack.enter_async_context(connect(Settings(url=url, namespace="log", replicas=3)))
+            await stack.enter_async_context(open_bus(Settings(url=url, namespace="log", replicas=3)))
             for url in followers
         ]
         won = 0
         for number in range(RACES):
             if number == RACES // 2:
                 await three.step_down("log")
-            subject = left.subjects.join("merger", f"r{number}", "s")
+            subject = left.subjects.join("merger", f"r{number}", "s", 1)
             bodies = (b"left", b"right")
             writing = (bus.publisher.create(subject, body) for bus, body in zip((left, right), bodies, strict=True))
             seqs = await asyncio.gather(*writing)
@@ -135,12 +137,12 @@ async def test_reader_on_a_server_that_has_to_catch_up_gets_what_is_stored(three
     behind = (leader + 1) % 3
     await three.kill(behind)
     body = b"x" * 10_000
-    async with connect(Settings(url=three.servers[leader].url, namespace="log", replicas=3)) as bus:
+    async with open_bus(Settings(url=three.servers[leader].url, namespace="log", replicas=3)) as bus:
         for start in range(0, 3_000, 500):
-            subjects = [bus.subjects.join("merger", f"r{number}", "s") for number in range(start, start + 500)]
+            subjects = [bus.subjects.join("merger", f"r{number}", "s", 1) for number in range(start, start + 500)]
             await asyncio.gather(*(bus.publisher.create(subject, body) for subject in subjects))
         await three.start(behind)
-        async with connect(Settings(url=three.servers[behind].url, namespace="log", replicas=3)) as reader:
+        async with open_bus(Settings(url=three.servers[behind].url, namespace="log", replicas=3)) as reader:
             async with asyncio.timeout(WAIT_S):
                 read = await asyncio.gather(*(reader.log.taken(subject) for subject in subjects))
         assert {entry.data for entry in read} == {body}
@@ -151,19 +153,21 @@ async def test_stream_with_fewer_replicas_than_the_setting_gets_as_many_and_neve
         return Settings(url=three.url, namespace="log", replicas=replicas)
 
     async def replicas() -> list[int]:
-        names = ("log", "log-timers", "OBJ_log-blobs")
+        names = ("log", "log-timers", "log-blobs")
         return [(await three.ask(f"STREAM.INFO.{name}"))["config"]["num_replicas"] for name in names]
 
-    async with connect(settings(1)) as bus:
+    async with open_bus(settings(1)) as bus:
         await bus.timers.ensure()
         blob = await bus.blobs.put(b"kept")
         assert await replicas() == [1, 1, 1]
-    async with connect(settings(3)) as bus:
+    async with open_bus(settings(3)) as bus:
         await bus.timers.ensure()
         assert await bus.blobs.get(blob) == b"kept"
+        assert await replicas() == [3, 3, 1]  # who only reads changes nothing
+        await bus.blobs.put(b"kept")
         await three.until_current("log")
         assert await replicas() == [3, 3, 3]
-    async with connect(settings(1)) as bus:
+    async with open_bus(settings(1)) as bus:
         await bus.timers.ensure()
         await bus.blobs.put(b"more")
         assert await replicas() == [3, 3, 3]
@@ -171,7 +175,7 @@ async def test_stream_with_fewer_replicas_than_the_setting_gets_as_many_and_neve
 
 async def test_two_clients_with_other_replicas_make_one_stream(three: Cluster) -> None:
     async def connected(replicas: int) -> int:
-        async with connect(Settings(url=three.url, namespace="log", replicas=replicas)) as bus:
+        async with open_bus(Settings(url=three.url, namespace="log", replicas=replicas)) as bus:
             return (await bus.js.stream_info("log")).config.num_replicas or 0
 
     await asyncio.gather(connected(1), connected(3), connected(1), connected(3))
@@ -181,7 +185,7 @@ async def test_two_clients_with_other_replicas_make_one_stream(three: Cluster) -
 async def test_more_replicas_than_servers_are_refused_with_what_to_do(three: Cluster) -> None:
     told = r"'log' cannot have 5 replicas: no suitable peers.*BATON_REPLICAS\."
     with pytest.raises(TooFewServers, match=told) as caught:
-        async with connect(Settings(url=three.url, namespace="log", replicas=5)):
+        async with open_bus(Settings(url=three.url, namespace="log", replicas=5)):
             pass
     assert (caught.value.stream, caught.value.replicas, caught.value.placement) == ("log", 5, "")
 
@@ -194,9 +198,9 @@ async def test_placement_that_no_server_has_is_refused_and_one_that_fits_is_kept
 
         told = r"on servers with cluster team and tags hdd, az:1: .*BATON_PLACEMENT_TAGS"
         with pytest.raises(TooFewServers, match=told):
-            async with connect(settings("hdd, az:1")):
+            async with open_bus(settings("hdd, az:1")):
                 pass
-        async with connect(settings("ssd,az:1")):
+        async with open_bus(settings("ssd,az:1")):
             placed = (await three.ask("STREAM.INFO.log"))["config"]["placement"]
         assert placed == {"cluster": "team", "tags": ["ssd", "az:1"]}
 
@@ -204,7 +208,7 @@ async def test_placement_that_no_server_has_is_refused_and_one_that_fits_is_kept
 async def test_replicas_on_a_server_of_no_cluster_are_refused(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server:
         with pytest.raises(TooFewServers, match="non-clustered"):
-            async with connect(Settings(url=server.url, replicas=3)):
+            async with open_bus(Settings(url=server.url, replicas=3)):
                 pass
 
 
@@ -212,13 +216,13 @@ async def test_client_of_a_cluster_without_a_majority_is_told_so(three: Cluster)
     await asyncio.gather(three.kill(0), three.kill(1))
     alone = Settings(url=three.servers[2].url, replicas=3, patience_s=1.0)
     with pytest.raises(NoLeader, match="More than half of its servers must run"):
-        async with connect(alone):
+        async with open_bus(alone):
             pass
 
 
 async def test_client_of_a_cluster_that_loses_its_majority_is_told_so_after_its_patience(three: Cluster) -> None:
     await log_of_three(three)
-    async with connect(Settings(url=three.url, namespace="log", replicas=3)) as bus:
+    async with open_bus(Settings(url=three.url, namespace="log", replicas=3)) as bus:
         await asyncio.gather(three.kill(0), three.kill(1))
         with pytest.raises(BusUnavailable, match="the same run id cannot start a second run"):
             await bus.publisher.create(bus.subjects.task("flow"), b"{}", patience_s=1.0)
@@ -226,7 +230,7 @@ async def test_client_of_a_cluster_that_loses_its_majority_is_told_so_after_its_
 
 async def log_of_three(three: Cluster) -> int:
     """Make a log with three replicas and return the index of its leader."""
-    async with connect(Settings(url=three.url, namespace="log", replicas=3)):
+    async with open_bus(Settings(url=three.url, namespace="log", replicas=3)):
         await three.until_current("log")
         return await three.leader("log")
 

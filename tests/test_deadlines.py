@@ -12,6 +12,7 @@ from baton_schemas.flow.file import load_flow
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Result
 
+from .clients import cancel_run, start_run
 from .servers import NatsServer, until
 from .team import team
 from .timed import NEVER_S, SOON_S, Gate, merge, over_texts, process, timed, until_taken, until_timers
@@ -30,7 +31,7 @@ async def test_run_expires_its_handlers_are_cancelled_and_what_is_queued_is_drop
     )
     async with timed(server, namespace, flow, {"branch": gate.branch, "merge": merge}) as t:
         given = {"texts": ["slow", "a", "b"], "title": "t"}
-        run = await t.bus.submit(t.plan, given, deadline_s=None if given_by == "flow" else SOON_S)
+        run = await start_run(t.client, t.plan, given, deadline_s=None if given_by == "flow" else SOON_S)
         result = await t.result(run)
         async with asyncio.timeout(1.0):
             await until(lambda: gate.cancelled)
@@ -77,7 +78,7 @@ async def test_deadline_of_a_run_that_has_ended_changes_nothing(
     gate = Gate()
     flow = replace(over_texts(None), deadline_s=SOON_S if given_by == "flow" else None)
     async with timed(server, namespace, flow, {"branch": gate.branch, "merge": merge}) as t:
-        run = await t.bus.submit(t.plan, {"texts": ["a"], "title": "t"}, deadline_s=SOON_S)
+        run = await start_run(t.client, t.plan, {"texts": ["a"], "title": "t"}, deadline_s=SOON_S)
         result = await t.result(run)
         before = await t.kinds(run)
         if given_by == "flow":
@@ -102,7 +103,7 @@ async def test_handlers_are_cancelled_although_whoever_ended_the_run_died_before
         unsaid = Result(v=1, flow="flow", run=run, status="cancelled")
         await t.bus.publisher.create(t.bus.subjects.of("", unsaid), encode(unsaid))
         if ended_by == "client":
-            assert await t.bus.cancel(run) == unsaid
+            assert await cancel_run(t.client, run) == unsaid
         await until(lambda: gate.cancelled)
         assert await t.result(run) == unsaid
 
@@ -139,5 +140,5 @@ async def test_deadline_that_no_clock_can_keep_is_refused_at_submit(
 ) -> None:
     async with team(server.url, namespace, over_texts(None), {}, start=False) as t:
         with pytest.raises(InputError, match=r"'deadline_s': .*expected more than 0"):
-            await t.bus.submit(t.plan, {"texts": [], "title": ""}, deadline_s=seconds)
+            await start_run(t.client, t.plan, {"texts": [], "title": ""}, deadline_s=seconds)
         assert (await t.bus.js.stream_info(namespace)).state.messages == 0

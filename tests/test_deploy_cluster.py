@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from baton_bus import Settings, connect
+from baton_bus import Settings
 from baton_bus.doctor.doctor import examine
 from baton_bus.server.embedded import find_server
+from baton_bus.store.bus import open_bus
 
 from .clusters import Peers, free_ports
 from .maps import ROOT
@@ -68,7 +69,7 @@ async def test_servers_started_from_the_files_keep_three_flushed_copies_in_diffe
     *urls, monitor_url = started
     three = Peers(urls)
     await three.until_formed()
-    async with connect(Settings(url=three.url, namespace="log", replicas=3)) as bus:
+    async with open_bus(Settings(url=three.url, namespace="log", replicas=3)) as bus:
         await three.until_current("log")
         findings = {finding.what: finding for finding in await examine(bus, monitor_url)}
     assert findings["flushing"].level == "ok"

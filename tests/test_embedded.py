@@ -16,9 +16,10 @@ from typing import Any
 import nats
 import pytest
 
-from baton_bus import Settings, connect
+from baton_bus import Settings
 from baton_bus.errors import ServerFailed, ServerNotFound
 from baton_bus.server.embedded import embedded, find_server
+from baton_bus.store.bus import open_bus
 
 from .servers import NatsServer, is_gone, nats_server, until
 
@@ -56,6 +57,13 @@ def script(path: Path, body: str) -> Path:
 def stale_record(other: NatsServer) -> dict[str, Any]:
     """Return what a server that is gone left in the lock; its pid and port are by now another's."""
     return {"pid": other.pid, "port": other.port, "server_id": "NGONE", "sync_always": False}
+
+
+def record_pids(data_dir: Path) -> set[int]:
+    """Return the pid that the lock says; none while a server is starting."""
+    with contextlib.suppress(ValueError):
+        return {json.loads((data_dir / "nats.lock").read_text())["pid"]}
+    return set()
 
 
 async def version(url: str) -> str:
@@ -113,12 +121,33 @@ async def test_killed_command_leaves_no_server_behind(tmp_path: Path) -> None:
         assert server.started
 
 
-async def test_server_that_was_killed_is_replaced_while_its_starter_lives(tmp_path: Path) -> None:
+async def test_server_that_was_killed_is_started_again_on_its_port_with_its_store(
+    tmp_path: Path, namespace: str
+) -> None:
     async with embedded(tmp_path) as first:
+        client = await nats.connect(first.url, reconnect_time_wait=0.01)
+        await client.jetstream().add_stream(name=namespace, subjects=[namespace])
+        await client.jetstream().publish(namespace, b"kept")
         os.kill(first.pid, signal.SIGKILL)
+        await until(lambda: client.stats["reconnects"])
+        assert (await client.jetstream().get_msg(namespace, 1)).data == b"kept"
+        await client.close()
         async with embedded(tmp_path) as second:
-            assert second.started
+            assert second.url == first.url
             assert second.pid != first.pid
+    assert is_gone(second.pid)
+
+
+async def test_server_that_is_killed_again_and_again_comes_back_each_time_and_is_one(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as first, embedded(tmp_path), embedded(tmp_path):
+        seen = {first.pid}
+        for _ in range(4):
+            os.kill(max(record_pids(tmp_path)), signal.SIGKILL)
+            await until(lambda: record_pids(tmp_path).isdisjoint(seen) and record_pids(tmp_path))  # noqa: B023
+            seen |= record_pids(tmp_path)
+            assert await version(first.url)
+        assert len([pid for pid in seen if not is_gone(pid)]) == 1
+    assert all(map(is_gone, seen))
 
 
 async def test_lock_of_a_server_that_is_gone_is_taken_over(tmp_path: Path, server: NatsServer) -> None:
@@ -149,7 +178,7 @@ async def test_ctrl_c_in_our_terminal_does_not_reach_the_server(tmp_path: Path) 
 
 
 async def test_server_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baton_bus.server.embedded.STOP_TIMEOUT_S", 1)
+    monkeypatch.setattr("baton_bus.server.process.STOP_TIMEOUT_S", 1)
     async with embedded(tmp_path) as server:
         os.kill(server.pid, signal.SIGSTOP)
     assert is_gone(server.pid)
@@ -185,7 +214,7 @@ async def test_memory_limit_of_the_user_is_kept(tmp_path: Path, monkeypatch: pyt
 async def test_directory_whose_holder_does_not_answer_is_refused(
     tmp_path: Path, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.server.embedded.START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("baton_bus.server.process.START_TIMEOUT_S", 0.05)
     with (tmp_path / "nats.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ServerFailed, match="another command holds the directory"):
@@ -202,7 +231,7 @@ async def test_directory_whose_holder_does_not_answer_is_refused(
 async def test_server_that_is_never_ready_is_stopped_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.server.embedded.START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("baton_bus.server.process.START_TIMEOUT_S", 0.5)
     silent = script(tmp_path / "nats-server", "echo $$; exec sleep 1000")
     with pytest.raises(ServerFailed, match="not ready within") as caught:
         async with embedded(tmp_path / "data", server=str(silent)):
@@ -258,7 +287,7 @@ async def test_suite_server_comes_back_on_its_port_with_its_store(tmp_path: Path
 async def test_server_whose_starter_leaves_is_run_on_the_same_port_by_who_still_uses_it(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as starter:
         first = await starter.enter_async_context(embedded(tmp_path))
-        async with embedded(tmp_path) as second, connect(Settings(url=second.url)) as bus:
+        async with embedded(tmp_path) as second, open_bus(Settings(url=second.url)) as bus:
             assert not second.started
             await starter.aclose()
             assert is_gone(first.pid)

@@ -9,12 +9,14 @@ import pytest
 
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Field, JoinPolicy, Step
-from baton_schemas.run.joins import arrive, closing
-from baton_schemas.wire.messages import Done, Handoff, Reply
+from baton_schemas.run.joins import Chain
+from baton_schemas.wire.messages import Handoff, Reply
+from baton_schemas.wire.outcomes import Done
 
 from .calls import TEXT, Calls, fan_out, fork_of
+from .clients import fork_run
 from .servers import NatsServer
-from .team import flow_of, team, value_of
+from .team import branches_of, flow_of, team, value_of
 from .timed import until_replied
 
 TEXTS = {"texts": Field(type="list[str]")}
@@ -38,13 +40,13 @@ async def test_only_the_branch_that_failed_is_redone_and_the_list_keeps_its_orde
         assert (await t.result(run)).step == "each-1"
         calls.take()
         calls.broken.clear()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
 
         assert value_of((await t.result(forked)).outcome) == ["X", "Y", "Z"]
         assert calls.take() == {"y": 1, "merge": 1, "last": 1}
         (closing,) = [entry.message for entry in await t.log(forked) if entry.subject.endswith(".merge.join")]
         assert isinstance(closing, Handoff)
-        assert [branch.name for branch in closing.branches] == ["each-0", "each-1", "each-2"]
+        assert branches_of(closing) == ["each-0", "each-1", "each-2"]
 
 
 @pytest.mark.parametrize("broken", ["merge", "last"])
@@ -87,7 +89,7 @@ async def test_join_of_the_first_branches_is_not_merged_anew(server: NatsServer,
             assert (await t.result(run)).step == "last"
         calls.take()
         calls.broken.clear()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
         async with t.process("split", "each"):
             await until_replied(t, forked, 3)
         assert calls.take() == {"y": 1}
@@ -152,19 +154,17 @@ async def test_fan_out_over_the_input_redoes_the_branch_that_failed(
 @pytest.mark.parametrize("copied", [(True, False), (False, True), (True, True), (False, False)])
 def test_join_with_a_copied_reply_says_that_its_step_may_be_done(copied: tuple[bool, bool]) -> None:
     plan = check_flow(fan_out(JoinPolicy(wait=2)))
-    head: dict[str, Any] = {
-        "v": 1,
-        "flow": "flow",
-        "digest": plan.digest,
-        "run": "r",
-        "step": "merge",
-        "count": 3,
-        "outcome": Done(),
-    }
-    first, second = (
-        (index + 1, Reply(**head, branch=f"each-{index}", index=index, copied=is_copied))
+    head: dict[str, Any] = {"flow": "flow", "digest": plan.digest, "run": "r", "step": "merge", "outcome": Done()}
+    replies = [
+        Reply(**head, source="each", index=index, count=3, each=True, copied=is_copied)
         for index, is_copied in enumerate(copied)
-    )
-    together = arrive(plan, None, [first, second])
-    assert together == arrive(plan, arrive(plan, None, [first]), [second])
-    assert closing(plan, together).copied == any(copied)
+    ]
+    together, apart = Chain(plan, replies[0]), Chain(plan, replies[0])
+    for chain, batches in ((together, [replies]), (apart, [[reply] for reply in replies])):
+        for batch in batches:
+            link = chain.link(batch)
+            assert link is not None
+            chain.apply(link)
+        assert chain.closed
+    assert together.closing() == apart.closing()
+    assert together.closing().copied == any(copied)

@@ -14,6 +14,7 @@ from baton_schemas.run.fork import Logged, copies, reused, seq_after
 from baton_schemas.wire.codec import encode
 
 from .calls import TEXT, Calls, fan_out, fork_of
+from .clients import cancel_run, fork_run
 from .servers import NatsServer
 from .team import flow_of, kind_of, team, value_of
 from .timed import SOON_S, Gate, over_texts, timed, until_timers
@@ -32,7 +33,7 @@ async def test_failed_pipeline_goes_on_from_the_step_that_failed(server: NatsSer
         assert (await t.result(run)).status == "failed"
         assert calls.take() == {"a": 1, "b": 1, "c": 1}
         calls.broken.clear()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
         result = await t.result(forked)
 
         assert value_of(result.outcome) == "xabc"
@@ -59,7 +60,7 @@ async def test_fork_that_fails_can_be_forked(server: NatsServer, namespace: str)
     async with team(server.url, namespace, flow_of(PIPELINE, TEXT), calls.all) as t:
         run = await t.submit(text="x")
         await t.result(run)
-        second = await t.bus.fork(run)
+        second = await fork_run(t.client, run)
         await t.result(second)
         calls.take()
         calls.broken.clear()
@@ -95,7 +96,7 @@ async def test_cancelled_run_is_taken_up_where_it_was(server: NatsServer, namesp
     async with team(server.url, namespace, flow_of(PIPELINE, TEXT), calls.all | {"c": waits}) as t:
         run = await t.submit(text="x")
         await started.wait()
-        await t.bus.cancel(run)
+        await cancel_run(t.client, run)
         await cancelled.wait()
         assert value_of((await fork_of(t, run)).outcome) == "xabc"
         assert calls.take() == {"a": 1, "b": 1, "c": 1}
@@ -108,19 +109,19 @@ async def test_same_fork_twice_is_one_run(server: NatsServer, namespace: str) ->
         await t.result(run)
         calls.take()
         calls.broken.clear()
-        assert {await t.bus.fork(run, new_run="again") for _ in range(2)} == {"again"}
+        assert {await fork_run(t.client, run, new_run="again") for _ in range(2)} == {"again"}
         assert value_of((await t.result("again")).outcome) == "xabc"
         assert calls.take() == {"c": 1}
         with pytest.raises(RunExists):
-            await t.bus.fork(run, new_run=run)
+            await fork_run(t.client, run, new_run=run)
         with pytest.raises(RunExists):
-            await t.bus.fork(run, new_run="again", until_seq=1)
+            await fork_run(t.client, run, new_run="again", until_seq=1)
 
 
 async def test_run_that_is_not_in_the_log_cannot_be_forked(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, flow_of(PIPELINE, TEXT), {}, start=False) as t:
         with pytest.raises(UnknownRun, match="no run 'never'"):
-            await t.bus.fork("never")
+            await fork_run(t.client, "never")
         assert (await t.bus.js.stream_info(namespace)).state.messages == 0
 
 
@@ -133,7 +134,7 @@ async def test_fork_whose_copying_was_interrupted_ends_right(copied: int, server
             await t.result(run)
         calls.take()
         calls.broken.clear()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
         (first,) = await t.log(forked)
         subjects = t.bus.subjects
         logged = [
@@ -166,7 +167,7 @@ async def test_it_is_known_before_a_fork_which_steps_it_reuses(server: NatsServe
         assert reused(t.plan, logged, after["each"]) == {"split", "each-0", "each-1"}
         assert reused(t.plan, logged, after["merge"]) == {"split", "each-0", "each-1", "merge"}
         assert after["none"] == 0
-        forked = await t.bus.fork(run, until_seq=after["each"])
+        forked = await fork_run(t.client, run, until_seq=after["each"])
         await t.result(forked)
         steps = (await t.state(forked)).steps
         assert {name for name, step in steps.items() if step.reused} == {"split", "each-0", "each-1"}
@@ -189,7 +190,7 @@ async def test_fork_has_a_deadline_of_its_own(server: NatsServer, namespace: str
         run = await t.submit(text="x")
         assert (await t.result(run)).status == "failed"
         calls.broken.clear()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
         await stuck.wait()
         assert (await t.result(forked)).status == "expired"
 
@@ -210,7 +211,7 @@ async def test_fork_of_a_run_whose_join_closed_at_its_deadline_waits_for_all_aga
         assert (await t.result(run)).step == "merge"
         broken = False
         gate.open.set()
-        forked = await t.bus.fork(run)
+        forked = await fork_run(t.client, run)
         assert value_of((await t.result(forked)).outcome) == ["t", "A", "SLOW"]
         assert gate.started.count("a") == 1
         await until_timers(t, "timer", 0)

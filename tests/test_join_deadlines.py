@@ -9,10 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from baton_schemas.flow.flow import JoinPolicy, Step
-from baton_schemas.wire.messages import Failed
+from baton_schemas.wire.messages import Joined
+from baton_schemas.wire.outcomes import Failed
 
+from .clients import cancel_run
 from .servers import NatsServer, until
-from .team import flow_of, value_of
+from .team import branches_of, flow_of, value_of
 from .timed import (
     NEVER_S,
     SOON_S,
@@ -36,7 +38,9 @@ async def test_join_closes_at_its_deadline_with_the_branches_that_are_there(serv
 
         assert value_of((await t.result(run)).outcome) == ["t", "A", "B"]
         closing = await closing_of(t, run, "merge")
-        assert [branch.name for branch in closing.branches] == ["each-0", "each-2", "deadline"]
+        assert branches_of(closing) == ["each-0", "each-2"]
+        assert isinstance(closing.cause, Joined)
+        assert closing.cause.deadline
         await until(lambda: gate.cancelled == ["slow"])
 
 
@@ -185,7 +189,7 @@ async def test_deadline_of_a_join_starts_nothing_in_a_run_that_has_ended(
         async with t.process("branch", grace_s=0.05):
             run = await t.submit(texts=["a", "slow"], title="t")
             await until_replied(t, run, 1)
-            await t.bus.cancel(run)
+            await cancel_run(t.client, run)
         if due_first:
             await until_timers(t, "due", 1)
         async with process(t, "merge"):

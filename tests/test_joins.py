@@ -11,11 +11,13 @@ from msgspec import Raw
 
 from baton_actors.errors import Fail
 from baton_schemas.flow.flow import Field, JoinPolicy, OnFailedBranch, Step
+from baton_schemas.run.refs import indices, joined, replied
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.messages import Done, Error, Failed, Handoff, Join, Reply, Result
+from baton_schemas.wire.messages import Handoff, Join, Reply, Result
+from baton_schemas.wire.outcomes import Done, Error, Failed
 
 from .servers import NatsServer, until
-from .team import Team, flow_of, kind_of, team, value_of
+from .team import Team, branches_of, flow_of, kind_of, team, value_of
 from .test_worker_delivery import hand_out
 
 TEXT = {"text": Field()}
@@ -47,20 +49,18 @@ def over_numbers(join: JoinPolicy | None = None, **options: Any) -> Any:
 
 def closing_of(entries: list[Entry]) -> Handoff:
     """The handoff that closed the only join of a run."""
-    (closing,) = [entry.message for entry in entries if isinstance(entry.message, Handoff) and entry.message.branches]
+    (closing,) = [entry.message for entry in entries if isinstance(entry.message, Handoff) and joined(entry.message)]
     return closing
 
 
 def assert_joined_as_named(entries: list[Entry]) -> None:
     """I5 from the raw log: the merger put out what is in the replies that its handoff names, in that order."""
-    by_seq = {entry.seq: entry.message for entry in entries}
+    replies = {replied(entry.message): entry.message for entry in entries if isinstance(entry.message, Reply)}
     outputs = []
-    for branch in closing_of(entries).branches:
-        reply = by_seq[branch.seq]
-        assert isinstance(reply, Reply)
-        assert reply.branch == branch.name
-        assert isinstance(reply.outcome, Done)
-        outputs.append(bytes(reply.outcome.output))
+    for branch in branches_of(closing_of(entries)):
+        outcome = replies[branch].outcome
+        assert isinstance(outcome, Done)
+        outputs.append(bytes(outcome.output))
     (result,) = [entry.message for entry in entries if isinstance(entry.message, Result)]
     assert value_of(result.outcome)["each"] == [int(output) for output in outputs]
 
@@ -78,7 +78,7 @@ async def test_join_of_the_first_branches_closes_without_the_rest(server: NatsSe
 
         assert value_of((await t.result(run)).outcome)["each"] == [0, 2]
         entries = await t.log(run)
-        assert [branch.name for branch in closing_of(entries).branches] == ["each-0", "each-2"]
+        assert branches_of(closing_of(entries)) == ["each-0", "each-2"]
         assert_joined_as_named(entries)
 
 
@@ -189,9 +189,10 @@ async def test_joins_of_several_merger_processes_close_once(server: NatsServer, 
         for run in runs:
             entries = await t.log(run)
             assert_joined_as_named(entries)
-            joins = [entry.message for entry in entries if isinstance(entry.message, Join)]
-            assert [join.closed for join in joins] == [False] * (len(joins) - 1) + [True]
-            assert set(joins[-1].arrived) == {f"each-{index}" for index in range(40)}
+            links = [entry.message for entry in entries if isinstance(entry.message, Join)]
+            assert [link.number for link in links] == list(range(1, len(links) + 1))
+            came = [index for link in links for index in indices(link.came["each"])]
+            assert sorted(came) == list(range(40))
 
 
 async def test_replies_of_a_merger_that_died_are_joined_by_another(server: NatsServer, namespace: str) -> None:

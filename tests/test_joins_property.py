@@ -15,9 +15,12 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Field, JoinPolicy, OnFailedBranch, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.carry import state_of_join
-from baton_schemas.run.joins import arrive, closing, done_count
-from baton_schemas.wire.messages import VERSION, Done, Error, Failed, Handoff, Join, Outcome, Reply, Skipped
-from baton_schemas.wire.names import DEADLINE, branch_name
+from baton_schemas.run.joins import Chain
+from baton_schemas.run.lifecycle import Create, Gathered, View, decide
+from baton_schemas.run.refs import StepRef, joined, named, replied
+from baton_schemas.wire.messages import Handoff, Join, Joined, Reply
+from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, State
 
 from .team import flow_of
 
@@ -26,7 +29,7 @@ BRANCHES_MAX = 4
 
 
 class Case(NamedTuple):
-    """A join, and the replies that come to it; the sequence of each is its place, from 1."""
+    """A join, and the replies that come to it."""
 
     plan: Plan
     replies: list[Reply]
@@ -50,18 +53,17 @@ def cases(draw: st.DrawFn) -> Case:
     plan = check_flow(flow_of(steps, LISTS, on_error=draw(st.sampled_from(["fail", "continue"]))))
     replies = [reply for name in names for reply in _replies(draw, plan, name)]
     if draw(st.booleans()):
-        replies.append(_reply(plan, DEADLINE, 0, 0, Skipped(reason="the deadline")))
+        replies.append(_reply(plan, DEADLINE, None, 0, Skipped(reason="the deadline")))
     return Case(plan, draw(st.permutations(replies)), draw(st.randoms(use_true_random=False)))
 
 
 def _replies(draw: st.DrawFn, plan: Plan, name: str) -> list[Reply]:
     if not plan.step(name).each:
-        return [_reply(plan, name, 0, 1, _outcome(draw, name))]
+        return [_reply(plan, name, None, 1, _outcome(draw, name))]
     count = draw(st.integers(0, BRANCHES_MAX))
     if not count:
         return [_reply(plan, name, 0, 0, Skipped(reason="empty"))]
-    branches = [(branch_name(name, index), index) for index in range(count)]
-    return [_reply(plan, branch, index, count, _outcome(draw, branch)) for branch, index in branches]
+    return [_reply(plan, name, index, count, _outcome(draw, StepRef(name, index).token)) for index in range(count)]
 
 
 def _outcome(draw: st.DrawFn, branch: str) -> Outcome:
@@ -70,38 +72,47 @@ def _outcome(draw: st.DrawFn, branch: str) -> Outcome:
     return Done(output=Raw(f'"{branch}"'.encode()))
 
 
-def _reply(plan: Plan, branch: str, index: int, count: int, outcome: Outcome) -> Reply:
+def _reply(plan: Plan, source: str, index: int | None, count: int, outcome: Outcome) -> Reply:
     return Reply(
-        v=VERSION,
         flow=plan.flow.name,
         digest=plan.digest,
         run="r",
         step="merge",
-        branch=branch,
-        index=index,
+        source=source,
+        index=index or 0,
         count=count,
+        each=index is not None,
+        state=State(input={source: Raw(b"1")}),
         outcome=outcome,
         start_seq=1,
     )
 
 
 class Broker:
-    """The join's subject with its compare-and-swap, the create-only handoff, and the replies not acked."""
+    """The chain of the join and its closing handoff, both create-only, and the replies that are not acked."""
 
     def __init__(self, case: Case) -> None:
         self.plan, self.choose = case.plan, case.choose
         self.replies = dict(enumerate(case.replies, start=1))
         self.unacked = set(self.replies)
-        self.versions: list[Join] = []
+        self.links: list[Join] = []
         self.handoffs: list[Handoff] = []
         """What was stored; at most one, as it is create-only."""
         self.closings: list[Handoff] = []
         """What anybody tried to store."""
 
-    def update(self, join: Join, last: int) -> bool:
-        if last != len(self.versions):
+    @property
+    def chain(self) -> Chain:
+        """The chain as somebody reads it who knows nothing of it."""
+        chain = Chain(self.plan, self.replies[1])
+        for link in self.links:
+            chain.apply(link)
+        return chain
+
+    def create_link(self, link: Join) -> bool:
+        if link.number != len(self.links) + 1:
             return False
-        self.versions.append(join)
+        self.links.append(link)
         return True
 
     def create(self, handoff: Handoff) -> None:
@@ -114,23 +125,25 @@ def merger(broker: Broker, crashes: bool) -> Iterator[None]:
 
     One that `crashes` may die at any of them; its replies then come again, to others.
     """
-    known: Join | None = None
-    last = 0
+    chain = Chain(broker.plan, broker.replies[1])
     while broker.unacked:
         wanted = sorted(broker.replies if crashes else broker.unacked)
         batch = broker.choose.sample(wanted, broker.choose.randint(1, len(wanted)))
-        replies = [(seq, broker.replies[seq]) for seq in batch]
+        replies = [broker.replies[seq] for seq in batch]
         yield
-        while (join := arrive(broker.plan, known, replies)) != known:
+        while (link := chain.link(replies)) is not None:
             yield
-            if broker.update(join, last):
-                last = len(broker.versions)
+            if broker.create_link(link):
+                chain.apply(link)
                 break
-            known, last = broker.versions[-1], len(broker.versions)
-        known = join
+            for other in broker.links[chain.number :]:
+                chain.apply(other)
         yield
-        if join.closed and any(reply.branch in join.arrived for _, reply in replies):
-            broker.create(closing(broker.plan, join))
+        if chain.closed and any(chain.has(reply) for reply in replies):
+            create, *_ = decide(View(broker.plan), Gathered(chain))
+            assert isinstance(create, Create)
+            assert isinstance(create.message, Handoff)
+            broker.create(create.message)
         yield
         broker.unacked.difference_update(batch)
 
@@ -154,42 +167,77 @@ MANY = settings(max_examples=150, deadline=None)
 def closed(case: Case) -> Broker:
     """The same, of a join that did close: no branch failed so that it ended the run."""
     broker = interleaved(case)
-    assume(broker.versions[-1].closed)
+    assume(broker.chain.closed)
     return broker
+
+
+def in_chain(broker: Broker) -> dict[str, Reply]:
+    """The replies that the chain has, by branch."""
+    chain = broker.chain
+    return {replied(reply): reply for reply in broker.replies.values() if chain.has(reply)}
+
+
+def cause_of(handoff: Handoff) -> Joined:
+    cause = joined(handoff)
+    assert cause is not None
+    return cause
 
 
 @MANY
 @given(cases())
 def test_join_that_a_failed_branch_ends_is_left_open_and_any_other_closes(case: Case) -> None:
     broker = interleaved(case)
-    record = broker.versions[-1]
-    fatal = [name for name in record.failed if case.plan.on_failed_branch("merge", name) == "fail"]
-    assert record.closed == (not fatal) == bool(broker.handoffs)
+    failed = [source for link in broker.links for source in link.failed]
+    fatal = [source for source in failed if case.plan.on_failed_branch("merge", source) == "fail"]
+    assert broker.chain.closed == (not fatal) == bool(broker.handoffs)
 
 
 @MANY
 @given(cases())
 def test_join_closes_once_whatever_order_its_replies_come_in(case: Case) -> None:
     broker = closed(case)
+    chain, closed_after = Chain(case.plan, broker.replies[1]), []
+    for link in broker.links:
+        chain.apply(link)
+        closed_after.append(chain.closed)
 
-    assert [join.closed for join in broker.versions] == [False] * (len(broker.versions) - 1) + [True]
+    assert closed_after == [False] * (len(broker.links) - 1) + [True]
     assert broker.closings
     assert all(handoff == broker.handoffs[0] for handoff in broker.closings)
+    assert broker.handoffs[0] == broker.chain.closing()
 
 
 @MANY
 @given(cases())
-def test_closing_handoff_names_exactly_what_is_in_the_record_in_the_order_of_the_flow(case: Case) -> None:
-    broker = closed(case)
-    record, (handoff,) = broker.versions[-1], broker.handoffs
+def test_each_link_names_only_what_no_link_before_it_does(case: Case) -> None:
+    broker = interleaved(case)
+    chain = Chain(case.plan, broker.replies[1])
+    names: list[str] = []
+    for number, link in enumerate(broker.links, start=1):
+        assert link.number == number
+        assert not chain.deadline or not link.deadline
+        names += named(Joined(branches=link.came, deadline=link.deadline))
+        assert set(link.failed) <= set(link.came)
+        chain.apply(link)
+    assert len(names) == len(set(names))
+    assert set(names) <= {replied(reply) for reply in case.replies}
 
-    assert {branch.name: branch.seq for branch in handoff.branches} == record.arrived
-    assert len(handoff.branches) == len(record.arrived)
-    order = [broker.replies[branch.seq] for branch in handoff.branches]
+
+@MANY
+@given(cases())
+def test_closing_handoff_names_exactly_what_is_in_the_chain_in_the_order_of_the_flow(case: Case) -> None:
+    broker = closed(case)
+    (handoff,) = broker.handoffs
+    names = named(cause_of(handoff))
+
+    assert set(names) == set(in_chain(broker))
+    assert len(names) == len(set(names))
+    order = [in_chain(broker)[name] for name in names]
     sources = [*case.plan.sources["merge"], DEADLINE]
-    places = [(sources.index(case.plan.name_of(reply.branch)), reply.index) for reply in order]
+    places = [(sources.index(reply.source), reply.index) for reply in order]
     assert places == sorted(places)
-    assert all(reply.branch == branch.name for reply, branch in zip(order, handoff.branches, strict=True))
+    counts = {reply.source: reply.count for reply in order if reply.source != DEADLINE}
+    assert cause_of(handoff).counts == counts
 
 
 @MANY
@@ -197,30 +245,40 @@ def test_closing_handoff_names_exactly_what_is_in_the_record_in_the_order_of_the
 def test_merger_gets_the_named_branches_that_ended_well_and_the_errors_that_pass(case: Case) -> None:
     broker = closed(case)
     (handoff,) = broker.handoffs
-    named = [broker.replies[branch.seq] for branch in handoff.branches]
-    state = state_of_join(case.plan, handoff, named)
+    replies = [in_chain(broker)[name] for name in named(cause_of(handoff))]
+    state = state_of_join(case.plan, handoff, replies)
 
     for source in case.plan.sources["merge"]:
         values = [
             expected
-            for reply in named
-            if case.plan.name_of(reply.branch) == source
-            for expected in _expected(case.plan.on_failed_branch("merge", reply.branch), reply)
+            for reply in replies
+            if reply.source == source
+            for expected in _expected(case.plan.on_failed_branch("merge", source), reply)
         ]
         if case.plan.step(source).each:
             assert decode(state.outputs[source]) == values
         else:
             assert [decode(state.outputs[source])] if source in state.outputs else values == []
-    failed = [reply.branch for reply in named if isinstance(reply.outcome, Failed)]
+    failed = [replied(reply) for reply in replies if isinstance(reply.outcome, Failed)]
     assert [error.step for error in state.errors] == failed
+
+
+@MANY
+@given(cases())
+def test_merger_sees_what_each_reply_carries_also_word_of_an_empty_list_and_of_the_deadline(case: Case) -> None:
+    broker = closed(case)
+    (handoff,) = broker.handoffs
+    replies = [in_chain(broker)[name] for name in named(cause_of(handoff))]
+
+    assert set(state_of_join(case.plan, handoff, replies).input) == {reply.source for reply in replies}
 
 
 def _expected(on_failed: OnFailedBranch, reply: Reply) -> list[Any]:
     match reply.outcome:
         case Done():
-            return [reply.branch]
+            return [replied(reply)]
         case Failed() if on_failed == "pass":
-            return [{"error": {"step": reply.branch, "type": "Oops", "message": reply.branch}}]
+            return [{"error": {"step": replied(reply), "type": "Oops", "message": replied(reply)}}]
         case _:
             return []
 
@@ -229,14 +287,14 @@ def _expected(on_failed: OnFailedBranch, reply: Reply) -> list[Any]:
 @given(cases())
 def test_join_waits_for_what_its_policy_says(case: Case) -> None:
     broker = closed(case)
-    policy, record, (handoff,) = case.plan.join_policy("merge"), broker.versions[-1], broker.handoffs
-    done = [branch for branch in record.arrived if isinstance(_by_name(broker)[branch].outcome, Done)]
+    policy, came, (handoff,) = case.plan.join_policy("merge"), in_chain(broker), broker.handoffs
+    done = [branch for branch, reply in came.items() if isinstance(reply.outcome, Done)]
 
-    assert done_count(record) == len(done)
     enough = isinstance(policy.wait, int) and len(done) >= policy.wait
-    assert enough or DEADLINE in record.arrived or len(record.arrived) == len(set(_by_name(broker)) - {DEADLINE})
-    assert (handoff.error.type if handoff.error else None) == ("JoinShort" if len(done) < policy.min_done else None)
-
-
-def _by_name(broker: Broker) -> dict[str, Reply]:
-    return {reply.branch: reply for reply in broker.replies.values()}
+    everybody = {replied(reply) for reply in case.replies} - {DEADLINE}
+    assert enough or DEADLINE in came or set(came) == everybody
+    error = cause_of(handoff).error
+    assert (error.type if error else None) == ("JoinShort" if len(done) < policy.min_done else None)
+    if error:
+        branches = [reply for reply in came.values() if reply.count]
+        assert error.message == f"{len(done)} of {len(branches)} branches ended well; min_done is {policy.min_done}"

@@ -27,6 +27,37 @@ TOP_LEVEL = {
     *("pyproject.toml", "README.md", "actors", "bus", "schemas", "tests", "deploy"),
     *("Makefile", "LICENSE", "CHANGELOG.md", "requirements.lock", ".ci", ".git", ".gitignore"),
 }
+NO_AGENTS = ("baton_bus", "nats", "baton_actors.steps", "baton_actors.services", "baton_actors.processes")
+"""What the kinds of agents must not know: the bus, and what stands on it."""
+ROOMS = {
+    "baton_schemas": {
+        "errors": set(),
+        "wire": {"errors"},
+        "flow": {"errors", "wire", "run.refs"},
+        "run": {"errors", "wire", "flow"},
+        "show": {"errors", "wire", "flow", "run"},
+    },
+    "baton_bus": {
+        "errors": set(),
+        "jetstream": {"errors", "settings", "subjects"},
+        "store": {"errors", "settings", "subjects", "jetstream"},
+        "engine": {"errors", "settings", "subjects", "jetstream", "store"},
+        "client": {"errors", "settings", "subjects", "store", "engine"},
+        "doctor": {"errors", "addresses", "settings", "subjects", "jetstream", "store"},
+        "server": {"errors"},
+    },
+    "baton_actors": {
+        "errors": set(),
+        "models": {"errors"},
+        "agents": {"errors", "models"},
+        "steps": {"errors", "models", "agents"},
+        "services": {"errors", "steps"},
+        "processes": {"errors", "models", "agents", "steps", "services"},
+        "cli": {"errors", "models", "agents", "steps", "services", "processes"},
+        "flows": {"actor", "Fail", "Retry", "Context"},
+    },
+}
+"""What each room may use of its own package, besides itself: one way, and no more than it needs."""
 SUBJECT = re.compile(r"(^|\*|baton)\.(task|handoff|reply|answer|outcome|join|note|timer|result|live)\.")
 """The beginning of a subject: something before it, a kind, something after it."""
 
@@ -44,6 +75,24 @@ def imports(module: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             found.add(node.module.partition(".")[0])
     return found
+
+
+def full_imports(module: Path) -> set[str]:
+    """Return the full names of the modules that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def uses(module: Path, package: str) -> set[str]:
+    """Return what a module imports of its package beyond its own room, by its name within the package."""
+    room = module.relative_to(PACKAGES[package]).parts[0].removesuffix(".py")
+    names = {name.removeprefix(f"{package}.") for name in full_imports(module) if name.startswith(f"{package}.")}
+    return {name for name in names if name.split(".")[0] != room}
 
 
 def importers(library: str) -> set[str]:
@@ -83,6 +132,42 @@ def test_schemas_need_only_msgspec_and_the_standard_library() -> None:
 def test_only_the_bus_imports_nats() -> None:
     assert importers("nats") != set()
     assert all(module.startswith("baton_bus/") for module in importers("nats"))
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_use_only_the_rooms_below_them(package: str) -> None:
+    wrong = {
+        (room, name)
+        for room, allowed in ROOMS[package].items()
+        for module in modules(package)
+        if module.relative_to(PACKAGES[package]).parts[0].removesuffix(".py") == room
+        for name in uses(module, package)
+        if not any(f"{name}.".startswith(f"{each}.") for each in allowed)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_each_room_has_its_rule(package: str) -> None:
+    rooms = {path.name for path in PACKAGES[package].iterdir() if (path / "__init__.py").exists()}
+    assert rooms <= ROOMS[package].keys()
+
+
+def test_only_commands_and_processes_start_workers() -> None:
+    supervisor = "baton_actors.processes.supervisor"
+    users = {
+        module.relative_to(PACKAGES["baton_actors"]).parts[0]
+        for module in modules("baton_actors")
+        if any(name.startswith(supervisor) for name in full_imports(module))
+    }
+    assert users == {"cli"}
+
+
+def test_kinds_of_agents_know_no_bus() -> None:
+    agents = sorted((PACKAGES["baton_actors"] / "agents").glob("*.py"))
+    assert agents
+    known = {module.name: {name for name in full_imports(module) if name.startswith(NO_AGENTS)} for module in agents}
+    assert {module: names for module, names in known.items() if names} == {}
 
 
 def test_one_module_imports_anthropic() -> None:
@@ -126,3 +211,11 @@ def test_readme_names_each_folder_and_each_shipped_flow() -> None:
     flows = [file.stem for file in (PACKAGES["baton_actors"] / "flows").glob("*.toml")]
     missing = [name for name in [*(f"{folder}/" for folder in (*FOLDERS, "deploy")), *flows] if f"`{name}`" not in text]
     assert missing == []
+
+
+def test_one_module_says_where_jetstream_is_asked() -> None:
+    """In an account that has imported its questions they begin with other words: see `Settings.api_prefix`."""
+    naming = {
+        str(module) for package in PACKAGES for module in modules(package) if "$JS.API" in module.read_text("utf-8")
+    }
+    assert naming == {str(PACKAGES["baton_bus"] / "jetstream" / "api.py")}

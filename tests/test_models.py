@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from email.utils import formatdate
@@ -12,31 +13,13 @@ from llmock.scenarios import Fail, StreamFault
 from llmock.testing import LLMockServer
 from pytest_httpserver import HTTPServer
 
-from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, ModelSettings
-from baton_actors.models.errors import is_retryable, retry_after_s
-from baton_schemas.wire.messages import Usage
+from baton_actors.models import ModelError, Models, ModelSettings, request_digest
+from baton_actors.models.errors import is_overloaded, is_retryable, retry_after_s
+from baton_schemas.wire.outcomes import Usage
 
-from .model_servers import end, request_for, settings_for, sse, start, text
+from .model_servers import answer_to, end, failure_of, failure_to, request_for, settings_for, start, text
 from .model_servers import fresh_llmock as fresh_llmock  # fixtures
 from .model_servers import start_llmock as start_llmock
-
-
-async def complete(settings: ModelSettings, request: ModelRequest) -> ModelAnswer:
-    async with Models(settings) as models:
-        return await models.complete(request)
-
-
-async def failure_of(settings: ModelSettings, request: ModelRequest) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        await complete(settings, request)
-    return caught.value
-
-
-async def answer_to(httpserver: HTTPServer, *events: dict[str, object], **changes: str) -> ModelAnswer:
-    httpserver.expect_request("/v1/messages").respond_with_data(
-        sse(*events), content_type="text/event-stream", headers={"request-id": "req_42"}
-    )
-    return await complete(settings_for(httpserver.url_for(""), **changes), request_for())
 
 
 async def test_answer_has_the_text_usage_and_cost_of_the_call(llmock: LLMockServer) -> None:
@@ -99,9 +82,14 @@ async def test_failed_call_is_made_once(llmock: LLMockServer) -> None:
     assert len(llmock.state.journal.records()) == 1
 
 
-@pytest.mark.parametrize(("asked_s", "wait_s"), [(7.0, 7.0), (21_600.0, 60.0)])
-async def test_retry_after_is_kept_up_to_a_cap(llmock: LLMockServer, asked_s: float, wait_s: float) -> None:
-    llmock.state.scenarios.add(Fail(429, retry_after=asked_s))
+@pytest.mark.parametrize(
+    ("status", "asked_s", "wait_s"),
+    [(429, 7.0, 7.0), (429, 21_600.0, 21_600.0), (429, 1e9, 86_400.0), (500, 90.0, 60.0)],
+)
+async def test_retry_after_is_kept_up_to_a_cap(
+    llmock: LLMockServer, status: int, asked_s: float, wait_s: float
+) -> None:
+    llmock.state.scenarios.add(Fail(status, retry_after=asked_s))
     error = await failure_of(settings_for(llmock.base_url("anthropic")), request_for())
     assert error.retry_after_s == wait_s
 
@@ -126,6 +114,33 @@ def test_retry_after_is_read_in_each_of_its_forms(headers: dict[str, str], wait_
 def test_word_of_the_server_on_retries_goes_before_the_status() -> None:
     assert not is_retryable(429, "rate_limit_error", {"x-should-retry": "false"})
     assert is_retryable(400, "invalid_request_error", {"x-should-retry": "true"})
+
+
+@pytest.mark.parametrize(
+    ("status", "type", "headers", "overloaded"),
+    [
+        (429, "rate_limit_error", {}, True),
+        (429, "http_429", {}, True),
+        (529, "overloaded_error", {}, True),
+        (200, "overloaded_error", {}, True),
+        (500, "overloaded_error", {}, True),
+        (503, "http_503", {"retry-after": "5"}, True),
+        (503, "http_503", {}, False),
+        (500, "api_error", {"retry-after": "5"}, False),
+        (400, "invalid_request_error", {}, False),
+        (429, "billing_error", {}, False),
+        (429, "rate_limit_error", {"x-should-retry": "false"}, False),
+    ],
+)
+def test_overloaded_is_who_asks_to_wait(status: int, type: str, headers: dict[str, str], overloaded: bool) -> None:
+    assert is_overloaded(status, type, headers) is overloaded
+
+
+@pytest.mark.parametrize(("status", "overloaded"), [(429, True), (529, True), (500, False), (401, False)])
+async def test_call_that_was_told_to_wait_says_so(llmock: LLMockServer, status: int, overloaded: bool) -> None:
+    llmock.state.scenarios.add(Fail(status))
+    error = await failure_of(settings_for(llmock.base_url("anthropic")), request_for())
+    assert error.overloaded is overloaded
 
 
 @pytest.mark.parametrize("after_chunks", [0, 1, 3])
@@ -213,9 +228,8 @@ async def test_stream_without_events_is_a_retryable_failure(httpserver: HTTPServ
 
 @pytest.mark.parametrize(("type", "retryable"), [("overloaded_error", True), ("invalid_request_error", False)])
 async def test_error_inside_a_stream_counts_by_its_type(httpserver: HTTPServer, type: str, retryable: bool) -> None:
-    with pytest.raises(ModelError) as caught:
-        await answer_to(httpserver, start(), {"type": "error", "error": {"type": type, "message": "Sorry"}})
-    assert (caught.value.type, caught.value.retryable) == (type, retryable)
+    error = await failure_to(httpserver, start(), {"type": "error", "error": {"type": type, "message": "Sorry"}})
+    assert (error.type, error.retryable) == (type, retryable)
 
 
 async def test_system_prompt_is_marked_for_the_cache(httpserver: HTTPServer) -> None:
@@ -272,6 +286,28 @@ def test_unusable_setting_is_refused_by_the_name_of_its_variable(variable: str, 
 def test_settings_do_not_show_their_secrets() -> None:
     settings = ModelSettings(api_key="sk-secret", auth_token="tok-secret")
     assert "secret" not in repr(settings) + str(settings.__rich_repr__())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": "m"}, {"system": "s"}, {"prompt": "p"}, {"max_tokens": 7}, {"model": "claude-haiku-4-5B"}]
+)
+def test_digest_differs_with_what_is_asked(changes: dict[str, str]) -> None:
+    settings = ModelSettings(api_key="key")
+    assert request_digest(request_for(**changes), settings) != request_digest(request_for(), settings)
+
+
+def test_digest_differs_between_a_rehearsal_and_a_model_and_not_with_the_way_to_it() -> None:
+    real = request_digest(request_for(), ModelSettings(api_key="key"))
+    assert re.fullmatch("[0-9a-f]{64}", real)
+    assert request_digest(request_for(), ModelSettings()) != real
+    assert request_digest(request_for(), ModelSettings(api_key="key", rehearse=True)) != real
+    other_way = ModelSettings(auth_token="other", base_url="http://gateway:8000")
+    assert request_digest(request_for(timeout_s=1.0), other_way) == real
+
+
+def test_digest_of_a_prompt_with_a_lone_surrogate_is_that_of_what_is_sent() -> None:
+    settings = ModelSettings(api_key="key")
+    assert request_digest(request_for("a\ud83d"), settings) == request_digest(request_for("a\ufffd"), settings)
 
 
 def test_importing_the_package_does_not_import_the_sdk() -> None:

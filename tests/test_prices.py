@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from baton_actors.models import ModelError, Models, ModelSettings, cost_usd, load_prices
-from baton_schemas.wire.messages import Usage
+from baton_schemas.wire.outcomes import Usage
 
 from .model_servers import request_for
 

@@ -17,16 +17,22 @@ import pytest
 
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.processes import supervisor as supervisor_module
+from baton_actors.processes.errors import WorkerCannotStart, WorkersKeepDying, WorkersNotReady
 from baton_actors.processes.logs import LogSettings
-from baton_actors.processes.supervisor import Supervisor, WorkerCannotStart, WorkersKeepDying, WorkersNotReady
-from baton_bus import Bus, Settings, connect
-from baton_schemas.wire.messages import Done, Note, Result
+from baton_actors.processes.supervisor import Supervisor
+from baton_bus import Settings
+from baton_bus.store.bus import Bus, open_bus
+from baton_schemas.wire.facts import GivenBack
+from baton_schemas.wire.messages import Note, Result
+from baton_schemas.wire.outcomes import Done
 
+from .clients import result_of, start_run
+from .commands import all_gone, descendants, start
 from .handlers_for_tests import FILE, flow_of, is_marked, mark
 from .servers import WAIT_S, NatsServer, is_gone, until
 
 WORKER = """
-import sys
+import asyncio, sys
 from baton_actors.processes.logs import LogSettings
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_bus import Settings
@@ -34,7 +40,9 @@ from baton_bus import Settings
 _, flow, agent, url, namespace, grace_s = sys.argv
 settings = Settings(url=url, namespace=namespace, lease_s=1.0)
 logs = LogSettings(format="json")
-worker_main(WorkerSpec(flow=flow, agent=agent, settings=settings, logs=logs, grace_s=float(grace_s)))
+recycle = asyncio.Event()
+spec = WorkerSpec(flow=flow, agent=agent, settings=settings, logs=logs, grace_s=float(grace_s))
+worker_main(spec, recycle=recycle)
 """
 
 PARENT = """
@@ -64,7 +72,7 @@ def settings(server: NatsServer, namespace: str) -> Settings:
 
 @pytest.fixture
 async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    async with connect(settings) as bus:
+    async with open_bus(settings) as bus:
         yield bus
 
 
@@ -73,12 +81,30 @@ def written(folder: Path, *handlers: str, options: str = "") -> FoundFlow:
     return find_flow(str(folder / "flow.toml"))
 
 
+def breakable(folder: Path) -> FoundFlow:
+    """Return a flow whose handler is in `mine.py` of the folder; it marks `ready` when a second worker imports it."""
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\n"
+        f"folder = Path({str(folder)!r})\n"
+        "(folder / ('ready' if (folder / 'once').exists() else 'once')).touch()\n"
+        "def mine(folder: str) -> None: ...\n"
+    )
+    text = 'name = "t"\n[input]\nfolder = "str"\n[agents.mine]\nhandler = "./mine.py:mine"\n[steps.mine]\n'
+    (folder / "flow.toml").write_text(text, "utf-8")
+    return find_flow(str(folder / "flow.toml"))
+
+
+def children(folder: Path) -> set[int]:
+    """Return what `start_children` has started."""
+    return set(map(int, (folder / "children").read_text().split()))
+
+
 async def submit(bus: Bus, found: FoundFlow, folder: Path) -> str:
-    return await bus.submit(found.plan, {"folder": str(folder)})
+    return await start_run(bus, found.plan, {"folder": str(folder)})
 
 
-async def result_of(bus: Bus, run: str) -> Result:
-    return await bus.result(run, flow="t", timeout_s=WAIT_S)
+async def ended(bus: Bus, run: str) -> Result:
+    return await result_of(bus, run, flow="t", timeout_s=WAIT_S)
 
 
 @asynccontextmanager
@@ -118,9 +144,9 @@ async def test_killed_worker_is_started_again_and_the_run_is_finished(
         await supervisor.ready()
         first = set(supervisor.pids)
         run = await submit(bus, found, tmp_path)
-        result = await result_of(bus, run)
+        result = await ended(bus, run)
         assert isinstance(result.outcome, Done)
-        assert result.outcome.work.attempt == 2
+        assert result.outcome.work.attempt == 1  # nobody knew yet that it was the step that killed it
         assert int(bytes(result.outcome.output)) in set(supervisor.pids) - first
 
 
@@ -131,7 +157,7 @@ async def test_each_actor_has_as_many_processes_as_asked_for_and_all_end_with_th
     async with Supervisor([found], settings, copies=2, restart=True, logs=QUIET) as supervisor:
         await supervisor.ready()
         pids = supervisor.pids
-        assert sorted(pids.values()) == ["t-die_once"] * 2 + ["t-raises"] * 2
+        assert sorted(pids.values()) == ["t--die_once"] * 2 + ["t--raises"] * 2
         assert supervisor.pids.keys().isdisjoint({os.getpid()})
     assert all(is_gone(pid) for pid in pids)
     assert supervisor.pids == {}
@@ -149,7 +175,7 @@ async def test_workers_leave_ctrl_c_and_hang_up_to_their_supervisor(
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGHUP)
         mark(tmp_path, "go")
-        result = await result_of(bus, run)
+        result = await ended(bus, run)
         assert isinstance(result.outcome, Done)
         assert result.outcome.work.attempt == 1
 
@@ -161,15 +187,15 @@ async def test_worker_that_keeps_dying_ends_the_wait_for_it(
     monkeypatch.setattr(supervisor_module, "_WAIT_FIRST_S", 0.01)
     found = written(tmp_path, "die", options="max_attempts = 100")
     run = await submit(bus, found, tmp_path)
-    with pytest.raises(WorkersKeepDying, match="'t-die' died 2 times, the last time with exit code 7") as raised:
+    with pytest.raises(WorkersKeepDying, match="'t--die' died 2 times, the last time with exit code 7") as raised:
         async with Supervisor([found], settings, restart=False, logs=QUIET):
-            await result_of(bus, run)
+            await ended(bus, run)
     assert raised.value.exit_code == 7
 
 
 async def test_handler_that_cannot_be_imported_is_said_by_the_supervisor(settings: Settings, tmp_path: Path) -> None:
     found = written(tmp_path, "raises", "no_such")
-    reason = r"worker of 't-no_such' cannot start: agents\.no_such\.handler: .* it has no 'no_such'"
+    reason = r"worker of 't--no_such' cannot start: agents\.no_such\.handler: .* it has no 'no_such'"
     with pytest.raises(WorkerCannotStart, match=reason):
         async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
             await supervisor.ready()
@@ -178,7 +204,7 @@ async def test_handler_that_cannot_be_imported_is_said_by_the_supervisor(setting
 
 async def test_workers_that_are_not_ready_in_time_are_named(settings: Settings, tmp_path: Path) -> None:
     found = written(tmp_path, "raises")
-    with pytest.raises(WorkersNotReady, match="not ready after 0 s: t-raises"):
+    with pytest.raises(WorkersNotReady, match="not ready after 0 s: t--raises"):
         async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
             await supervisor.ready(timeout_s=0)
     assert supervisor.pids == {}
@@ -210,6 +236,104 @@ async def test_killed_parent_leaves_no_worker_not_even_one_that_hangs(
     assert parent.returncode == -signal.SIGKILL
 
 
+async def test_worker_that_asks_to_be_recycled_is_started_again_at_once_and_not_counted(
+    bus: Bus, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RESTARTS_MAX", 0)
+    monkeypatch.setattr(supervisor_module, "_WAIT_FIRST_S", 3600.0)
+    found = written(tmp_path, "recycle_once")
+    async with Supervisor([found], settings, restart=False, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        first = set(supervisor.pids)
+        result = await result_of(bus, await submit(bus, found, tmp_path))
+        assert isinstance(result.outcome, Done)
+        assert int(bytes(result.outcome.output)) in set(supervisor.pids) - first
+
+
+async def test_worker_that_cannot_start_again_ends_the_wait_for_it_with_its_reason(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RESTARTS_MAX", 2)
+    monkeypatch.setattr(supervisor_module, "_WAIT_FIRST_S", 0.01)
+    found = breakable(tmp_path)
+    with pytest.raises(WorkersKeepDying, match=r"died 3 times, .* exit code 2\. It cannot start any more: .*meanwhile"):
+        async with Supervisor([found], settings, restart=False, logs=QUIET) as supervisor:
+            await supervisor.ready()
+            (tmp_path / "mine.py").write_text("raise OSError('broken meanwhile')")
+            os.kill(next(iter(supervisor.pids)), signal.SIGKILL)
+            await asyncio.Event().wait()
+
+
+async def test_worker_that_cannot_start_again_is_tried_for_ever_and_says_each_reason_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RESTARTS_MAX", 1)
+    monkeypatch.setattr(supervisor_module, "_WAIT_FIRST_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "_WAIT_MAX_S", 0.02)
+    found, starts = breakable(tmp_path), tmp_path / "starts"
+    breaks = "from pathlib import Path; Path({path!r}).open('a').write('.'); raise OSError('broken {how}')"
+
+    async def started(times: int) -> None:
+        starts.write_text("")
+        await until(lambda: len(starts.read_text()) >= times)
+
+    async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        good = (tmp_path / "mine.py").read_text()
+        (tmp_path / "mine.py").write_text(breaks.format(path=str(starts), how="so"))
+        os.kill(next(iter(supervisor.pids)), signal.SIGKILL)
+        await started(4)
+        (tmp_path / "mine.py").write_text(breaks.format(path=str(starts), how="otherwise"))
+        await started(4)
+        (tmp_path / "mine.py").write_text(good)
+        await until(lambda: is_marked(tmp_path, "ready"))
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("broken so") == 1
+    assert (said.out + said.err).count("broken otherwise") == 1
+
+
+# ---- what handlers have started ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+async def test_subprocesses_of_handlers_end_with_the_command(tmp_path: Path, number: int, code: int) -> None:
+    found = written(tmp_path, "start_children")
+    command = start("run", found.source, f"folder={tmp_path}", cwd=tmp_path)
+    await until(lambda: is_marked(tmp_path, "children"))
+    below = descendants(command.pid)
+    assert children(tmp_path) <= below
+    command.send_signal(number)
+    assert command.wait(WAIT_S) == code
+    await until(lambda: all_gone(below))
+
+
+async def test_subprocesses_of_a_handler_end_with_its_worker(bus: Bus, settings: Settings, tmp_path: Path) -> None:
+    found = written(tmp_path, "start_children")
+    async with Supervisor([found], settings, restart=True, logs=QUIET, grace_s=0.1) as supervisor:
+        await supervisor.ready()
+        await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(tmp_path, "children"))
+        started = children(tmp_path)
+        os.kill(next(iter(supervisor.pids)), signal.SIGKILL)
+        await until(lambda: all_gone(started))
+        assert not any(os.getpgid(pid) == os.getpgid(0) for pid in supervisor.pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a worker on its own finds its descendants in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_subprocesses_of_a_handler_end_with_a_worker_on_its_own(
+    bus: Bus, settings: Settings, tmp_path: Path, number: int
+) -> None:
+    found = written(tmp_path, "start_children")
+    async with worker(found, settings, grace_s=0.1) as process:
+        assert os.getpgid(process.pid) == os.getpgid(0), "Ctrl-C in the terminal would not reach it"
+        await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(tmp_path, "children"))
+        process.send_signal(number)
+        assert await process.wait() == 0
+    assert all_gone(children(tmp_path))
+
+
 # ---- one worker ----------------------------------------------------------------------------------
 
 
@@ -224,7 +348,7 @@ async def test_worker_finishes_what_it_holds_when_it_is_told_to_stop(
         await logged(process, "worker.stops")
         mark(tmp_path, "go")
         assert await process.wait() == 0
-    result = await result_of(bus, run)
+    result = await ended(bus, run)
     assert isinstance(result.outcome, Done)
     assert result.outcome.work.attempt == 1
 
@@ -240,8 +364,20 @@ async def test_worker_gives_back_what_it_cannot_finish_in_its_grace(
         process.terminate()
         async with asyncio.timeout(WAIT_S):
             assert await process.wait() == 0
-    notes = [entry.message for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
-    assert [note.type for note in notes] == ["given_back"]
+    facts = [entry.message.fact for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+    assert [(type(fact), getattr(fact, "reason", "")) for fact in facts] == [(GivenBack, "worker stops")]
+
+
+async def test_worker_that_is_to_be_recycled_gives_back_what_it_holds_and_says_so_with_its_exit_code(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "ask_to_recycle")
+    async with worker(found, settings, grace_s=0.1) as process:
+        run = await submit(bus, found, tmp_path)
+        await logged(process, "worker.recycles")
+        assert await process.wait() == 75
+    facts = [entry.message.fact for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+    assert [(type(fact), getattr(fact, "reason", "")) for fact in facts] == [(GivenBack, "worker stops")]
 
 
 async def test_log_of_a_worker_is_json_and_says_which_run_step_and_actor(
@@ -251,10 +387,10 @@ async def test_log_of_a_worker_is_json_and_says_which_run_step_and_actor(
     async with worker(found, settings) as process:
         run = await submit(bus, found, tmp_path)
         entry = await logged(process, "step.failed")
-    assert (entry["run"], entry["step"], entry["actor"]) == (run, "raises", "t-raises")
+    assert (entry["run"], entry["step"], entry["actor"]) == (run, "raises", "t--raises")
     assert entry["level"] == "warning"
     assert entry["timestamp"].endswith("Z")
-    assert entry["error"] == "as it was told to"
+    assert entry["error"].startswith("as it was told to (handlers_for_tests.py:")
 
 
 @pytest.mark.parametrize(

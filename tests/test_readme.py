@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, shi
 from baton_actors.cli.app import app
 from baton_bus import Settings
 
+from .commands import WAIT_S, environ, start
 from .maps import ROOT
+from .servers import NatsServer
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -38,9 +42,21 @@ def test_the_flow_is_valid_and_its_handler_fits(reviews: FoundFlow) -> None:
     assert handler.name.endswith(":count")
 
 
-def test_the_client_in_python_compiles() -> None:
-    (client,) = [block for block in blocks("python") if "bus.submit" in block]
-    assert compile(client, "README.md", "exec")
+def test_the_client_in_python_prints_what_a_team_that_is_up_makes(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    (client,) = [block for block in blocks("python") if "client.start" in block]
+    up = start("up", "article", "--nats", server.url, "--namespace", namespace, "--json", cwd=tmp_path)
+    try:
+        assert up.stdout is not None
+        assert up.stdout.readline()
+        env = environ(BATON_URL=server.url, BATON_NAMESPACE=namespace)
+        ended = subprocess.run([sys.executable, "-c", client], env=env, capture_output=True, text=True, timeout=WAIT_S)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert len(ended.stdout) > 100
+    finally:
+        up.terminate()
+        up.communicate(timeout=WAIT_S)
 
 
 def test_each_command_that_is_shown_exists() -> None:

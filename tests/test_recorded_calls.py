@@ -15,18 +15,26 @@ import msgspec
 import pytest
 import structlog
 from msgspec import Raw
+from msgspec.structs import replace
+from nats.aio.msg import Msg
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from baton_actors.agents.loading import FoundFlow, find_flow
-from baton_actors.models import ModelAnswer, ModelRequest, Models
+from baton_actors.models import ModelAnswer, ModelRequest, Models, request_digest
 from baton_actors.processes.hosting import hosting
 from baton_actors.steps.memory import Memory
-from baton_bus import Bus, Settings, connect
+from baton_bus import Settings
+from baton_bus.engine.engine import Engine
+from baton_bus.engine.journal import Journal
 from baton_bus.errors import LogFull
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.messages import VERSION, Blob, Done, ModelCall, Note, Result
+from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall
+from baton_schemas.wire.messages import Note, Result
+from baton_schemas.wire.outcomes import Blob, Done
 
+from .clients import result_of, start_run
 from .model_servers import end, settings_for, sse, start, text
 from .servers import WAIT_S, NatsServer, until
 from .timed import until_so
@@ -34,7 +42,7 @@ from .timed import until_so
 FLOW = """
 name = "f"
 input = { topic = "str" }
-agents.writer = { model = "worker", prompt = "Write about {topic}." }
+agents.writer = { model = "worker", prompt = "Write about {topic}.", concurrency = 1 }
 steps.write = { agent = "writer" }
 """
 
@@ -45,8 +53,8 @@ from baton_actors.steps.memory import Memory
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_bus import Settings
 
-async def record_and_die(self, request, answer, record=Memory.record):
-    await record(self, request, answer)
+async def record_and_die(self, digest, answer, record=Memory.record):
+    await record(self, digest, answer)
     os.kill(os.getpid(), signal.SIGKILL)
 
 Memory.record = record_and_die
@@ -87,7 +95,7 @@ def found(tmp_path: Path) -> FoundFlow:
 
 @pytest.fixture
 async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
-    async with connect(Settings(url=server.url, namespace=namespace, lease_s=1.0)) as bus:
+    async with open_bus(Settings(url=server.url, namespace=namespace, lease_s=1.0)) as bus:
         yield bus
         await bus.js.delete_stream(namespace)
 
@@ -96,26 +104,32 @@ async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
 async def working(bus: Bus, found: FoundFlow, writer: Writer) -> AsyncIterator[None]:
     """A worker process of the writer, which gives back what it has not done when the context closes."""
     async with (
-        connect(bus.settings) as own,
+        open_bus(bus.settings) as own,
         Models(writer.models) as models,
-        hosting(own, found, ["writer"], models=models, grace_s=0.05),
+        hosting(Engine(own), found, ["writer"], models=models, grace_s=0.05),
     ):
         yield
 
 
 async def until_recorded(bus: Bus, run: str) -> None:
     async def is_there() -> bool:
-        return any(note.type == "model" for note in await notes_of(bus, run))
+        return any(isinstance(fact, ModelCall) for fact in await facts_of(bus, run))
 
     await until_so(is_there)
 
 
-async def notes_of(bus: Bus, run: str) -> list[Note]:
-    return [entry.message for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+async def facts_of(bus: Bus, run: str) -> list[Fact]:
+    return [entry.message.fact for entry in await bus.log.run(run) if isinstance(entry.message, Note)]
+
+
+async def call_of(bus: Bus, run: str) -> ModelCall:
+    """The only recorded call of a run."""
+    (call,) = [fact for fact in await facts_of(bus, run) if isinstance(fact, ModelCall)]
+    return call
 
 
 async def output_of(bus: Bus, run: str) -> Any:
-    result = await bus.result(run, timeout_s=WAIT_S)
+    result = await result_of(bus, run, timeout_s=WAIT_S)
     assert isinstance(result.outcome, Done), result
     blob = result.outcome.blob
     return msgspec.json.decode(await bus.blobs.get(blob) if blob else result.outcome.output)
@@ -126,8 +140,8 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Workers get stuck right after they have recorded an answer, until the returned function is called."""
     record = Memory.record
 
-    async def record_and_stick(self: Memory, request: ModelRequest, answer: ModelAnswer) -> None:
-        await record(self, request, answer)
+    async def record_and_stick(self: Memory, digest: str, answer: ModelAnswer) -> None:
+        await record(self, digest, answer)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Memory, "record", record_and_stick)
@@ -137,55 +151,54 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 async def test_worker_killed_with_the_answer_recorded_costs_no_second_call(
     bus: Bus, found: FoundFlow, writer: Writer
 ) -> None:
-    run = await bus.submit(found.plan, {"topic": "tea"})
+    run = await start_run(bus, found.plan, {"topic": "tea"})
     environ = os.environ | {"ANTHROPIC_BASE_URL": writer.models.base_url, "ANTHROPIC_API_KEY": "test-key"}
     command = [sys.executable, "-c", DYING, found.source, bus.settings.url, bus.settings.namespace]
     process = await asyncio.create_subprocess_exec(*command, env=environ)
     assert await process.wait() == -signal.SIGKILL
-    assert [note.type for note in await notes_of(bus, run)] == ["model"]
+    await call_of(bus, run)
     async with working(bus, found, writer):
         assert await output_of(bus, run) == "answer 1"
 
     assert writer.prompts == ["Write about tea."]
     entries = await bus.log.run(run)
-    assert [entry.subject.split(".")[1] for entry in entries] == ["handoff", "note", "result"]
+    assert [entry.subject.split(".")[1] for entry in entries] == ["handoff", "note", "note", "result"]
+    assert [type(fact) for fact in await facts_of(bus, run)] == [ModelCall, Begun]
     assert_same_price(entries)
 
 
 def assert_same_price(entries: list[Entry]) -> None:
     """What the outcome says that the step took is what the recorded call took."""
-    (note,) = [entry.message for entry in entries if isinstance(entry.message, Note)]
+    notes = [entry.message.fact for entry in entries if isinstance(entry.message, Note)]
+    (call,) = [fact for fact in notes if isinstance(fact, ModelCall)]
     (result,) = [entry.message for entry in entries if isinstance(entry.message, Result)]
-    assert note.call is not None
     assert isinstance(result.outcome, Done)
     work = result.outcome.work
-    assert (work.usage, work.cost_usd, work.model) == (note.call.usage, note.call.cost_usd, note.call.model)
-    assert note.call.cost_usd
+    assert (work.usage, work.cost_usd, work.model) == (call.usage, call.cost_usd, call.model)
+    assert call.cost_usd
 
 
 async def test_worker_stopped_with_the_answer_recorded_costs_no_second_call(
     bus: Bus, found: FoundFlow, writer: Writer, stuck: Callable[[], None]
 ) -> None:
-    run = await bus.submit(found.plan, {"topic": "tea"})
+    run = await start_run(bus, found.plan, {"topic": "tea"})
     async with working(bus, found, writer):
         await until_recorded(bus, run)
     stuck()
     async with working(bus, found, writer):
         assert await output_of(bus, run) == "answer 1"
     assert writer.prompts == ["Write about tea."]
-    assert [note.type for note in await notes_of(bus, run)] == ["model", "given_back"]
+    assert [type(fact) for fact in await facts_of(bus, run)] == [ModelCall, GivenBack]
 
 
 async def test_large_answer_is_recorded_as_a_blob(
     bus: Bus, found: FoundFlow, writer: Writer, stuck: Callable[[], None]
 ) -> None:
     writer.size = bus.settings.inline_limit_bytes + 1
-    run = await bus.submit(found.plan, {"topic": "tea"})
+    run = await start_run(bus, found.plan, {"topic": "tea"})
     async with working(bus, found, writer):
         await until_recorded(bus, run)
-    call = (await notes_of(bus, run))[0].call
-    assert call is not None
-    assert isinstance(call.blob, Blob)
+    assert isinstance((await call_of(bus, run)).blob, Blob)
     stuck()
     async with working(bus, found, writer):
         assert await output_of(bus, run) == "answer 1".ljust(writer.size, ".")
@@ -193,16 +206,16 @@ async def test_large_answer_is_recorded_as_a_blob(
 
 
 async def test_record_of_another_question_is_not_used(bus: Bus, found: FoundFlow, writer: Writer) -> None:
-    run = await bus.submit(found.plan, {"topic": "tea"})
+    run = await start_run(bus, found.plan, {"topic": "tea"})
     call = ModelCall(request_sha256="0" * 64, text=Raw(b'"about coffee"'))
-    await bus.note(found.plan.actor("write"), Note(v=VERSION, run=run, step="write", type="model", call=call))
-    async with working(bus, found, writer):  # it was not there when the run began, so it looks for notes
+    await Journal(bus, found.plan.actor("write"), run, "write", "").write(call)
+    async with working(bus, found, writer):
         assert await output_of(bus, run) == "answer 1"
     assert writer.prompts == ["Write about tea."]
 
 
 async def test_record_of_another_run_is_not_used(bus: Bus, found: FoundFlow, writer: Writer) -> None:
-    runs = [await bus.submit(found.plan, {"topic": "tea"}) for _ in range(2)]
+    runs = [await start_run(bus, found.plan, {"topic": "tea"}) for _ in range(2)]
     async with working(bus, found, writer):
         outputs = [await output_of(bus, run) for run in runs]
     assert sorted(outputs) == ["answer 1", "answer 2"]
@@ -211,10 +224,10 @@ async def test_record_of_another_run_is_not_used(bus: Bus, found: FoundFlow, wri
 async def test_answer_that_the_log_has_no_room_for_waits_and_is_not_lost(
     bus: Bus, found: FoundFlow, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_bus.engine.bus._FULL_RETRY_S", 0.02)
+    monkeypatch.setattr("baton_bus.store.bus._FULL_RETRY_S", 0.02)
     # A logger that an earlier test used may be bound to that test's processors, past which nothing is captured.
-    monkeypatch.setattr("baton_bus.engine.bus.logger", structlog.get_logger("baton.bus"))
-    run = await bus.submit(found.plan, {"topic": "tea"})
+    monkeypatch.setattr("baton_bus.store.bus.logger", structlog.get_logger("baton.bus"))
+    run = await start_run(bus, found.plan, {"topic": "tea"})
     config = (await bus.js.stream_info(bus.settings.namespace)).config
     await bus.js.update_stream(config.evolve(max_bytes=4096))
     with pytest.raises(LogFull):
@@ -226,4 +239,64 @@ async def test_answer_that_the_log_has_no_room_for_waits_and_is_not_lost(
             await bus.js.update_stream(config.evolve(max_bytes=-1))
             assert await output_of(bus, run) == "answer 1"
     assert writer.prompts == ["Write about tea."]
-    assert [note.type for note in await notes_of(bus, run)] == ["model"]
+    await call_of(bus, run)
+
+
+# ---- what is the same question -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        ({}, 0),
+        ({"timeout_s": 1.0}, 0),
+        ({"model": "claude-other"}, 1),
+        ({"max_tokens": 7}, 1),
+        ({"system": "Be brief."}, 1),
+        ({"prompt": "Write about coffee."}, 1),
+    ],
+)
+async def test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only(
+    changed: dict[str, Any], asked: int, bus: Bus, found: FoundFlow, writer: Writer
+) -> None:
+    tier = found.plan.tier(found.plan.agent("write"))
+    same = ModelRequest(model=tier.model, system="", prompt="Write about tea.", max_tokens=tier.max_tokens, timeout_s=9)
+    digest = request_digest(replace(same, **changed), writer.models)
+    run = await start_run(bus, found.plan, {"topic": "tea"})
+    recorded = ModelCall(request_sha256=digest, text=Raw(b'"recorded"'), model=tier.model)
+    await Journal(bus, found.plan.actor("write"), run, "write", "").write(recorded)
+    async with working(bus, found, writer):
+        assert await output_of(bus, run) == ("answer 1" if asked else "recorded")
+    assert len(writer.prompts) == asked
+
+
+async def test_two_workers_that_ask_at_the_same_time_use_the_answer_that_is_recorded(
+    bus: Bus, found: FoundFlow, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, recorded = Memory.record, asyncio.Event()
+
+    async def second_is_first_and_sticks(self: Memory, digest: str, answer: ModelAnswer) -> ModelAnswer:
+        if answer.text == "answer 1":
+            await recorded.wait()
+        used = await record(self, digest, answer)
+        if answer.text == "answer 2":
+            recorded.set()
+            await asyncio.Event().wait()
+        return used
+
+    monkeypatch.setattr(Memory, "record", second_is_first_and_sticks)
+    leases: list[str] = []
+
+    async def on_lease(msg: Msg) -> None:
+        if msg.data == b"+WPI":
+            leases.append(msg.subject)
+
+    await bus.nc.subscribe(f"$JS.ACK.{bus.settings.namespace}.>", cb=on_lease)
+    run = await start_run(bus, found.plan, {"topic": "tea"})
+    async with working(bus, found, writer):
+        await until(lambda: writer.prompts and leases)
+        async with working(bus, found, writer):  # the first has no place left, so the second gets it too
+            await bus.nc.publish(leases[0], b"-NAK")
+            assert await output_of(bus, run) == "answer 2"
+    assert len(writer.prompts) == 2
+    assert bytes((await call_of(bus, run)).text) == b'"answer 2"'

@@ -12,10 +12,12 @@ from nats.js.errors import NotFoundError
 
 from baton_actors.services.clerk import Clerk
 from baton_actors.services.steward import Steward
-from baton_bus import Bus, Settings, connect
+from baton_bus import Settings
 from baton_bus.client.runs import recent_runs
+from baton_bus.engine.engine import Engine
 from baton_bus.errors import BadSchedule, PayloadTooLarge
-from baton_bus.store import timers as timers_module
+from baton_bus.jetstream import gets
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.inputs import encode_input
@@ -35,7 +37,7 @@ HOUR_S = 3600.0
 
 @pytest.fixture
 async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
-    async with connect(Settings(url=server.url, namespace=namespace)) as bus:
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
         yield bus
         await bus.js.delete_stream(namespace)
         try:
@@ -93,7 +95,8 @@ async def test_schedule_of_a_name_replaces_the_one_before(bus: Bus) -> None:
 
 
 async def test_more_schedules_than_one_request_reads_are_all_listed(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timers_module, "_READ_AT_ONCE", 2)
+    monkeypatch.setattr(gets, "PATTERNS_AT_ONCE", 2)
+    monkeypatch.setattr(gets, "BATCH_BYTES", 100)
     names = [f"s{number}" for number in range(5)]
     for name in names:
         await bus.timers.repeat("ask", name, "@yearly", BODY)
@@ -121,7 +124,7 @@ async def test_firing_whose_clerk_died_before_its_ack_is_one_run(bus: Bus) -> No
     # What the clerk that died had written.
     written = encode(Task(input=encode_input({"q": "?"}), run=run))
     await bus.publisher.append(bus.subjects.task("ask"), written)
-    async with Clerk(bus).working(), Steward(bus, {"ask": PLAN}).working():
+    async with Clerk(Engine(bus)).working(), Steward(Engine(bus), {"ask": PLAN}).working():
         await until_acked(bus, bus.timers.stream, "due", 1)
         await until_acked(bus, bus.settings.namespace, "steward-ask", 2)
     tasks = [entry.data async for entry in bus.log.read([bus.subjects.tasks()])]
@@ -133,7 +136,7 @@ async def test_task_that_came_due_with_every_process_down_waits_for_one(bus: Bus
     await bus.timers.once("ask", "soon", time.time() + 0.1, BODY)
     run = await first_firing(bus, "soon")
     assert await bus.timers.list() == ()
-    async with Clerk(bus).working(), Steward(bus, {"ask": PLAN}).working():
+    async with Clerk(Engine(bus)).working(), Steward(Engine(bus), {"ask": PLAN}).working():
         await until_so(lambda: has_begun(bus, run))
     (head,) = await recent_runs(bus, 9)
     assert (head.flow, head.status) == ("ask", "running")

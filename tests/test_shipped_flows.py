@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import baton_actors.flows
 from baton_actors import Fail
-from baton_actors.agents.handlers import load_handler
+from baton_actors.agents.importing import load_handler
 from baton_actors.flows.report import PART_CHARS, parts_of, split
 from baton_schemas.flow.file import read_flow
 from baton_schemas.flow.graph import Plan

@@ -9,12 +9,13 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.flow import Field, Step
-from baton_schemas.run.lifecycle import Routed
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import VERSION, Done, Error, Failed, Handoff, Note, Reply
+from baton_schemas.wire.facts import Rejected
+from baton_schemas.wire.messages import Begins, Handoff, Note, Reply, Started
+from baton_schemas.wire.outcomes import Done, Error, Failed
 
 from .servers import NatsServer
-from .team import Team, flow_of, team, value_of
+from .team import Team, first_of, flow_of, team, value_of
 
 FLOW = flow_of(
     {"each": Step(agent="each", each="numbers"), "merge": Step(agent="merge", after=["each"])},
@@ -34,19 +35,24 @@ async def merge(each: list[int]) -> list[int]:
 HANDLERS = {"each": same, "merge": merge}
 
 
-async def until_noted(t: Team, seq: int) -> Note:
-    """Wait for the note on the rejected message with this sequence, and return it."""
+async def until_rejected(t: Team, seq: int) -> tuple[str, Rejected]:
+    """Wait for the note on the rejected message with this sequence; return its run, and what it says."""
     async for entry in t.bus.log.follow([f"{t.bus.settings.namespace}.note.>"]):
-        if isinstance(entry.message, Note) and entry.message.type == "rejected" and entry.message.seq == seq:
-            return entry.message
+        note = entry.message
+        if isinstance(note, Note) and isinstance(note.fact, Rejected) and note.fact.seq == seq:
+            return note.run, note.fact
     raise AssertionError("the log ended")
 
 
-async def first_handoff(t: Team, run: str, **changed: Any) -> Handoff:
-    """What `submit` would write for a run, with fields changed."""
-    first = (await t.bus.first_handoff(t.plan, {"numbers": Raw(b"[1,2,3]")}, run)).message
+def first_handoff(t: Team, run: str, **changed: Any) -> Handoff:
+    """What `start` would write for a run, with fields changed."""
+    first = first_of(t.plan, run, {"each": [1, 2, 3]}, numbers=[1, 2, 3]).message
     assert isinstance(first, Handoff)
     return replace(first, **changed)
+
+
+def with_body(body: bytes) -> Started:
+    return Started(begins=Begins(flow_body=Raw(body)))
 
 
 async def publish(t: Team, handoff: Handoff, body: bytes | None = None) -> int:
@@ -62,21 +68,19 @@ async def publish(t: Team, handoff: Handoff, body: bytes | None = None) -> int:
         (b"\xff\xfe", "invalid"),
         (b"[" * 5_000, "expected `object`"),
         (b'{"kind":"handoff","v":1}', "missing required field"),
-        (b'{"kind":"note","v":1,"run":"r","step":"each-0","type":"retry"}', "expected a handoff"),
-        (b'{"kind":"handoff","v":99,"flow":"of the future"}', "schema version 99"),
+        (b'{"kind":"task","v":1}', "expected a handoff"),
     ],
 )
 async def test_bytes_that_are_no_handoff_are_kept_noted_and_passed(
     body: bytes, reason: str, server: NatsServer, namespace: str
 ) -> None:
     async with team(server.url, namespace, FLOW, HANDLERS) as t:
-        seq = await publish(t, await first_handoff(t, "bad"), body)
-        note = await until_noted(t, seq)
+        seq = await publish(t, first_handoff(t, "bad"), body)
+        run, rejected = await until_rejected(t, seq)
         await t.until_settled("handoff", "each")
 
-        assert reason in note.message.lower()
-        assert note.error is not None
-        assert (note.run, note.step, note.error.type) == ("bad", "each-0", "BadMessage")
+        assert reason in rejected.reason.lower()
+        assert (run, rejected.subject) == ("bad", f"{namespace}.handoff.{t.actor('each')}.bad.each-0.start")
         kept = await t.bus.log.at(seq)
         assert kept is not None
         assert kept.data == body
@@ -88,40 +92,38 @@ async def test_bytes_that_are_no_handoff_are_kept_noted_and_passed(
     [
         ({"step": "other-0"}, "has no step 'other-0'"),
         ({"digest": "0" * 32}, "digest"),
-        ({"digest": "0" * 32, "flow_body": Raw(b'{"name":"x"}')}, "flow"),
-        ({"digest": "0" * 32, "flow_body": Raw(b"null"), "start_seq": 987_654}, "no first handoff"),
-        ({"count": 0, "step": "each"}, "count"),
+        ({"digest": "0" * 32, "cause": with_body(b'{"name":"x"}')}, "flow"),
+        ({"digest": "0" * 32, "cause": Started(), "start_seq": 987_654}, "no first handoff"),
+        ({"branch": None, "step": "each"}, "cannot be"),
     ],
 )
 async def test_handoff_that_fits_no_flow_is_rejected(
     changed: dict[str, Any], reason: str, server: NatsServer, namespace: str
 ) -> None:
     async with team(server.url, namespace, FLOW, HANDLERS) as t:
-        seq = await publish(t, await first_handoff(t, "bad", **changed))
+        seq = await publish(t, first_handoff(t, "bad", **changed))
 
-        assert reason in (await until_noted(t, seq)).message
+        assert reason in (await until_rejected(t, seq))[1].reason
         assert value_of((await t.run(numbers=[1, 2])).outcome) == [1, 2]
 
 
 async def test_handoff_on_the_subject_of_another_run_is_rejected(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, FLOW, HANDLERS) as t:
-        theirs = await first_handoff(t, "theirs")
-        seq = await publish(t, await first_handoff(t, "ours"), encode(theirs))
+        theirs = first_handoff(t, "theirs")
+        seq = await publish(t, first_handoff(t, "ours"), encode(theirs))
 
-        assert "run 'theirs'" in (await until_noted(t, seq)).message
+        assert "run 'theirs'" in (await until_rejected(t, seq))[1].reason
         assert await t.kinds("theirs") == []
 
 
-async def reply_to_merge(t: Team, run: str, branch: str = "each-1", **changed: Any) -> int:
+async def reply_to_merge(t: Team, run: str, source: str, **changed: Any) -> int:
     """Write a reply by hand beside those of the run's own branches, and return its sequence."""
     reply = Reply(
-        v=VERSION,
         flow="flow",
         digest=t.plan.digest,
         run=run,
         step="merge",
-        branch=branch,
-        count=2,
+        source=source,
         outcome=Done(output=Raw(b"7")),
         start_seq=1,
     )
@@ -133,10 +135,11 @@ async def reply_to_merge(t: Team, run: str, branch: str = "each-1", **changed: A
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"branch": "stranger", "body": b"no json"}, "malformed"),
-        ({"branch": "stranger", "digest": "0" * 32}, "digest"),
-        ({"branch": "stranger"}, "waits for no branch 'stranger'"),
-        ({"branch": "stranger", "outcome": Failed(error=Error(step="stranger", type="X", message="x"))}, "'stranger'"),
+        ({"source": "stranger", "body": b"no json"}, "malformed"),
+        ({"source": "stranger", "digest": "0" * 32}, "digest"),
+        ({"source": "stranger"}, "waits for no branch 'stranger'"),
+        ({"source": "stranger", "outcome": Failed(error=Error(step="stranger", type="X", message="x"))}, "'stranger'"),
+        ({"source": "each"}, "no branch 'each'"),
     ],
 )
 async def test_reply_that_fits_no_join_is_rejected_and_the_others_are_joined(
@@ -144,31 +147,21 @@ async def test_reply_that_fits_no_join_is_rejected_and_the_others_are_joined(
 ) -> None:
     async with team(server.url, namespace, FLOW, HANDLERS, start=False) as t:
         run = await t.submit(numbers=[1, 2])
-        branch = changed.pop("branch")
-        seq = await reply_to_merge(t, run, branch, **changed)
+        seq = await reply_to_merge(t, run, **changed)
         async with t.process("each"):
             await t.until_settled("handoff", "each")
         async with t.process("merge"):  # takes the bad reply and the good ones in one update
             assert value_of((await t.result(run)).outcome) == [1, 2]
-            assert reason in (await until_noted(t, seq)).message.lower()
+            assert reason in (await until_rejected(t, seq))[1].reason.lower()
             await t.until_settled("reply", "merge")
 
 
 async def test_reply_to_a_step_that_joins_nothing_is_rejected(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, FLOW, HANDLERS) as t:
         run = await t.submit(numbers=[1])
-        reply = Reply(
-            v=VERSION,
-            flow="flow",
-            digest=t.plan.digest,
-            run=run,
-            step="each",
-            branch="stranger",
-            outcome=Done(),
-            start_seq=1,
-        )
-        subject = t.bus.subjects.of(*Routed(t.actor("merge"), reply))
-        seq = await t.bus.publisher.append(subject, encode(reply))
+        head: dict[str, Any] = {"flow": "flow", "digest": t.plan.digest, "run": run, "start_seq": 1}
+        reply = Reply(**head, step="each", source="stranger", outcome=Done())
+        seq = await t.bus.publisher.append(t.bus.subjects.of(t.actor("merge"), reply), encode(reply))
 
-        assert "joins nothing" in (await until_noted(t, seq)).message
+        assert "joins nothing" in (await until_rejected(t, seq))[1].reason
         assert value_of((await t.result(run)).outcome) == [1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from baton_actors.errors import Fail
 from baton_bus.store.blobs import Blobs
 from baton_schemas.flow.flow import Field, JoinPolicy, Step
-from baton_schemas.flow.inputs import encode_input
-from baton_schemas.wire.messages import Failed
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Handoff, Message
+from baton_schemas.wire.outcomes import Failed
 
 from .servers import NatsServer, until
 from .team import Team, flow_of, team, value_of
@@ -26,6 +28,11 @@ async def grow(text: str) -> str:
 
 async def size(a: str) -> int:
     return len(a)
+
+
+def replace_run(first: Message | None, run: str) -> Handoff:
+    assert isinstance(first, Handoff)
+    return replace(first, run=run)
 
 
 async def largest_message_bytes(t: Team, run: str) -> int:
@@ -139,7 +146,7 @@ async def test_step_whose_blob_is_gone_fails_and_says_so(joins: bool, server: Na
         run = await t.submit(text="x")
         async with t.process("a", "fails"):
             await t.until_settled("handoff", "a")
-        await t.bus.js.delete_object_store(f"{namespace}-blobs")
+        await t.bus.js.delete_stream(t.bus.blobs.stream)
         async with t.process("b"):
             result = await t.result(run)
 
@@ -150,12 +157,12 @@ async def test_step_whose_blob_is_gone_fails_and_says_so(joins: bool, server: Na
 async def test_same_value_is_stored_once_whoever_puts_it(server: NatsServer, namespace: str) -> None:
     async with team(server.url, namespace, PAIR, {}, start=False) as t:
         data = b'"' + b"z" * 300 * KB + b'"'
-        other = Blobs(t.bus.js, t.bus.settings)
+        other = Blobs(t.bus.js, t.bus.requests, t.bus.settings)
         blobs = [await t.bus.blobs.put(data), await t.bus.blobs.put(data), await other.put(data)]
 
         assert blobs[0] == blobs[1] == blobs[2]
-        store = await t.bus.js.object_store(f"{namespace}-blobs")
-        assert [info.name for info in await store.list()] == [blobs[0].sha256]
+        stored = (await t.bus.js.stream_info(t.bus.blobs.stream)).state
+        assert stored.messages == 1 + 3  # what is said of the chunks, and the chunks
 
 
 async def test_run_whose_list_is_gone_when_it_begins_fails_and_starts_no_handler(
@@ -174,12 +181,13 @@ async def test_run_whose_list_is_gone_when_it_begins_fails_and_starts_no_handler
     }
     flow = flow_of(steps, {"texts": Field(type="list[str]")}, {"touch": {"reads": []}})
     async with team(server.url, namespace, flow, {"touch": touch}, start=False) as t:
-        given = encode_input({"texts": ["x" * 200 * KB, "y" * 200 * KB]})
-        first = await t.bus.first_handoff(t.plan, given, "run")
-        await t.bus.js.delete_object_store(f"{namespace}-blobs")
+        texts = ["x" * 200 * KB, "y" * 200 * KB]
+        await t.submit("other", texts=texts)  # puts the list beside the log
+        first = replace_run((await t.log("other"))[0].message, "run")
+        await t.bus.js.delete_stream(t.bus.blobs.stream)
         async with t.process() as bus:
             await until(lambda: bus.now_s() > bus.fresh_since_s)  # an older one would be looked up first
-            await t.bus.submit_handoff(first)
+            await t.bus.publisher.create(t.bus.subjects.of(t.actor("touch"), first), encode(first))
             result = await t.result("run")
             await t.until_settled("handoff", "touch")
 

@@ -10,6 +10,7 @@ from typing import Any
 from nats.js.errors import NotFoundError
 
 from baton_actors.services.clerk import Clerk
+from baton_bus.engine.engine import Engine
 from baton_schemas.flow.flow import Field, Flow, JoinPolicy, Step
 from baton_schemas.wire.messages import Handoff
 
@@ -56,7 +57,7 @@ async def timed(server: NatsServer, namespace: str, flow: Flow, handlers: Handle
     """A team; while its workers run (`start`), so does a clerk."""
     async with team(server.url, namespace, flow, handlers, **more) as t:
         try:
-            async with Clerk(t.bus).working() if more.get("start", True) else contextlib.nullcontext():
+            async with Clerk(Engine(t.bus)).working() if more.get("start", True) else contextlib.nullcontext():
                 yield t
         finally:
             with contextlib.suppress(NotFoundError):
@@ -66,7 +67,7 @@ async def timed(server: NatsServer, namespace: str, flow: Flow, handlers: Handle
 @contextlib.asynccontextmanager
 async def process(t: Team, *agents: str) -> AsyncIterator[None]:
     """A worker process of these agents, with its clerk."""
-    async with t.process(*agents, grace_s=0.05) as bus, Clerk(bus).working():
+    async with t.process(*agents, grace_s=0.05) as bus, Clerk(Engine(bus)).working():
         yield
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 
-class ActorError(Exception):
+from baton_schemas.errors import Coded
+
+
+class ActorError(Coded, Exception):
     """Base of every error that `baton_actors` raises."""
 
 
@@ -12,7 +16,7 @@ class Retry(ActorError):
 
     def __init__(self, message: str, *, after_s: float = 0.0) -> None:
         """`message` goes into the log's note of the attempt."""
-        self.after_s = after_s
+        self.after_s = float(after_s)
         super().__init__(message)
 
 
@@ -49,13 +53,30 @@ class BadValue(ActorError):
     """A value that a handler reads does not fit the type that it asks for."""
 
 
-class HandlerMissing(ActorError):
-    """A run's flow names a handler that this worker was not started with."""
+class HandlerRaised(ActorError):
+    """A handler raised what is no `Exception` (`SystemExit`, a cancellation of something else), or must not pass on."""
 
-    def __init__(self, agent: str, handler: str) -> None:
-        """Of the run's flow."""
-        self.agent, self.handler = agent, handler
+    def __init__(self, original: BaseException) -> None:
+        """`original` is what was raised; `describe` says it as it is recorded."""
+        self.original = original
+        super().__init__(f"the handler raised {type(original).__name__}")
+
+
+class HandlerMissing(ActorError):
+    """This worker cannot play an agent as the flow of a run has it. Another worker may: give the handoff back."""
+
+    def __init__(
+        self, *, flow: str, digest: str, agent: str, handler: str, known: Iterable[str] = (), reason: str = ""
+    ) -> None:
+        """Of the run's flow; `handler` is empty for an LLM agent; `known` are the handlers that this worker has."""
+        self.flow, self.digest, self.agent, self.handler = flow, digest, agent, handler
+        self.known, self.reason = tuple(sorted(known)), reason
+        has = ", ".join(self.known) or "no handlers"
+        lacks = f"the handler {handler!r}" if handler else "models"
+        self.waits_for = f"a worker that has {handler!r}" if handler else "a worker that asks models"
+        """What the step waits for, as the end of a sentence."""
         super().__init__(
-            f"this worker has no handler {handler!r} for agent {agent!r}: the run was submitted with another "
-            "version of the flow. Start a worker with that version."
+            f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "
+            f"{reason or f'it has {has} of that flow'}. "
+            "Start a worker with that version of the flow: the run waits for it, free of charge."
         )

@@ -5,10 +5,13 @@ The shape is `{ns}.{kind}.{who}.{run}.{…}`, so that a consumer filters on a fi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from baton_schemas.run.refs import replied, source_token
 from baton_schemas.wire.messages import Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import check_token
+from baton_schemas.wire.names import REJECTED, TOKEN, check_token
 
 
 class Parts(NamedTuple):
@@ -36,7 +39,8 @@ class Subjects:
             "reply.*.*.*.*",
             "answer.*.*.*.*",
             "outcome.*.*.*",
-            "join.*.*.*",
+            "say.*.*.*",
+            "join.*.*.*.*",
             "note.*.*.*.*",
             "result.*.*.end",
         ]
@@ -46,9 +50,9 @@ class Subjects:
         """Return the subject on which this message decides or follows: a pure function of flow, run, step."""
         match message:
             case Handoff():
-                return f"{self._handoff}{actor}.{message.run}.{message.step}.{message.source}"
+                return f"{self._handoff}{actor}.{message.run}.{message.step}.{source_token(message)}"
             case Reply():
-                return self.reply(actor, message.run, message.step, message.branch)
+                return self.reply(actor, message.run, message.step, replied(message))
             case OutcomeRecord():
                 return f"{self.namespace}.outcome.{actor}.{message.run}.{message.step}"
             case Result():
@@ -62,24 +66,38 @@ class Subjects:
         """Return where a branch tells the join how it ended; `*` for all branches."""
         return f"{self.namespace}.reply.{merger}.{run}.{step}.{branch}"
 
-    def join(self, merger: str, run: str, step: str) -> str:
-        """Return where the join record of a step is."""
-        return f"{self.namespace}.join.{merger}.{run}.{step}"
+    def join(self, merger: str, run: str, step: str, number: int | None) -> str:
+        """Return where a link of a join's chain is; None for all of them."""
+        return f"{self.namespace}.join.{merger}.{run}.{step}.{'*' if number is None else number}"
 
-    def note(self, actor: str, run: str, step: str, n: str) -> str:
-        """Return the subject of a note; `n` is unique among the notes of the step."""
-        return f"{self.namespace}.note.{actor}.{run}.{step}.{n}"
+    def note(self, actor: str, run: str, step: str, key: str) -> str:
+        """Return the subject of a note: its key follows from what it is about; `*` for all notes on the step."""
+        return f"{self.namespace}.note.{actor}.{run}.{step}.{key}"
 
     def rejected(self, actor: str, run: str, seq: str) -> str:
         """Return the subject of the note that the message with this stream sequence was rejected; `*` for all.
 
-        In place of the step, which may be nonsense, is a fixed word, so that all such notes are found at once.
+        In place of the step, which may be nonsense, is a fixed word, so that all such notes are found at once; and in
+        place of an actor or a run that could not stand in a subject, a hyphen.
         """
-        return f"{self.namespace}.note.{actor}.{run}.rejected.{seq}"
+        who, of = (token if token == "*" or TOKEN.match(token) else "-" for token in (actor, run))
+        return f"{self.namespace}.note.{who}.{of}.{REJECTED}.{seq}"
 
     def result(self, flow: str, run: str) -> str:
         """Return where the result of a run is; `*` as the flow when it is not known."""
         return f"{self.namespace}.result.{flow}.{check_token('run id', run)}.end"
+
+    def start(self, run: str) -> str:
+        """Return the pattern on which a run starts, whatever its first step and actor: there is one such message."""
+        return f"{self._handoff}*.{check_token('run id', run)}.*.start"
+
+    def stored_result(self, flow: str, run: str = "*") -> str:
+        """Return where the server says that a result is stored, with the result itself; `*` for all."""
+        return f"{self.namespace}-stored.result.{flow}.{run}.end"
+
+    def republished(self) -> tuple[str, str]:
+        """Return what the server says again once it is stored, and where: results."""
+        return f"{self.namespace}.result.>", f"{self.namespace}-stored.result.>"
 
     def timers(self) -> list[str]:
         """Return the kinds of subject of the stream of timers: what is set, and what is due."""
@@ -93,13 +111,21 @@ class Subjects:
         """Return where the broker publishes what a timer holds; `*` for all."""
         return f"{self.namespace}.due.{who}.{run}.{step}"
 
+    def blobs(self) -> list[str]:
+        """Return the kinds of subject of the stream of blobs."""
+        return [f"{self.namespace}-blobs.*.*"]
+
+    def blob(self, sha256: str, index: int | str) -> str:
+        """Return where a chunk of a blob is; `*` as the index for all of them."""
+        return f"{self.namespace}-blobs.{sha256}.{index}"
+
     def live(self, run: str, *what: str) -> str:
-        """Return a subject of core NATS, not stored: `end`, or `running.{step}`."""
+        """Return a subject of core NATS, not stored: `running.{step}`, or `pace` with an actor in place of the run."""
         return ".".join((self.namespace, "live", run, *what))
 
-    def run_of_live(self, subject: str) -> str:
-        """Return the run of a subject made by `live`."""
-        return subject.split(".")[2]
+    def run_of_stored(self, subject: str) -> str:
+        """Return the run of a subject made by `stored_result`."""
+        return subject.split(".")[3]
 
     def for_actor(self, kind: str, actor: str) -> str:
         """Return the filter of an actor's consumer: all `handoff` or `reply` messages to it."""
@@ -118,6 +144,21 @@ class Subjects:
         return [f"{self._handoff}*.*.*.start", f"{self._handoff}*.*.*.join", f"{self.namespace}.result.>"]
 
     def split(self, subject: str) -> Parts:
-        """Return the tokens of a stored subject."""
-        _, kind, who, *rest = subject.split(".")
+        """Return the tokens of a stored subject, whoever wrote it."""
+        _, kind, who, *rest = [*subject.split("."), "", ""]
+        while rest and not rest[-1]:
+            rest.pop()
         return Parts(kind, who, rest[0] if rest else "", tuple(rest[1:]))
+
+
+def matcher(patterns: Sequence[str]) -> Callable[[str], object]:
+    """Return a function that says whether a subject matches any of these patterns, as the server would."""
+    exact = frozenset(pattern for pattern in patterns if "*" not in pattern and ">" not in pattern)
+    wild = "|".join(_expression(pattern) for pattern in patterns if pattern not in exact)
+    matches = re.compile(wild).fullmatch if wild else None
+    return lambda subject: subject in exact or (matches is not None and matches(subject) is not None)
+
+
+def _expression(pattern: str) -> str:
+    tokens = {"*": "[^.]+", ">": ".+"}
+    return r"\.".join(tokens.get(token) or re.escape(token) for token in pattern.split("."))

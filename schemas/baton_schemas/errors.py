@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any, ClassVar
 
 
-class SchemaError(Exception):
+def snake_case(name: str) -> str:
+    """Return `LogFull` as `log_full`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Coded:
+    """Gives each class of errors a `code` that programs may rely on: it outlives the class's name, and its message."""
+
+    code: ClassVar[str] = ""
+    """In snake case, and of one class only; the name of the class, unless it sets another."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" not in vars(cls):
+            cls.code = snake_case(cls.__name__)
+
+
+class SchemaError(Coded, Exception):
     """Base of every error that `baton_schemas` raises."""
 
 
@@ -22,12 +41,22 @@ class BadToken(SchemaError):
 
 
 class BadMessage(SchemaError):
-    """Bytes that are no message of ours: not JSON, an unknown kind, a wrong type or a newer version."""
+    """Bytes that are no message of ours: not JSON, an unknown kind, a wrong type."""
 
     def __init__(self, reason: str, subject: str = "") -> None:
         """`reason` says what was found and what was expected; `subject` is where, if known."""
         self.reason, self.subject = reason, subject
         super().__init__(f"{subject}: {reason}" if subject else reason)
+
+
+class NewerMessage(SchemaError):
+    """A message of a later release: nothing is wrong with it, and whoever can read it will take it."""
+
+    def __init__(self, found: int, known: int, subject: str = "") -> None:
+        """Schema versions: of the message, and the latest that this release reads."""
+        self.found, self.known, self.subject = found, known, subject
+        where = f"{subject}: " if subject else ""
+        super().__init__(f"{where}schema version {found}; this release reads up to {known}: upgrade baton-bus")
 
 
 class FlowError(SchemaError):
@@ -52,6 +81,15 @@ class InputError(SchemaError):
         """`place` is the key of the input; `reason` says what was found and what was expected."""
         self.flow, self.place, self.reason, self.hint = flow, place, reason, hint
         super().__init__(f"flow {flow!r}, input {place!r}: {reason}" + (f" {hint}" if hint else ""))
+
+
+class BadContent(SchemaError):
+    """A value that the log cannot hold so that everybody can read it: text, numbers, nesting, size or type."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        """`place` says where, from what was checked (`output.items[3].name`); `reason` says what was found."""
+        self.place, self.reason = place, reason
+        super().__init__(f"{place}: {reason}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,8 @@
-"""The raw floor: the same work as Baton does, written by hand on nats-py, with nothing around it.
+"""The raw floor: the same work as Baton does, written by hand on the cheapest client there is, with nothing around it.
 
-Three hops (or a fan-out and a join), each one create-only publish, an ack, and pull requests kept outstanding.
+That client is our own: requests with one inbox and a header that is a constant, pull requests kept outstanding,
+listeners that are called from where messages are read. Three hops (or a fan-out and a join), each one create-only
+publish and an ack, all in one process; a client hears of results as any must, from what the stream republishes.
 No decoding, no state, no retries: whatever is built on the broker costs more.
 """
 
@@ -8,43 +10,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.api import ConsumerConfig, RePublish, StorageType, StreamConfig
 from nats.js.errors import NoStreamResponseError
 
-CREATE = {"Nats-Expected-Last-Subject-Sequence": "0"}
+from baton_bus import Settings
+from baton_bus.jetstream import connection
+from baton_bus.jetstream.consumer import Delivery, Puller
+from baton_bus.jetstream.nats_client import NatsClient
+from baton_bus.jetstream.publisher import Publisher
+from baton_bus.jetstream.requests import Requests
+
 _ROUTES_S = 0.02
-Work = Callable[[Msg], Coroutine[None, None, None]]
+Work = Callable[[str, Delivery], Coroutine[None, None, None]]
+"""Is given the run and its delivery."""
 
 
 class Floor:
     """A stream with consumers on it, and futures for the runs under way."""
 
-    def __init__(self, nc: Client, js: JetStreamContext, stream: str) -> None:
-        self.nc, self.js, self.stream = nc, js, stream
-        self.done: dict[str, asyncio.Future[None]] = {}
+    def __init__(self, nc: NatsClient, publisher: Publisher, stream: str) -> None:
+        self.nc, self.publisher, self.stream = nc, publisher, stream
+        self.done: dict[bytes, asyncio.Future[None]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def publish(self, subject: str, body: bytes) -> None:
-        await self.js.publish(subject, body, headers=CREATE)
-
-    def end(self, run: str) -> None:
-        self.done.pop(run).set_result(None)
+    async def create(self, *tokens: str, body: bytes) -> None:
+        await self.publisher.create(".".join((self.stream, *tokens)), body)
 
     async def run(self, run: str, body: bytes) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done[run] = done
-        await self.publish(f"{self.stream}.a.{run}", body)
+        done = self.done[run.encode()] = asyncio.get_running_loop().create_future()
+        await self.create("a", run, body=body)
         await done
+
+    def ended(self, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
+        """Hear that a result is stored."""
+        self.done.pop(subject.rpartition(b".")[2]).set_result(None)
 
     @contextlib.asynccontextmanager
     async def consuming(self, name: str, work: Work, in_hand_max: int) -> AsyncIterator[None]:
-        """Pull from `{stream}.{name}.>` with requests kept outstanding; each message gets a task."""
+        """Pull from `{stream}.{name}.>`; each message gets a task."""
         consumer = ConsumerConfig(
             name=name,
             durable_name=name,
@@ -52,77 +57,68 @@ class Floor:
             max_ack_pending=10_000,
             ack_wait=15,
         )
-        await self.js.add_consumer(self.stream, consumer)
-        inbox = self.nc.new_inbox()
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{name}"
-        outstanding = 0
+        await self.nc.jetstream(timeout=30).add_consumer(self.stream, consumer)
 
-        async def pull() -> None:
-            nonlocal outstanding
-            if outstanding <= in_hand_max // 2:
-                batch = in_hand_max - outstanding
-                outstanding += batch
-                await self.nc.publish(subject, json.dumps({"batch": batch}).encode(), reply=inbox)
-
-        async def on_msg(msg: Msg) -> None:
-            nonlocal outstanding
-            if not msg.reply:  # in a cluster the route to a new consumer's leader may not be known yet
-                outstanding = 0
-                await asyncio.sleep(_ROUTES_S)
-                await pull()
-                return
-            outstanding -= 1
-            task: asyncio.Task[None] = asyncio.create_task(work(msg))
+        def on_delivery(delivery: Delivery) -> None:
+            task = asyncio.create_task(work(delivery.subject.split(".")[2], delivery))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-            await pull()
 
-        subscription = await self.nc.subscribe(inbox, cb=on_msg)
-        await pull()
-        try:
+        async with Puller(self.nc, self.stream, name, in_hand_max, on_delivery).pulling():
             yield
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, stream: str, replicas: int = 1) -> AsyncIterator[Floor]:
+    """Connect, and have a stream while the context is open."""
+    settings = Settings(url=url, request_timeout_s=30)
+    async with connection.opened(settings, name="floor", on_lost=_nothing, on_back=_nothing) as nc:
+        requests, js = Requests(nc, settings.request_timeout_s), nc.jetstream(timeout=30)
+        await js.add_stream(
+            StreamConfig(
+                name=stream,
+                subjects=[f"{stream}.>"],
+                storage=StorageType.FILE,
+                allow_direct=True,
+                num_replicas=replicas,
+                republish=RePublish(src=f"{stream}.end.>", dest=f"{stream}-stored.end.>"),
+            )
+        )
+        floor = Floor(nc, Publisher(nc, requests, stream), stream)
+        hearing = await nc.listen(f"{stream}-stored.end.>", floor.ended)
+        try:
+            await _until_routed(nc, stream)
+            async with requests.opened():
+                yield floor
         finally:
-            await subscription.unsubscribe()
+            await hearing.unsubscribe()
+            await js.delete_stream(stream)
 
 
-async def _until_routed(js: JetStreamContext, stream: str) -> None:
+async def _until_routed(nc: NatsClient, stream: str) -> None:
     """Wait until publishes reach the stream: in a cluster its leader answers before others know the way to it."""
     while True:
         with contextlib.suppress(NoStreamResponseError):
-            await js.publish(f"{stream}.begun", b"")
+            await nc.jetstream(timeout=30).publish(f"{stream}.begun", b"")
             return
         await asyncio.sleep(_ROUTES_S)
 
 
-@contextlib.asynccontextmanager
-async def opened(nc: Client, stream: str, replicas: int = 1) -> AsyncIterator[Floor]:
-    js = nc.jetstream(timeout=30)
-    await js.add_stream(
-        StreamConfig(
-            name=stream, subjects=[f"{stream}.>"], storage=StorageType.FILE, allow_direct=True, num_replicas=replicas
-        )
-    )
-    try:
-        await _until_routed(js, stream)
-        yield Floor(nc, js, stream)
-    finally:
-        await js.delete_stream(stream)
+def _nothing() -> None:
+    """The server of a bench stays."""
 
 
 @contextlib.asynccontextmanager
-async def pipeline(nc: Client, stream: str, wait_s: float = 0.0, replicas: int = 1) -> AsyncIterator[Floor]:
+async def pipeline(url: str, stream: str, wait_s: float = 0.0, replicas: int = 1) -> AsyncIterator[Floor]:
     """Three hops: a, b, c, and the result."""
-    async with opened(nc, stream, replicas) as floor, contextlib.AsyncExitStack() as stack:
+    async with opened(url, stream, replicas) as floor, contextlib.AsyncExitStack() as stack:
 
         def hop(following: str) -> Work:
-            async def work(msg: Msg) -> None:
-                run = msg.subject.rpartition(".")[2]
+            async def work(run: str, delivery: Delivery) -> None:
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                await floor.publish(f"{stream}.{following}.{run}", msg.data)
-                await msg.ack()
-                if following == "end":
-                    floor.end(run)
+                await floor.create(following, run, body=delivery.data)
+                await delivery.ack()
 
             return work
 
@@ -132,47 +128,44 @@ async def pipeline(nc: Client, stream: str, wait_s: float = 0.0, replicas: int =
 
 
 @contextlib.asynccontextmanager
-async def fan_out(nc: Client, stream: str, branches: int) -> AsyncIterator[Floor]:
-    """One step that hands out `branches`, a join with a record of who has arrived, and the result."""
-    async with opened(nc, stream) as floor, contextlib.AsyncExitStack() as stack:
-        arrived: dict[str, list[Msg]] = {}
+async def fan_out(url: str, stream: str, branches: int) -> AsyncIterator[Floor]:
+    """One step that hands out `branches`, a join with records of who has arrived, and the result."""
+    async with opened(url, stream) as floor, contextlib.AsyncExitStack() as stack:
+        arrived: dict[str, list[Delivery]] = {}
         counts: dict[str, int] = {}
+        links: dict[str, int] = {}
         updating: set[str] = set()
 
-        async def split(msg: Msg) -> None:
-            run = msg.subject.rpartition(".")[2]
-            await floor.publish(f"{stream}.outcome.{run}", msg.data)
+        async def split(run: str, delivery: Delivery) -> None:
+            await floor.create("outcome", run, body=delivery.data)
             for start in range(0, branches, 500):
                 some = range(start, min(branches, start + 500))
-                await asyncio.gather(*(floor.publish(f"{stream}.b.{run}.{i}", msg.data) for i in some))
-            await msg.ack()
+                await asyncio.gather(*(floor.create("b", run, str(index), body=delivery.data) for index in some))
+            await delivery.ack()
 
-        async def branch(msg: Msg) -> None:
-            *_, run, index = msg.subject.split(".")
-            await floor.publish(f"{stream}.r.{run}.{index}", msg.data)
-            await msg.ack()
+        async def branch(run: str, delivery: Delivery) -> None:
+            await floor.create("r", run, delivery.subject.rpartition(".")[2], body=delivery.data)
+            await delivery.ack()
 
-        async def reply(msg: Msg) -> None:
-            run = msg.subject.split(".")[2]
-            arrived.setdefault(run, []).append(msg)
+        async def reply(run: str, delivery: Delivery) -> None:
+            arrived.setdefault(run, []).append(delivery)
             if run in updating:
                 return
             updating.add(run)
             while arrived[run]:
                 some, arrived[run] = arrived[run], []
                 counts[run] = counts.get(run, 0) + len(some)
-                await floor.js.publish(f"{stream}.join.{run}", b"x" * 20 * counts[run])
+                links[run] = links.get(run, 0) + 1
+                await floor.create("join", run, str(links[run]), body=b"x" * 20)
                 if counts[run] == branches:
-                    await floor.publish(f"{stream}.m.{run}", b"x" * 20 * branches)
+                    await floor.create("m", run, body=b"x" * 20)
                 for one in some:
                     await one.ack()
             updating.discard(run)
 
-        async def merge(msg: Msg) -> None:
-            run = msg.subject.rpartition(".")[2]
-            await floor.publish(f"{stream}.end.{run}", msg.data)
-            await msg.ack()
-            floor.end(run)
+        async def merge(run: str, delivery: Delivery) -> None:
+            await floor.create("end", run, body=delivery.data)
+            await delivery.ack()
 
         for name, work in (("a", split), ("b", branch), ("r", reply), ("m", merge)):
             await stack.enter_async_context(floor.consuming(name, work, 1024))

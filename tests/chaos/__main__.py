@@ -14,7 +14,7 @@ from pathlib import Path
 
 from baton_actors.processes.logs import LogSettings, configure
 
-from .driver import Options, run_chaos
+from .driver import ALL_FLOWS, Options, run_chaos
 from .matrix import run_matrix
 
 
@@ -25,16 +25,34 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12, help="SIGKILLs of workers; other faults come between them")
     parser.add_argument("--lease", type=float, default=1.0, metavar="SECONDS")
     parser.add_argument("--gap", type=float, default=0.6, metavar="SECONDS", help="mean wait between two faults")
+    parser.add_argument("--servers", type=int, choices=(1, 3), default=1, help="one, or a cluster of three")
+    parser.add_argument("--long", action="store_true", help="with stalls of 11 and 20 s")
+    parser.add_argument("--no-disk", action="store_true", help="without a disk that is filled")
+    parser.add_argument("--flows", nargs="*", default=ALL_FLOWS, choices=ALL_FLOWS)
     parser.add_argument(
-        "--matrix", action="store_true", help="the crash matrix instead: a death at every bus operation"
+        "--matrix",
+        nargs="*",
+        metavar="FLOW",
+        help="the crash matrix instead: a death at every bus operation of these flows; all, and two deaths, without",
     )
     given = parser.parse_args()
     configure(LogSettings(format="json", level="error"))
-    if given.matrix:
-        return matrix()
+    if given.matrix is not None:
+        return matrix(given.matrix)
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
-    options = Options(seed=seed, runs=given.runs, kills=given.kills, lease_s=given.lease, gap_s=given.gap)
+    options = Options(
+        seed=seed,
+        runs=given.runs,
+        kills=given.kills,
+        lease_s=given.lease,
+        gap_s=given.gap,
+        flows=tuple(given.flows),
+        servers=given.servers,
+        long=given.long,
+        full_disk=not given.no_disk,
+    )
     again = f"python -m tests.chaos --seed {seed} --runs {given.runs} --kills {given.kills} --gap {given.gap:g}"
+    again += f" --servers {given.servers}{' --long' if given.long else ''}{' --no-disk' if given.no_disk else ''}"
     folder = Path(tempfile.mkdtemp(prefix=f"baton-chaos-{seed}-"))
     print(f"chaos: {again}\n  in {folder}, kept if anything is wrong", flush=True)
     started = time.monotonic()
@@ -51,9 +69,9 @@ def main() -> int:
     return 1
 
 
-def matrix() -> int:
+def matrix(flows: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="baton-matrix-"))
-    rows = asyncio.run(run_matrix(folder))
+    rows = asyncio.run(run_matrix(folder, flows, deaths=(1,)) if flows else run_matrix(folder))
     for row in rows:
         print(f"  {row.flow}, {row.deaths} worker(s) die: {row.operations} operations, {row.runs} runs", end=", ")
         print("all right" if not row.violations else f"{len(row.violations)} VIOLATIONS")

@@ -1,74 +1,125 @@
 """Kills this process before or after its n-th bus operation: how the crash matrix reaches every point of a run.
 
-Operations are publishes to the log, settled deliveries (ack, nak, term), reads of the log, and blobs put and got.
+Every request is seen where it leaves the process, whoever makes it (a publish to the log, a chunk of a blob, a timer, a
+read from any replica or from the leader), and so is every word on a delivery: ack, nak, term, and that it is in work.
+What a worker asks on its own account, such as what time it is, is left out: it comes when it likes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Mapping
 from typing import Any
 
+from nats.aio.msg import Msg
+
 from baton_bus.jetstream.consumer import Puller
-from baton_bus.jetstream.publisher import Publisher
-from baton_bus.store.blobs import Blobs
-from baton_bus.store.log import Log
+from baton_bus.jetstream.delivery import Delivery
+from baton_bus.jetstream.leases import LeaseKeeper
+from baton_bus.jetstream.requests import Requests
 
 from .history import History
 
 _LEAVE_S = 0.01
 """What was published before, acks above all, leaves the process first: an ack that dies with it endangers nothing."""
+_OF_ITS_OWN = ("$JS.API.STREAM.INFO.", "$JS.API.CONSUMER.")
 
-OPERATIONS: tuple[tuple[type, str], ...] = (
-    (Publisher, "publish"),
-    (Puller, "settle"),
-    (Log, "last"),
-    (Log, "at"),
-    (Log, "matching"),
-    (Log, "run"),
-    (Blobs, "put"),
-    (Blobs, "get"),
-)
+
+class Crash:
+    """Where this process is to die: `before 7` or `after 7`, counted over all its operations."""
+
+    def __init__(self, point: str, history: History) -> None:
+        self._when, _, number = point.partition(" ")
+        self._deadly, self._history = int(number), history
+        self._numbers = itertools.count(1)
+
+    def next(self) -> int:
+        return next(self._numbers)
+
+    async def at(self, when: str, number: int, what: str) -> None:
+        """Die here, if here it is; the last words are which operation it was."""
+        if number == self._deadly and when == self._when:
+            await asyncio.sleep(_LEAVE_S)
+            self._die(f"{when} {what}")
+
+    def at_once(self, when: str, number: int, what: str) -> None:
+        if number == self._deadly and when == self._when:
+            time.sleep(_LEAVE_S)
+            self._die(f"{when} {what}")
+
+    def _die(self, where: str) -> None:
+        self._history.say("worker.crashes", where=where)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(point: str, history: History) -> None:
-    """Arm `before 7` or `after 7`: the process dies of SIGKILL there, its last words being which operation it was."""
+    """Have the process die of SIGKILL at this point; nothing happens without one."""
     if not point:
         return
-    when, _, number = point.partition(" ")
-    numbers = itertools.count(1)
-    for owner, name in OPERATIONS:
-        setattr(
-            owner, name, _deadly(getattr(owner, name), f"{owner.__name__}.{name}", when, int(number), numbers, history)
-        )
+    crash = Crash(point, history)
+    ask, collect, settle, say = Requests.ask, Requests.collect, Puller.settle, Puller.say
+    renew = LeaseKeeper._renew
+
+    async def deadly_ask(
+        self: Requests, subject: str, payload: bytes = b"", headers: Mapping[str, str] | bytes | None = None, **how: Any
+    ) -> Msg:
+        if subject.startswith(_OF_ITS_OWN):
+            return await ask(self, subject, payload, headers, **how)
+        number, what = crash.next(), _what(subject, payload)
+        await crash.at("before", number, what)
+        answer = await ask(self, subject, payload, headers, **how)
+        await crash.at("after", number, what)
+        return answer
+
+    async def deadly_collect(self: Requests, subject: str, payload: bytes, **how: Any) -> list[Msg]:
+        number, what = crash.next(), _what(subject, payload)
+        await crash.at("before", number, what)
+        answers = await collect(self, subject, payload, **how)
+        await crash.at("after", number, what)
+        return answers
+
+    async def deadly_settle(self: Puller, delivery: Delivery, body: bytes) -> None:
+        number, what = crash.next(), (body[:5].decode() or "ack").lower().strip()
+        await crash.at("before", number, what)
+        await settle(self, delivery, body)
+        await crash.at("after", number, what)
+
+    def deadly_say(self: Puller, delivery: Delivery, body: bytes) -> None:
+        number = crash.next()
+        crash.at_once("before", number, "+wpi")
+        say(self, delivery, body)
+        crash.at_once("after", number, "+wpi")
+
+    async def deadly_renew(self: LeaseKeeper, watch: Any, now: float) -> None:
+        kept = {delivery: delivery.kept_at for delivery in list(watch.held.values())}
+        await renew(self, watch, now)
+        for delivery, kept_at in kept.items():
+            if delivery.kept_at != kept_at:
+                crash.at_once("after", crash.next(), "+wpi")
+
+    Requests.ask = deadly_ask  # type: ignore[method-assign]
+    Requests.collect = deadly_collect  # type: ignore[method-assign]
+    Puller.settle = deadly_settle  # type: ignore[method-assign]
+    Puller.say = deadly_say  # type: ignore[method-assign]
+    LeaseKeeper._renew = deadly_renew  # type: ignore[method-assign]
 
 
-def _deadly(
-    operation: Callable[..., Awaitable[Any]],
-    name: str,
-    when: str,
-    deadly: int,
-    numbers: itertools.count[int],
-    history: History,
-) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(operation)
-    async def counted(*args: Any, **kwargs: Any) -> Any:
-        number = next(numbers)
-        if number == deadly and when == "before":
-            await _die(history, f"before {name}")
-        result = await operation(*args, **kwargs)
-        if number == deadly and when == "after":
-            await _die(history, f"after {name}")
-        return result
-
-    return counted
+def _what(subject: str, payload: bytes) -> str:
+    """Return what a request does, in two or three words."""
+    if subject.startswith("$JS.API."):
+        api = subject.removeprefix("$JS.API.")
+        for verb, name in _VERBS:
+            if api.startswith(verb):
+                kind = next((kind for kind in _KINDS if f".{kind}.".encode() in payload + subject.encode()), "")
+                return f"{name} {kind}".strip()
+        return api
+    namespace, kind, *_ = subject.split(".")
+    return "blob chunk" if namespace.endswith("-blobs") else f"publish {kind}"
 
 
-async def _die(history: History, where: str) -> None:
-    await asyncio.sleep(_LEAVE_S)
-    history.say("worker.crashes", where=where)
-    os.kill(os.getpid(), signal.SIGKILL)
+_VERBS = (("STREAM.MSG.GET", "leader read"), ("DIRECT.GET", "read"), ("STREAM.PURGE", "removal"))
+_KINDS = ("handoff", "reply", "outcome", "join", "note", "result", "timer", "due")

@@ -43,6 +43,8 @@ class Crew:
         """A process that comes after so many deaths in its place is not made to crash by its spec."""
         self.members = [Member(spec) for spec in specs]
         self._history, self._calm_after = history, calm_after
+        self._open = asyncio.Event()
+        self._open.set()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="start workers")
 
     @contextlib.asynccontextmanager
@@ -73,6 +75,21 @@ class Crew:
             member.doomed = True
             member.process.kill()
 
+    async def all_away(self, lasts_s: float) -> None:
+        """Kill every worker, and start none for a while."""
+        self._open.clear()
+        for member in self.members:
+            self.kill(member)
+        await asyncio.sleep(lasts_s)
+        self._open.set()
+
+    def step_clock(self, member: Member) -> None:
+        """Set the clock of a process two hours on, or back."""
+        if (pid := member.pid) and not member.doomed:
+            self._history.say("clock.stepped", victim=pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+
     async def stop_for(self, member: Member, lasts_s: float) -> None:
         """SIGSTOP, and SIGCONT after a while: the process never knows."""
         if (pid := member.pid) == 0:
@@ -88,6 +105,7 @@ class Crew:
     async def _keep(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._open.wait()
             member.doomed = False
             spec = member.spec if member.deaths < self._calm_after else replace(member.spec, crash="")
             member.process = await loop.run_in_executor(self._starter, _start, spec)

@@ -1,4 +1,4 @@
-"""One chaos run: a server, a proxy, a model, workers and clients, the faults of a schedule, and then the checks."""
+"""One chaos run: servers, a model, workers and clients, the faults of a schedule, and then the checks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baton_actors.agents.loading import find_flow
-from baton_bus import Bus, Settings, connect
-from tests.servers import NatsServer
+from nats.errors import Error as NatsError
+
+from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_bus import Settings
+from baton_bus.store.bus import Bus, open_bus
 
 from . import raw
 from .checker import Checker
 from .clients import Clients
 from .crew import Crew
+from .ground import Ground, one_server, three_servers
 from .history import History, say_lags
 from .live import differences, export, watch_main
-from .model import Model
-from .proxy import Proxy
+from .model import Model, RateLimit
+from .raw import Record
 from .report import Report, make_report
 from .schedule import Fault, schedule
 from .worker import FLOWS, WorkerSpec
 
-ALL_FLOWS = ("pipeline", "spread", "panel", "mix")
-COPIES = 2
-"""Processes of each actor."""
+ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard")
+TOGETHER = ("relay", "hazard")
+"""Flows whose agents share each process: what one does is felt by those beside it."""
 NAMESPACE = "chaos"
+TIMERS = f"{NAMESPACE}-timers"
+FAR_S = 60.0
+"""A join's deadline from this on is not waited for."""
+_LIMIT = RateLimit(6, 0.5, says_when=False)
 _READY_S = 90.0
 _SETTLE_S = 120.0
 """After the last fault, for all runs to end and every delivery to be settled. A machine may be busy with others."""
@@ -48,64 +55,91 @@ class Options:
     gap_s: float = 0.6
     """Mean wait between two faults."""
     flows: tuple[str, ...] = ALL_FLOWS
+    servers: int = 1
+    """One, behind a proxy that breaks connections, or a cluster of three."""
+    long: bool = False
+    """With stalls of 11 and 20 s."""
+    full_disk: bool = True
+    """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
 
 
 async def run_chaos(options: Options, folder: Path) -> Report:
     """Make a run and check it. Everything that is needed to look into a failure is left in `folder`."""
     history = History(folder / "history.jsonl")
-    server = NatsServer(folder / "nats")
-    await asyncio.to_thread(server.start_now)
-    try:
-        live = await _run(options, folder, history, server)
-        records = await raw.read_stream(server.url, NAMESPACE)
-        raw.save(records, folder / "log.jsonl")
-        checker = Checker(records, history.events(), options.lease_s)
-        return make_report(checker, live)
-    finally:
-        await server.stop()
+    async with contextlib.AsyncExitStack() as stack:
+        if options.servers == 1:
+            opening: Any = one_server(folder, history, on_disk=options.full_disk)
+        else:
+            opening = three_servers(folder, history, NAMESPACE)
+        ground: Ground = await stack.enter_async_context(opening)
+        live = await _run(options, folder, history, ground)
+        return await _check(options, folder, history, ground, live)
 
 
-async def _run(options: Options, folder: Path, history: History, server: NatsServer) -> list[str]:
+async def _check(options: Options, folder: Path, history: History, ground: Ground, live: list[str]) -> Report:
+    await ground.calm([NAMESPACE, TIMERS])
+    seen = await raw.read_all(ground.sure_url, NAMESPACE)
+    raw.save(seen, folder)
+    return make_report(Checker(seen, history.events(), options.lease_s), live)
+
+
+async def _run(options: Options, folder: Path, history: History, ground: Ground) -> list[str]:
     flows = [find_flow(str(FLOWS / f"{name}.toml")) for name in options.flows]
-    faults = schedule(options.seed, options.kills, options.lease_s, options.gap_s)
-    proxy = Proxy(server.port)
+    faults = schedule(options.seed, options.kills, options.lease_s, options.gap_s, ground.kinds, long=options.long)
     model = Model(history, random.Random(f"model {options.seed}"), faults=True)
-    async with proxy.working(), model.serving():
-        settings = settings_of(proxy.url, options.lease_s)
+    async with model.serving():
+        settings = settings_of(ground.url, options.lease_s, replicas=ground.replicas)
         specs = [
             WorkerSpec(
                 flow=flow.name,
                 agents=agents,
+                steward=steward,
                 settings=settings,
                 model_url=model.url,
                 history=str(history.path),
                 log=str(folder / "workers.log"),
             )
             for flow in flows
-            for agents in [(), *((agent,) for agent in flow.plan.actors().values())]
-            for _ in range(COPIES)
+            for agents, steward in _processes(flow)
         ]
         crew = Crew(specs, history)
-        async with crew.working(), connect(settings, name="chaos clients") as bus:
-            lags = asyncio.create_task(say_lags(history, options.lease_s))
+        async with crew.working(), open_bus(settings, name="chaos clients") as bus:
+            lags = asyncio.create_task(say_lags(history))
             await until_ready(history, len(specs))
-            async with _watching(settings, server, folder) as watcher:
-                clients = Clients(bus, flows, history, options.seed, options.runs, faults[-1].at_s if faults else 2.0)
+            async with _watching(settings, folder) as watcher:
+                spread_s = faults[-1].at_s if faults else 2.0
+                clients = Clients(bus, flows, history, options.seed, options.runs, spread_s, ground.port)
                 async with asyncio.TaskGroup() as group:
                     working = group.create_task(clients.work())
                     group.create_task(clients.send_garbage(options.runs // 8))
-                    group.create_task(_inject(faults, crew, proxy, server, history, random.Random(options.seed)))
+                    group.create_task(clients.forge_words(options.runs // 4))
+                    group.create_task(_inject(faults, crew, ground, model, history, random.Random(options.seed)))
                     group.create_task(_give_up(working, clients, faults))
-                blocked = [f"I7 {what}" for what in await _settled(bus)]
+                blocked = [f"I7 {what}" for what in await _settled(bus, ground, flows)]
                 await watcher.finish(bus)
             lags.cancel()
-        exported = await export(settings_of(server.url, options.lease_s))
+        exported = await export(settings_of(",".join(ground.sure_url), options.lease_s, replicas=ground.replicas))
         return [*blocked, *differences(watcher.path, exported)]
 
 
-def settings_of(url: str, lease_s: float, namespace: str = NAMESPACE) -> Settings:
+def _processes(flow: FoundFlow) -> list[tuple[tuple[str, ...], bool]]:
+    """Return what the processes of a flow host: each agent its own and one all of them, or two that host all."""
+    everyone = tuple(flow.plan.actors().values())
+    if flow.name in TOGETHER:
+        return [(everyone, True), (everyone, True)]
+    return [(everyone, True), *[((agent,), False) for agent in everyone]]
+
+
+def settings_of(url: str, lease_s: float, namespace: str = NAMESPACE, replicas: int = 1) -> Settings:
     """Short times, so that recovery is quick, and a low limit, so that blobs are used."""
-    return Settings(url=url, namespace=namespace, lease_s=lease_s, request_timeout_s=1.0, inline_limit_bytes=4096)
+    return Settings(
+        url=url,
+        namespace=namespace,
+        lease_s=lease_s,
+        request_timeout_s=1.0,
+        inline_limit_bytes=4096,
+        replicas=replicas,
+    )
 
 
 async def until_ready(history: History, processes: int) -> None:
@@ -116,34 +150,28 @@ async def until_ready(history: History, processes: int) -> None:
 
 
 async def _inject(
-    faults: Iterable[Fault], crew: Crew, proxy: Proxy, server: NatsServer, history: History, dice: random.Random
+    faults: Iterable[Fault], crew: Crew, ground: Ground, model: Model, history: History, dice: random.Random
 ) -> None:
+    """Have each fault when its time has come; those of the servers one after the other."""
     started = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for fault in faults:
             await asyncio.sleep(max(0.0, started + fault.at_s - time.monotonic()))
+            history.say("fault", kind=fault.kind)
             victim = crew.victim(fault.aim, _busy(history) if fault.aims_at_busy else set())
             match fault.kind:
                 case "kill a worker":
                     crew.kill(victim)
                 case "stop a worker":
                     group.create_task(crew.stop_for(victim, fault.lasts_s))
-                case "kill the server":
-                    history.say("server.killed")
-                    await server.kill()
-                    await asyncio.sleep(fault.lasts_s)
-                    await server.restart()
-                    history.say("server.back")
-                case "cut all connections":
-                    history.say("connections.cut", how_many="all")
-                    proxy.cut_all()
-                case "cut one connection":
-                    history.say("connections.cut", how_many="one")
-                    proxy.cut_one(dice)
-                case "hold all traffic":
-                    history.say("traffic.held")
-                    await proxy.hold(fault.lasts_s)
-                    history.say("traffic.flows")
+                case "step a clock":
+                    crew.step_clock(victim)
+                case "send all workers away":
+                    await crew.all_away(fault.lasts_s)
+                case "limit the model":
+                    group.create_task(model.limit_for(_LIMIT._replace(says_when=fault.aim < 0.5), fault.lasts_s))
+                case _:
+                    await ground.inject(fault, dice)
 
 
 def _busy(history: History) -> set[int]:
@@ -160,19 +188,32 @@ async def _give_up(working: asyncio.Task[None], clients: Clients, faults: list[F
         working.cancel()
 
 
-async def _settled(bus: Bus) -> list[str]:
-    """Wait until every delivery of every consumer is settled; return what is not in the end."""
+async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow]) -> list[str]:
+    """Wait until every delivery of every consumer is settled, and every timer is; return what is not in the end."""
     deadline = time.monotonic() + _SETTLE_S
+    far = {(flow.plan.actor(join), join) for flow in flows for join in flow.plan.joins if _is_far(flow, join)}
     while True:
-        open_ones = [
-            f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
-            for stream in (NAMESPACE, f"{NAMESPACE}-timers")
-            for info in await bus.js.consumers_info(stream)
-            if info.config.durable_name and (info.num_pending or info.num_ack_pending)
-        ]
+        open_ones = ["the servers do not say what is open"]
+        with contextlib.suppress(NatsError, TimeoutError):
+            open_ones = [
+                f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
+                for stream in (NAMESPACE, TIMERS)
+                for info in await bus.js.consumers_info(stream)
+                if info.config.durable_name and (info.num_pending or info.num_ack_pending)
+            ]
+            timers = await raw.read_stream(ground.sure_url, TIMERS)
+            open_ones += [f"a timer is still set: {timer.subject}" for timer in timers if _is_open(timer, far)]
         if not open_ones or time.monotonic() > deadline:
             return open_ones
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+
+
+def _is_far(flow: FoundFlow, join: str) -> bool:
+    return (flow.plan.join_policy(join).deadline_s or 0.0) >= FAR_S
+
+
+def _is_open(timer: Record, far: set[tuple[str, str]]) -> bool:
+    return timer.kind == "timer" and (timer.who, timer.rest[0]) not in far
 
 
 class _Watcher:
@@ -186,7 +227,7 @@ class _Watcher:
 
 
 @contextlib.asynccontextmanager
-async def _watching(settings: Settings, server: NatsServer, folder: Path) -> AsyncIterator[_Watcher]:
+async def _watching(settings: Settings, folder: Path) -> AsyncIterator[_Watcher]:
     context: Any = multiprocessing.get_context("forkserver")
     theirs, ours = context.Pipe(duplex=False)
     path = folder / "live.json"

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+real_time = time.time
+"""Of our own: a worker's clock may be set to another time."""
 Event = dict[str, Any]
 """`what` happened, `at` (seconds of Unix time), by which `pid`, and what else there is to say."""
 
@@ -22,7 +24,7 @@ class History:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def say(self, what: str, **facts: Any) -> None:
-        event = {"what": what, "at": time.time(), "pid": os.getpid(), **facts}
+        event = {"what": what, "at": real_time(), "pid": os.getpid(), **facts}
         os.write(self._file, json.dumps(event).encode() + b"\n")
 
     def events(self) -> list[Event]:
@@ -31,11 +33,14 @@ class History:
         return sorted((json.loads(line) for line in lines), key=lambda event: event["at"])
 
 
-async def say_lags(history: History, lease_s: float) -> None:
-    """Say when this process waited for its turn so long that it may have lost leases, as if it had been stopped."""
+_LOOK_S = 0.05
+
+
+async def say_lags(history: History) -> None:
+    """Say when this process waited for its turn for so long that words and leases may have been late."""
     loop = asyncio.get_running_loop()
     while True:
         slept_at = loop.time()
-        await asyncio.sleep(lease_s / 4)
-        if (lag_s := loop.time() - slept_at - lease_s / 4) > lease_s / 4:
+        await asyncio.sleep(_LOOK_S)
+        if (lag_s := loop.time() - slept_at - _LOOK_S) > _LOOK_S:
             history.say("process.starved", lag_s=round(lag_s, 3))

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from baton_actors.processes import logs
-from baton_bus import Bus, Settings, connect
+from baton_bus import Settings
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.run.fold import RunFold, fold
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump, load
@@ -40,7 +41,7 @@ async def _watch(settings: Settings, until: Connection) -> dict[str, RunFold]:
                 folds[run].apply(entry)
             seen = entry.seq
 
-    async with connect(settings, name="chaos watcher") as bus:
+    async with open_bus(settings, name="chaos watcher") as bus:
         following = asyncio.create_task(follow(bus))
         last_seq = await asyncio.to_thread(until.recv)
         while seen < last_seq and not following.done():  # noqa: ASYNC110 (it is following that waits)
@@ -52,7 +53,7 @@ async def _watch(settings: Settings, until: Connection) -> dict[str, RunFold]:
 async def export(settings: Settings) -> dict[str, list[bytes]]:
     """Return the lines that `baton export` would write of every run."""
     lines: dict[str, list[bytes]] = defaultdict(list)
-    async with connect(settings, name="chaos export") as bus:
+    async with open_bus(settings, name="chaos export") as bus:
         async for entry in bus.log.read(bus.subjects.stored()):
             if run := bus.subjects.split(entry.subject).run:
                 lines[run].append(dump(entry))

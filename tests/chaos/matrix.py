@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from baton_actors.agents.loading import find_flow
-from baton_bus import connect
+from baton_bus.store.bus import open_bus
+from tests.clients import result_of, start_run
 from tests.servers import NatsServer
 
 from . import raw
@@ -20,8 +21,11 @@ from .history import Event, History
 from .model import Model
 from .worker import FLOWS, WorkerSpec
 
-RUNS = {"pipeline": "matrix-12", "spread": "matrix-1", "mix": "matrix-29"}
-"""The flows, and runs of them with retries, blobs and a few branches: what handlers do follows from the run's id."""
+RUNS = {"pipeline": "matrix-12", "spread": "matrix-179", "mix": "matrix-29", "relay": "matrix-98"}
+"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches.
+
+What handlers do follows from the run's id.
+"""
 LEASE_S = 0.5
 """The shortest there is: each point waits for one."""
 _AT_ONCE = 6
@@ -103,23 +107,24 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> tuple[str, lis
         crew = Crew([spec], history, calm_after=point.deaths)
         run = RUNS[point.flow]
         violations = []
-        async with crew.working(), connect(settings) as bus:
+        async with crew.working(), open_bus(settings) as bus:
             await until_ready(history, 1)
-            history.say("submit.sent", run=run)
-            await bus.submit(found.plan, {"key": run}, run=run)
+            history.say("submit.sent", run=run, flow=found.name, key=run)
+            await start_run(bus, found.plan, {"key": run}, run=run)
             history.say("submit.acknowledged", run=run)
             try:
-                result = await bus.result(run, flow=found.name, timeout_s=_END_S)
+                result = await result_of(bus, run, flow=found.name, timeout_s=_END_S)
                 history.say("client.got", run=run, status=result.status)
                 if result.status != "done":
                     violations.append(f"the run is {result.status}, though nothing but a worker has failed")
             except TimeoutError:
                 pass  # the checker says that it is lost
-        records = await raw.read_stream(server.url, name)
+        seen = await raw.read_all(server.url, name)
     events = history.events()
-    violations += Checker(records, events, LEASE_S).violations
+    violations += Checker(seen, events, LEASE_S).violations
     if violations:
-        raw.save(records, folder / f"{name}.log.jsonl")
+        (folder / name).mkdir()
+        raw.save(seen, folder / name)
     return _place(events), violations
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
+import time
 import zlib
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from .history import History
 
@@ -18,12 +21,45 @@ _FACTS = re.compile(r"<facts>(.*?)x*</facts>", re.DOTALL)
 _ERRORS = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error", 400: "invalid_request_error"}
 
 
+USUAL = {"": 70, "slow": 10, "cut": 5, "429": 5, "500": 5, "529": 5}
+"""How often each fault comes, in a hundred answers. One that is a number is the status of a refusal."""
+
+
+class RateLimit(NamedTuple):
+    """More requests than `requests` in any `window_s` seconds are refused with 429."""
+
+    requests: int
+    window_s: float
+    says_when: bool
+    """Whether the refusal has a `retry-after`, in whole seconds, as those of providers do."""
+
+
 class Model:
     """Answers `/v1/messages` as a stream. The prompts of the chaos flows say for which run and step they are."""
 
-    def __init__(self, history: History, dice: random.Random, *, faults: bool) -> None:
+    def __init__(
+        self,
+        history: History,
+        dice: random.Random,
+        *,
+        faults: bool,
+        weights: Mapping[str, float] = USUAL,
+        limit: RateLimit | None = None,
+        slow_s: tuple[float, float] = (0.5, 2.0),
+    ) -> None:
+        """`slow_s` is the least and the most that a slow answer takes, in seconds."""
         self._history, self._dice, self._faults = history, dice, faults
+        self._weights, self._limit, self._slow_s = dict(weights), limit, slow_s
+        self._let_in: deque[float] = deque()
         self.url = ""
+        self.counts: Counter[str] = Counter()
+        """Answers by their fault: `` for good ones, `limited` for what the rate limit refused."""
+
+    async def limit_for(self, limit: RateLimit, lasts_s: float) -> None:
+        """Refuse what is over this limit, for a while."""
+        self._limit = limit
+        await asyncio.sleep(lasts_s)
+        self._limit = None
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -46,15 +82,21 @@ class Model:
 
     async def _answer(self, prompt: str, writer: asyncio.StreamWriter) -> None:
         run, step, text = _about(prompt)
-        fault = self._throw()
-        if step != "write" and zlib.crc32(f"{run}/{step}".encode()) % 10 == 0:
+        wait_s = self._wait_s()
+        fault = "limited" if wait_s else self._throw()
+        if fault != "limited" and step != "write" and zlib.crc32(f"{run}/{step}".encode()) % 10 == 0:
             fault = "400"
+        self.counts[fault] += 1
         self._history.say("model.asked", run=run, step=step, fault=fault)
+        if fault == "limited":
+            says_when = self._limit is not None and self._limit.says_when
+            await _refuse(writer, 429, f"retry-after: {math.ceil(wait_s)}\r\n" if says_when else "")
+            return
         if fault == "slow":
-            await asyncio.sleep(self._dice.uniform(0.5, 2.0))
+            await asyncio.sleep(self._dice.uniform(*self._slow_s))
         await asyncio.sleep(self._dice.uniform(0.01, 0.1))
         if fault.isdigit():
-            await _refuse(writer, int(fault))
+            await _refuse(writer, int(fault), "retry-after-ms: 50\r\n")
             return
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
         before, after = _events(text)
@@ -71,7 +113,20 @@ class Model:
     def _throw(self) -> str:
         if not self._faults:
             return ""
-        return self._dice.choices(["", "slow", "cut", "429", "500", "529"], [70, 10, 5, 5, 5, 5])[0]
+        return self._dice.choices(list(self._weights), list(self._weights.values()))[0]
+
+    def _wait_s(self) -> float:
+        """Return how long a request that comes now has to wait, in seconds; 0 lets it in."""
+        if self._limit is None:
+            self._let_in.clear()
+            return 0.0
+        now = time.monotonic()
+        while self._let_in and self._let_in[0] <= now - self._limit.window_s:
+            self._let_in.popleft()
+        if len(self._let_in) >= self._limit.requests:
+            return self._let_in[0] + self._limit.window_s - now
+        self._let_in.append(now)
+        return 0.0
 
 
 def _about(prompt: str) -> tuple[str, str, str]:
@@ -84,9 +139,10 @@ def _about(prompt: str) -> tuple[str, str, str]:
     return facts[1], "write", f"on {facts[1]}"
 
 
-async def _refuse(writer: asyncio.StreamWriter, status: int) -> None:
+async def _refuse(writer: asyncio.StreamWriter, status: int, when: str) -> None:
+    """`when` is a line of the head that says when to come again, or nothing."""
     body = json.dumps({"type": "error", "error": {"type": _ERRORS[status], "message": "as the dice fell"}}).encode()
-    head = f"HTTP/1.1 {status} No\r\ncontent-type: application/json\r\nretry-after-ms: 50\r\nconnection: close\r\n"
+    head = f"HTTP/1.1 {status} No\r\ncontent-type: application/json\r\n{when}connection: close\r\n"
     writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
 

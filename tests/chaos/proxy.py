@@ -1,4 +1,4 @@
-"""A TCP proxy between the workers and nats-server, which cuts connections, or holds what they carry."""
+"""A TCP proxy between the workers and nats-server, which cuts connections, and slows or holds what they carry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
+Way = Literal["to server", "to clients"]
+_WAYS: tuple[Way, Way] = ("to server", "to clients")
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -17,8 +20,10 @@ class Proxy:
         self.url = ""
         self._to = port
         self._connections: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._flows = {way: asyncio.Event() for way in _WAYS}
+        for event in self._flows.values():
+            event.set()
+        self._delay_s, self._bytes_per_s = 0.0, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -46,11 +51,25 @@ class Proxy:
             for writer in dice.choice(self._connections):
                 writer.transport.abort()
 
-    async def hold(self, lasts_s: float) -> None:
-        """Let nothing through for a while: both sides believe that they are connected."""
-        self._flows.clear()
-        await asyncio.sleep(lasts_s)
-        self._flows.set()
+    async def hold(self, lasts_s: float, ways: tuple[Way, ...] = _WAYS) -> None:
+        """Let nothing through for a while: both sides believe that they are connected.
+
+        With one of the ways a connection is half open: what one side says arrives, and what it is told does not.
+        """
+        for way in ways:
+            self._flows[way].clear()
+        try:
+            await asyncio.sleep(lasts_s)
+        finally:
+            for way in ways:
+                self._flows[way].set()
+
+    def slow(self, delay_s: float = 0.0, bytes_per_s: float = 0.0) -> None:
+        """Make each link slow, either way, until it is called again; 0 is no delay, and no bound.
+
+        What is read at once (up to 64 KiB) is on its way for the delay, and the next is read after that.
+        """
+        self._delay_s, self._bytes_per_s = delay_s, bytes_per_s
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -61,18 +80,19 @@ class Proxy:
         pair = (writer, far_writer)
         self._connections.append(pair)
         pumps = [
-            asyncio.create_task(self._pump(reader, far_writer)),
-            asyncio.create_task(self._pump(far_reader, writer)),
+            asyncio.create_task(self._pump(reader, far_writer, "to server")),
+            asyncio.create_task(self._pump(far_reader, writer, "to clients")),
         ]
         self._tasks.update(pumps)
         await asyncio.wait(pumps)
         self._tasks.difference_update(pumps)
         self._connections.remove(pair)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
-                await self._flows.wait()
+                await asyncio.sleep(self._delay_s + (len(data) / self._bytes_per_s if self._bytes_per_s else 0.0))
+                await self._flows[way].wait()
                 if writer.transport.is_closing():
                     break
                 writer.write(data)

@@ -5,6 +5,7 @@ It shares no code with Baton: what the checker believes must not depend on what 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import datetime
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nats
+from nats.aio.client import Client
+
+_AT_ONCE = 64
 
 
 class Record(NamedTuple):
@@ -30,40 +34,91 @@ class Record(NamedTuple):
     body: dict[str, Any] | None
 
 
-async def read_stream(url: str, stream: str) -> list[Record]:
-    """Read every message of a stream, the oldest first."""
+async def read_stream(url: str | list[str], stream: str, *, missing_is_empty: bool = False) -> list[Record]:
+    """Read every message of a stream, the oldest first, by the word of its leader."""
     nc = await nats.connect(url)
     try:
         info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", timeout=10)).data)
-        records = []
-        for seq in range(info["state"]["first_seq"], info["state"]["last_seq"] + 1):
-            query = json.dumps({"seq": seq}).encode()
-            answer = json.loads((await nc.request(f"$JS.API.STREAM.MSG.GET.{stream}", query, timeout=10)).data)
-            if "message" in answer:
-                message = answer["message"]
-                data = base64.b64decode(message.get("data", ""))
-                records.append(record(message["seq"], message["subject"], data, message["time"]))
+        if "error" in info and missing_is_empty:
+            return []
+        seqs = range(info["state"]["first_seq"], info["state"]["last_seq"] + 1)
+        records: list[Record] = []
+        for start in range(0, len(seqs), _AT_ONCE):
+            found = await asyncio.gather(*(_read(nc, stream, seq) for seq in seqs[start : start + _AT_ONCE]))
+            records += [each for each in found if each is not None]
         assert len(records) == info["state"]["messages"], "the stream changed while it was read"
         return records
     finally:
         await nc.close()
 
 
-def record(seq: int, subject: str, data: bytes, time: str) -> Record:
-    """Make a record of what the server says of a message; `time` as in RFC 3339."""
-    _, kind, who, *tokens = subject.split(".")
-    run, *rest = tokens or [""]
+async def _read(nc: Client, stream: str, seq: int) -> Record | None:
+    query = json.dumps({"seq": seq}).encode()
+    answer = json.loads((await nc.request(f"$JS.API.STREAM.MSG.GET.{stream}", query, timeout=10)).data)
+    if "message" not in answer:
+        return None
+    message = answer["message"]
+    return record(
+        message["seq"], message["subject"], base64.b64decode(message.get("data", "")), _seconds(message["time"])
+    )
+
+
+def _seconds(time: str) -> float:
+    """Return a time as the server says it (RFC 3339) in seconds of Unix time."""
+    return datetime.fromisoformat(time).timestamp()
+
+
+def record(seq: int, subject: str, data: bytes, at_s: float) -> Record:
+    """Make a record of what the server says of a message."""
+    _, kind, who, *tokens = [*subject.split("."), ""]
+    run, *rest = [token for token in tokens if token] or [""]
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
-    at_s = datetime.fromisoformat(time).timestamp()
     return Record(seq, at_s, kind, who, run, tuple(rest), subject, data, body if isinstance(body, dict) else None)
 
 
-def save(records: list[Record], path: Path) -> None:
-    """Keep the records beside the store, a line each, for whoever looks into a failure."""
-    with path.open("w", encoding="utf-8") as file:
-        for each in records:
-            text = each.data.decode("utf-8", "backslashreplace")
-            file.write(json.dumps([each.seq, round(each.at_s, 6), each.subject, text]) + "\n")
+class Seen(NamedTuple):
+    """All that the server has of a namespace."""
+
+    records: list[Record]
+    timers: list[Record]
+    blobs: dict[str, bytes]
+    """What is stored under each hash: its chunks put together, in their order, whether or not they fit it."""
+
+
+async def read_all(url: str | list[str], namespace: str) -> Seen:
+    """Read the streams of a namespace."""
+    records = await read_stream(url, namespace)
+    timers = await read_stream(url, f"{namespace}-timers", missing_is_empty=True)
+    chunks: dict[str, dict[int, bytes]] = {}
+    for each in await read_stream(url, f"{namespace}-blobs", missing_is_empty=True):
+        _, sha256, index = each.subject.split(".")
+        chunks.setdefault(sha256, {})[int(index)] = each.data
+    blobs = {
+        sha256: b"".join(data for index, data in sorted(found.items()) if index)
+        for sha256, found in chunks.items()
+        if 0 in found
+    }
+    return Seen(records, timers, blobs)
+
+
+def save(seen: Seen, folder: Path) -> None:
+    """Keep it beside the store for whoever looks into a failure: a line each, bytes as Latin-1."""
+    for name, records in (("log", seen.records), ("timers", seen.timers)):
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for each in records:
+                file.write(json.dumps([each.seq, each.at_s, each.subject, each.data.decode("latin-1")]) + "\n")
+    blobs = {sha256: data.decode("latin-1") for sha256, data in seen.blobs.items()}
+    (folder / "blobs.json").write_text(json.dumps(blobs), "utf-8")
+
+
+def load(folder: Path) -> Seen:
+    """Return what `save` kept."""
+    streams = []
+    for name in ("log", "timers"):
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        streams.append([record(seq, subject, data.encode("latin-1"), at_s) for seq, at_s, subject, data in rows])
+    blobs = json.loads((folder / "blobs.json").read_text("utf-8"))
+    return Seen(streams[0], streams[1], {sha256: data.encode("latin-1") for sha256, data in blobs.items()})

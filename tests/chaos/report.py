@@ -19,6 +19,7 @@ class Report:
     """SIGKILLs of workers, by the driver and by handlers."""
     lost: int
     doubled: int
+    wrong: int
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.rows)
@@ -35,32 +36,38 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
     attempts = [event for event in checker.history if event["what"] == "step.began"]
     steps = {(event["run"], event["step"]) for event in attempts}
     interrupted, restarts_s = _recoveries(checker)
-    notes = Counter((r.body or {}).get("type") for r in checker.records if r.kind == "note")
+    notes = Counter(r.body["fact"]["type"] for r in checker.records if r.kind == "note" and r.body)
+    woken = sum(1 for r in checker.records if r.kind == "handoff" and r.rest and r.rest[-1].startswith("wake-"))
     paid = checker.paid_calls()
-    late = [event["at"] - checker.results[event["run"]][0].at_s for event in checker.late_starts()]
+    late = [late_s for _, late_s in checker.late_starts()]
     violations = [*checker.violations, *more_violations]
     rows = [
         ("runs", f"{what['submit.acknowledged']} accepted: {_said(statuses)}"),
         ("messages in the log", f"{len(checker.records)}, {len(checker.garbage)} of them garbage"),
+        ("faults by the driver", f"{what['fault']}: {_said(Counter(_faults(checker)))}"),
         ("workers killed", f"{len(by_driver)} by the driver, {len(killed - by_driver)} by their own handler"),
-        ("workers stopped past their lease", f"{what['worker.stopped']}"),
-        ("server killed", f"{what['server.killed']}"),
-        ("connections cut, traffic held", f"{what['connections.cut']}, {what['traffic.held']}"),
         ("processes starved of processor time", f"{what['process.starved']}"),
         ("steps, attempts, retries", f"{len(steps)}, {len(attempts)}, {notes['retry']}"),
+        ("parked and woken, words forged", f"{woken}, {what['word.forged']}"),
         ("redeliveries with work done again", f"{len(attempts) - len(steps) - notes['retry']}"),
         ("steps whose worker died, recovered", f"{interrupted}, {len(restarts_s)} started again"),
+        ("attempts charged for a death beside them", f"{checker.charged_beside()}"),
         ("model calls paid, recorded", f"{sum(map(len, paid.values()))}, {notes['model']}"),
         ("model calls paid twice after a fault", f"{sum(len(calls) - 1 for calls in paid.values())}"),
-        ("starts after the end, unheard for a fault", _times(late)),
+        ("starts after the end, word on its way", _times(late)),
         ("SIGKILL of a worker to its step's new start", _times(restarts_s)),
         ("SIGKILL of the server to the next outcome", _times(_to_next_outcome(checker, "server.killed"))),
         ("server back to the next outcome", _times(_to_next_outcome(checker, "server.back"))),
         ("lost", f"{checker.lost}"),
         ("doubled", f"{checker.doubled}"),
+        ("wrong", f"{checker.wrong}"),
         ("violations", f"{len(violations)}"),
     ]
-    return Report(rows, violations, len(killed), checker.lost, checker.doubled)
+    return Report(rows, violations, len(killed), checker.lost, checker.doubled, checker.wrong)
+
+
+def _faults(checker: Checker) -> list[str]:
+    return [event["kind"] for event in checker.history if event["what"] == "fault"]
 
 
 def _recoveries(checker: Checker) -> tuple[int, list[float]]:

@@ -7,35 +7,27 @@ and what is returned is checked against the return annotation.
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import importlib.util
+import functools
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
-from baton_actors.errors import BadHandler, BadOutput, BadValue, HandlerNotFound
-from baton_schemas.errors import nearest
-from baton_schemas.flow.flow import Agent
+from baton_actors.agents.context import Context
+from baton_actors.agents.conversion import decoder_of, is_exact, return_annotation
+from baton_actors.errors import BadHandler, BadOutput, BadValue
+from baton_schemas.errors import BadContent, nearest
 from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.values import clean_text, encode_value
+
+__all__ = ["BUILT_IN", "Context", "Handler", "actor", "source_of"]
 
 BUILT_IN = frozenset({"item", "index", "errors"})
 _NULL = Raw(b"null")
-
-
-class Context(Struct, frozen=True, kw_only=True):
-    """Who a handler is doing a step for."""
-
-    run: str
-    step: str
-    attempt: int
+_REASON_MAX = 500
 
 
 class _Parameter(Struct, frozen=True):
@@ -51,77 +43,111 @@ class Handler:
     def __init__(self, function: Callable[..., Any]) -> None:
         """Raises `BadHandler` when the signature cannot be filled by name or an annotation is no JSON type."""
         self.function = function
-        self.name = f"{function.__module__}:{function.__qualname__}"
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.name = _name(function)
+        code = _code(function)
+        # A decorator's wrapper may be plain around what is async, or the other way round.
+        self.is_async = inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(function)
+        self._refuse_kind(function, code)
+        hints, signature = self._read(function, code)
+        self.parameters = [self._parameter(p, hints) for p in signature.parameters.values()]
+        self._returns = return_annotation(hints)
         try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except NameError as error:
-            raise BadHandler(self.name, f"an annotation does not resolve: {error}") from error
-        self.parameters = [self._parameter(p, hints) for p in inspect.signature(function).parameters.values()]
-        self._returns = hints.get("return", Any)
-        self._check_returns = self._returns is not Any
-        self._encoder = msgspec.json.Encoder()
+            self._decoder = decoder_of(self._returns)
+        except (TypeError, NameError) as error:
+            raise BadHandler(self.name, f"what it returns: {error}") from error
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were not a handler: for its own tests."""
         return self.function(*args, **kwargs)
 
-    async def run(self, values: Mapping[str, Raw], context: Context, executor: Executor | None) -> bytes:
-        """Call the function with what it asks for and return its output as JSON.
-
-        A plain function runs in `executor`; a time-out stops the waiting, not the thread. Raises `BadValue`,
-        `BadOutput`, and whatever the function raises.
-        """
+    def call(self, values: Mapping[str, Raw], context: Context) -> Callable[[], Any]:
+        """Return the function with what it asks for filled in. Raises `BadValue`."""
         arguments = {p.name: self._argument(p, values, context) for p in self.parameters}
-        if self.is_async:
-            output = await self.function(**arguments)
-        else:
-            loop = asyncio.get_running_loop()
-            output = await loop.run_in_executor(executor, lambda: self.function(**arguments))
-        return self._encode(output)
+        return functools.partial(self.function, **arguments)
+
+    def encode(self, output: Any) -> bytes:
+        """Return what the function returned as JSON, checked against its annotation. Raises `BadOutput`."""
+        if not isinstance(output, str | dict | list | int | float | None):
+            self._refuse_unfinished(output)
+        try:
+            data = encode_value(output, "output")
+            if not is_exact(output, self._returns):
+                self._decoder.decode(data)  # Structs do not check their fields, and `Raw` may hold anything
+            return data
+        except BadContent as error:
+            raise BadOutput(f"{self.name} returned what cannot be recorded: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadOutput(
+                f"{self.name} returned what does not fit its annotation: {_said(error, 'output')}"
+            ) from error
 
     def check(self, plan: Plan, step: str) -> None:
         """Raise `BadHandler` when a parameter names nothing that this step reads."""
         agent = plan.flow.steps[step].agent
         known = plan.reads[step] | BUILT_IN
         for parameter in self.parameters:
-            if parameter.decoder is not None and _source(parameter.name, known) is None:
+            if parameter.decoder is not None and source_of(parameter.name, known) is None:
                 raise BadHandler(
                     plan.flow.agents[agent].handler,
                     f"parameter {parameter.name!r} is nothing that step {step!r} reads.",
                     nearest(parameter.name, known),
                 )
 
+    # ---- its signature -----------------------------------------------------------------------------
+
+    def _refuse_kind(self, function: Callable[..., Any], code: Callable[..., Any]) -> None:
+        if inspect.isclass(function):
+            raise BadHandler(self.name, "it is a class; expected a function, or an object that can be called")
+        if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+            raise BadHandler(self.name, "it yields; expected a function that returns its output once, such as a list")
+
+    def _read(self, function: Callable[..., Any], code: Callable[..., Any]) -> tuple[dict[str, Any], inspect.Signature]:
+        try:
+            return typing.get_type_hints(code, include_extras=True), inspect.signature(function)
+        except NameError as error:
+            raise BadHandler(self.name, f"an annotation does not resolve: {error}") from error
+        except (TypeError, ValueError, SyntaxError) as error:
+            raise BadHandler(self.name, f"its signature cannot be read: {error}") from error
+
     def _parameter(self, parameter: inspect.Parameter, hints: dict[str, Any]) -> _Parameter:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise BadHandler(self.name, f"parameter {parameter.name!r} has no name to be filled by")
-        annotation = hints.get(parameter.name, Any)
+        name = parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+            raise BadHandler(
+                self.name,
+                f"parameter '{stars}{name}' names no value to read.",
+                "Name each value; a decorator keeps the names with functools.wraps.",
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise BadHandler(self.name, f"parameter {name!r} is positional-only and has no name to be filled by")
+        annotation = hints.get(name, Any)
         default = NODEFAULT if parameter.default is parameter.empty else parameter.default
         if annotation is Context:
-            return _Parameter(parameter.name, None, default)
+            return _Parameter(name, None, default)
         try:
-            return _Parameter(parameter.name, msgspec.json.Decoder(annotation), default)
-        except TypeError as error:
-            raise BadHandler(self.name, f"parameter {parameter.name!r}: {error}") from error
+            return _Parameter(name, decoder_of(annotation), default)
+        except (TypeError, NameError) as error:
+            raise BadHandler(self.name, f"parameter {name!r}: {error}") from error
+
+    # ---- its values ----------------------------------------------------------------------------------
 
     def _argument(self, parameter: _Parameter, values: Mapping[str, Raw], context: Context) -> Any:
         if parameter.decoder is None:
             return context
-        source = _source(parameter.name, values)
+        source = source_of(parameter.name, values)
         if source is None and parameter.default is not NODEFAULT:
             return parameter.default
         try:
             return parameter.decoder.decode(values[source] if source is not None else _NULL)
-        except msgspec.DecodeError as error:
-            raise BadValue(f"parameter {parameter.name!r} of {self.name}: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadValue(f"parameter {parameter.name!r} of {self.name}: {_said(error, parameter.name)}") from error
 
-    def _encode(self, output: Any) -> bytes:
-        try:
-            if self._check_returns and type(output) is not self._returns:
-                msgspec.convert(output, self._returns, from_attributes=False)
-            return self._encoder.encode(output)
-        except (msgspec.ValidationError, TypeError) as error:
-            raise BadOutput(f"{self.name} returned what does not fit its annotation: {error}") from error
+    def _refuse_unfinished(self, output: Any) -> None:
+        """Refuse what is only a promise of an output."""
+        if inspect.iscoroutine(output):
+            output.close()  # or Python warns that it was never awaited
+        if inspect.isawaitable(output) or inspect.isgenerator(output) or inspect.isasyncgen(output):
+            raise BadOutput(f"{self.name} returned a {type(output).__name__}; expected its output, all of it")
 
 
 def actor(function: Callable[..., Any]) -> Handler:
@@ -129,52 +155,29 @@ def actor(function: Callable[..., Any]) -> Handler:
     return Handler(function)
 
 
-def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
-    """Import the handler of an agent; `./file.py:name` is relative to `folder`, where the flow file is.
-
-    Raises `HandlerNotFound`, `BadHandler`.
-    """
-    where, _, name = agent.handler.rpartition(":")
-    try:
-        module = _import_file(folder / where) if where.endswith(".py") else importlib.import_module(where)
-    except FileNotFoundError as error:
-        raise HandlerNotFound(agent_name, agent.handler, f"there is no file {folder / where}") from error
-    except Exception as error:
-        reason = f"importing it raised {type(error).__name__}: {error}"
-        raise HandlerNotFound(agent_name, agent.handler, reason) from error
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            hint = nearest(part, [known for known in vars(module) if not known.startswith("_")])
-            raise HandlerNotFound(agent_name, agent.handler, f"it has no {name!r}. {hint}".rstrip(". "))
-        found = getattr(found, part)
-    if isinstance(found, Handler):
-        return found
-    if not callable(found):
-        raise HandlerNotFound(agent_name, agent.handler, f"{name!r} is no function")
-    return Handler(found)
-
-
-def _import_file(path: Path) -> Any:
-    path = path.resolve(strict=True)
-    name = f"baton_handlers_{path.stem}_{abs(hash(str(path))):x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))  # so that the file's own neighbours can be imported
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _source(parameter: str, known: Mapping[str, Any] | frozenset[str]) -> str | None:
+def source_of(parameter: str, known: Mapping[str, Any] | frozenset[str]) -> str | None:
+    """Return which of the known names a parameter is: its own, or with hyphens for the underscores."""
     if parameter in known:
         return parameter
     hyphenated = parameter.replace("_", "-")
     return hyphenated if hyphenated in known else None
+
+
+def _code(function: Callable[..., Any]) -> Any:
+    """Return the function that has the annotations, under partials, decorators and objects that can be called."""
+    found: Any = function
+    while isinstance(found, functools.partial):
+        found = found.func
+    if not inspect.isclass(found) and not inspect.isroutine(found) and callable(found):
+        found = type(found).__call__
+    return inspect.unwrap(found)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    code = _code(function)
+    return f"{getattr(code, '__module__', '?')}:{getattr(code, '__qualname__', type(function).__qualname__)}"
+
+
+def _said(error: Exception, what: str) -> str:
+    """Return what a decoder says, with the place as a path from `what`."""
+    return clean_text(str(error).replace("`$", f"`{what}"), _REASON_MAX)

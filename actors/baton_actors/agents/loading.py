@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from baton_actors.agents.handlers import Handler, load_handler
+from baton_actors.agents.agents import Agents
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.importing import load_handler
+from baton_actors.agents.signatures import with_reads
+from baton_actors.agents.threads import Threads
 from baton_actors.errors import ActorError
+from baton_actors.models import Models
 from baton_schemas.errors import nearest
 from baton_schemas.flow.file import read_flow
 from baton_schemas.flow.flow import Flow
@@ -58,6 +63,7 @@ def shipped_flows() -> list[str]:
 def find_flow(name: str) -> FoundFlow:
     """Return a shipped flow, or the flow in a file: a name with a `/`, one in `.toml`, or one of a file there is.
 
+    What handlers read is filled in from their source (`with_reads`), so that it is part of the flow and its digest.
     Raises `UnknownFlow`, `FlowError`.
     """
     shipped = shipped_flows()
@@ -68,8 +74,9 @@ def find_flow(name: str) -> FoundFlow:
         source = str(path.absolute())
     else:
         raise UnknownFlow(name, shipped)
-    flow = read_flow(path)
-    return FoundFlow(name=flow.name, flow=flow, plan=Plan(flow), folder=path.absolute().parent, source=source)
+    folder = path.absolute().parent
+    plan = with_reads(Plan(read_flow(path)), folder)
+    return FoundFlow(name=plan.flow.name, flow=plan.flow, plan=plan, folder=folder, source=source)
 
 
 def find_agent(found: FoundFlow, name: str) -> str:
@@ -97,3 +104,16 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
             if step.agent == name:
                 handler.check(found.plan, step_name)
     return handlers
+
+
+def load_agents(
+    found: FoundFlow,
+    agents: Iterable[str] | None = None,
+    *,
+    models: Models | None = None,
+    threads: Threads | None = None,
+) -> Agents:
+    """Make the agents of a flow ready to be played (None: all of them). Raises as `load_handlers` does."""
+    loaded = Agents(models, threads)
+    loaded.add(found.plan, load_handlers(found, agents))
+    return loaded

@@ -7,14 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 
+from baton_actors.cli.text import plain_lines
+from baton_schemas.errors import Coded, snake_case
+
 OK, FAILED, USAGE, NO_BUS, ENDED = 0, 1, 2, 3, 4
 """Done; the run failed; bad usage, input or flow; no server or no answer; the run was cancelled or expired."""
 
 
-class CommandError(Exception):
-    """What a command itself has to say. `code` is its exit code."""
+class CommandError(Coded, Exception):
+    """What a command itself has to say."""
 
-    code = USAGE
+    exit_code = USAGE
 
 
 class BadArgument(CommandError):
@@ -45,7 +48,7 @@ class NoRunsHere(CommandError):
 class NoServerRuns(CommandError):
     """The command needs a server that goes on running, and none does."""
 
-    code = NO_BUS
+    exit_code = NO_BUS
 
     def __init__(self, data_dir: str) -> None:
         """`data_dir` is whose server does not run."""
@@ -55,34 +58,32 @@ class NoServerRuns(CommandError):
         )
 
 
-class Interrupted(Exception):
-    """A signal asked the command to stop."""
-
-    def __init__(self, number: int) -> None:
-        """`number` of the signal."""
-        self.number, self.code = number, 128 + number
-        super().__init__(f"stopped by signal {number}")
-
-
 def report(error: BaseException, arguments: Sequence[str]) -> int:
     """Tell an expected error in one line (with `--json`, as an object on stdout); return its exit code.
 
     Raises an error again that is not expected: that is a bug, and its traceback helps.
     """
-    code = _code(error)
-    if code is None:
+    from baton_actors.processes.signals import Interrupted
+
+    exit_code = _exit_code(error)
+    if exit_code is None:
         raise error
     try:
         if "--json" in arguments:
-            facts = {"type": type(error).__name__, "message": _sentence(error)}
-            print(json.dumps({"error": facts, "exit_code": code}), flush=True)
+            facts = {"code": code_of(error), "type": type(error).__name__, "message": _sentence(error)}
+            print(json.dumps({"error": facts, "exit_code": exit_code}), flush=True)
         elif not isinstance(error, Interrupted):
-            print(f"baton: {_sentence(error)}", file=sys.stderr, flush=True)
+            print(f"baton: {plain_lines(_sentence(error))}", file=sys.stderr, flush=True)
     except OSError:
         pass  # whoever would read it is gone
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffers
-    return code
+    return exit_code
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code of an error, for programs: that of its class, or the name of a class that is not ours."""
+    return error.code if isinstance(error, Coded) else snake_case(type(error).__name__)
 
 
 def _sentence(error: BaseException) -> str:
@@ -91,17 +92,18 @@ def _sentence(error: BaseException) -> str:
     return str(error)
 
 
-def _code(error: BaseException) -> int | None:
+def _exit_code(error: BaseException) -> int | None:
     from baton_actors.errors import ActorError
     from baton_actors.models.errors import ModelError
-    from baton_actors.processes.supervisor import WorkersKeepDying
+    from baton_actors.processes.errors import WorkersKeepDying
+    from baton_actors.processes.signals import Interrupted
     from baton_bus.client.runs import AmbiguousRun
     from baton_bus.errors import BadSchedule, BusError, RunExists, UnknownRun
     from baton_schemas.errors import SchemaError
 
     match error:
         case CommandError() | Interrupted():
-            return error.code
+            return error.exit_code
         case KeyboardInterrupt():
             return 130
         case WorkersKeepDying() | BrokenPipeError():

@@ -57,6 +57,10 @@ def _no_pair(flow: Flow, found: str) -> str:
 
 
 def _text(key: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # how Python gives us arguments that are no UTF-8
+        raise BadArgument(f"input {key!r} is not UTF-8 (character {error.start})") from error
     if text.startswith("@@") or not text.startswith("@"):
         return text.removeprefix("@") if text.startswith("@@") else text
     path = text[1:]

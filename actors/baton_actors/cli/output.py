@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from baton_actors.cli.exits import ENDED, FAILED, OK
-from baton_actors.cli.rows import Row
-from baton_actors.cli.view import error_of, plain
-from baton_bus import Bus
-from baton_schemas.run.state import RunState
-from baton_schemas.wire.messages import Done, Result
+from baton_actors.cli.show.rows import Row
+from baton_actors.cli.show.view import error_of
+from baton_actors.cli.text import plain_lines
+from baton_bus.client.runs import RunHead
+from baton_bus.store.bus import Bus
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.wire.messages import Result
+from baton_schemas.wire.outcomes import Done
 
 
 async def output_of(bus: Bus, result: Result | None) -> Raw | None:
-    """Return the output of a run that is done, from the object store if it is large. Raises `BlobMissing`."""
+    """Return the output of a run that is done, wherever it is kept. Raises `BlobMissing`."""
     if result is None or not isinstance(result.outcome, Done):
         return None
     outcome = result.outcome
@@ -25,11 +32,16 @@ async def output_of(bus: Bus, result: Result | None) -> Raw | None:
 
 
 def print_output(output: Raw) -> None:
-    """Print an output: a JSON string as its text, anything else as JSON that people can read."""
-    value = msgspec.json.decode(output)
-    data = value.encode() if isinstance(value, str) else msgspec.json.format(bytes(output), indent=2)
-    if sys.stdout.isatty():
-        data = "\n".join(plain(line) for line in data.decode().expandtabs().split("\n")).encode()
+    """Print an output: a JSON string as its text, anything else as JSON that people can read.
+
+    What is no JSON, as a stranger may have published it, is printed as it is, in UTF-8.
+    """
+    data = bytes(output)
+    with contextlib.suppress(ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        value = msgspec.json.decode(output)
+        data = value.encode() if isinstance(value, str) else msgspec.json.format(data, indent=2)
+    text = data.decode(errors="replace")
+    data = (plain_lines(text) if sys.stdout.isatty() else text).encode()
     sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
     sys.stdout.buffer.flush()
 
@@ -38,6 +50,12 @@ def print_json(facts: Any) -> None:
     """Print facts as one line of JSON."""
     sys.stdout.buffer.write(msgspec.json.encode(facts) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def state_of(head: RunHead, entries: Iterable[Entry]) -> RunState:
+    """Return the state of a run, with the id that it was found by: what its messages say may be anything."""
+    state = fold(entries)
+    return replace(state, run=head.run, flow=state.flow or head.flow)
 
 
 def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> dict[str, Any]:
@@ -50,17 +68,19 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
         "flow": state.flow,
         "forked_from": state.forked_from,
         "status": state.status,
-        "output": output,
+        "output": Raw(bytes(output).decode(errors="replace").encode()) if output is not None else None,
         "error": error_of(state),
         "reason": state.result.reason if state.result else "",
         "started_at": state.started_at,
         "elapsed_s": elapsed_s,
         "cost_usd": state.cost_usd,
+        "wasted_usd": state.wasted_usd,
         "unpriced": state.unpriced,
         "rehearsed": state.rehearsed,
         "usage": state.usage,
         "steps": rows,
         "messages": state.messages,
+        "foreign": state.foreign,
     }
 
 

@@ -11,8 +11,10 @@ from msgspec import Struct
 
 from baton_actors.cli.exits import BadArgument, NoRunsHere, NoServerRuns
 from baton_actors.processes.logs import LogLevel, LogSettings, configure
-from baton_bus import Bus, Settings, connect
+from baton_bus import Client, Settings, connect
 from baton_bus.server.embedded import embedded
+from baton_bus.settings import NO_LOGIN
+from baton_bus.store.bus import Bus
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -28,9 +30,11 @@ class Place(Struct, frozen=True, kw_only=True):
         return bool(self.url or os.environ.get("BATON_URL"))
 
     def settings(self, url: str = "") -> Settings:
-        """Return the settings of the bus; `url` is that of the embedded server. Raises `BadArgument`, `BadToken`."""
+        """Return the settings of the bus; `url` is that of the embedded server. Raises `BadArgument`."""
+        # The embedded server's URL holds its login: what the environment says of another's does not fit it.
+        given: dict[str, object] = {"url": url, **NO_LOGIN} if url else {"url": self.url or None}
         try:
-            return Settings.from_environ(url=url or self.url or None, namespace=self.namespace or None)
+            return Settings.from_environ(**given, namespace=self.namespace or None)
         except ValueError as error:
             raise BadArgument(str(error)) from error
 
@@ -62,12 +66,21 @@ class Place(Struct, frozen=True, kw_only=True):
 
     @contextlib.asynccontextmanager
     async def bus(self, *, reads: bool = False) -> AsyncIterator[Bus]:
-        """Open the bus. A command that only `reads` makes no data directory. Raises `NoRunsHere`, `BusError`."""
+        """Open the bus. A command that only `reads` makes neither a data directory nor a stream.
+
+        Raises `NoRunsHere`, `BusError`.
+        """
+        async with self.client(reads=reads) as client:
+            yield client.bus
+
+    @contextlib.asynccontextmanager
+    async def client(self, *, reads: bool = False) -> AsyncIterator[Client]:
+        """Open a client, for a command that acts on runs. Raises as `bus`."""
         if reads and not self.named and not self.data_dir.is_dir():
             raise NoRunsHere(str(self.data_dir.absolute()))
         logs(level="error")  # a command that is over in a moment tells its errors itself
-        async with self.server() as settings, connect(settings, name="baton command") as bus:
-            yield bus
+        async with self.server() as settings, connect(settings, name="baton command", reads=reads) as client:
+            yield client
 
 
 def _nats_server() -> str:

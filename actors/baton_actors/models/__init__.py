@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from baton_actors.models.client import Models
 from baton_actors.models.errors import ModelError
+from baton_actors.models.pace import Pace
 from baton_actors.models.prices import Price, Prices, cost_usd, load_prices
-from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
+from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings, request_digest
 
 __all__ = [
     "ModelAnswer",
@@ -16,8 +17,10 @@ __all__ = [
     "ModelRequest",
     "ModelSettings",
     "Models",
+    "Pace",
     "Price",
     "Prices",
     "cost_usd",
     "load_prices",
+    "request_digest",
 ]

@@ -9,14 +9,15 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
 from baton_actors.models.prices import Prices, cost_usd, load_prices
+from baton_actors.models.reading import Reading
 from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
+from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
-    from baton_actors.models.sdk import Client, Reading
-
-_TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
+    from baton_actors.models.sdk import Client
 
 
 class Models:
@@ -42,16 +43,60 @@ class Models:
 
                 self._client = sdk.make_client(self.settings)
 
-    async def complete(self, request: ModelRequest, on_chunk: Callable[[str], None] | None = None) -> ModelAnswer:
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_chunk: Callable[[str], None] | None = None,
+        on_cut: Callable[[ModelError], None] | None = None,
+    ) -> ModelAnswer:
         """Return the model's whole answer; `on_chunk` gets its text piece by piece as it comes.
 
-        Raises `ModelError`; never tries twice. What `on_chunk` raises ends the call and is raised as it is.
+        Raises `ModelError`, with what the call took; never tries twice. What counts as an answer says
+        `answers.py`. What `on_chunk` raises ends the call and is raised as it is. When that or a cancellation
+        ends a call whose answer had begun, `on_cut` is told by a `ModelError` (`cancelled`) what it took.
         """
         await self.open()
+        reading = Reading()
+        try:
+            text = await self._read(request, reading, on_chunk)
+            check_answer(request, reading, text)
+        except ModelError as error:
+            self._charge(error, request, reading)
+            raise
+        except BaseException as error:
+            if on_cut is not None and reading.begun:
+                on_cut(self._cut(error, request, reading))
+            raise
+        model = reading.model or request.model
+        return ModelAnswer(
+            text=text,
+            model=model,
+            stop_reason=reading.stop_reason,
+            usage=reading.usage,
+            cost_usd=self._cost_usd(model, reading.usage),
+            truncated=is_truncated(reading),
+            rehearsed=self.settings.rehearses,
+            request_id=reading.request_id,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections. Calls under way fail."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _read(self, request: ModelRequest, reading: Reading, on_chunk: Callable[[str], None] | None) -> str:
         assert self._client is not None
         from baton_actors.models import sdk
 
-        reading = sdk.Reading()
         pieces: list[str] = []
         try:
             async with (
@@ -72,40 +117,24 @@ class Models:
                 retryable=True,
                 request_id=reading.request_id,
             ) from error
-        return self._answer(request, reading, "".join(pieces))
+        return "".join(pieces)
 
-    async def aclose(self) -> None:
-        """Close the connections. Calls under way fail."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+    def _cost_usd(self, model: str, usage: Usage) -> float | None:
+        return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices)
 
-    async def __aenter__(self) -> Self:
-        return self
+    def _charge(self, error: ModelError, request: ModelRequest, reading: Reading) -> None:
+        """Put what was paid on the error. A call that failed before its answer began cost nothing we know of."""
+        if reading.begun:
+            model, usage = reading.model or request.model, reading.usage
+            cost = self._cost_usd(model, usage)
+            error.took(usage, cost_usd=cost, model=model, estimated=reading.estimated)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def _answer(self, request: ModelRequest, reading: Reading, text: str) -> ModelAnswer:
-        if reading.stop_reason == "refusal":
-            why = f" ({reading.refusal.rstrip('.')})" if reading.refusal else ""
-            raise ModelError(
-                type="refusal",
-                message=f"{request.model} refused to answer{why}; change the prompt, or try another model",
-                retryable=False,
-                request_id=reading.request_id,
-            )
-        model = reading.model or request.model
-        rehearsed = self.settings.rehearses
-        return ModelAnswer(
-            text=text,
-            model=model,
-            stop_reason=reading.stop_reason,
-            usage=reading.usage,
-            cost_usd=0.0 if rehearsed else cost_usd(model, reading.usage, self._prices),
-            truncated=reading.stop_reason in _TRUNCATED,
-            rehearsed=rehearsed,
+    def _cut(self, cause: BaseException, request: ModelRequest, reading: Reading) -> ModelError:
+        cut = ModelError(
+            type="cancelled",
+            message=f"the call of {request.model} at {self.settings.host} was ended by {type(cause).__name__}",
+            retryable=True,
             request_id=reading.request_id,
         )
+        self._charge(cut, request, reading)
+        return cut

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_actors.models.errors import ModelError
-from baton_schemas.wire.messages import Usage
+from baton_schemas.wire.outcomes import Usage
 
 _SNAPSHOT = re.compile(r"[-@]\d{8}\Z")
 _PER_MILLION = 1_000_000

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from typing import Any
 
 import anthropic
 import httpx2
-from anthropic.types import RawMessageStreamEvent, TextBlockParam
+from anthropic.types import TextBlockParam
 
-from baton_actors.models.errors import ModelError, is_retryable, next_step, retry_after_s
+from baton_actors.models.errors import (
+    RETRY_AFTER_MAX_S,
+    ModelError,
+    is_overloaded,
+    is_retryable,
+    next_step,
+    retry_after_s,
+)
+from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.transport import RehearsalTransport
+from baton_actors.models.texts import valid_text
 from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
-from baton_schemas.wire.messages import Usage
 
 _CONNECT_TIMEOUT_S = 10.0
 """A TCP and TLS handshake takes well under a second; ten allow for lost packets, and no more."""
@@ -31,33 +37,6 @@ _QUOTE_CHARS_MAX = 500
 """Errors go into the log; the error page of some proxy must not, whole."""
 
 Client = anthropic.AsyncAnthropic
-
-
-@dataclass
-class Reading:
-    """What the stream of one answer has said so far."""
-
-    model: str = ""
-    stop_reason: str = ""
-    refusal: str = ""
-    request_id: str = ""
-    usage: Usage = field(default_factory=Usage)
-
-    def take(self, event: RawMessageStreamEvent) -> str:
-        """Take one event; return the text that it adds, which may be empty."""
-        if event.type == "message_start":
-            self.model = event.message.model
-            self.usage = _usage(event.message.usage, self.usage)
-        elif event.type == "content_block_start" and event.content_block.type == "text":
-            return event.content_block.text
-        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-            return event.delta.text
-        elif event.type == "message_delta":
-            self.stop_reason = event.delta.stop_reason or self.stop_reason
-            self.usage = _usage(event.usage, self.usage)
-            if event.delta.stop_details is not None:
-                self.refusal = event.delta.stop_details.explanation or event.delta.stop_details.category or ""
-        return ""
 
 
 def make_client(settings: ModelSettings) -> Client:
@@ -93,38 +72,44 @@ async def chunks(
     """
     system: list[TextBlockParam] = []
     if request.system:
-        system = [{"type": "text", "text": request.system, "cache_control": {"type": "ephemeral"}}]
+        system = [{"type": "text", "text": valid_text(request.system), "cache_control": {"type": "ephemeral"}}]
     try:
         stream = await client.messages.create(
-            model=request.model,
+            model=valid_text(request.model),
             max_tokens=request.max_tokens,
             system=system or anthropic.omit,
-            messages=[{"role": "user", "content": request.prompt}],
+            messages=[{"role": "user", "content": valid_text(request.prompt)}],
             stream=True,
         )
         async with stream:
-            reading.request_id = stream.response.headers.get("request-id", "")
+            headers = stream.response.headers
+            reading.request_id = headers.get("request-id", "")
+            if not headers.get("content-type", "text/event-stream").startswith("text/event-stream"):
+                raise ValueError(f"{headers['content-type']} in place of events")
             async for event in stream:
                 if text := reading.take(event):
                     yield text
     except anthropic.APIStatusError as error:
-        raise _refused(error, settings, request) from error
+        raise _refused(error, settings, request, reading) from error
     except anthropic.APIConnectionError as error:
         raise ModelError(
             type="connection",
-            message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error)}; "
+            message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
             "check the network and ANTHROPIC_BASE_URL if this goes on",
             retryable=True,
         ) from error
     except Exception as error:
         # The SDK lets a cut stream through as httpx2's errors, and bad events as those of json or as
         # whatever reading a missing field raises. All mean the same here: the answer did not arrive.
-        raise _broken(_reason(error), settings, reading) from error
-    if not reading.stop_reason:
+        raise _broken(_reason(error, settings), settings, reading) from error
+    # Whatever its stop reason: without `message_stop` a stream was cut, and what was cut off is unknown.
+    if not reading.stop_reason or not reading.whole:
         raise _broken("it ended before the answer did", settings, reading)
 
 
-def _refused(error: anthropic.APIStatusError, settings: ModelSettings, request: ModelRequest) -> ModelError:
+def _refused(
+    error: anthropic.APIStatusError, settings: ModelSettings, request: ModelRequest, reading: Reading
+) -> ModelError:
     """Make the error for a status, or for an `error` event, which comes with the status of its stream."""
     headers = error.response.headers
     status, kind = error.status_code, str(error.type or f"http_{error.status_code}")
@@ -133,19 +118,27 @@ def _refused(error: anthropic.APIStatusError, settings: ModelSettings, request: 
     if not settings.api_key and not settings.auth_token:
         credential = "ANTHROPIC_API_KEY (not set)"
     step = next_step(status, retryable, credential=credential, model=request.model, host=settings.host)
-    said = str(error.api_message or error.message)[:_QUOTE_CHARS_MAX]
+    overloaded = is_overloaded(status, kind, headers)
+    cap_s = RETRY_AFTER_MAX_S if overloaded else settings.retry_after_max_s
+    said = _quote(str(error.api_message or error.message), settings)
     return ModelError(
         type=kind,
         message=f"the model API at {settings.host} answered {status} {kind}: {said.rstrip('.')}; {step}",
         retryable=retryable,
-        retry_after_s=retry_after_s(headers, settings.retry_after_max_s, time.time()),
-        request_id=error.request_id or "",
+        overloaded=overloaded,
+        retry_after_s=retry_after_s(headers, cap_s, time.time()),
+        request_id=error.request_id or reading.request_id,
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, settings: ModelSettings) -> str:
     """Name an error, with its text if it has one: that of a connect timeout is empty."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")[:_QUOTE_CHARS_MAX]
+    return _quote(f"{type(error).__name__}: {error}".removesuffix(": "), settings)
+
+
+def _quote(said: str, settings: ModelSettings) -> str:
+    """Return what others said as our errors may say it: without secrets, valid, and not too long."""
+    return valid_text(settings.hide(said))[:_QUOTE_CHARS_MAX]
 
 
 def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:
@@ -155,19 +148,4 @@ def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:
         "check the network and ANTHROPIC_BASE_URL if this goes on",
         retryable=True,
         request_id=reading.request_id,
-    )
-
-
-def _usage(said: Any, before: Usage) -> Usage:
-    """Return the counts of an event; each is a running total, and one that is left out stays as it was."""
-
-    def count(name: str, old: int) -> int:
-        value = getattr(said, name, None)
-        return old if value is None else int(value)
-
-    return Usage(
-        input_tokens=count("input_tokens", before.input_tokens),
-        output_tokens=count("output_tokens", before.output_tokens),
-        cache_read_tokens=count("cache_read_input_tokens", before.cache_read_tokens),
-        cache_write_tokens=count("cache_creation_input_tokens", before.cache_write_tokens),
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from baton_actors.models.errors import ModelError
-from baton_schemas.wire.messages import Usage
+from baton_actors.models.texts import valid_text, without_secrets
+from baton_schemas.wire.outcomes import Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
@@ -62,7 +65,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     base_url: str = ""
     """Any server with the Messages API; empty for Anthropic's own. Without a key, it gets a placeholder."""
     retry_after_max_s: float = 60.0
-    """Cap on what `retry-after` may ask for: a server that says "in six hours" must not hold a step."""
+    """Cap on what `retry-after` may ask for where nothing is overloaded: "in six hours" must not hold a step."""
     rehearse: bool | None = None
     """None: rehearse when there is no key, no token and no base URL."""
     prices_path: str = ""
@@ -73,7 +76,10 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
             if not all("!" <= char <= "~" for char in value):
                 raise _bad(name, "has a space, a line break or a non-ASCII character in it: copy it again")
         if self.base_url and not _is_http(self.base_url):
-            raise _bad("ANTHROPIC_BASE_URL", f"is {self.base_url!r}: expected http(s)://host[:port][/path]")
+            raise _bad(
+                "ANTHROPIC_BASE_URL",
+                f"is {without_secrets(self.base_url, ())!r}: expected http(s)://host[:port][/path]",
+            )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> ModelSettings:
@@ -104,12 +110,30 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         """Host and port that calls go to."""
         return urlsplit(self.base_url or DEFAULT_BASE_URL).netloc.rpartition("@")[2]
 
+    def hide(self, text: str) -> str:
+        """Return the text without the key, the token, and user or password of the base URL."""
+        parts = urlsplit(self.base_url)
+        given = [parts.password or "", parts.username or ""]
+        return without_secrets(text, (self.api_key, self.auth_token, *given, *map(unquote, given)))
+
     def __repr__(self) -> str:
         return f"ModelSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
-        return [(name, "***" if value and name in _SECRETS else value) for name, value in fields]
+        shown = [(name, without_secrets(value, ()) if isinstance(value, str) else value) for name, value in fields]
+        return [(name, "***" if value and name in _SECRETS else value) for name, value in shown]
+
+
+def request_digest(request: ModelRequest, settings: ModelSettings) -> str:
+    """Return the hash by which a recorded answer is found again: SHA-256, in hex, of what is asked and of whom.
+
+    In it: model, system prompt, prompt, `max_tokens`, and whether the call is rehearsed, so that a rehearsed
+    answer is not reused once there is a key. Not in it: how long we wait, the credentials, and the base URL:
+    the model names what answers, and a run that moves to another gateway must not pay twice.
+    """
+    asked = (valid_text(request.model), valid_text(request.system), valid_text(request.prompt), request.max_tokens)
+    return hashlib.sha256(msgspec.json.encode((*asked, settings.rehearses))).hexdigest()
 
 
 def _is_http(url: str) -> bool:

@@ -1,1 +1,1 @@
-"""Workers as processes: worker, hosting, main, supervisor, logs, signals."""
+"""Workers as processes: what one does (worker, hosting, main), and who starts, watches and ends them (supervisor)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TextIO, cast, get_args
@@ -12,6 +13,11 @@ from typing import Any, Literal, Self, TextIO, cast, get_args
 import structlog
 from msgspec import Struct
 from structlog.typing import Processor
+
+from baton_actors.steps.logged import add_fields
+
+_IN_URL = re.compile(r"((?:nats|tls|wss?)://)[^\s,]+@|(?<=://)[^\s/]+@")
+"""What a URL has before its host, up to the last @; of servers even with slashes, which nobody may have escaped."""
 
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -40,6 +46,7 @@ def configure(settings: LogSettings) -> None:
     """Set up the logs of this process. Call it once, before the first event."""
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_fields,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -57,12 +64,20 @@ def configure(settings: LogSettings) -> None:
     )
 
 
+def without_secrets(text: str) -> str:
+    """Return the text with user, password or token of each URL in it replaced: `nats://***@host`."""
+    return _IN_URL.sub(r"\1***@", text)
+
+
 class _Stderr:
-    """Standard error as it is at each event. When nobody reads it any more (`| head`), no work stops for that."""
+    """Standard error as it is at each event, but for secrets.
+
+    When nobody reads it any more (`| head`), no work stops for that.
+    """
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            sys.stderr.write(without_secrets(text))
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):

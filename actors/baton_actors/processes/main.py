@@ -19,16 +19,28 @@ from msgspec import Struct
 from baton_actors.agents.loading import find_agent, find_flow
 from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, Models, ModelSettings
+from baton_actors.processes import garbage, groups
+from baton_actors.processes.deaths import Deaths
 from baton_actors.processes.hosting import GRACE_S, hosting
-from baton_actors.processes.logs import LogSettings, configure
-from baton_bus import BusError, Settings, connect
+from baton_actors.processes.logs import LogSettings, configure, without_secrets
+from baton_actors.processes.watchdog import STUCK_S, Line, beat_s, tell_if_stuck
+from baton_bus import BusError, Settings
+from baton_bus.engine.engine import Engine
+from baton_bus.errors import AccountFull, LoginRefused, NotAllowed
+from baton_bus.store.bus import open_bus
 from baton_schemas.errors import SchemaError
 
 CANNOT_START = 2
 """Exit code of a worker that did not get as far as taking work."""
+REFUSED = 77
+"""Exit code of one that the server does not let take work, today and tomorrow: EX_NOPERM of sysexits.h."""
+RECYCLE = 75
+"""Exit code of a worker that wants to be started anew, and is at once: EX_TEMPFAIL of sysexits.h."""
 ORPHAN_S = 2.0
 """From the death of the parent to our own at the latest. What is given back by then need not wait for a lease."""
 _EXPECTED = (ActorError, BusError, ModelError, SchemaError)
+_REFUSALS = (NotAllowed, LoginRefused, AccountFull)
+"""What no other try mends: somebody has to change the server's configuration, or ours."""
 
 logger = structlog.get_logger("baton.process")
 
@@ -44,73 +56,105 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     logs: LogSettings
     grace_s: float = GRACE_S
     """How long steps in hand may go on after SIGTERM, in seconds."""
+    deaths: Deaths = Deaths()
+    """Where the supervisor says how other workers of its died."""
+    stuck_s: float = STUCK_S
+    """For how long nothing may run in the process before its supervisor kills it, in seconds."""
 
 
-def worker_main(spec: WorkerSpec, supervisor: Connection | None = None) -> NoReturn:
-    """Host one actor, and end the process: 0 after a stop, `CANNOT_START`, or 1 when something broke.
+def worker_main(
+    spec: WorkerSpec, supervisor: Connection | None = None, *, recycle: asyncio.Event | None = None
+) -> NoReturn:
+    """Host one actor, and end the process: 0 after a stop, `RECYCLE`, `CANNOT_START`, `REFUSED`, or 1 when something
+    broke.
 
     Alone it stops on SIGTERM, SIGINT and SIGHUP. With a `supervisor` it leaves the terminal's signals to that
-    one, tells it `""` when it takes work, or else the reason why it cannot, and stops when the parent is gone.
-    Alone, the reason is one line on stderr.
+    one, tells it `""` when it takes work, or else the reason why it cannot, and then that it lives; it stops when
+    the parent is gone. Alone, the reason is one line on stderr, and nobody kills it when it is stuck.
+
+    Once `recycle` is set it gives back what it cannot finish in its grace, and ends. What handlers have started
+    ends with it (see `groups`).
     """
+    line = None
     if supervisor is not None:
+        groups.lead()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        line = Line(supervisor)
     configure(spec.logs)
     code = 1
     try:
-        asyncio.run(_work(spec, supervisor))
-        code = 0
+        code = asyncio.run(_work(spec, line, recycle or asyncio.Event()))
     except _EXPECTED as error:
-        code = CANNOT_START
-        if supervisor is None:
-            print(f"baton: {error}", file=sys.stderr)
+        code = REFUSED if isinstance(error, _REFUSALS) else CANNOT_START
+        reason = without_secrets(str(error))
+        if line is None:
+            print(f"baton: {reason}", file=sys.stderr)
         else:
-            _tell(supervisor, str(error))
+            line.tell(reason)
     except Exception:
         logger.exception("worker.broken", flow=spec.flow, agent=spec.agent)
     sys.stdout.flush()
     sys.stderr.flush()
+    if line is None:
+        groups.end_descendants()
     # A plain handler whose step was given back may still run in its thread, and Python would wait for it.
     os._exit(code)
 
 
-async def _work(spec: WorkerSpec, supervisor: Connection | None) -> None:
+async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    if supervisor is None:
+    if line is None:
         loop.add_signal_handler(signal.SIGINT, stop.set)
         loop.add_signal_handler(signal.SIGHUP, stop.set)
     else:
-        threading.Thread(target=_end_with_parent, args=(loop, stop), name="parent", daemon=True).start()
+        threading.Thread(target=_beat, args=(line, loop, stop, spec.stuck_s), name="beats", daemon=True).start()
     found = find_flow(spec.flow)
     agent = find_agent(found, spec.agent)
     async with contextlib.AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(connect(spec.settings, name=f"baton {found.name} {agent}"))
+        bus = await stack.enter_async_context(open_bus(spec.settings, name=f"baton {found.name} {agent}"))
         models = None
-        if not found.flow.agents[agent].handler:
+        if found.flow.agents[agent].asks_models:
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
             await models.open()
-        await stack.enter_async_context(hosting(bus, found, [agent], models=models, grace_s=spec.grace_s))
-        if supervisor is not None:
-            _tell(supervisor, "")
+        hosted = hosting(
+            Engine(bus), found, [agent], models=models, grace_s=spec.grace_s, how_it_died=spec.deaths.how_it_died
+        )
+        too_many = await stack.enter_async_context(hosted)
+        garbage.look_seldom()
+        if line is not None:
+            line.tell("")
         logger.info("worker.ready", flow=found.name, agent=agent)
-        await stop.wait()
-        logger.info("worker.stops", flow=found.name, agent=agent)
+        await _either(stop, recycle, too_many)
+        recycles = not stop.is_set()
+        logger.info("worker.recycles" if recycles else "worker.stops", flow=found.name, agent=agent)
+    return RECYCLE if recycles else 0
 
 
-def _end_with_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Stop when the parent has died, by whatever means; from a thread, as a handler may block the loop."""
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiting in waits:
+            waiting.cancel()
+
+
+def _beat(line: Line, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, stuck_s: float) -> None:
+    """Tell the supervisor that we live, and stop when it has died, by whatever means.
+
+    From a thread, as a handler may block the loop.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child has a supervisor"
-    wait([parent.sentinel])
+    tell_if_stuck(stuck_s)
+    while not wait([parent.sentinel], beat_s(stuck_s)):
+        line.beat()
+        tell_if_stuck(stuck_s)
     with contextlib.suppress(RuntimeError):  # the loop is closed: we are as good as gone
         loop.call_soon_threadsafe(stop.set)
     time.sleep(ORPHAN_S)
     os._exit(1)
-
-
-def _tell(supervisor: Connection, word: str) -> None:
-    with contextlib.suppress(OSError):  # the parent is gone
-        supervisor.send(word)

@@ -1,4 +1,4 @@
-"""Running a command's coroutine so that every signal to stop ends it in order: workers, then the server."""
+"""Signals to the process of a command: each that asks it to stop ends it in order, workers first, then the server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
-from baton_actors.cli.exits import OK, Interrupted
+from baton_schemas.errors import Coded
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OK = 0
+"""The exit code of a command that ended well."""
+
+
+class Interrupted(Coded, Exception):
+    """A signal asked the command to stop."""
+
+    def __init__(self, number: int) -> None:
+        """`number` of the signal."""
+        self.number, self.exit_code = number, 128 + number
+        super().__init__(f"stopped by signal {number}")
 
 
 class Stop:
@@ -45,5 +56,5 @@ async def _guarded(command: Callable[[Stop], Awaitable[int]], until_stopped: boo
         if not stop.number:
             raise
         if until_stopped:
-            return OK
+            return _OK
         raise Interrupted(stop.number) from None

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import structlog
 
-from baton_actors.agents.performing import Performer
-from baton_actors.steps.attempts import Attempts
+from baton_actors.models.pace import Pace
 from baton_actors.steps.doing import Doing
-from baton_actors.steps.ends import Ends
 from baton_actors.steps.job import Job
-from baton_actors.steps.joiner import Joiner
-from baton_actors.steps.plans import Plans
-from baton_actors.steps.records import Records
-from baton_actors.steps.rejects import reject
-from baton_actors.steps.values import Values
-from baton_bus import Bus, BusError
+from baton_actors.steps.joiner import NEWER_RETRY_S, Joiner
+from baton_actors.steps.reading import Reading
+from baton_actors.steps.settlement import Nak, Settlement, Term, settle
+from baton_actors.steps.shared import Shared
+from baton_bus.errors import BusError
 from baton_bus.jetstream.consumer import Delivery
 from baton_bus.jetstream.streams import REPLIES_IN_FLIGHT
-from baton_schemas.errors import BadMessage
+from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.flow.flow import Agent
-from baton_schemas.wire.messages import Reply
 
 REPLIES_IN_HAND = 4_000
 """Replies that one merger process holds: a burst of a thousand is taken at once, and still fits in memory."""
@@ -42,19 +37,20 @@ logger = structlog.get_logger("baton.worker")
 
 
 class Worker:
-    """Plays one actor. Use `working` to run it; several workers may share one bus, one `Plans`, one `Ends`."""
+    """Plays one actor. Use `working` to run it; the workers of one process share what they can."""
 
-    def __init__(self, bus: Bus, actor: str, agent: Agent, performer: Performer, plans: Plans, ends: Ends) -> None:
-        """`agent` gives the bounds (`concurrency`, `max_in_flight`); the rest comes with each run's own flow."""
-        self._bus, self._actor, self._agent = bus, actor, agent
-        in_hand: dict[tuple[str, str], dict[str, Reply]] = {}
-        values = Values(bus, in_hand)
-        records = Records(bus, values)
-        attempts = Attempts(bus, actor, f"{socket.gethostname()[:40]}:{os.getpid()}")
-        self._doing = Doing(bus, actor, performer, plans, ends, values, records, attempts)
-        self._joiner = Joiner(bus, actor, plans, records, ends, in_hand)
+    def __init__(self, shared: Shared, actor: str, agent: Agent, concurrency: int) -> None:
+        """`concurrency` bounds this worker, `agent.max_in_flight` all of them; the rest comes with each run's flow."""
+        self._engine, self._actor, self._agent = shared.engine, actor, agent
+        self._concurrency = concurrency
+        self._joiner = Joiner(shared.engine, actor, shared.plans, shared.ends)
+        reading = Reading(shared.engine, actor, self._joiner.in_hand)
+        self._pace = Pace(actor, agent.overload_max_s, tell=self._tell_pause) if agent.asks_models else None
+        self._doing = Doing(shared, actor, self._pace, reading)
         self._jobs: dict[int, Job] = {}
-        ends.tell(self._run_ended)
+        self._in_hand = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        shared.ends.tell(self._run_ended)
 
     @contextlib.asynccontextmanager
     async def working(self, *, joins: bool, grace_s: float = 10.0) -> AsyncIterator[None]:
@@ -62,10 +58,13 @@ class Worker:
 
         `joins` says whether the actor is a merger and takes replies too.
         """
-        bus, subjects = self._bus, self._bus.subjects
+        bus, subjects = self._engine.bus, self._engine.bus.subjects
+        bus.when_back(self._look_for_ends)
         async with contextlib.AsyncExitStack() as stack:
             announcer = asyncio.create_task(self._announce(), name=f"announce {self._actor}")
             stack.callback(announcer.cancel)
+            if self._pace is not None:
+                await stack.enter_async_context(bus.hearing(subjects.live(self._actor, "pace"), self._hear_pause))
             pullers = []
             if joins:
                 pullers.append(
@@ -84,7 +83,7 @@ class Worker:
                     bus.pulling(
                         f"handoff-{self._actor}",
                         subjects.for_actor("handoff", self._actor),
-                        self._agent.concurrency,
+                        self._concurrency,
                         self._on_delivery,
                         max_ack_pending=self._agent.max_in_flight,
                     )
@@ -99,42 +98,75 @@ class Worker:
                 await self._joiner.stop()
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        job = self._jobs.get(delivery.seq)
-        if job is not None:
-            renewing = asyncio.ensure_future(job.renew(delivery))
-            renewing.add_done_callback(lambda _: None)
-            return
-        job = Job(delivery)
+        job = Job(delivery, self._engine.bus.epoch)
         self._jobs[delivery.seq] = job
+        self._in_hand.set()
         job.task = asyncio.create_task(self._run(job))
 
     async def _run(self, job: Job) -> None:
+        """Do a job, and settle its delivery: here and nowhere else."""
         try:
-            while not await self._did(job):
-                job.again = True
-                await asyncio.sleep(_BUS_RETRY_S)
-        except BadMessage as error:
-            await reject(self._bus, self._actor, job.delivery, error)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            logger.exception("worker.broken", subject=job.delivery.subject, seq=job.delivery.seq)
-            await job.delivery.nak(_BROKEN_RETRY_S)
+            how: Settlement | None = None
+            while True:
+                try:
+                    how = how or await self._do(job)
+                    await settle(self._engine, self._actor, job.delivery, how)
+                    return
+                except BusError as error:
+                    # It stays ours, and no attempt is lost by it.
+                    logger.error("bus.refuses", error=str(error), subject=job.delivery.subject, seq=job.delivery.seq)
+                    job.again = True
+                    await asyncio.sleep(_BUS_RETRY_S)
+                except Exception:  # of the settling: no word of ours may leave a place taken for ever
+                    logger.exception("worker.broken", subject=job.delivery.subject, seq=job.delivery.seq)
+                    how = Nak(_BROKEN_RETRY_S)
         finally:
             self._jobs.pop(job.delivery.seq, None)
 
-    async def _did(self, job: Job) -> bool:
-        """Do the job; False when the bus did not let us: the handoff stays ours, and no attempt is lost by it."""
+    async def _do(self, job: Job) -> Settlement:
         try:
-            await self._doing.do(job)
-            return True
-        except BusError as error:
-            logger.error("bus.refuses", error=str(error), subject=job.delivery.subject, seq=job.delivery.seq)
-            return False
+            return await self._doing.do(job)
+        except BadMessage as error:
+            return Term(error.reason)
+        except NewerMessage as error:
+            logger.warning("message.newer", subject=job.delivery.subject, error=str(error))
+            return Nak(NEWER_RETRY_S)
+        except (BusError, asyncio.CancelledError):
+            raise
+        except Exception:
+            logger.exception("worker.broken", subject=job.delivery.subject, seq=job.delivery.seq)
+            return Nak(_BROKEN_RETRY_S)
 
-    def _run_ended(self, run: str) -> None:
+    def _run_ended(self, flow: str, run: str) -> None:
         for job in self._jobs.values():
-            if job.run == run:
+            if job.run == run and job.flow == flow:
+                job.cancel("run ended")
+
+    def _tell_pause(self, pause_s: float) -> None:
+        """Tell the actor's other processes that the model's provider asks to wait."""
+        bus = self._engine.bus
+        self._in_background(bus.say(bus.subjects.live(self._actor, "pace"), b"%.3f" % pause_s), "tell of a pause")
+
+    def _hear_pause(self, _: str, body: bytes) -> None:
+        assert self._pace is not None
+        with contextlib.suppress(ValueError):
+            self._pace.heard(float(body))
+
+    def _look_for_ends(self) -> None:
+        """The connection was away: a run in hand may have ended unheard."""
+        for job in self._jobs.values():
+            if job.run and job.came_to is None:
+                self._in_background(self._look_for_end(job), f"has {job.run} ended")
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _look_for_end(self, job: Job) -> None:
+        subjects = self._engine.bus.subjects
+        with contextlib.suppress(BusError):
+            if await self._engine.bus.log.last_sure(subjects.result(job.flow, job.run)) is not None:
                 job.cancel("run ended")
 
     async def _finish(self, grace_s: float) -> None:
@@ -150,12 +182,15 @@ class Worker:
             task.cancel()
 
     async def _announce(self) -> None:
+        bus = self._engine.bus
         while True:
+            if not self._jobs:
+                self._in_hand.clear()
+                await self._in_hand.wait()
             await asyncio.sleep(ANNOUNCE_AFTER_S)
             now = time.monotonic()
             for job in list(self._jobs.values()):
                 last = job.announced_at
                 if job.in_handler and now - (last or job.started) > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S):
                     job.announced_at = now
-                    with contextlib.suppress(Exception):
-                        await self._bus.say_running(job.run, job.step, job.attempt)
+                    await bus.say(bus.subjects.live(job.run, "running", job.step), b'{"attempt":%d}' % job.attempt)

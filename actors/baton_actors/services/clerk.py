@@ -1,4 +1,4 @@
-"""The clerk: writes what is due (a join's deadline, the end of a run that expired, a scheduled task) into the log.
+"""The clerk: writes what is due (a join's deadline, a step that was parked, the end of a run) into the log.
 
 A timer's body is the message itself, so any process can do it, whatever flows it knows. One runs in every worker
 process and in `baton steward`; they share a consumer.
@@ -13,16 +13,18 @@ from collections.abc import AsyncIterator
 import structlog
 from msgspec.structs import replace
 
-from baton_bus import Bus
+from baton_bus.engine.engine import Engine
 from baton_bus.jetstream.consumer import Delivery
-from baton_schemas.errors import BadMessage
+from baton_schemas.errors import BadMessage, BadToken, NewerMessage
 from baton_schemas.wire.codec import decode, encode
-from baton_schemas.wire.messages import Reply, Result, Task
-from baton_schemas.wire.names import run_of_firing
+from baton_schemas.wire.messages import Handoff, Reply, Result, Task
+from baton_schemas.wire.names import check_token, run_of_firing
 
 IN_HAND = 64
 """Due messages held at once: each is one short publish."""
 _RETRY_S = 2.0
+_NEWER_RETRY_S = 10.0
+"""For a process of the later release to take it."""
 
 logger = structlog.get_logger("baton.clerk")
 
@@ -30,8 +32,8 @@ logger = structlog.get_logger("baton.clerk")
 class Clerk:
     """Takes due messages and writes each into the log, create-only: doing it twice changes nothing."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, engine: Engine) -> None:
+        self._bus = engine.bus
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -53,9 +55,12 @@ class Clerk:
     async def _take(self, delivery: Delivery) -> None:
         try:
             await self._write(delivery)
-        except BadMessage as error:
-            logger.error("due.rejected", subject=delivery.subject, seq=delivery.seq, reason=error.reason)
+        except (BadMessage, BadToken) as error:
+            logger.error("due.rejected", subject=delivery.subject, seq=delivery.seq, reason=str(error))
             await delivery.term()
+        except NewerMessage as error:
+            logger.warning("message.newer", subject=delivery.subject, error=str(error))
+            await delivery.nak(_NEWER_RETRY_S)
         except Exception:
             logger.exception("due.broken", subject=delivery.subject, seq=delivery.seq)
             await delivery.nak(_RETRY_S)
@@ -63,18 +68,16 @@ class Clerk:
             await delivery.ack()
 
     async def _write(self, delivery: Delivery) -> None:
-        subjects, publisher = self._bus.subjects, self._bus.publisher
+        subjects = self._bus.subjects
         parts = subjects.split(delivery.subject)
         match decode(delivery.data, delivery.subject):
-            case Reply() as reply:
-                await publisher.create(subjects.of(parts.who, reply), encode(reply))
-            case Result() as result:
-                # Announced by whoever comes second too: the first may have died before it could.
-                await publisher.create(subjects.of("", result), encode(result))
-                await self._bus.announce_end(result.run)
+            case Reply() | Handoff() | Result() as message:
+                for what, token in (("actor", parts.who), ("run id", message.run)):
+                    check_token(what, token)
+                await self._bus.create(subjects.of(parts.who, message), encode(message))
             case Task() as task:
                 # The run id follows from the firing: written twice, it still is one run.
                 named = replace(task, run=run_of_firing(delivery.stored_at_ns, delivery.seq))
-                await publisher.append(subjects.task(parts.run), encode(named))
+                await self._bus.publisher.append(subjects.task(parts.run), encode(named))
             case _:
-                raise BadMessage("expected a reply, a result or a task", delivery.subject)
+                raise BadMessage("expected a handoff, a reply, a result or a task", delivery.subject)

@@ -20,14 +20,16 @@ import structlog
 
 from baton_actors.errors import ActorError
 from baton_actors.steps.retries import as_error
-from baton_bus import Bus
-from baton_bus.errors import PayloadTooLarge, RunExists
+from baton_bus.engine.engine import Engine
+from baton_bus.errors import PayloadTooLarge, RunExists, UnknownRun
 from baton_bus.jetstream.consumer import Delivery
-from baton_schemas.errors import BadMessage, BadToken, InputError, nearest
+from baton_schemas.errors import BadContent, BadMessage, BadToken, InputError, NewerMessage, nearest
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.codec import decode_task, encode
-from baton_schemas.wire.messages import VERSION, Failed, Result
-from baton_schemas.wire.names import check_token, run_of_task
+from baton_schemas.wire.messages import Result
+from baton_schemas.wire.names import TOKEN, check_token, run_of_task
+from baton_schemas.wire.outcomes import Failed
+from baton_schemas.wire.values import check_json
 
 TASKS_IN_HAND = 64
 """Tasks that one steward starts at once: each is one write, so this many hide the round trip of a cluster."""
@@ -38,10 +40,12 @@ UNKNOWN_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 restart, take less."""
 _BROKEN_RETRY_S = 2.0
 """After this a task is tried again that the bus would not take: a full log, no leader."""
+_NEWER_RETRY_S = 10.0
+"""For a steward of the later release to take it."""
 _STOP_S = 2.0
 """For tasks in hand when the steward stops; a redelivery finishes the rest, and starts no second run."""
 
-_BAD = (BadMessage, BadToken, InputError, PayloadTooLarge, RunExists)
+_BAD = (BadContent, BadMessage, BadToken, InputError, PayloadTooLarge, RunExists)
 """What no second try would make good."""
 
 logger = structlog.get_logger("baton.steward")
@@ -63,9 +67,10 @@ class NoSuchFlow(ActorError):
 class Steward:
     """Starts the runs that tasks ask for. A task that comes twice starts one run."""
 
-    def __init__(self, bus: Bus, plans: Mapping[str, Plan], *, answers_unknown: bool = True) -> None:
+    def __init__(self, engine: Engine, plans: Mapping[str, Plan], *, answers_unknown: bool = True) -> None:
         """`plans` by the name of the flow. One that is there for a single run leaves unknown flows to others."""
-        self._bus, self._plans, self._answers_unknown = bus, dict(plans), answers_unknown
+        self._engine, self._bus = engine, engine.bus
+        self._plans, self._answers_unknown = dict(plans), answers_unknown
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -74,6 +79,7 @@ class Steward:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._finish)
             subjects = self._bus.subjects
+            self._bus.fresh_from_now()
             for flow in self._plans:
                 await stack.enter_async_context(self._taking(_consumer(flow), subjects.task(flow), self._start))
             if self._answers_unknown:
@@ -105,15 +111,16 @@ class Steward:
         flow = self._bus.subjects.split(delivery.subject).who
         run = run_of_task(delivery.seq)
         try:
+            check_json(delivery.data, "task")
             task = decode_task(delivery.data, delivery.subject)
             run = check_token("run id", task.run) if task.run else run
             # It may have been answered as unknown before this flow came here: then it has ended.
-            if await self._bus.log.last(self._bus.subjects.result(flow, run)) is None:
-                if task.run:
-                    await self._bus.check_unused(run, self._plans[flow])
-                first = await self._bus.first_handoff(self._plans[flow], task.input, run)
-                await self._bus.submit_handoff(first)
+            if self._bus.is_fresh(delivery) or await self._engine.ended(flow, run) is None:
+                await self._engine.start(self._plans[flow], task.input, run)
                 logger.info("task.started", flow=flow, run=run, seq=delivery.seq)
+        except NewerMessage as error:
+            logger.warning("message.newer", subject=delivery.subject, error=str(error))
+            await delivery.nak(_NEWER_RETRY_S)
         except _BAD as error:
             await self._refuse(delivery, flow, run, error)
         else:
@@ -122,13 +129,16 @@ class Steward:
     async def _answer_unknown(self, delivery: Delivery) -> None:
         """Answer a task whose flow no steward knows, once there was time for one to come that does."""
         flow = self._bus.subjects.split(delivery.subject).who
-        if flow in self._plans or await self._is_known(flow):
+        if not TOKEN.match(flow):
+            logger.error("task.of_no_flow", subject=delivery.subject, seq=delivery.seq)
+            await delivery.term()
+        elif flow in self._plans or await self._is_known(flow):
             await delivery.ack()
         elif delivery.delivered <= len(UNKNOWN_DELAYS_S):
             await delivery.nak(UNKNOWN_DELAYS_S[delivery.delivered - 1])
         else:
             run = run_of_task(delivery.seq)
-            with contextlib.suppress(BadMessage, BadToken):
+            with contextlib.suppress(BadMessage, BadToken, NewerMessage):
                 run = check_token("run id", decode_task(delivery.data).run or run)
             await self._refuse(delivery, flow, run, NoSuchFlow(flow, self._plans))
 
@@ -144,18 +154,19 @@ class Steward:
     async def _refuse(self, delivery: Delivery, flow: str, run: str, error: Exception) -> None:
         """Write why a task is not run where its sender looks for the result, and take it out of the way."""
         logger.error("task.refused", flow=flow, run=run, seq=delivery.seq, reason=str(error))
-        if not await self._bus.log.run(run):  # else the id is another run's, which must not be ended by this
+        if not await self._is_run_of(flow, run):  # else it has a result of its own, which this must not be
             reason = as_error("", 1, error)
-            result = Result(
-                v=VERSION,
-                flow=flow,
-                run=run,
-                status="failed",
-                outcome=Failed(error=reason),
-                reason=reason.message,
-            )
-            await self._bus.publisher.create(self._bus.subjects.of("", result), encode(result))
+            result = Result(flow=flow, run=run, status="failed", outcome=Failed(error=reason), reason=reason.message)
+            await self._bus.create(self._bus.subjects.of("", result), encode(result))
         await delivery.term()
+
+    async def _is_run_of(self, flow: str, run: str) -> bool:
+        """Say whether a run of this id has begun, of this very flow."""
+        try:
+            _, first = await self._engine.first(run)
+        except UnknownRun:
+            return False
+        return first.flow == flow
 
     async def _finish(self) -> None:
         if self._tasks:

@@ -1,86 +1,67 @@
-"""Attempts of a step: which one this is, and what is noted when it is tried again or given back."""
+"""Attempts of a step, as its journal tells them: what a handler did counts, and not what the broker did. Pure.
+
+An attempt is one that failed with a reason (`retry`), or one in which the worker died: it had said that it begins
+(`begun`), and nothing says how that ended.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
+from collections.abc import Sequence
 
-import structlog
+from msgspec import Struct
 
-from baton_actors.steps.job import Job
-from baton_actors.steps.retries import as_error, delay_s
-from baton_bus import Bus
-from baton_schemas.flow.flow import Agent
-from baton_schemas.wire.messages import VERSION, Error, Failed, Note, Work
-
-logger = structlog.get_logger("baton.worker")
+from baton_bus.jetstream.consumer import Delivery
+from baton_schemas.wire.facts import Begun, GivenBack, Retry
+from baton_schemas.wire.messages import Note
 
 
-class Attempts:
-    """The attempts that one worker makes at the steps of its actor."""
+class Tries(Struct, frozen=True, kw_only=True):
+    """What earlier attempts at a step came to."""
 
-    def __init__(self, bus: Bus, actor: str, worker: str) -> None:
-        """`worker` is how the log calls this worker."""
-        self.worker = worker
-        self._bus, self._actor = bus, actor
-        self._dice = random.Random()
+    failed: int = 0
+    """Attempts that ended with an error."""
+    died_with: tuple[str, ...] = ()
+    """The workers that died of it."""
+    begun: int = 0
+    """How often somebody said that it begins."""
 
-    async def count(self, job: Job, *, first: bool) -> list[Note]:
-        """Set which attempt this is, and return what earlier ones noted: nothing, when it is known to be the `first`.
+    @property
+    def next(self) -> int:
+        """Which attempt is to come, from 1."""
+        return self.failed + len(self.died_with) + 1
 
-        An attempt is a delivery, less those that a worker gave back.
-        """
-        notes = [] if first else await self._bus.notes(self._actor, job.run, job.step)
-        job.attempt = max(1, job.delivery.delivered - sum(1 for note in notes if note.type == "given_back"))
-        return notes
 
-    def lost(self, job: Job) -> Failed:
-        """Return the outcome of a step whose workers all died of it."""
-        message = f"handed out {job.attempt} times, and no worker finished it"
-        return self.failed(job, Error(step=job.step, type="WorkerLost", message=message, attempts=job.attempt))
+_NONE = Tries()
 
-    def failed(self, job: Job, error: Error | BaseException) -> Failed:
-        """Return the outcome of a step whose last attempt ended with this error."""
-        recorded = error if isinstance(error, Error) else as_error(job.step, job.attempt, error)
-        elapsed_s = round(time.monotonic() - job.started, 4)
-        return Failed(error=recorded, work=Work(attempt=job.attempt, worker=self.worker, elapsed_s=elapsed_s))
 
-    async def retry(self, job: Job, agent: Agent, error: BaseException) -> None:
-        """Note why an attempt failed, and give the handoff back for as long as the policy says."""
-        wait_s = round(delay_s(agent, job.attempt, error, self._dice), 3)
-        recorded = as_error(job.step, job.attempt, error)
-        logger.warning("step.retry", error=recorded.message, type=recorded.type, attempt=job.attempt, delay_s=wait_s)
-        await self._note(job, "retry", error=recorded, delay_s=wait_s)
-        await job.delivery.nak(wait_s)
+def tries_of(notes: Sequence[Note], *, ours: int = 0) -> Tries:
+    """Return what the notes on a step say of earlier attempts; `ours` is the number of a beginning that goes on."""
+    if not notes:
+        return _NONE
+    begun: dict[int, str] = {}
+    ended: set[int] = set()
+    failed = 0
+    for note in notes:
+        match note.fact:
+            case Begun(number=number):
+                begun[number] = note.worker
+            case Retry(begun=number):
+                failed += 1
+                ended.add(number)
+            case GivenBack(begun=number):
+                ended.add(number)
+            case _:
+                pass
+    died_with = tuple(worker for number, worker in begun.items() if number not in ended and number != ours)
+    return Tries(failed=failed, died_with=died_with, begun=len(begun))
 
-    async def cancelled(self, job: Job) -> None:
-        """Let go of a handoff whose handler was cancelled: for good when its run ended, else for another worker.
 
-        Raises CancelledError when it was not the job that was cancelled.
-        """
-        task = asyncio.current_task()
-        if task is None or job.cancelled is None:
-            raise asyncio.CancelledError
-        task.uncancel()
-        if job.cancelled == "run ended":
-            await job.delivery.ack()
-            return
-        await self._note(job, "given_back", message="the worker stops")
-        await job.delivery.nak()
-
-    async def _note(
-        self, job: Job, kind: str, *, error: Error | None = None, message: str = "", delay_s: float = 0.0
-    ) -> None:
-        note = Note(
-            v=VERSION,
-            run=job.run,
-            step=job.step,
-            type=kind,
-            attempt=job.attempt,
-            worker=self.worker,
-            error=error,
-            message=message,
-            delay_s=delay_s,
-        )
-        await self._bus.note(self._actor, note, waits=True)
+def is_suspect(notes: Sequence[Note], delivery: Delivery) -> bool:
+    """Say whether a step may have killed its last worker: it was handed out, and nothing says what became of it."""
+    if delivery.delivered == 1:
+        return False
+    return not any(
+        isinstance(note.fact, Retry | GivenBack)
+        and (note.fact.seq, note.fact.delivered) == (delivery.seq, delivery.delivered - 1)
+        for note in notes
+    )

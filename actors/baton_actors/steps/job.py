@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Literal
 
+from baton_actors.agents.kinds import Performed
 from baton_bus.jetstream.consumer import Delivery
 
 Cancelled = Literal["run ended", "worker stops"]
@@ -14,27 +15,37 @@ Cancelled = Literal["run ended", "worker stops"]
 class Job:
     """A delivery being worked on, and what is known of it so far."""
 
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
+    def __init__(self, delivery: Delivery, epoch: int) -> None:
+        """`epoch` is that of the connection on which it came."""
+        self.delivery, self.epoch = delivery, epoch
         self.started = time.monotonic()
+        self.flow = ""
         self.run = ""
         self.step = ""
         self.attempt = 1
+        self.begun = 0
+        """The number of its `begun` note; 0 without one."""
         self.again = False
         """Whether this worker tried before, and the bus did not let it finish."""
+        self.came_to: Performed | BaseException | None = None
+        """What doing the step came to, once it is done: the bus may refuse what follows, and it is not done again."""
         self.in_handler = False
+        self.waits_for_turn = False
+        """Whether it may be done only once others have begun."""
         self.announced_at: float | None = None
         """When watchers were last told that it is running, by the monotonic clock."""
         self.cancelled: Cancelled | None = None
         self.task: asyncio.Task[None] | None = None
 
-    def cancel(self, why: Cancelled) -> None:
-        """Stop the handler. What is past the handler is left to finish: it only writes what must be written."""
-        if self.task is not None and self.in_handler and self.cancelled is None:
-            self.cancelled = why
-            self.task.cancel()
+    @property
+    def elapsed_s(self) -> float:
+        """How long it has been in hand, in seconds."""
+        return round(time.monotonic() - self.started, 4)
 
-    async def renew(self, delivery: Delivery) -> None:
-        """The broker handed the same message out again while we work on it: go on, with the new lease."""
-        old, self.delivery = self.delivery, delivery
-        await old.release()
+    def cancel(self, why: Cancelled) -> None:
+        """Stop the handler, or let it not begin. What is past it is left to finish: that only writes what must be."""
+        if self.task is None or self.cancelled is not None or self.came_to is not None:
+            return
+        self.cancelled = why
+        if self.in_handler or self.waits_for_turn:
+            self.task.cancel()

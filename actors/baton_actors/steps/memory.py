@@ -2,35 +2,138 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
-from msgspec import Raw
 
-from baton_actors.agents.handlers import Context
-from baton_actors.models import ModelAnswer, ModelRequest
-from baton_bus import Bus
-from baton_schemas.wire.messages import NULL, VERSION, Blob, ModelCall, Note
+from baton_actors.agents.context import Context
+from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.pace import Pace
+from baton_bus.engine.engine import Engine
+from baton_bus.engine.journal import Journal
+from baton_bus.errors import BlobMissing, BusError
+from baton_schemas.errors import NewerMessage
+from baton_schemas.wire.facts import ModelCall, Spent, Waits
+from baton_schemas.wire.messages import Note
+from baton_schemas.wire.names import sortable_id
+from baton_schemas.wire.outcomes import NULL, Blob, Work
+
+_AGAIN_S = 2.0
+_PROVIDER = "provider"
+"""What a step waits for, in its notes."""
 
 logger = structlog.get_logger("baton.worker")
 
 
+class NotRecorded(Exception):
+    """The bus did not let us record something: no failure of the step's."""
+
+    def __init__(self, because: BusError | NewerMessage) -> None:
+        """`because` is the error of the bus, or says that a later release has recorded something there."""
+        self.because = because
+        super().__init__(str(because))
+
+
 class Memory:
-    """The model calls of one attempt of one step. `notes` are those that earlier attempts left."""
+    """The journal of one attempt of one step, as an agent sees it. `notes` are those that earlier attempts left."""
 
-    def __init__(self, bus: Bus, actor: str, worker: str, context: Context, notes: Sequence[Note]) -> None:
-        self._bus, self._actor, self._worker, self._context = bus, actor, worker, context
-        self._calls = {note.call.request_sha256: note.call for note in notes if note.call is not None}
+    def __init__(
+        self, engine: Engine, journal: Journal, pace: Pace | None, context: Context, notes: Sequence[Note]
+    ) -> None:
+        """`pace` is the gate of an actor that asks models."""
+        self._engine, self._journal, self._pace, self._context = engine, journal, pace, context
+        self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
+        told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
+        self._waits_since_s = min(told, default=0.0)
+        self._in_vain: list[ModelError] = []
 
-    async def recall(self, request: ModelRequest) -> ModelAnswer | None:
-        """Return the recorded answer to this very request, or None. Raises `BlobMissing`."""
-        call = self._calls.get(_digest(request))
+    async def recall(self, digest: str) -> ModelAnswer | None:
+        """Return the recorded answer to a request; None also when its text is gone. Raises `NotRecorded`."""
+        call = self._calls.get(digest)
         if call is None:
             return None
-        text = await self._bus.blobs.get(call.blob) if call.blob is not None else bytes(call.text)
+        try:
+            answer = await self._answer(call)
+        except BlobMissing:
+            return None
+        except BusError as error:
+            raise NotRecorded(error) from error
         logger.info("model.recalled", model=call.model)
+        return answer
+
+    async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
+        """Write an answer into the log; return the one that is recorded, ours or that of whoever asked first.
+
+        It is paid for: while the bus does not take it (the log is full, the server away), it waits and tries again.
+        """
+        while True:
+            try:
+                stored = await self._record(digest, answer)
+                return answer if stored is None else await self._answer(stored)
+            except BlobMissing:
+                return answer
+            except NewerMessage as error:
+                raise NotRecorded(error) from error
+            except BusError as error:
+                logger.error("model.not_recorded", error=str(error), again_in_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _record(self, digest: str, answer: ModelAnswer) -> ModelCall | None:
+        """Write an answer into the log; return the one that was there already, if there was one."""
+        value = await self._engine.values.stored(msgspec.json.encode(answer.text))
+        call = ModelCall(
+            request_sha256=digest,
+            attempt=self._context.attempt,
+            text=NULL if isinstance(value, Blob) else value,
+            blob=value if isinstance(value, Blob) else None,
+            model=answer.model,
+            truncated=answer.truncated,
+            rehearsed=answer.rehearsed,
+            request_id=answer.request_id,
+            usage=answer.usage,
+            cost_usd=answer.cost_usd,
+        )
+        stored = await self._journal.write(call)
+        return stored if stored is not call and isinstance(stored, ModelCall) else None
+
+    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+        """Make a model call when the actor may. Raises `ModelError`, `NotRecorded`."""
+        if self._pace is None:
+            return await call()
+        waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
+        return await self._pace.run(call, waited_s=waited_s, on_wait=self._told_to_wait)
+
+    def spent(self, error: ModelError) -> None:
+        """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""
+        self._in_vain.append(error)
+
+    async def settle_up(self) -> None:
+        """Write what was paid for nothing. Raises the errors of `Publisher.create`."""
+        while self._in_vain:
+            error = self._in_vain.pop()
+            if error.usage is not None:
+                work = paid_of(error, self._context.attempt)
+                await self._journal.write(Spent(id=sortable_id(), reason=f"{error.type}: {error.message}", work=work))
+
+    async def _told_to_wait(self, wait_s: float, error: ModelError | None) -> None:
+        try:
+            if error is not None:
+                self.spent(error)
+                await self.settle_up()
+            if not self._waits_since_s:
+                self._waits_since_s = self._engine.bus.now_s()
+                reason = f"the model's provider, which asks for {wait_s:.0f} s"
+                attempt = self._context.attempt
+                await self._journal.write(
+                    Waits(what=_PROVIDER, reason=reason, attempt=attempt, since_s=self._waits_since_s)
+                )
+        except (BusError, NewerMessage) as refused:
+            raise NotRecorded(refused) from refused
+
+    async def _answer(self, call: ModelCall) -> ModelAnswer:
+        text = await self._engine.values.load(call.blob or call.text)
         return ModelAnswer(
             text=msgspec.json.decode(text, type=str),
             model=call.model,
@@ -42,35 +145,13 @@ class Memory:
             request_id=call.request_id,
         )
 
-    async def record(self, request: ModelRequest, answer: ModelAnswer) -> None:
-        """Write an answer into the log. While the log is full it waits. Raises the errors of `Publisher.create`."""
-        text = msgspec.json.encode(answer.text)
-        large = len(text) > self._bus.settings.inline_limit_bytes
-        blob: Blob | None = await self._bus.blobs.put(text) if large else None
-        call = ModelCall(
-            request_sha256=_digest(request),
-            text=NULL if large else Raw(text),
-            blob=blob,
-            model=answer.model,
-            truncated=answer.truncated,
-            rehearsed=answer.rehearsed,
-            request_id=answer.request_id,
-            usage=answer.usage,
-            cost_usd=answer.cost_usd,
-        )
-        note = Note(
-            v=VERSION,
-            run=self._context.run,
-            step=self._context.step,
-            type="model",
-            attempt=self._context.attempt,
-            worker=self._worker,
-            call=call,
-        )
-        await self._bus.note(self._actor, note, waits=True)
 
-
-def _digest(request: ModelRequest) -> str:
-    """Return the hash of what is asked: the model, the prompts and `max_tokens`, but not how long we wait."""
-    asked = (request.model, request.system, request.prompt, request.max_tokens)
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+def paid_of(error: ModelError, attempt: int) -> Work:
+    """Return what a call that failed was paid, as far as its error says."""
+    return Work(
+        attempt=attempt,
+        model=error.model,
+        request_id=error.request_id,
+        usage=error.usage,
+        cost_usd=error.cost_usd,
+    )

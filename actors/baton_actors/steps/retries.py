@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 
+from baton_actors.agents.raising import describe
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, Retry
 from baton_actors.models import ModelError
 from baton_schemas.flow.flow import Agent
-from baton_schemas.wire.messages import Error
+from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.wire.outcomes import Error
 
+WAIT_MAX_S = DEADLINE_MAX_S
+"""A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
 _FINAL = (Fail, BadOutput, BadValue, BadHandler)
-_MESSAGE_MAX = 2_000
-"""Characters of an error's message that are kept: errors travel with the run, and some quote whole documents."""
 
 
 def is_final(error: BaseException) -> bool:
@@ -27,21 +29,18 @@ def delay_s(agent: Agent, attempt: int, error: BaseException, dice: random.Rando
     backoff = min(agent.retry_max_s, agent.retry_base_s * 2.0 ** min(attempt - 1, 30))
     wait = backoff / 2 + dice.uniform(0, backoff / 2)
     if isinstance(error, Retry):
-        return max(wait, error.after_s)
-    if isinstance(error, ModelError) and error.retry_after_s is not None:
-        return max(wait, error.retry_after_s)
-    return wait
+        wait = max(wait, error.after_s)
+    elif isinstance(error, ModelError) and error.retry_after_s is not None:
+        wait = max(wait, error.retry_after_s)
+    return min(wait, WAIT_MAX_S)
 
 
 def as_error(step: str, attempt: int, error: BaseException) -> Error:
-    """Return an exception as it is recorded."""
+    """Return an exception as it is recorded: bounded, valid text, with the line of the user's code it came from."""
+    kind, message = describe(error)
+    request_id = ""
     if isinstance(error, ModelError):
         kind, request_id = error.type, error.request_id
     elif isinstance(error, TimeoutError):
-        kind, request_id = "Timeout", ""
-    else:
-        kind, request_id = type(error).__name__, ""
-    message = str(error) or kind
-    if len(message) > _MESSAGE_MAX:
-        message = message[:_MESSAGE_MAX] + "…"
+        kind = "Timeout"
     return Error(step=step, type=kind, message=message, attempts=attempt, request_id=request_id)

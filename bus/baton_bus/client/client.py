@@ -1,223 +1,107 @@
-"""What a client does: submit runs, wait for their results, watch, cancel and fork them."""
+"""What a program outside uses: start runs, wait for them, find them. `connect` opens it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from msgspec import Raw
-from msgspec.structs import replace
-from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-
-from baton_bus.errors import RunExists, UnknownRun
-from baton_bus.jetstream.publisher import Publisher
-from baton_bus.jetstream.requests import Requests
+from baton_bus.engine.engine import Engine
 from baton_bus.settings import Settings
-from baton_bus.store.blobs import Blobs
-from baton_bus.store.log import Log
-from baton_bus.store.timers import Timers
-from baton_bus.subjects import Subjects
-from baton_schemas.errors import InputError
+from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.graph import Plan
-from baton_schemas.flow.inputs import NotAList, check_input, encode_input, items_of
-from baton_schemas.flow.limits import DEADLINE_MAX_S
-from baton_schemas.run.fork import forked_start
-from baton_schemas.run.lifecycle import Routed, spreads, start
-from baton_schemas.run.state import Entry
+from baton_schemas.flow.inputs import encode_input
+from baton_schemas.run.state import RunStatus
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import VERSION, Blob, Handoff, Result, State
+from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import check_token, sortable_id
 
-_LOOK_FIRST_S = 0.02
-"""A result may be heard before we listen and stored after we looked: so the log is read again this soon."""
-_LOOK_AGAIN_S = 5.0
-"""While a result is waited for, the log is read again this often: a subscription may miss a reconnect."""
-_STORED_SOON_S = 0.001
-"""After a result is heard the log is read again this soon, and then at twice the interval each time."""
+from .results import Results
+from .run import Run
+from .runs import RunHead, recent_runs
 
 
 class Client:
-    """The client's half of a `Bus`: `connect` opens one."""
+    """Starts runs and looks at them. Safe for one event loop."""
 
-    def __init__(self, nc: NatsClient, js: JetStreamContext, requests: Requests, settings: Settings) -> None:
-        self.nc, self.js, self.settings = nc, js, settings
-        self.subjects = Subjects(settings.namespace)
-        self.publisher = Publisher(nc, requests, settings.namespace)
-        self.log = Log(js, requests, settings, self.subjects)
-        self.blobs = Blobs(js, settings)
-        self.timers = Timers(js, requests, settings, self.subjects)
-        self._requests = requests
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.engine = Engine(bus)
+        self.results = Results(bus)
 
-    async def submit(
-        self, plan: Plan, given: Mapping[str, Any], *, run: str = "", deadline_s: float | None = None
-    ) -> str:
-        """Start a run and return its id; it is durable once this returns.
+    async def start(
+        self,
+        flow: Plan | str,
+        /,
+        input: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        deadline_s: float | None = None,
+        **fields: Any,
+    ) -> Run:
+        """Start a run; it is durable once this returns. The input is in `fields`, in `input`, or in both.
 
-        Submitting twice with the same `run` starts one run. With `deadline_s` (seconds; the flow's unless
-        given) it ends as `expired` if it has not ended by then.
+        With a plan (`find_flow("article").plan`) the run starts at once, with one write. With the name of a flow a task
+        is published, which the steward of that flow (`baton up`) makes a run of, now or later; what is wrong with its
+        input is then said in its result. Starting twice with the same `run_id` starts one run. With `deadline_s`
+        (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then.
 
-        Raises `InputError`, `BadToken`, `RunExists` (the id belongs to a run of another flow or input), and
-        the errors of `Publisher.create`.
+        Raises `InputError`, `BadToken`, `RunExists` (the id belongs to another run), and the errors of
+        `Publisher.create`.
         """
-        if run:
-            await self.check_unused(check_token("run id", run), plan)
-        run = run or sortable_id()
-        first = await self.first_handoff(plan, encode_input(given), run, deadline_s)
-        await self.submit_handoff(first)
-        return run
-
-    async def check_unused(self, run: str, plan: Plan) -> None:
-        """Raise `RunExists` when the id belongs to a run of another flow.
-
-        The first messages of two flows have different subjects, so that the create-only publish, which tells two
-        submits of one flow apart, cannot tell these. Two such submits at the very same time may still both pass.
-        """
-        for entry in await self.log.matching([self.subjects.run(run, kind="handoff")]):
-            if isinstance(entry.message, Handoff) and entry.message.flow != plan.flow.name:
-                raise RunExists(run)
-
-    async def first_handoff(
-        self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float | None = None
-    ) -> Routed:
-        """Return the handoff that starts a run, with large inputs in the object store. Raises `InputError`."""
-        if deadline_s is not None and not 0 < deadline_s <= DEADLINE_MAX_S:
-            reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
-            raise InputError(plan.flow.name, "deadline_s", reason)
-        checked = check_input(plan.flow, given)
-        lists: dict[str, list[Raw | Blob]] = {}
-        for step, each in spreads(plan, None).items():
-            try:
-                lists[step] = [*items_of(each, checked[each.split(".")[0]])]
-            except NotAList as error:
-                raise InputError(plan.flow.name, each, str(error)) from error
-            if len(lists[step]) > self.settings.branches_max:
-                limit = self.settings.branches_max
-                raise InputError(
-                    plan.flow.name, each, f"{len(lists[step])} items; at most {limit} (BATON_BRANCHES_MAX)"
-                )
-            for item in lists[step][:1]:  # the only one that the first handoff carries
-                if isinstance(item, Raw) and len(bytes(item)) > self.settings.inline_limit_bytes:
-                    lists[step][0] = await self.blobs.put(bytes(item))
-        state = await self.offload(State(input=checked))
-        actor, first = start(plan, run, state, lists)[0]
-        assert isinstance(first, Handoff)
-        return Routed(actor, replace(first, deadline_s=deadline_s or plan.flow.deadline_s or 0.0))
-
-    async def submit_handoff(self, first: Routed) -> None:
-        """Write the handoff that starts a run. Raises `RunExists` and the errors of `Publisher.create`."""
-        subject = self.subjects.of(first.actor, first.message)
-        body = encode(first.message)
-        stored = await self.publisher.create(subject, body, patience_s=self.settings.patience_s)
-        if stored is None and (await self.log.taken(subject)).data != body:
-            raise RunExists(first.message.run)
-
-    async def result(self, run: str, *, flow: str = "*", timeout_s: float | None = None) -> Result:
-        """Wait for the result of a run and return it; naming its `flow` makes it cheaper.
-
-        Raises `TimeoutError` after `timeout_s` seconds. A run that does not exist yet is waited for.
-        """
-        subject = self.subjects.result(flow, run)
-        heard = asyncio.Event()
-
-        async def on_result(_: Msg) -> None:
-            heard.set()
-
-        subscription = await self.nc.subscribe(subject, cb=on_result)
-        look_again_s = _LOOK_FIRST_S
+        run = check_token("run id", run_id) if run_id else sortable_id()
+        given = encode_input({**(input or {}), **fields})
+        name = flow if isinstance(flow, str) else flow.flow.name
+        if not run_id:  # one with an id of the caller's may have ended long ago
+            await self.results.expect(name, run)
         try:
-            async with asyncio.timeout(timeout_s):
-                # What is heard may not be stored yet, or never be: another was first, or the log is full.
-                while (stored := await self._stored_result(subject)) is None:
-                    try:
-                        async with asyncio.timeout(look_again_s):
-                            await heard.wait()
-                        heard.clear()
-                        look_again_s = _STORED_SOON_S
-                    except TimeoutError:
-                        look_again_s = min(2 * look_again_s, _LOOK_AGAIN_S)
-                return stored
-        finally:
-            with contextlib.suppress(Exception):
-                await subscription.unsubscribe()
+            if isinstance(flow, str):
+                task = encode(Task(input=given, run=run))
+                patience_s = self.bus.settings.patience_s
+                await self.bus.publisher.append(self.bus.subjects.task(name), task, patience_s=patience_s)
+            else:
+                await self.engine.start(flow, given, run, deadline_s=deadline_s)
+        except BaseException:
+            self.results.forget(name, run)
+            raise
+        return Run(self, run, name)
 
-    async def watch(self, run: str, *, start_seq: int = 0) -> AsyncGenerator[Entry, None]:
-        """Yield the messages of a run in their order, and then as they come, up to its result."""
-        async for entry in self.log.follow([self.subjects.run(run)], start_seq):
-            yield entry
-            if isinstance(entry.message, Result):
-                return
+    def run(self, run_id: str, flow: str = "*") -> Run:
+        """Return a run by its id, whether or not there is one; naming its flow makes waiting for it cheaper.
 
-    async def cancel(self, run: str, reason: str = "cancelled by a client") -> Result:
-        """End a run that has not ended; return the result that it then has, ours or an earlier one.
-
-        Raises `UnknownRun` and the errors of `Publisher.create`.
+        Raises `BadToken`.
         """
-        entry, handoff = await self._first(run)
-        result = Result(
-            v=VERSION,
-            flow=handoff.flow,
-            digest=handoff.digest,
-            run=run,
-            status="cancelled",
-            reason=reason,
-            start_seq=entry.seq,
-        )
-        subject = self.subjects.of("", result)
-        stored = await self.publisher.create(subject, encode(result), patience_s=self.settings.patience_s)
-        await self.announce_end(run)  # also if it is taken: that may have been an earlier try of ours
-        return result if stored is not None else await self._stored_result(subject) or result
+        return Run(self, check_token("run id", run_id), flow)
 
-    async def fork(self, run: str, *, until_seq: int = 0, new_run: str = "") -> str:
-        """Start a run that goes on from another, with the steps that it had finished; return its id.
+    async def runs(self, limit: int = 20, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
+        """Return the runs that began last, the newest first: all, or those of a `flow`, or that stand so (`running`).
 
-        Steps whose failure ended the other run are done again. With `until_seq` only what was recorded up to
-        that stream sequence counts as finished. Raises `UnknownRun` and as `submit`.
+        Raises `BusUnavailable`, `NoStream`.
         """
-        new_run = check_token("run id", new_run) if new_run else sortable_id()
-        entry, first = await self._first(run)
-        actor = self.subjects.split(entry.subject).who
-        await self.submit_handoff(Routed(actor, forked_start(first, new_run, until_seq)))
-        return new_run
+        return await recent_runs(self.bus, limit, flow=flow, status=status)
 
-    async def announce_end(self, run: str) -> None:
-        """Tell every worker that a run has ended, so that its handlers are cancelled. Not stored."""
-        await self.nc.publish(self.subjects.live(run, "end"))
+    async def fork(self, run: str, *, until_seq: int = 0, run_id: str = "") -> Run:
+        """Start a run that goes on from another: see `Run.fork`."""
+        new_run = check_token("run id", run_id) if run_id else sortable_id()
+        _, first = await self.engine.first(run)
+        if not run_id:
+            await self.results.expect(first.flow, new_run)
+        try:
+            await self.engine.fork(run, new_run, until_seq=until_seq)
+        except BaseException:
+            self.results.forget(first.flow, new_run)
+            raise
+        return Run(self, new_run, first.flow)
 
-    async def offload(self, state: State) -> State:
-        """Return the state with values over the inline limit in the object store."""
-        limit = self.settings.inline_limit_bytes
-        values = {**state.input, **state.outputs}
-        total = sum(len(bytes(value)) for value in values.values()) if values else 0
-        if total <= limit:
-            return state
-        moved: dict[str, Any] = dict(state.blobs)
-        for name, value in sorted(values.items(), key=lambda item: -len(bytes(item[1]))):
-            size = len(bytes(value))
-            if size <= limit and total <= 2 * limit:
-                break
-            moved[name] = await self.blobs.put(bytes(value))
-            total -= size
-        return State(
-            input={name: value for name, value in state.input.items() if name not in moved},
-            outputs={name: value for name, value in state.outputs.items() if name not in moved},
-            blobs=moved,
-            errors=state.errors,
-        )
 
-    async def _first(self, run: str) -> tuple[Entry, Handoff]:
-        """Return the first handoff of a run. Raises `UnknownRun`."""
-        for entry in await self.log.matching([self.subjects.run(run, kind="handoff")]):
-            if isinstance(entry.message, Handoff) and not entry.message.start_seq:
-                return entry, entry.message
-        raise UnknownRun(run)
+@contextlib.asynccontextmanager
+async def connect(settings: Settings | None = None, *, name: str = "", reads: bool = False) -> AsyncIterator[Client]:
+    """Open a client: connect, check the server, make the log if it is missing.
 
-    async def _stored_result(self, subject: str) -> Result | None:
-        if "*" in subject:
-            entry = next(iter(await self.log.matching([subject])), None)
-        else:
-            entry = await self.log.last(subject)
-        return entry.message if entry is not None and isinstance(entry.message, Result) else None
+    Without settings they come from the environment. Raises `NoServer`, `ServerTooOld`, `JetStreamOff`,
+    `StreamMismatch`.
+    """
+    async with open_bus(settings, name=name, reads=reads) as bus:
+        client = Client(bus)
+        async with client.results.opened():
+            yield client

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import aclosing
 from datetime import datetime
 
 from msgspec import Struct
 
 from baton_bus.client.runs import from_the_end
-from baton_bus.engine.bus import Bus
+from baton_bus.store.bus import Bus
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.messages import Error, Failed, Handoff, Note, Result
+from baton_schemas.wire.facts import Rejected
+from baton_schemas.wire.messages import Handoff, Note, Result, Started
+from baton_schemas.wire.outcomes import Error, Failed
 
 
 class DeadStep(Struct, frozen=True, kw_only=True):
@@ -32,7 +33,6 @@ class RejectedMessage(Struct, frozen=True, kw_only=True):
 
     seq: int
     subject: str
-    """Empty when the message is gone from the log."""
     at: datetime
     """When it was rejected."""
     run: str
@@ -50,7 +50,7 @@ async def dead_steps(bus: Bus, limit: int) -> list[DeadStep]:
         async for entry in entries:
             match entry.message:
                 case Handoff() as fork:
-                    forks.setdefault(fork.forked_from, fork.run)
+                    forks.setdefault(_origin(fork), fork.run)
                 case Result() as result:  # a retry of it has begun later, so it has been seen by now
                     found.append(_dead(result, entry.at, forks.get(result.run, "")))
             if len(found) >= limit:
@@ -60,19 +60,32 @@ async def dead_steps(bus: Bus, limit: int) -> list[DeadStep]:
 
 async def rejected_messages(bus: Bus, limit: int) -> list[RejectedMessage]:
     """Return the messages that were rejected, the newest first. Raises `BusUnavailable`, `NoStream`."""
-    notes: deque[tuple[datetime, Note]] = deque(maxlen=limit)
-    async for entry in bus.log.read([bus.subjects.rejected("*", "*", "*")]):
-        if isinstance(entry.message, Note) and entry.message.type == "rejected":
-            notes.append((entry.at, entry.message))
-    return [await _rejected(bus, at, note) for at, note in reversed(notes)]
+    found: list[RejectedMessage] = []
+    notes = from_the_end(bus, _is_rejected, [bus.subjects.rejected("*", "*", "*")])
+    async with aclosing(notes) as entries:
+        async for entry in entries:
+            note = entry.message
+            assert isinstance(note, Note)
+            assert isinstance(note.fact, Rejected)
+            fact = note.fact
+            found.append(
+                RejectedMessage(seq=fact.seq, subject=fact.subject, at=entry.at, run=note.run, reason=fact.reason)
+            )
+            if len(found) >= limit:
+                break
+    return found
+
+
+def _is_rejected(entry: Entry) -> bool:
+    return isinstance(entry.message, Note) and isinstance(entry.message.fact, Rejected)
 
 
 def _is_dead_or_fork(entry: Entry) -> bool:
     match entry.message:
         case Result(status="failed"):
             return True
-        case Handoff(forked_from=forked_from):
-            return bool(forked_from)
+        case Handoff() as handoff:
+            return bool(_origin(handoff))
         case _:
             return False
 
@@ -85,12 +98,7 @@ def _dead(result: Result, at: datetime, forked_as: str) -> DeadStep:
     )
 
 
-async def _rejected(bus: Bus, at: datetime, note: Note) -> RejectedMessage:
-    stored = await bus.log.at(note.seq)
-    return RejectedMessage(
-        seq=note.seq,
-        subject=stored.subject if stored else "",
-        at=at,
-        run=note.run,
-        reason=note.error.message if note.error else note.message,
-    )
+def _origin(handoff: Handoff) -> str:
+    """Return the run that the run of this handoff goes on from; empty unless it is the first of one that does."""
+    begins = handoff.cause.begins if isinstance(handoff.cause, Started) else None
+    return begins.origin.run if begins and begins.origin else ""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from typing import get_args
 
 import msgspec
 from msgspec import Struct
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError
+from msgspec.structs import replace
 
-from baton_bus.engine.bus import Bus
-from baton_bus.errors import BusError, BusUnavailable, UnknownRun
+from baton_bus.engine.engine import begins_run
+from baton_bus.errors import BusError, UnknownRun
+from baton_bus.store.bus import Bus
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.state import Entry, RunStatus
-from baton_schemas.wire.messages import NULL, Handoff, Result
+from baton_schemas.wire.messages import Handoff, Result, Started
 from baton_schemas.wire.names import TOKEN
+from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
 """Messages of the first look back: about a thousand runs of a pipeline. Each further look takes four times more."""
+_ODD_MAX = 100
+"""Among so many of the latest runs one is looked for that has an id of ours."""
 _LOOK_BACK_MAX = 10_000
 """Runs among which a part of an id is looked for: more than anyone remembers the ends of ids of."""
 
@@ -48,13 +52,22 @@ class RunHead(Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
 
 
-async def recent_runs(bus: Bus, limit: int) -> list[RunHead]:
-    """Return the runs that began last, the newest first. Raises `BusUnavailable`, `NoStream`."""
+async def recent_runs(bus: Bus, limit: int, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
+    """Return the runs that began last, the newest first: those of a flow, or that stand so, if these are given.
+
+    Where few are, that reads the log to its beginning. Raises `BusUnavailable`, `NoStream`;
+    `ValueError` for a status that there is not.
+    """
+    if status is not None and status not in get_args(RunStatus):
+        raise ValueError(f"the status {status!r} is none of {', '.join(get_args(RunStatus))}")
     heads: list[RunHead] = []
-    async for head in _backwards(bus):
-        heads.append(head)
-        if len(heads) >= limit:
-            break
+    async with aclosing(_backwards(bus)) as runs:
+        async for head in runs:
+            if (flow and head.flow != flow) or (status and head.status != status):
+                continue
+            heads.append(head)
+            if len(heads) >= limit:
+                break
     return heads
 
 
@@ -65,11 +78,13 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
     """
     if name and TOKEN.match(name) and (head := await _exact(bus, name)) is not None:
         return head
-    heads = await recent_runs(bus, _LOOK_BACK_MAX if name else 1)
+    heads = await recent_runs(bus, _LOOK_BACK_MAX if name else _ODD_MAX)
+    # What a stranger published under an id that no subject of ours can have is listed, and cannot be named.
+    heads = [head for head in heads if TOKEN.match(head.run)]
     found = [head for head in heads if head.run.startswith(name) or head.run.endswith(name)]
     if not found:
         raise UnknownRun(name or "latest", "" if name else "There are no runs yet: `baton run FLOW` makes one.")
-    if len(found) > 1:
+    if name and len(found) > 1:
         raise AmbiguousRun(name, [head.run for head in found])
     return found[0]
 
@@ -80,59 +95,57 @@ async def read_run(bus: Bus, head: RunHead) -> list[Entry]:
 
 
 async def read_last(bus: Bus, head: RunHead) -> list[Entry]:
-    """Return the messages of a run as `Log.run` does: enough for its state, and faster than all of them."""
+    """Return the messages of a run as `Log.run_sure` does: enough for its state, and faster than all of them."""
     actors = (*head.actors, head.flow) if head.actors else ()  # a result has the flow in place of an actor
-    return await bus.log.run(head.run, actors, head.start_seq)
+    return await bus.log.run_sure(head.run, actors, head.start_seq)
 
 
 async def _exact(bus: Bus, run: str) -> RunHead | None:
-    ends = await bus.log.matching([bus.subjects.result("*", run)])
-    for entry in await bus.log.matching([bus.subjects.run(run, kind="handoff")]):
-        if _begins(entry):
-            return _head(entry, ends[0] if ends else None)
-    return _head(ends[0], ends[0]) if ends else None
+    """Return the run of this id; None by the leader's word."""
+    ends = await bus.log.matching_sure([bus.subjects.result("*", run)])
+    begins = [entry for entry in await bus.log.matching_sure([bus.subjects.start(run)]) if _begins(entry)] or ends
+    if not begins:  # of one whose first handoff was purged, say
+        handoffs = await bus.log.matching_sure([bus.subjects.run(run, kind="handoff")])
+        begins = [entry for entry in handoffs if _begins(entry)] or handoffs
+    return _head(bus, begins[0], ends[0] if ends else None) if begins else None
 
 
-async def from_the_end(bus: Bus, wanted: Callable[[Entry], bool]) -> AsyncGenerator[Entry, None]:
-    """Yield those of the messages that begin or end runs which are `wanted`, from the newest on.
+async def from_the_end(
+    bus: Bus, wanted: Callable[[Entry], bool], patterns: Sequence[str] = ()
+) -> AsyncGenerator[Entry, None]:
+    """Yield those of the messages that begin or end runs, or match `patterns`, which are `wanted`, from the newest on.
 
     Only they are held in memory. Raises `BusUnavailable`, `NoStream`.
     """
-    first_seq, end_seq = await _bounds(bus)
+    first_seq, end_seq = await bus.log.bounds()
     window = _WINDOW
-    while end_seq > first_seq:
-        low_seq = max(first_seq, end_seq - window)
-        found: list[Entry] = []
-        async with aclosing(bus.log.read(bus.subjects.starts(), low_seq)) as entries:
-            async for entry in entries:
-                if entry.seq >= end_seq:
-                    break
-                if wanted(entry):
-                    found.append(entry)
+    while end_seq >= first_seq:
+        low_seq = max(first_seq, end_seq - window + 1)
+        async with aclosing(bus.log.read(patterns or bus.subjects.starts(), low_seq, end_seq)) as entries:
+            found = [
+                ours
+                async for entry in entries
+                if (ours := _as_its_subject_says(bus, entry)) is not None and wanted(ours)
+            ]
         for entry in reversed(found):
             yield entry
-        end_seq, window = low_seq, window * 4
+        end_seq, window = low_seq - 1, window * 4
 
 
-async def _backwards(bus: Bus) -> AsyncIterator[RunHead]:
+async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
     """Yield the runs from the newest on. A result comes after its start, so it is always seen before it."""
     results: dict[str, Entry] = {}
-    async for entry in from_the_end(bus, lambda entry: isinstance(entry.message, Result) or _begins(entry)):
-        message = entry.message
-        assert isinstance(message, Handoff | Result)
-        if isinstance(message, Result):
-            results[message.run] = entry
-        if _begins(entry):
-            yield _head(entry, results.pop(message.run, None))
-
-
-async def _bounds(bus: Bus) -> tuple[int, int]:
-    """Return the first sequence of the log and the one after its last."""
-    try:
-        state = (await bus.js.stream_info(bus.settings.namespace)).state
-    except (APIError, NatsError) as error:
-        raise BusUnavailable("read the log", bus.settings.request_timeout_s) from error
-    return max(state.first_seq, 1), state.last_seq + 1
+    seen: set[str] = set()
+    read = from_the_end(bus, lambda entry: isinstance(entry.message, Result) or _begins(entry))
+    async with aclosing(read) as entries:
+        async for entry in entries:
+            message = entry.message
+            assert isinstance(message, Handoff | Result)
+            if isinstance(message, Result):
+                results[message.run] = entry
+            if _begins(entry) and message.run not in seen:
+                seen.add(message.run)
+                yield _head(bus, entry, results.pop(message.run, None))
 
 
 def _begins(entry: Entry) -> bool:
@@ -140,16 +153,31 @@ def _begins(entry: Entry) -> bool:
     message = entry.message
     if isinstance(message, Result):
         return message.start_seq == 0
-    return isinstance(message, Handoff) and message.start_seq == 0 and message.flow_body != NULL
+    return begins_run(entry)
 
 
-def _head(begin: Entry, end: Entry | None) -> RunHead:
-    message = begin.message
-    assert isinstance(message, Handoff | Result)
+def _as_its_subject_says(bus: Bus, entry: Entry) -> Entry | None:
+    """Return an entry with the run's id of its subject; None when another kind of message is there than belongs there.
+
+    Anybody may have published it, and its body may say anything; commands find a run by its subjects.
+    """
+    parts = bus.subjects.split(entry.subject)
+    match parts.kind, entry.message:
+        case ("handoff", Handoff() as message) | ("result", Result() as message):
+            return replace(entry, message=replace(message, run=parts.run))
+        case (("handoff" | "result"), _):
+            return None
+        case _:
+            return entry
+
+
+def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
+    """Return where a run begins. Its id is the subject's: what is in the message may say anything, or be unreadable."""
+    message, parts = begin.message, bus.subjects.split(begin.subject)
     result = end.message if end is not None and isinstance(end.message, Result) else None
     return RunHead(
-        run=message.run,
-        flow=message.flow,
+        run=parts.run,
+        flow=message.flow if isinstance(message, Handoff | Result) else "",
         start_seq=begin.seq,
         started_at=begin.at,
         actors=_actors(message) if isinstance(message, Handoff) else (),
@@ -159,7 +187,8 @@ def _head(begin: Entry, end: Entry | None) -> RunHead:
 
 
 def _actors(handoff: Handoff) -> tuple[str, ...]:
+    begins = handoff.cause.begins if isinstance(handoff.cause, Started) else None
     try:
-        return tuple(Plan(decode_flow(handoff.flow_body)).actors())
+        return tuple(Plan(decode_flow(begins.flow_body if begins else NULL)).actors())
     except (msgspec.DecodeError, ValueError, KeyError, RecursionError):  # a flow of another release
         return ()

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import urllib.error
 import urllib.request
+from http.client import HTTPException
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct
 
+from baton_bus.addresses import redacted
 from baton_bus.errors import BusError
 
 _TIMEOUT_S = 3.0
+_NOT_WELL = 503
+"""The status of `/healthz` when the server is not well; its body says why."""
 _NAME_MAX = 50
 """A server without a name of its own is called by its id of 56 characters."""
 
@@ -24,13 +31,15 @@ class Monitor(Struct, frozen=True):
     max_storage: int
     storage: int
     max_consumers: int
+    unhealthy: str = ""
+    """Why the server says that it is not well; empty when it is."""
 
 
 class NoMonitor(BusError):
     """The monitoring port does not answer, or what answers is not one."""
 
     def __init__(self, url: str, reason: str) -> None:
-        """`reason` is what was found."""
+        """`url` as it may be shown; `reason` is what was found."""
         self.url, self.reason = url, reason
         super().__init__(f"nothing to be seen at {url}: {reason}. Give the `http` address of a nats-server.")
 
@@ -50,24 +59,29 @@ class _ServerLimits(Struct, frozen=True):
 
 
 class _JetStream(Struct, frozen=True):
-    config: _Storage
+    config: _Storage = _Storage()
     stats: _Stats = _Stats()
     limits: _ServerLimits = _ServerLimits()
 
 
 class _Varz(Struct, frozen=True):
     server_name: str
-    jetstream: _JetStream
+    jetstream: _JetStream = _JetStream()
+
+
+class _Health(Struct, frozen=True):
+    status: str = "ok"
+    error: str = ""
 
 
 async def read_monitor(url: str) -> Monitor | NoMonitor:
     """Ask a server's monitoring port; one that does not answer is a fact like any other."""
-    address = url.rstrip("/") + "/varz"
+    address = url.rstrip("/")
     try:
-        body = await asyncio.to_thread(_get, address)
-        varz = msgspec.json.decode(body, type=_Varz)
-    except (OSError, ValueError) as error:  # a body that does not decode is a ValueError
-        return NoMonitor(url, str(getattr(error, "reason", error)))
+        varz = msgspec.json.decode(await asyncio.to_thread(_get, f"{address}/varz"), type=_Varz)
+        health = msgspec.json.decode(await asyncio.to_thread(_get, f"{address}/healthz"), type=_Health)
+    except (OSError, ValueError, HTTPException) as error:  # a body that does not decode is a ValueError
+        return NoMonitor(redacted(url), redacted(str(getattr(error, "reason", error))))
     return Monitor(
         server_name=varz.server_name if len(varz.server_name) < _NAME_MAX else "the server",
         sync_always=varz.jetstream.config.sync_always,
@@ -75,11 +89,22 @@ async def read_monitor(url: str) -> Monitor | NoMonitor:
         max_storage=varz.jetstream.config.max_storage,
         storage=varz.jetstream.stats.storage,
         max_consumers=varz.jetstream.limits.default_max_consumers,
+        unhealthy=health.error if health.status != "ok" else "",
     )
 
 
 def _get(url: str) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise ValueError("expected a URL that begins with http:// or https://")
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-        return bytes(response.read())
+    login, _, rest = url.partition("//")[2].rpartition("@")
+    request = urllib.request.Request(f"{url.partition('//')[0]}//{rest}")
+    if login:  # of a proxy: nats-server asks for none
+        basic = base64.b64encode(unquote(login).encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            return bytes(response.read())
+    except urllib.error.HTTPError as error:
+        if error.code == _NOT_WELL:
+            return bytes(error.read())
+        raise

@@ -1,179 +1,44 @@
-"""What a server says of itself: the facts that `doctor` judges. It reads them and changes nothing."""
+"""What a server says of itself: asks for the facts that the doctor judges. It makes and changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
-from baton_bus.doctor.monitor import Monitor, NoMonitor, read_monitor
-from baton_bus.engine.bus import Bus
-from baton_bus.errors import BusUnavailable
-from baton_bus.jetstream.requests import NoAnswer, Requests
+from baton_bus.doctor.facts import Account, Consumer, Stream, Vitals
+from baton_bus.doctor.monitor import read_monitor
+from baton_bus.doctor.waits import read_newer, read_waits
+from baton_bus.errors import BusError, NotAllowed, StreamMismatch
+from baton_bus.jetstream.requests import NoAnswer
+from baton_bus.jetstream.streams import Lack, ensure_stream
+from baton_bus.store.bus import Bus
 
-SILENT_S = 4.0
-"""A follower that its leader has not heard for so long counts as down: the shortest time after which it would itself
-call for an election. They are heard every second."""
-_TRIES = 2
-"""Each takes `request_timeout_s`, 5 s, and an election up to 9 s."""
-_SILENCE_S = 3.5
-"""How long what may have no server left is waited for, so that the rest is said soon."""
-_SECONDS = 1e9
-"""Durations are in nanoseconds on the wire."""
+_SILENCE_S = 4.0
+"""How long each question may take: what may have no server left must not keep the rest from being said soon."""
+_TIMERS_READ = 100
+"""Timers of which it is read when they were to fire, the oldest first: where some are late, those are."""
+_LOG_S = 2 * _SILENCE_S
+"""For what is read from the log itself."""
+_LATE_S = 5.0
+"""The broker fires a timer within a second."""
+_FIRES_S = 1.5
+"""A server that starts fires what came due in the meantime after half a second."""
+_NO_LEADER = 10008
+"""The server's error "JetStream system temporarily unavailable": who would answer has to be elected first."""
+_AT = "@at "
 
-
-class Placement(Struct, frozen=True):
-    """Where a stream was to be made."""
-
-    cluster: str = ""
-    tags: list[str] = field(default_factory=list)
-
-
-class StreamConfig(Struct, frozen=True):
-    """The part of a stream's configuration that decides what can be lost; -1 and 0 are no limit."""
-
-    num_replicas: int = 1
-    discard: str = "old"
-    max_bytes: int = -1
-    max_msgs: int = -1
-    max_msgs_per_subject: int = -1
-    max_msg_size: int = -1
-    max_age: int = 0
-    """In nanoseconds."""
-    placement: Placement | None = None
-    sealed: bool = False
-    persist_mode: str = "default"
-
-    @property
-    def max_age_s(self) -> float:
-        """The same in seconds."""
-        return self.max_age / _SECONDS
-
-
-class StreamState(Struct, frozen=True):
-    """What is in a stream."""
-
-    messages: int = 0
-    bytes: int = 0
-    first_ts: datetime | None = None
-    consumer_count: int = 0
-    subjects: dict[str, int] = field(default_factory=dict)
-    """Messages by subject, of those that were asked about."""
-
-
-class Peer(Struct, frozen=True):
-    """A server that follows the leader of a stream."""
-
-    name: str = ""
-    current: bool = False
-    offline: bool = False
-    lag: int = 0
-    active: int = 0
-    """Nanoseconds since the leader heard from it; 0 too when it never did since it leads."""
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the leader hears from it."""
-        heard = self.current or self.active > 0
-        return heard and not self.offline and self.active < SILENT_S * _SECONDS
-
-
-class Replicas(Struct, frozen=True):
-    """Who holds the copies. Without a cluster there is a leader only, and no `name`."""
-
-    name: str = ""
-    leader: str = ""
-    replicas: list[Peer] = field(default_factory=list)
-
-
-class Stream(Struct, frozen=True):
-    """One of our streams."""
-
-    config: StreamConfig
-    state: StreamState
-    cluster: Replicas = Replicas()
-    ts: datetime | None = None
-    """The broker's time."""
-
-
-class Position(Struct, frozen=True):
-    """How far a consumer has come."""
-
-    stream_seq: int = 0
-    last_active: datetime | None = None
-
-
-class ConsumerConfig(Struct, frozen=True):
-    """The part of a consumer's configuration that decides how its messages are handed out."""
-
-    durable_name: str = ""
-    ack_wait: int = 0
-    """In nanoseconds."""
-    max_deliver: int = -1
-    max_ack_pending: int = -1
-
-    @property
-    def lease_s(self) -> float:
-        """The same in seconds."""
-        return self.ack_wait / _SECONDS
-
-
-class Consumer(Struct, frozen=True):
-    """One of our consumers, or one that reads."""
-
-    name: str
-    config: ConsumerConfig
-    delivered: Position = Position()
-    ack_floor: Position = Position()
-    num_ack_pending: int = 0
-    num_redelivered: int = 0
-    num_waiting: int = 0
-    num_pending: int = 0
-    ts: datetime | None = None
-    """The broker's time."""
-
-
-class Limits(Struct, frozen=True):
-    """What the account may take; -1 is no limit."""
-
-    max_storage: int = -1
-    max_consumers: int = -1
-
-
-class Account(Struct, frozen=True):
-    """What the account has taken. With limits by replicas (`tiers`, as `R3`), what counts is in there."""
-
-    storage: int = 0
-    limits: Limits = Limits()
-    tiers: dict[str, Account] = field(default_factory=dict)
-
-
-class Vitals(Struct, frozen=True, kw_only=True):
-    """All that is judged."""
-
-    version: tuple[int, int, int]
-    max_payload: int
-    clock_ahead_s: float
-    account: Account
-    log: Stream
-    timers: Stream | None
-    blobs: Stream | None
-    consumers: list[Consumer]
-    """Of the log."""
-    due: Consumer | None
-    """Takes what is due out of the stream of timers."""
-    monitor: Monitor | NoMonitor | None = None
-    """None when nobody asked."""
-    silent: tuple[str, ...] = ()
-    """What does not answer though it exists: no server that has a copy of it is up, or they elect a leader."""
+_Answer = TypeVar("_Answer", bound=Struct)
+_Read = TypeVar("_Read")
 
 
 class _Error(Struct, frozen=True):
-    description: str = ""
+    err_code: int = 0
 
 
 class _Envelope(Struct, frozen=True):
@@ -185,73 +50,163 @@ class _Page(Struct, frozen=True):
     consumers: list[Consumer] = field(default_factory=list)
 
 
-_Answer = TypeVar("_Answer", bound=Struct)
+class _Names(Struct, frozen=True):
+    streams: list[str] | None = None
 
 
 async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
-    """Read the facts. Raises `BusUnavailable`; a monitoring port that does not answer is a fact like any other."""
-    ask, names = _Asking(bus._requests), bus.settings
+    """Read the facts, within `_SILENCE_S` for each of three rounds of questions. What gives no answer is a fact too."""
+    ask, api, stream = _Asking(bus), bus.requests.api, bus.settings.namespace
+    due = {"subjects_filter": bus.subjects.due("*", "*", "*")}
+    account, log, timers, blobs, monitor = await asyncio.gather(
+        ask.one("JetStream", api.account(), Account),
+        ask.one("the log", api.info(stream), Stream),
+        ask.one("the timers", api.info(bus.timers.stream), Stream, due),
+        ask.one("the blobs", api.info(bus.blobs.stream), Stream),
+        read_monitor(monitor_url) if monitor_url else _nothing(),
+    )
+    consumers, due_consumer, overdue_s, others, (lacks, mismatch) = await asyncio.gather(
+        ask.consumers(stream) if log else _nothing(),
+        ask.one("who takes them", api.consumer(bus.timers.stream, "due"), Consumer) if timers else _nothing(),
+        ask.overdue_s(bus.timers.stream, bus.subjects.timer("*", "*", "*")) if timers else _nothing(),
+        ask.logs() if log is None else _nothing(),
+        ask.lacks() if log else _all_there(),
+    )
     version = bus.nc.connected_server_version
-    due = bus.subjects.due("*", "*", "*")
-    timers = await ask.if_answered("the timers", f"STREAM.INFO.{bus.timers.stream}", Stream, {"subjects_filter": due})
-    log = await ask.needed(f"STREAM.INFO.{names.namespace}", Stream)
-    clock_ahead_s = log.ts.timestamp() - time.time() if log.ts else 0.0
     return Vitals(
         version=(version.major, version.minor, version.patch),
         max_payload=bus.nc.max_payload,
-        clock_ahead_s=clock_ahead_s,
-        account=await ask.needed("INFO", Account),
+        clock_ahead_s=log.ts.timestamp() - time.time() if log and log.ts else 0.0,
+        account=account,
         log=log,
         timers=timers,
-        blobs=await ask.if_answered("the blobs", f"STREAM.INFO.{bus.blobs.stream}", Stream),
-        consumers=await ask.consumers(names.namespace),
-        due=await ask.optional(f"CONSUMER.INFO.{bus.timers.stream}.due", Consumer) if timers else None,
-        monitor=await read_monitor(monitor_url) if monitor_url else None,
+        blobs=blobs,
+        consumers=consumers or [],
+        due=due_consumer,
+        monitor=monitor,
+        overdue_s=overdue_s,
+        others=others or (),
+        waits=await ask.of_log(read_waits(bus), ()) if log else (),
+        newer=await ask.of_log(read_newer(bus, consumers or []), ()) if log else (),
+        lacks=lacks,
+        mismatch=mismatch,
+        withheld=tuple(ask.withheld) if ask.answers else (),
         silent=tuple(ask.silent),
     )
 
 
+async def _all_there() -> tuple[tuple[Lack, ...], str]:
+    return (), ""
+
+
+async def _nothing() -> None:
+    return None
+
+
 class _Asking:
-    """Asks the JetStream API."""
+    """Asks the JetStream API, and notes what does not answer."""
 
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
+    def __init__(self, bus: Bus) -> None:
+        self._bus, self._requests = bus, bus.requests
         self.silent: list[str] = []
+        self.withheld: list[str] = []
+        """What this user may not ask, or nobody who listens answers."""
+        self.answers = False
+        """Whether anything was answered: where nothing is, JetStream is off."""
 
-    async def if_answered(
+    async def one(
         self, name: str, what: str, kind: type[_Answer], query: dict[str, Any] | None = None
     ) -> _Answer | None:
-        """Return the answer, or None when there is none, which is then noted under `name`."""
+        """Return the answer; None when there is no such thing, or when none comes, which is noted under `name`.
+
+        Without a `name`, that it does not come is told by other questions.
+        """
         try:
             async with asyncio.timeout(_SILENCE_S):
-                return await self.optional(what, kind, query)
-        except (BusUnavailable, TimeoutError):
-            self.silent.append(name)
+                answer = await self._requests.ask(what, msgspec.json.encode(query or {}), again=True)
+        except (NoAnswer, TimeoutError):
+            if name:
+                self.silent.append(name)
             return None
-
-    async def needed(self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None) -> _Answer:
-        answer = await self.optional(what, kind, query)
-        if answer is None:
-            raise BusUnavailable(f"a question about {what}", 0.0)
-        return answer
-
-    async def optional(self, what: str, kind: type[_Answer], query: dict[str, Any] | None = None) -> _Answer | None:
-        """Return the answer, or None when there is no such thing."""
-        started = asyncio.get_running_loop().time()
-        for _ in range(_TRIES):
-            try:
-                data = (await self._requests.ask(f"$JS.API.{what}", msgspec.json.encode(query or {}), again=True)).data
-            except NoAnswer:
-                continue
-            if msgspec.json.decode(data, type=_Envelope).error is not None:
-                return None
-            return msgspec.json.decode(data, type=kind)
-        raise BusUnavailable(f"a question about {what}", asyncio.get_running_loop().time() - started)
+        except NotAllowed:
+            self.withheld.append(name)
+            return None
+        if not answer.data:
+            self.withheld.append(name)
+            return None
+        self.answers = True
+        error = msgspec.json.decode(answer.data, type=_Envelope).error
+        if error is not None:
+            if error.err_code == _NO_LEADER and name:
+                self.silent.append(name)
+            return None
+        return msgspec.json.decode(answer.data, type=kind)
 
     async def consumers(self, stream: str) -> list[Consumer]:
+        """Return all consumers of a stream, as far as they are told."""
         found: list[Consumer] = []
-        while True:
-            page = await self.needed(f"CONSUMER.LIST.{stream}", _Page, {"offset": len(found)})
+        while page := await self.one(
+            "the consumers", self._requests.api.consumers(stream), _Page, {"offset": len(found)}
+        ):
             found += page.consumers
             if not page.consumers or len(found) >= page.total:
-                return found
+                break
+        return found
+
+    async def logs(self) -> tuple[str, ...]:
+        """Return the namespaces that have a log on this server."""
+        subjects = self._bus.subjects
+        pattern = "*" + subjects.reply("*", "*", "*", "*").removeprefix(subjects.namespace)
+        names = await self.one("", self._requests.api.names(), _Names, {"subject": pattern})
+        return tuple(names.streams or ()) if names else ()
+
+    async def lacks(self) -> tuple[tuple[Lack, ...], str]:
+        """Return what the log lacks, and why it is none of ours if it is not."""
+        settings, subjects = self._bus.settings, self._bus.subjects
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                return await ensure_stream(self._bus.js, settings, subjects, mend=False), ""
+        except StreamMismatch as error:
+            return (), str(error)
+        except (BusError, TimeoutError):
+            return (), ""
+
+    async def of_log(self, read: Coroutine[None, None, _Read], nothing: _Read) -> _Read:
+        """Return what is read from the log, or nothing: that it does not answer is told by other questions."""
+        try:
+            async with asyncio.timeout(_LOG_S):
+                return await read
+        except (BusError, TimeoutError):
+            return nothing
+
+    async def overdue_s(self, stream: str, pattern: str) -> float | None:
+        """Return how late the latest of the oldest timers is; None too when it fires in a moment.
+
+        A server that was down fires what came due meanwhile just after its start.
+        """
+        if await self._late_s(stream, pattern) is None:
+            return None
+        await asyncio.sleep(_FIRES_S)
+        return await self._late_s(stream, pattern)
+
+    async def _late_s(self, stream: str, pattern: str) -> float | None:
+        """Return how late the latest of the oldest timers is, by the broker's clock as far as we know it."""
+        query = {"seq": 1, "next_by_subj": pattern, "batch": _TIMERS_READ}
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                *timers, _ = await self._requests.collect(self._requests.api.direct(stream), msgspec.json.encode(query))
+        except (NoAnswer, NotAllowed, TimeoutError, ValueError):
+            return None
+        dues = [_due_s((timer.headers or {}).get("Nats-Schedule", "")) for timer in timers]
+        late_s = max((self._bus.now_s() - due_s for due_s in dues if due_s is not None), default=0.0)
+        return late_s if late_s > _LATE_S else None
+
+
+def _due_s(schedule: str) -> float | None:
+    """Return when a timer that fires once is due, in seconds of Unix time."""
+    if not schedule.startswith(_AT):
+        return None
+    try:
+        return datetime.fromisoformat(schedule.removeprefix(_AT)).timestamp()
+    except (ValueError, OverflowError):
+        return None

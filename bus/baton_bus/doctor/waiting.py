@@ -1,14 +1,17 @@
-"""What the doctor says of work that waits: actors that are down, leases that ended, deadlines that nobody takes."""
+"""What the doctor says of work that waits: for actors, for what an actor lacks, for a provider, for time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
+from baton_bus.doctor.facts import Account, Consumer, Newer, Stream, Vitals, Waiting
 from baton_bus.doctor.findings import Finding, span
 from baton_bus.doctor.monitor import Monitor
-from baton_bus.doctor.vitals import Consumer, Vitals
 from baton_bus.settings import Settings
 from baton_bus.store.timers import KEPT_S
+from baton_bus.subjects import Subjects
+from baton_schemas.wire.messages import VERSION
 
 CONSUMERS_MAX = 1_000
 """Consumers of one stream that a server allows unless it is configured: each actor is one, and each reader."""
@@ -17,29 +20,86 @@ SILENT_LEASES = 3
 REDELIVERED_MANY = 10
 """A few messages that come again are retries."""
 _CROWDED = 0.8
+LEFT_OVER_S = 7 * 24 * 3600
+"""An actor without work and without a process for so long may be one of a flow that is gone."""
+_NAMED_MAX = 3
+"""Names in one finding: enough to look for one, and one line."""
 
 
-def judge_consumers(vitals: Vitals, settings: Settings) -> Iterator[Finding]:
+def judge_consumers(vitals: Vitals, log: Stream, settings: Settings) -> Iterator[Finding]:
     """Say which actors are down or stuck, and which consumers are not as Baton makes them."""
+    if "the consumers" in vitals.withheld:
+        return
     ours = [consumer for consumer in vitals.consumers if consumer.config.durable_name]
     found = [finding for consumer in ours for finding in _judge(consumer, settings)]
     yield from found
     if not found:
         yield Finding("ok", "consumers", f"{len(ours)} actors and stewards; none has work that stands still")
-    limit = _consumers_max(vitals)
+    yield from _left_over(ours)
+    limit = _consumers_max(vitals, log)
     if len(vitals.consumers) >= limit * _CROWDED:
         says = f"{len(vitals.consumers):,} of at most {limit:,} on the log: beyond that, actors and readers are refused"
-        advice = "Stop some of those that watch runs, or raise the server's limit of consumers."
+        advice = "Stop some of those that watch runs, or raise the limit of consumers of the stream or the server."
         yield Finding("warning", "consumers", says, advice)
 
 
-def judge_due(vitals: Vitals) -> Iterator[Finding]:
-    """Say whether deadlines and scheduled tasks that are due reach the log."""
+def judge_waits(waits: Sequence[Waiting]) -> Iterator[Finding]:
+    """Say what steps wait for, a finding for each actor and thing."""
+
+    def thing(wait: Waiting) -> tuple[str, str, str, str]:
+        return wait.actor, wait.kind, wait.flow, "" if wait.kind == "provider" else wait.what
+
+    for (actor, kind, flow, _), group in groupby(sorted(waits, key=thing), key=thing):
+        found = list(group)
+        runs = sorted({wait.run for wait in found})
+        wait = "1 run waits" if len(runs) == 1 else f"{len(runs):,} runs wait"
+        says = f"{wait} for {found[0].what}: {_some(runs)}"
+        if kind == "provider":
+            advice = "It goes on by itself, slower. Ask the provider for more, or lower the agent's concurrency."
+            yield Finding("note", f"actor {actor}", says, advice)
+        else:
+            advice = (
+                f"Start one: `baton up {flow}` (or the path of its file), in the version of the flow that these runs "
+                "have. Or end them: `baton cancel RUN`."
+            )
+            yield Finding("warning", f"actor {actor}", says, advice)
+
+
+def judge_newer(newer: Sequence[Newer]) -> Iterator[Finding]:
+    """Say which consumers have messages that are newer than the workers which get them."""
+    for each in newer:
+        says = f"the message at sequence {each.seq} has version {each.version}: who reads up to {VERSION} gives it back"
+        yield Finding("warning", f"consumer {each.consumer}", says, "Start workers of the later release.")
+
+
+def judge_timers(vitals: Vitals, settings: Settings) -> Iterator[Finding]:
+    """Say whether deadlines and scheduled tasks come, and reach the log when they are due."""
     if vitals.timers is None:
         return
+    stuck = list(_stuck_timers(vitals, vitals.timers, settings))
+    yield from stuck or (() if "who takes them" in vitals.withheld else _due(vitals, vitals.timers))
+
+
+def _stuck_timers(vitals: Vitals, timers: Stream, settings: Settings) -> Iterator[Finding]:
+    """Why timers cannot fire. That the stream is sealed or drops what is old is told with its limits."""
+    missing = [subject for subject in Subjects(settings.namespace).timers() if subject not in timers.config.subjects]
+    if not timers.config.allow_msg_schedules:
+        says = "allow_msg_schedules is off: deadlines and schedules are refused, or never come"
+        yield Finding("error", "timers", says, "Delete the stream of timers; it is made anew with the next deadline.")
+    elif missing:
+        says = f"their stream takes no {', '.join(missing)}: what is due there goes nowhere"
+        yield Finding("error", "timers", says, "Add the subjects: `nats stream edit`.")
+    elif vitals.overdue_s is not None:
+        says = f"one should have fired {span(vitals.overdue_s)} ago and has not: the server does not fire them"
+        yield Finding("error", "timers", says, "See the server's log and its disk; restart it.")
+
+
+def _due(vitals: Vitals, timers: Stream) -> Iterator[Finding]:
     due = vitals.due
-    waiting = due.num_pending if due else sum(vitals.timers.state.subjects.values())
-    if waiting and (due is None or _is_down(due)):
+    waiting = due.num_pending if due else sum(timers.state.subjects.values())
+    if due is not None and due.paused:
+        yield _paused("timers", due, "deadlines and scheduled tasks")
+    elif waiting and (due is None or _is_down(due)):
         says = f"{waiting:,} deadlines or tasks are due and no process takes them; they are kept {span(KEPT_S)}"
         yield Finding("warning", "timers", says, "Start any worker, or `baton steward FLOW`.")
     elif due is not None and _is_stuck(due):
@@ -57,12 +117,16 @@ def _judge(consumer: Consumer, settings: Settings) -> Iterator[Finding]:
     if abs(config.lease_s - settings.lease_s) > 1e-6:
         says = f"leases of {span(config.lease_s)}, and {span(settings.lease_s)} in the settings of this command"
         yield Finding("note", what, says, "Give all workers one BATON_LEASE_S: the last to start wins.")
-    if consumer.num_pending and _is_down(consumer):
-        says = f"{consumer.num_pending:,} messages wait and no process takes them; they are kept until one does"
+    if consumer.paused:
+        yield _paused(what, consumer, f"its {consumer.num_pending:,} messages")
+    elif consumer.num_pending and _is_down(consumer):
+        wait = "1 message waits" if consumer.num_pending == 1 else f"{consumer.num_pending:,} messages wait"
+        says = f"{wait} and no process takes them; they are kept until one does"
         yield Finding("warning", what, says, "Start it: `baton up FLOW`, `baton actor` or `baton steward`.")
     elif _is_stuck(consumer):
+        held = "1 message is" if consumer.num_ack_pending == 1 else f"{consumer.num_ack_pending:,} messages are"
         says = (
-            f"{consumer.num_ack_pending:,} messages are held, and for {span(_silent_s(consumer))} none was handed out "
+            f"{held} held, and for {span(_silent_s(consumer))} none was handed out "
             "or done: whoever held them is gone, or every process is busy with long steps"
         )
         yield Finding("warning", what, says, "See whether its processes run and what their logs say.")
@@ -77,6 +141,25 @@ def _judge(consumer: Consumer, settings: Settings) -> Iterator[Finding]:
         yield Finding("warning" if many else "note", what, says, advice)
 
 
+def _paused(what: str, consumer: Consumer, held: str) -> Finding:
+    says = f"paused for {span(consumer.pause_remaining / 1e9)} more: until then the server hands out none of {held}"
+    return Finding(
+        "error", what, says, f"`nats consumer resume {consumer.stream_name} {consumer.name}`, if nobody means it."
+    )
+
+
+def _left_over(ours: Sequence[Consumer]) -> Iterator[Finding]:
+    """Actors whose flows may be gone. Each costs the server memory, and counts for its limit."""
+    idle = [each.name for each in ours if not each.num_pending and _is_down(each) and _silent_s(each) > LEFT_OVER_S]
+    if idle:
+        says = f"{len(idle):,} had neither work nor a process for {span(LEFT_OVER_S)}: {_some(idle)}"
+        yield Finding("note", "consumers", says, "If their flows are gone, `nats consumer rm` removes them.")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED_MAX]) + (", …" if len(names) > _NAMED_MAX else "")
+
+
 def _is_down(consumer: Consumer) -> bool:
     """Nobody asks for work, and nobody has any."""
     return not consumer.num_waiting and not consumer.num_ack_pending
@@ -89,13 +172,15 @@ def _is_stuck(consumer: Consumer) -> bool:
 
 
 def _silent_s(consumer: Consumer) -> float:
-    moved = [at for at in (consumer.delivered.last_active, consumer.ack_floor.last_active) if at is not None]
+    times = (consumer.delivered.last_active, consumer.ack_floor.last_active, consumer.created)
+    moved = [at for at in times if at is not None]
     return (consumer.ts - max(moved)).total_seconds() if consumer.ts and moved else 0.0
 
 
-def _consumers_max(vitals: Vitals) -> int:
-    if vitals.account.limits.max_consumers > 0:
-        return vitals.account.limits.max_consumers
-    if isinstance(vitals.monitor, Monitor) and vitals.monitor.max_consumers > 0:
-        return vitals.monitor.max_consumers
-    return CONSUMERS_MAX
+def _consumers_max(vitals: Vitals, log: Stream) -> int:
+    """Return the least of the limits that are known: of the stream, of the account, of the server."""
+    account = vitals.account or Account()
+    tier = account.tiers.get(f"R{log.config.num_replicas}", account)
+    server = vitals.monitor.max_consumers if isinstance(vitals.monitor, Monitor) else CONSUMERS_MAX
+    limits = (log.config.max_consumers, tier.limits.max_consumers, server)
+    return min((limit for limit in limits if limit > 0), default=CONSUMERS_MAX)

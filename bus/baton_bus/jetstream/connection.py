@@ -6,20 +6,26 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
-from nats.aio.client import Client
+from nats.errors import AuthorizationError, NoServersError, UnexpectedEOF
 from nats.errors import Error as NatsError
-from nats.errors import NoServersError, UnexpectedEOF
 
-from baton_bus.errors import JetStreamOff, NoServer, ServerTooOld
+from baton_bus.errors import JetStreamOff, LoginRefused, NoServer, ServerTooOld, TlsFailed
+from baton_bus.jetstream.api import DEFAULT_PREFIX, Api
+from baton_bus.jetstream.client import PlainServer
+from baton_bus.jetstream.leases import LeaseKeeper
+from baton_bus.jetstream.login import login_options
+from baton_bus.jetstream.nats_client import NatsClient
 from baton_bus.settings import Settings
 
 NEEDED = (2, 12)
 """Message schedules, which deadlines use, came with nats-server 2.12 (ADR-51)."""
 _PENDING_BYTES = 64 * 1024 * 1024
 """What may wait for a connection that is being mended: the decisive records of every step in hand."""
+_GONE = (OSError, NoServersError, TimeoutError, UnexpectedEOF)
+"""What nats-py tells again and again while there is no server: `bus.lost` has said it."""
 
 logger = structlog.get_logger("baton.bus")
 
@@ -31,15 +37,17 @@ async def opened(
     name: str,
     on_lost: Callable[[], None],
     on_back: Callable[[], None],
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[NatsClient]:
     """Connect, check the server, and drain at the end.
 
-    Raises `NoServer`, `ServerTooOld`, `JetStreamOff`. A connection that is lost later is mended for as
-    long as it takes; `on_lost` and `on_back` say when.
+    Raises `NoServer` (`LoginRefused`, `TlsFailed`), `ServerTooOld`, `JetStreamOff`, `BadSetting`. A
+    connection that is lost later is mended for as long as it takes; `on_lost` and `on_back` say when.
     """
-    nc = Client()
+    login = login_options(settings)
+    nc = NatsClient(shown_url=settings.shown_url, needs_tls=settings.needs_tls, api=Api(settings.api_prefix))
     failures: list[BaseException] = []
     failed = asyncio.Event()
+    said: set[str] = set()
     phase: Literal["opening", "open", "closing"] = "opening"
 
     async def on_error(error: Exception) -> None:
@@ -47,31 +55,56 @@ async def opened(
             failures.append(error)
             if len(failures) >= len(settings.servers):
                 failed.set()
-        elif not isinstance(error, OSError | NoServersError | TimeoutError | UnexpectedEOF) or nc.is_connected:
-            logger.warning("bus.error", error=str(error) or type(error).__name__)
+            return
+        text = str(error).removeprefix("nats: ") or type(error).__name__
+        denied = nc.heard(error) is not None
+        if text in said:  # what is tried again and again is told once
+            return
+        if denied:
+            logger.error("bus.not_allowed", error=text)
+        elif isinstance(error, ssl.SSLError) or not isinstance(error, _GONE) or nc.is_connected:
+            logger.warning("bus.error", error=text)
+        else:
+            return
+        said.add(text)
 
     async def on_disconnected() -> None:
         if phase == "open":
-            logger.warning("bus.lost", url=settings.url)
+            logger.warning("bus.lost", url=settings.shown_url)
             on_lost()
 
     async def on_reconnected() -> None:
-        logger.warning("bus.back", url=settings.url)
+        said.clear()
+        logger.warning("bus.back", url=settings.shown_url)
         on_back()
+
+    async def on_closed() -> None:
+        if phase == "open":  # the server ended it for good: it no longer knows our login
+            logger.error("bus.closed", url=settings.shown_url, error=str(nc.last_error or ""))
+
+    options: dict[str, Any] = {
+        "servers": settings.servers,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.2,
+        "connect_timeout": 2,
+        "ping_interval": 20,
+        "pending_size": _PENDING_BYTES,
+        **login,
+    }
+
+    async def connect_beside() -> NatsClient:
+        beside = NatsClient(shown_url=settings.shown_url, needs_tls=settings.needs_tls)
+        await beside.connect(**options, name=f"{name}, leases", error_cb=_say_nothing)
+        return beside
 
     connecting = asyncio.create_task(
         nc.connect(
-            servers=settings.servers,
+            **options,
             name=name,
             error_cb=on_error,
             disconnected_cb=on_disconnected,
             reconnected_cb=on_reconnected,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.2,  # type: ignore[arg-type] # only slept on
-            connect_timeout=2,
-            ping_interval=20,
-            pending_size=_PENDING_BYTES,
-            user_credentials=settings.creds or None,
+            closed_cb=on_closed,
         )
     )
     failing = asyncio.create_task(failed.wait())
@@ -84,34 +117,61 @@ async def opened(
         await asyncio.gather(connecting, return_exceptions=True)
         with contextlib.suppress(Exception):
             await nc.close()
-        raise NoServer(settings.url, _reason(connecting, failures))
+        raise _refused(settings.shown_url, connecting, failures)
     phase = "open"
+    nc.leases = LeaseKeeper(connect_beside)
     try:
         _check(nc, settings)
         yield nc
     finally:
         phase = "closing"
-        with contextlib.suppress(NatsError, OSError):
+        # The first error is the one to tell: none of these hides it.
+        with contextlib.suppress(Exception):
+            await nc.leases.close()
+        with contextlib.suppress(Exception):
             if nc.is_connected:
                 await nc.flush(timeout=2)
-        await nc.close()
+        with contextlib.suppress(Exception):
+            await nc.close()
 
 
-def _check(nc: Client, settings: Settings) -> None:
+async def _say_nothing(_: Exception) -> None:
+    """The connection beside is lost when the other is, and that one says it."""
+
+
+def _check(nc: NatsClient, settings: Settings) -> None:
     version = nc.connected_server_version
     if (version.major, version.minor) < NEEDED:
         raise ServerTooOld(f"{version.major}.{version.minor}.{version.patch}")
     info = nc._server_info
-    if not info.get("jetstream"):
-        raise JetStreamOff(settings.url)
+    if not info.get("jetstream") and settings.api_prefix == DEFAULT_PREFIX:  # else another server has it
+        raise JetStreamOff(settings.shown_url)
 
 
-def _reason(connecting: asyncio.Task[None], failures: list[BaseException]) -> str:
+def _refused(url: str, connecting: asyncio.Task[None], failures: list[BaseException]) -> NoServer:
+    """Return the error that says best why there is no connection: a server that spoke to us knows more than silence."""
     # A server that refuses us says why, and then resets the connection.
     told = [failure for failure in failures if not isinstance(failure, ConnectionResetError)]
-    error: BaseException | None = (told or failures)[-1] if failures else None
-    if error is None and connecting.done() and not connecting.cancelled():
-        error = connecting.exception()
+    if connecting.done() and not connecting.cancelled() and (error := connecting.exception()) is not None:
+        told.append(error)
+    last = (told or failures)[-1] if failures or told else None
+    for error in told:
+        if _is_login(error):
+            return LoginRefused(url, _reason(error))
+    for error in told:
+        if isinstance(error, ssl.SSLError | PlainServer):
+            return TlsFailed(url, _reason(error))
+    return NoServer(url, _reason(last))
+
+
+def _is_login(error: BaseException) -> bool:
+    # nats-py has a class for a login that is refused later, and gives the server's words for one refused at once.
+    return isinstance(error, AuthorizationError) or (
+        isinstance(error, NatsError) and "authorization violation" in str(error).lower()
+    )
+
+
+def _reason(error: BaseException | None) -> str:
     match error:
         case None:
             return "it does not answer"

@@ -1,7 +1,7 @@
-"""Deliveries: messages that are ours until a lease ends, pulled so that a worker never idles while work waits.
+"""A puller: takes the messages of one consumer, so that a worker never idles while work waits, nor has too much.
 
 nats-py's pull subscription fetches in rounds; between rounds a worker stands still. Here pull requests are
-kept outstanding (ADR-13), and what is asked for plus what is held never exceeds `in_hand_max`.
+kept outstanding (ADR-13), and what is asked for plus what is in hand never exceeds `in_hand_max`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import msgspec
+import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error
+
+from baton_bus.errors import NotAllowed
+from baton_bus.jetstream.client import Denied
+from baton_bus.jetstream.delivery import ACK_PREFIX, nak_body
+from baton_bus.jetstream.delivery import Delivery as Delivery
+from baton_bus.jetstream.nats_client import client_of, frame_of, headers_of, text_of
+from baton_bus.jetstream.requests import NoAnswer
 
 HEARTBEAT_S = 3.0
 """The server says this often that a pull request still waits. After two missed it is asked anew: those that a
@@ -23,70 +30,10 @@ _EXPIRES_S = 60.0
 """How long a pull request waits at the server."""
 _ASK_AGAIN_S = 0.5
 """While nobody serves a consumer: either its leader is being elected, or it is being made again."""
-_ACK = "$JS.ACK."
 
+_REQUEST = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
 
-class Delivery:
-    """One unacked message and its lease. Settle it once, with `ack`, `nak` or `term`."""
-
-    __slots__ = (
-        "_puller",
-        "_reply",
-        "consumer_seq",
-        "data",
-        "delivered",
-        "held_since",
-        "seq",
-        "settled",
-        "stored_at_ns",
-        "subject",
-    )
-
-    def __init__(self, msg: Msg, puller: Puller, now: float) -> None:
-        tokens = msg.reply.split(".")
-        offset = 4 if len(tokens) == 9 else 6
-        self.subject, self.data = msg.subject, msg.data
-        self.delivered = int(tokens[offset])
-        """How often the broker has handed this message out, this time included."""
-        self.seq = int(tokens[offset + 1])
-        self.consumer_seq = int(tokens[offset + 2])
-        """Counts what the consumer has handed out, from 1."""
-        self.stored_at_ns = int(tokens[offset + 3])
-        """When the broker stored it, in nanoseconds of Unix time by the broker's clock."""
-        self.held_since = now
-        self.settled = False
-        self._reply, self._puller = msg.reply, puller
-
-    async def ack(self) -> None:
-        """Done with it: the broker forgets this delivery."""
-        await self._puller.settle(self, b"")
-
-    async def nak(self, delay_s: float = 0.0) -> None:
-        """Give it back; it is handed out again after `delay_s` seconds."""
-        body = b'-NAK {"delay":%d}' % int(delay_s * 1e9) if delay_s > 0 else b"-NAK"
-        await self._puller.settle(self, body)
-
-    async def term(self) -> None:
-        """Never hand it out again."""
-        await self._puller.settle(self, b"+TERM")
-
-    async def release(self) -> None:
-        """Let go of it without a word: the same message is in hand with a newer lease."""
-        await self._puller.release(self)
-
-    async def keep(self) -> None:
-        """Begin the lease anew."""
-        await self._puller.say(self._reply, b"+WPI")
-
-    @property
-    def stored_at_s(self) -> float:
-        """The same in seconds."""
-        return self.stored_at_ns / 1e9
-
-    @property
-    def reply(self) -> str:
-        """Where the broker waits for the ack."""
-        return self._reply
+logger = structlog.get_logger("baton.bus")
 
 
 class Puller:
@@ -105,106 +52,188 @@ class Puller:
     ) -> None:
         """`lease_s` is the consumer's `ack_wait`; leases are kept alive at a third of it (0: none to keep).
 
-        `on_gone` makes the consumer again when the server says that it does not exist.
+        `on_delivery` must not wait, and never has more than `in_hand_max` unsettled: what the server sends beyond that
+        (it may serve a pull request that we had given up) waits here, its lease kept. `on_gone` makes the consumer
+        again when the server says that it does not exist.
         """
-        self._nc, self._in_hand_max, self._on_delivery = nc, in_hand_max, on_delivery
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._nc, self._in_hand_max, self._on_delivery = client_of(nc), in_hand_max, on_delivery
+        self.consumer = f"{stream}.{consumer}"
+        self._next = self._nc.api.pull(stream, consumer)
         self._lease_s, self._on_gone = lease_s, on_gone
-        self._inbox = nc.new_inbox()
-        self._pulls: dict[str, int] = {}
+        self._inbox = nc.new_inbox().encode()
+        self._held: dict[int, Delivery] = {}
+        """All whose leases are ours, by their sequence: those that were given to `on_delivery`, and those that wait."""
+        self._spare: deque[Delivery] = deque()
+        self._pulls: dict[bytes, int] = {}
         self._outstanding = 0
-        self._count = 0
+        self._connection = nc.stats["reconnects"]
+        """The connection over which the pull requests went: the server forgets them with it."""
+        self.pulls = 0
+        """How many pull requests were sent."""
         self._heard_at = time.monotonic()
         self._stopped = False
         self._wake = asyncio.Event()
         self._mending: asyncio.Task[None] | None = None
-        self.held: set[Delivery] = set()
+        self._refused = ""
+        self.denied: Denied | None = None
+        """That this user may not pull, as the server said it last."""
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries `on_delivery` was given that are not settled."""
+        return len(self._held) - len(self._spare)
 
     @contextlib.asynccontextmanager
     async def pulling(self) -> AsyncIterator[Puller]:
-        """Pull while the context is open. What is still held at its end is left to the lease."""
-        self._subscription = await self._nc.subscribe(
-            self._inbox + ".*", cb=self._on_msg, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        keeper = asyncio.create_task(self._keep(), name=f"leases and pulls of {self._next}")
-        await self._refill()
+        """Pull while the context is open. What is in hand at its end is left to the lease.
+
+        Raises `NoAnswer`, and `NotAllowed` when this user may not pull: the server would say no more of it.
+        """
         try:
+            self._subscription = await self._nc.listen(f"{text_of(self._inbox)}.*", self._heard)
+        except Error as error:
+            raise NoAnswer(str(error)) from error
+        leases = self._nc.leases if self._lease_s else None
+        if leases is not None:
+            leases.watch(self._held, self._lease_s)
+        keeper = asyncio.create_task(self._keep(), name=f"pulls of {self.consumer}")
+        self._nc.on_denied.append(self._on_denied)
+        try:
+            self._refill()
+            await self._until_read()
+            if self.denied is not None:
+                raise NotAllowed(self.denied.action, self.denied.subject, self.denied.url)
             yield self
         finally:
             self._stopped = True
+            self._nc.on_denied.remove(self._on_denied)
             keeper.cancel()
             if self._mending is not None:
                 self._mending.cancel()
-            with contextlib.suppress(Error):
+            if leases is not None:
+                leases.forget(self._held)
+            with contextlib.suppress(Exception):  # the first error is the one to tell
                 await self._subscription.unsubscribe()
 
     async def stop(self) -> None:
         """Take no more: the server drops our pull requests, and what is on its way has come when this returns.
 
-        It is to be worked on as the rest: given back unseen it would come again at once, and count as an attempt.
+        What was given to `on_delivery` is to be worked on: given back it would come again at once, and be taken for
+        another attempt. What nobody has seen yet is given back.
         """
         self._stopped = True
-        with contextlib.suppress(Error):
+        with contextlib.suppress(Error, OSError):
             await self._subscription.drain()  # type: ignore[no-untyped-call]
+        while self._spare:
+            delivery = self._spare.popleft()
+            delivery.settled = True
+            del self._held[delivery.seq]
+            self.say(delivery, nak_body(0.0))
+
+    async def _until_read(self) -> None:
+        """Wait until the server has read our first pull request: it tells then if it refuses it."""
+        with contextlib.suppress(TimeoutError, Error, OSError):
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._nc.until_heard()
+
+    def _on_denied(self, denied: Denied) -> None:
+        if denied.kind == "publish" and denied.subject == self._next.lower():
+            self.denied = denied
 
     def reconnected(self) -> None:
         """The server forgot our pull requests with the old connection: ask anew."""
-        self._forget_pulls()
         self._wake.set()
 
     async def settle(self, delivery: Delivery, body: bytes) -> None:
         """Send the last word on a delivery, and ask for more when there is room."""
         if delivery.settled:
             return
-        delivery.settled = True
-        self.held.discard(delivery)
-        await self.say(delivery.reply, body)
-        await self._refill()
+        self.say(delivery, body)
+        self._let_go(delivery)
 
     async def release(self, delivery: Delivery) -> None:
-        """Make room without a word to the broker: for consumers without acks, and for a message that came twice."""
-        delivery.settled = True
-        self.held.discard(delivery)
-        await self._refill()
+        """Make room without a word to the broker."""
+        if not delivery.settled:
+            self._let_go(delivery)
 
-    async def say(self, reply: str, body: bytes) -> None:
+    def say(self, delivery: Delivery, body: bytes) -> None:
         """Send a word about a delivery; a lost connection loses it, and the lease decides."""
         with contextlib.suppress(Error):
-            await self._nc.publish(reply, body)
+            self._nc.send_soon(b"PUB %b  %d\r\n%b\r\n" % (delivery.ack_subject, len(body), body))
 
-    async def _on_msg(self, msg: Msg) -> None:
+    def _let_go(self, delivery: Delivery) -> None:
+        delivery.settled = True
+        self._held.pop(delivery.seq, None)
+        while self._spare and self.in_hand < self._in_hand_max:
+            self._give(self._spare.popleft())
+        self._refill()
+
+    def _give(self, delivery: Delivery) -> None:
+        try:
+            self._on_delivery(delivery)
+        except Exception:  # its lease lapses, and it comes again: not at once
+            logger.exception("delivery.broken", subject=delivery.subject, seq=delivery.seq)
+            delivery.settled = True
+            self._held.pop(delivery.seq, None)
+
+    def _heard(self, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
         self._heard_at = time.monotonic()
-        if not msg.reply.startswith(_ACK):
-            await self._on_status(msg)
+        if not reply.startswith(ACK_PREFIX):
+            self._on_status(subject, header)
+            return
+        try:
+            delivery = Delivery(subject, reply, data, header, self, self._heard_at)
+        except ValueError as error:  # not from the broker
+            logger.warning("delivery.strange", consumer=self.consumer, error=str(error))
             return
         self._one_came()
-        delivery = Delivery(msg, self, self._heard_at)
-        self.held.add(delivery)
-        self._on_delivery(delivery)
+        same = self._held.get(delivery.seq)
+        if same is not None:
+            same.renew(delivery)
+        else:
+            is_spare = self.in_hand >= self._in_hand_max
+            self._held[delivery.seq] = delivery
+            if is_spare:
+                self._spare.append(delivery)
+            else:
+                self._give(delivery)
+        if not self._outstanding:
+            self._refill()
 
-    async def _on_status(self, msg: Msg) -> None:
-        headers = msg.headers or {}
-        status = headers.get("Status", "")
+    def _on_status(self, subject: bytes, header: bytes) -> None:
+        headers = headers_of(header)
+        status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             return
-        pull = msg.subject.rpartition(".")[2]
-        self._outstanding -= self._pulls.pop(pull, 0)
-        gone = status == "503" or (status == "409" and "Deleted" in headers.get("Description", ""))
-        if gone and self._on_gone is not None and not self._stopped:
+        self._outstanding -= self._pulls.pop(subject.rpartition(b".")[2], 0)
+        if status == "503" or (status == "409" and "Deleted" in description):
+            self._on_nobody()
+        elif status in ("408", "404"):  # it has expired
+            self._refill()
+        else:
+            if description != self._refused:
+                self._refused = description
+                logger.warning("pull.refused", consumer=self.consumer, status=status, reason=description)
+            self._wake.set()
+
+    def _on_nobody(self) -> None:
+        """Nobody serves the consumer: it was deleted, or its leader is being elected."""
+        if self._on_gone is not None and not self._stopped:
             self._forget_pulls()
             if self._mending is None or self._mending.done():
-                self._mending = asyncio.create_task(self._mend(self._on_gone), name=f"mend {self._next}")
-            asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._wake.set)
-            return
-        if status == "409":
-            self._wake.set()
-            return
-        await self._refill()
+                self._mending = asyncio.create_task(self._mend(self._on_gone), name=f"mend {self.consumer}")
+        asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._wake.set)
 
     async def _mend(self, on_gone: Callable[[], Awaitable[None]]) -> None:
         """Make the consumer again. Beside the messages that come: in an election it takes as long as that."""
-        with contextlib.suppress(Exception):
+        try:
             await on_gone()
+        except Exception as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                logger.warning("consumer.gone", consumer=self.consumer, error=str(error))
+        else:
+            self._refused = ""
             self._wake.set()
 
     def _one_came(self) -> None:
@@ -221,37 +250,66 @@ class Puller:
         self._pulls.clear()
         self._outstanding = 0
 
-    async def _refill(self) -> None:
-        """Ask for what there is room for, once that is half of all: one request then brings several."""
-        room = self._in_hand_max - len(self.held) - self._outstanding
-        if self._stopped or room <= 0 or (room < self._in_hand_max // 2 and self._outstanding > 0):
+    def _refill(self) -> None:
+        """Ask for what there is room for, once that is half of all, or nothing is outstanding.
+
+        One request then brings several. As long as one is outstanding that the server has read, no work waits; when
+        work comes, it is used up, and we are here again. So a place stays empty for one round trip at most.
+        """
+        if self._stopped or not self._nc.is_connected:
             return
-        self._count += 1
-        pull = str(self._count)
+        if self._connection != (connection := self._nc.stats["reconnects"]):
+            self._connection = connection
+            self._forget_pulls()
+        room = self._in_hand_max - len(self._held) - self._outstanding
+        if room <= 0 or (room < self._in_hand_max // 2 and self._outstanding > 0):
+            return
+        self.pulls += 1
+        pull = b"%d" % self.pulls
         self._pulls[pull] = room
         self._outstanding += room
-        request = {"batch": room, "expires": int(_EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
+        request = _REQUEST % (room, int(_EXPIRES_S * 1e9), int(HEARTBEAT_S * 1e9))
         try:
-            await self._nc.publish(self._next, msgspec.json.encode(request), reply=f"{self._inbox}.{pull}")
+            self._nc.send_soon(frame_of(self._next, b"%b.%b" % (self._inbox, pull), request))
         except Error:
             self._outstanding -= self._pulls.pop(pull, 0)
 
     async def _keep(self) -> None:
-        """Keep leases alive, and notice pull requests that the server has forgotten."""
+        """Notice pull requests that the server has forgotten, and keep leases alive when the thread cannot."""
         tick_s = min(self._lease_s / 3, HEARTBEAT_S) if self._lease_s else HEARTBEAT_S
-        kept_at = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(tick_s):
                     await self._wake.wait()
                     self._wake.clear()
                     await asyncio.sleep(0.05)
-            now = time.monotonic()
-            if self._lease_s and now - kept_at > self._lease_s / 3 - tick_s / 2:
-                kept_at = now
-                for delivery in [held for held in self.held if now - held.held_since > self._lease_s / 6]:
-                    await delivery.keep()
-            if now - self._heard_at > 2.5 * HEARTBEAT_S:
-                self._heard_at = now
-                self._forget_pulls()
-            await self._refill()
+            try:
+                self._keep_leases()
+                if time.monotonic() - self._heard_at > 2.5 * HEARTBEAT_S:
+                    await self._ask_anew()
+                self._refill()
+            except Exception:
+                logger.exception("pulls.broken", consumer=self.consumer)
+
+    def _keep_leases(self) -> None:
+        """Keep those that the thread has not kept: it may have no connection, as a user's connections are counted."""
+        now = time.monotonic()
+        if not self._lease_s or not self._nc.is_connected:
+            return
+        for delivery in list(self._held.values()):
+            if now - delivery.kept_at > self._lease_s * (0.45 if self._nc.leases else 0.3):
+                delivery.kept_at = now
+                self.say(delivery, b"+WPI")
+
+    async def _ask_anew(self) -> None:
+        """Give up pull requests from which nothing is heard, if the server is there: it serves them once it goes on."""
+        if not self._nc.is_connected:
+            return
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._nc.until_heard()
+        except (TimeoutError, Error, OSError):
+            return
+        if time.monotonic() - self._heard_at > 2.5 * HEARTBEAT_S:
+            self._heard_at = time.monotonic()
+            self._forget_pulls()

@@ -7,45 +7,50 @@ https://docs.nats.io/nats-concepts/jetstream/headers
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
 
-from baton_bus.errors import BusUnavailable, LogFull, NoStream, PayloadTooLarge, PublishRefused
+from baton_bus.errors import (
+    BusUnavailable,
+    FullLimit,
+    JetStreamStopped,
+    LogFull,
+    PayloadTooLarge,
+    PublishRefused,
+)
+from baton_bus.jetstream.nats_client import header_of
 from baton_bus.jetstream.requests import NoAnswer, Requests
+from baton_bus.jetstream.silence import ELECTS_S, STOPPED, UNANSWERED_S, ApiError, Silence
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_CREATE = {EXPECTED: "0"}
+EXPECTED_IN = "Nats-Expected-Last-Subject-Sequence-Subject"
+"""Counts for `EXPECTED` the last message on any subject that matches this pattern."""
+_CREATE = header_of({EXPECTED: "0"})
 
 TAKEN = 10071
 """`wrong last sequence`: another message is on the subject."""
 IN_FLIGHT = 10164
 """Another publish to the subject is in flight in the cluster: ask again, and it is one or the other."""
-_FULL = frozenset({10047, 10077})
-"""`insufficient resources` and `maximum messages/bytes exceeded`."""
+_FULL: Mapping[int, FullLimit] = {10047: "stream", 10077: "stream", 10002: "account", 10023: "server"}
+"""`insufficient storage resources`, `maximum messages/bytes exceeded`, `resource limits exceeded for account` and
+`insufficient resources`."""
 _TOO_LARGE = 10054
-_STREAM_NOT_FOUND = 10059
 _RETRY_S = 0.005
 """Wait before a publish is tried again after `IN_FLIGHT`: about what a commit in a cluster takes."""
 _ELECTS = frozenset({10008, 10009})
 """`JetStream system temporarily unavailable`, and `JetStream cluster can not handle request`: it leads no more."""
-_ELECTS_S = 0.1
-_SILENCE_S = 0.5
-"""Wait before a publish is tried again while there is no leader: when that is told, and when all are silent."""
-
-
-class _ApiError(Struct):
-    err_code: int = 0
-    description: str = ""
 
 
 class _Ack(Struct):
     seq: int = 0
-    error: _ApiError | None = None
+    error: ApiError | None = None
 
 
-_NOBODY = _Ack(error=_ApiError())
+_NOBODY = _Ack(error=ApiError())
 """What an answer without a body means: nobody listens to the subject."""
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
@@ -56,20 +61,27 @@ class Publisher:
     def __init__(self, nc: Client, requests: Requests, stream: str) -> None:
         self._nc, self._requests, self._stream = nc, requests, stream
 
-    async def create(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int | None:
+    async def create(
+        self, subject: str, body: bytes, *, patience_s: float | None = None, once_in: str | None = None
+    ) -> int | None:
         """Write the first message on a subject; return its sequence, or None when the subject is taken.
+
+        With `once_in`, a pattern that matches the subject (the server does not check that it does), it is the first
+        message on any subject that the pattern matches.
 
         It is sent again until the server says one or the other, for `patience_s` seconds at most (None:
         for as long as it takes). None may also mean that our own earlier try was
         stored: what is in the log is the truth, whoever wrote it.
 
-        Raises `BusUnavailable`, `NoStream`, `LogFull`, `PayloadTooLarge`, `PublishRefused`.
+        Raises `BusUnavailable`, `JetStreamStopped`, `NoStream`, `LogFull`, `PayloadTooLarge`, `BadSubject`,
+        `PublishRefused`.
         """
-        return await self.publish(subject, body, _CREATE, patience_s)
+        header = _CREATE if once_in is None else header_of({EXPECTED: "0", EXPECTED_IN: once_in})
+        return await self.publish(subject, body, header, patience_s)
 
-    async def update(self, subject: str, body: bytes, last_seq: int) -> int | None:
+    async def update(self, subject: str, body: bytes, last_seq: int, *, patience_s: float | None = None) -> int | None:
         """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
-        return await self.publish(subject, body, {EXPECTED: str(last_seq)})
+        return await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
 
     async def append(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int:
         """Write to a subject, whatever is there. A message may be stored twice if an answer was lost.
@@ -81,62 +93,60 @@ class Publisher:
         return seq
 
     async def publish(
-        self, subject: str, body: bytes, headers: dict[str, str] | None, patience_s: float | None = None
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | bytes | None,
+        patience_s: float | None = None,
     ) -> int | None:
-        """Write with these headers; None when an expectation in them does not hold. Raises as `create`."""
-        if len(body) + 100 > self._nc.max_payload:
-            raise PayloadTooLarge(len(body), self._nc.max_payload)
+        """Write with these headers; None when an expectation in them does not hold. Raises as `create`.
+
+        `patience_s` is for all of it: every try, every answer that is waited for, every wait in between.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
+        left_s = math.inf if patience_s is None else patience_s
+        # What has no expectation is stored twice when it is sent twice: only after a silence of a request's whole time.
+        again = headers is not None
+        bound_s = UNANSWERED_S if again else self._requests.timeout_s
+        silence: Silence | None = None
         while True:
+            tried_at = loop.time()
             try:
-                answer = await self._requests.ask(subject, body, headers, again=headers is not None)
+                answer = await self._requests.ask(subject, body, headers, again=again, within_s=min(left_s, bound_s))
             except NoAnswer:
-                await self._wait_for_connection()
+                silence = silence or Silence(self._nc, self._requests, self._stream)
+                bound_s = await silence.unanswered(tried_at, left_s)
             else:
                 ack = _decode_ack(answer.data) if answer.data else _NOBODY
                 if ack.error is None:
                     return ack.seq
                 if ack.error.err_code == TAKEN:
                     return None
-                await self._wait_or_raise(subject, body, ack.error)
+                silence = silence or Silence(self._nc, self._requests, self._stream)
+                if ack.error.err_code == 0:
+                    await silence.nobody_listens(left_s)
+                else:
+                    silence.broken()
+                    await self._wait_or_raise(subject, body, ack.error, left_s)
             waited_s = loop.time() - started
-            if self._nc.is_closed or (patience_s is not None and waited_s > patience_s):
+            if patience_s is not None:
+                left_s = patience_s - waited_s
+            if self._nc.is_closed or left_s <= 0:
                 raise BusUnavailable(f"a publish on {subject}", waited_s)
 
-    async def _wait_or_raise(self, subject: str, body: bytes, error: _ApiError) -> None:
+    async def _wait_or_raise(self, subject: str, body: bytes, error: ApiError, left_s: float) -> None:
         """Wait for what passes: another's publish, an election. Raises what does not pass."""
         match error.err_code:
-            case 0:
-                await self._no_responder(subject)
             case code if code == IN_FLIGHT:
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(min(_RETRY_S, left_s))
             case code if code in _ELECTS:
-                await asyncio.sleep(_ELECTS_S)
+                await asyncio.sleep(min(ELECTS_S, left_s))
             case code if code in _FULL:
-                raise LogFull(self._stream, error.description)
+                raise LogFull(self._stream, error.description, _FULL[code])
+            case code if code in STOPPED:
+                raise JetStreamStopped(error.description)
             case code if code == _TOO_LARGE:
                 raise PayloadTooLarge(len(body), self._nc.max_payload)
             case code:
                 raise PublishRefused(subject, code, error.description)
-
-    async def _no_responder(self, subject: str) -> None:
-        """Tell a stream that is gone from one whose leader is being elected: only the latter is waited for."""
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                answer = await self._requests.ask(f"$JS.API.STREAM.INFO.{self._stream}")
-        except (NoAnswer, TimeoutError):
-            return
-        ack = _decode_ack(answer.data) if answer.data else _Ack()
-        if ack.error is not None and ack.error.err_code == _STREAM_NOT_FOUND:
-            raise NoStream(self._stream)
-        if not answer.data:
-            raise PublishRefused(subject, 503, "JetStream is not enabled on this server or for this account")
-        await asyncio.sleep(_ELECTS_S)
-
-    async def _wait_for_connection(self) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await self._requests.connected.wait()
-        except TimeoutError:
-            return

@@ -1,4 +1,4 @@
-"""Requests over one inbox: a future for each, one subscription for all, and one clock for their time-outs.
+"""Requests over one inbox: a future for each, one subscription for all, and one clock for their deadlines.
 
 nats-py's own `request` makes an id of 26 random characters, a timer and a task per call; on the path of
 every handoff that costs a third of the throughput.
@@ -8,147 +8,298 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Mapping
 
+import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, Error, OutboundBufferLimitError
+from nats.errors import Error, OutboundBufferLimitError
 
-from baton_bus.errors import BusError
+from baton_bus.errors import BusError, NotAllowed, NotImported, PayloadTooLarge
+from baton_bus.jetstream.client import Denied
+from baton_bus.jetstream.nats_client import client_of, frame_of, header_of, message_of
 
 AGAIN_AFTER_S = (1.0, 3.0)
-"""When a request that may be sent twice is sent again, in seconds: what a leader held when it died is lost, and a slow
-server must not get everything many times."""
+"""When a request that may be sent twice is sent again, in seconds, and then after each `timeout_s`: what a leader held
+when it died is lost, and a slow server must not get everything many times."""
+_TICK_S = 0.25
+"""How exactly deadlines are kept: a timer for each request would cost as much as the request."""
+
+logger = structlog.get_logger("baton.bus")
 
 
 class NoAnswer(BusError):
     """A request got no answer: time ran out, or the connection was lost. The caller asks again or gives up."""
 
 
-class _Sent(NamedTuple):
-    subject: str
-    payload: bytes
-    headers: dict[str, str] | None
+_Answers = asyncio.Future[Msg] | asyncio.Queue[Msg | BusError]
+"""Where an answer goes, or each of several, or why there will be none."""
 
 
-class _Waiting(NamedTuple):
-    queue: asyncio.Future[Msg] | asyncio.Queue[Msg | None]
-    sent_at: float
-    again: _Sent | None
+class _Waiting:
+    """A request that waits for its answer, or for its answers."""
+
+    __slots__ = ("again", "again_at", "connection", "deadline", "frame", "queue", "sent_at", "tries")
+
+    def __init__(self, queue: _Answers, again: bool, deadline: float) -> None:
+        self.queue, self.again, self.deadline = queue, again, deadline
+        self.frame = b""
+        self.connection = self.tries = 0
+        """On which connection it was sent last, and how often because no answer came."""
+        self.sent_at = self.again_at = 0.0
 
 
 class Requests:
-    """Sends requests and hands each answer to whoever asked."""
+    """Sends requests and hands each answer to whoever asked. All that escapes is a `BusError`."""
 
     def __init__(self, nc: Client, timeout_s: float) -> None:
-        """`timeout_s` is the longest wait for an answer."""
-        self._nc, self._timeout_s = nc, timeout_s
-        self._prefix = nc.new_inbox() + "."
+        """`timeout_s` is the longest wait for an answer, unless a call says otherwise."""
+        self._nc, self.timeout_s = client_of(nc), timeout_s
+        self.api = self._nc.api
+        """Where JetStream is asked."""
+        self._prefix = nc.new_inbox().encode() + b"."
         self._skip = len(self._prefix)
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._asked = asyncio.Event()
+        """Set while anything waits: the clock stands still before that."""
+        self._unheard: set[str] = set()
         self._count = 0
         self._loop = asyncio.get_running_loop()
+        self._probing: asyncio.Task[None] | None = None
+        self._closed = False
+        self.changed_at = self._loop.time()
+        """When the connection was lost or mended last, by the loop's clock."""
         self.connected = asyncio.Event()
+        """Whether there is a connection: `lost` clears it, `back` sets it."""
         self.connected.set()
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Listen for answers while the context is open."""
-        subscription = await self._nc.subscribe(self._prefix + "*", cb=self._on_answer)
-        clock = asyncio.create_task(self._expire(), name="request time-outs")
+        """Listen for answers while the context is open. Raises `NoAnswer` when the connection is closed already."""
+        try:
+            subscription = await self._nc.listen(self._prefix.decode() + "*", self._on_answer)
+        except Error as error:
+            raise NoAnswer(str(error)) from error
+        self._nc.on_denied.append(self._denied)
+        clock = asyncio.create_task(self._clock(), name="request deadlines")
         try:
             yield
         finally:
+            self._closed = True
+            self._nc.on_denied.remove(self._denied)
             clock.cancel()
-            with contextlib.suppress(Error):
+            if self._probing is not None:
+                self._probing.cancel()
+            self._fail_all("the connection was closed")
+            with contextlib.suppress(Exception):  # the first error is the one to tell
                 await subscription.unsubscribe()
-            self.lost()
 
     async def ask(
-        self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None, *, again: bool = False
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Mapping[str, str] | bytes | None = None,
+        *,
+        again: bool = False,
+        within_s: float | None = None,
     ) -> Msg:
-        """Send a request and return its answer. Raises `NoAnswer`.
+        """Send a request and return its answer. Raises `NoAnswer`, `NotAllowed`, `BadSubject`, `PayloadTooLarge`.
 
-        With `again` it may be sent more than once, and any of the answers counts.
+        It takes `within_s` seconds at most (None: `timeout_s`), waiting for a lost connection included: nothing is sent
+        without one. With `again` it may be sent more than once, and any of the answers counts: once per connection,
+        and after `AGAIN_AFTER_S` if the server has shown meanwhile that it reads what we send. Without, it fails with
+        the connection. `headers` may come encoded, from `header_of`.
         """
         future: asyncio.Future[Msg] = self._loop.create_future()
-        token = await self._send(future, _Sent(subject, payload, headers), again)
+        token = await self._send(future, subject, payload, headers, again, within_s)
         try:
             return await future
         finally:
             self._waiting.pop(token, None)
 
-    async def collect(self, subject: str, payload: bytes) -> list[Msg]:
+    async def collect(self, subject: str, payload: bytes, *, within_s: float | None = None) -> list[Msg]:
         """Send a request that is answered by several messages; return them up to the first status.
 
-        The last message is the one with the status. Raises `NoAnswer`.
+        The last message is the one with the status. Raises as `ask`.
         """
-        queue: asyncio.Queue[Msg | None] = asyncio.Queue()
-        token = await self._send(queue, _Sent(subject, payload, None), again=False)
+        queue: asyncio.Queue[Msg | BusError] = asyncio.Queue()
+        token = await self._send(queue, subject, payload, None, False, within_s)
         answers: list[Msg] = []
         try:
             while True:
                 answer = await queue.get()
-                if answer is None:
-                    raise NoAnswer(f"no answer on {subject}")
+                if isinstance(answer, BusError):
+                    raise answer
                 answers.append(answer)
                 if answer.headers and "Status" in answer.headers:
                     return answers
         finally:
             self._waiting.pop(token, None)
 
-    def lost(self) -> None:
-        """Tell all who wait that their answers will not come: the connection is gone."""
-        for token in list(self._waiting):
-            self._fail(token, "the connection was lost")
+    async def check_imported(self, subject: str, stream: str) -> None:
+        """Nobody listened on a subject of the JetStream API: note it, or say that it is not for this account.
 
-    async def _send(self, queue: asyncio.Future[Msg] | asyncio.Queue[Msg | None], request: _Sent, again: bool) -> str:
+        Raises `NotImported` the second time that others about this stream are answered, as the first time the server
+        may have been about to listen; and as `ask`.
+        """
+        if not (await self.ask(self.api.info(stream))).data:
+            return
+        if subject in self._unheard:
+            self._unheard.discard(subject)
+            raise NotImported(subject, self._nc.shown_url)
+        self._unheard.add(subject)
+
+    def lost(self) -> None:
+        """The connection is gone: what may not be sent twice fails, the rest waits for the next one."""
+        self.connected.clear()
+        self.changed_at = self._loop.time()
+        if self._nc.is_closed:
+            self._fail_all("the connection was closed")
+        for token, waiting in list(self._waiting.items()):
+            if not waiting.again:
+                self._fail(token, NoAnswer("the connection was lost"))
+
+    def back(self) -> None:
+        """The connection is mended: send what waits, once."""
+        self.connected.set()
+        self.changed_at = self._loop.time()
+
+    async def _send(
+        self,
+        queue: _Answers,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | bytes | None,
+        again: bool,
+        within_s: float | None,
+    ) -> bytes:
         self._count += 1
-        token = str(self._count)
-        self._waiting[token] = _Waiting(queue, self._loop.time(), request if again else None)
+        token = b"%d" % self._count
+        header = headers if isinstance(headers, bytes) else header_of(headers)
+        limit = self._nc.max_payload
+        if len(header) + len(payload) > limit:  # told of the body alone, if that is too large already
+            raise PayloadTooLarge(len(payload) + (len(header) if len(payload) <= limit else 0), limit)
+        now = self._loop.time()
+        waiting = _Waiting(queue, again, now + (self.timeout_s if within_s is None else within_s))
+        waiting.frame = frame_of(subject, self._prefix + token, payload, header)
+        if self._closed or not self._nc.is_connected:
+            await self._until_connected(waiting.deadline)
+            now = self._loop.time()
+        waiting.sent_at, waiting.again_at = now, now + AGAIN_AFTER_S[0]
+        waiting.connection = self._nc.stats["reconnects"]
+        self._waiting[token] = waiting
+        self._asked.set()
         try:
-            await self._publish(token, request)
-        except (ConnectionClosedError, OutboundBufferLimitError) as error:
-            del self._waiting[token]
-            raise NoAnswer(str(error)) from error
-        except BaseException:
-            del self._waiting[token]
+            await self._nc.send(waiting.frame)
+        except BaseException as error:
+            self._waiting.pop(token, None)
+            if isinstance(error, Error | OSError):
+                raise NoAnswer(str(error)) from error
             raise
         return token
 
-    async def _publish(self, token: str, request: _Sent) -> None:
-        await self._nc.publish(request.subject, request.payload, reply=self._prefix + token, headers=request.headers)
+    async def _until_connected(self, deadline: float) -> None:
+        while self._closed or not self._nc.is_connected:
+            left_s = deadline - self._loop.time()
+            if self._closed or self._nc.is_closed:
+                raise NoAnswer("the connection is closed")
+            if left_s <= 0:
+                raise NoAnswer("the connection was not mended in time")
+            if self.connected.is_set():  # it broke, and that is not told yet
+                await asyncio.sleep(min(left_s, 0.01))
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _TICK_S)):
+                    await self.connected.wait()
 
-    async def _on_answer(self, msg: Msg) -> None:
-        waiting = self._waiting.get(msg.subject[self._skip :])
+    def _on_answer(self, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
+        waiting = self._waiting.get(subject[self._skip :])
         if waiting is None:
             return
+        answer = message_of(self._nc, subject, reply, data, header)
         queue = waiting.queue
         if isinstance(queue, asyncio.Queue):
-            queue.put_nowait(msg)
+            queue.put_nowait(answer)
         elif not queue.done():
-            queue.set_result(msg)
+            queue.set_result(answer)
 
-    async def _expire(self) -> None:
-        last = self._loop.time()
+    async def _clock(self) -> None:
+        """Keep deadlines, and send again what is to be sent again."""
+        tick_s = min(_TICK_S, self.timeout_s / 4)
         while True:
-            await asyncio.sleep(min(0.25, self._timeout_s / 4))
-            now = self._loop.time()
-            for token, (_, sent_at, again) in list(self._waiting.items()):
-                if now - sent_at >= self._timeout_s:
-                    self._fail(token, f"no answer in {self._timeout_s} s")
-                elif again is not None and any(last < sent_at + after_s <= now for after_s in AGAIN_AFTER_S):
-                    with contextlib.suppress(Error):
-                        await self._publish(token, again)
-            last = now
+            if not self._waiting:
+                self._asked.clear()
+                await self._asked.wait()
+            if self.connected.is_set():
+                await asyncio.sleep(tick_s)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(tick_s):
+                        await self.connected.wait()
+            try:
+                await self._look()
+            except Exception:  # a request that cannot be sent again must not take the deadlines of all others with it
+                logger.exception("requests.broken")
 
-    def _fail(self, token: str, reason: str) -> None:
+    async def _look(self) -> None:
+        if self._nc.is_closed:
+            self._fail_all("the connection was closed")
+        now, connection = self._loop.time(), self._nc.stats["reconnects"]
+        due: list[bytes] = []
+        for token, waiting in list(self._waiting.items()):
+            if now >= waiting.deadline:
+                self._fail(token, NoAnswer(f"no answer in {now - waiting.sent_at:.1f} s"))
+            elif not waiting.again or not self._nc.is_connected:
+                continue
+            elif waiting.connection != connection:
+                await self._resend(token)
+            elif now >= waiting.again_at:
+                due.append(token)
+        if due and (self._probing is None or self._probing.done()):
+            self._probing = asyncio.create_task(self._probe(due), name="send requests again")
+
+    async def _probe(self, tokens: list[bytes]) -> None:
+        """Send again once the server has read what was sent before: one that stands still would get it all at once."""
+        asked_at = self._loop.time()
+        with contextlib.suppress(Error, OSError, TimeoutError):
+            async with asyncio.timeout(self.timeout_s):
+                await self._nc.until_heard()
+            if self._loop.time() - asked_at > AGAIN_AFTER_S[0]:  # it stood still, and answers from now on
+                await asyncio.sleep(AGAIN_AFTER_S[0])
+            for token in tokens:
+                await self._resend(token)
+
+    async def _resend(self, token: bytes) -> None:
+        waiting = self._waiting.get(token)
+        if waiting is None or not self._nc.is_connected:
+            return
+        now, connection = self._loop.time(), self._nc.stats["reconnects"]
+        if waiting.connection != connection:
+            waiting.connection, waiting.sent_at, waiting.tries = connection, now, 0
+        else:
+            waiting.tries += 1
+        is_early = waiting.tries < len(AGAIN_AFTER_S)
+        waiting.again_at = waiting.sent_at + AGAIN_AFTER_S[waiting.tries] if is_early else now + self.timeout_s
+        with contextlib.suppress(OutboundBufferLimitError):
+            await self._nc.send(waiting.frame)
+
+    def _denied(self, denied: Denied) -> None:
+        """Tell who waits on a subject to which we may not send: its answer will not come."""
+        for token, waiting in list(self._waiting.items()):
+            subject = waiting.frame.split(b" ", 2)[1].decode(errors="replace").lower()
+            if denied.kind == "publish" and subject == denied.subject:
+                self._fail(token, NotAllowed(denied.action, denied.subject, denied.url))
+
+    def _fail_all(self, reason: str) -> None:
+        for token in list(self._waiting):
+            self._fail(token, NoAnswer(reason))
+
+    def _fail(self, token: bytes, error: BusError) -> None:
         waiting = self._waiting.pop(token, None)
         if waiting is None:
             return
         queue = waiting.queue
         if isinstance(queue, asyncio.Queue):
-            queue.put_nowait(None)
+            queue.put_nowait(error)
         elif not queue.done():
-            queue.set_exception(NoAnswer(reason))
+            queue.set_exception(error)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import TypeVar
+import difflib
+from typing import NamedTuple
 
-import msgspec
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -16,41 +14,40 @@ from nats.js.api import (
     DeliverPolicy,
     DiscardPolicy,
     Placement,
+    RePublish,
     RetentionPolicy,
     StorageType,
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError
 
-from baton_bus.errors import JetStreamOff, NoLeader, StreamMismatch, TooFewServers
-from baton_bus.jetstream.requests import NoAnswer, Requests
+from baton_bus.errors import NoStream, NotImported, StreamMismatch
+from baton_bus.jetstream.asking import BEING_REMOVED, SILENCE_S, answered
+from baton_bus.jetstream.nats_client import api_of
 from baton_bus.settings import Settings
 from baton_bus.subjects import Subjects
 
 REPLIES_IN_FLIGHT = 20_000
 """Replies unacked per merger, over all its processes: twice the largest fan-out, so a join never waits on it."""
-_NO_PEERS = frozenset({10005, 10074})
-"""`no suitable peers for placement`, and `replicas > 1 not supported in non-clustered mode`."""
-_ELECTS = 10008
-"""`JetStream system temporarily unavailable`: there is no leader now, and there may be one soon."""
-_BEING_REMOVED = 10012
-"""`could not create consumer`: one of the same name is being removed from the disk at this moment."""
-_MADE_BY_ANOTHER = 10058
-"""`stream name already in use with a different configuration`: another client was first; soon it can be looked at."""
-_PASSING = frozenset({_ELECTS, _BEING_REMOVED, _MADE_BY_ANOTHER})
-_SILENCE_S = 1.0
-_ASK_AGAIN_S = 0.2
-"""How long a question waits for its answer, and from then to the next time: all of them may be asked twice."""
+_HINTS = 5
+"""Namespaces that are named where there is none of the name that was given: one of them is likely meant."""
+_DESCRIPTION = "Baton's log: every handoff, reply, outcome and result"
 
-_Answer = TypeVar("_Answer")
+
+class Lack(NamedTuple):
+    """A field of the log's stream that is not as the log needs it, and that an update mends."""
+
+    field: str
+    found: object
+    needed: object
 
 
 def stream_config(settings: Settings, subjects: Subjects) -> StreamConfig:
     """Return the log as a stream: nothing accepted is ever dropped, and a full log refuses new work."""
     return StreamConfig(
         name=settings.namespace,
-        description="Baton's log: every handoff, reply, outcome and result",
+        description=_DESCRIPTION,
         subjects=subjects.stored(),
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
@@ -60,6 +57,8 @@ def stream_config(settings: Settings, subjects: Subjects) -> StreamConfig:
         max_bytes=settings.max_bytes,
         allow_direct=True,
         allow_msg_ttl=True,
+        allow_rollup_hdrs=False,  # or any client could purge what others wrote
+        republish=RePublish(*subjects.republished()),
     )
 
 
@@ -70,32 +69,110 @@ def placement(settings: Settings) -> Placement | None:
     return Placement(cluster=settings.placement_cluster or None, tags=settings.tags or None)
 
 
-async def ensure_stream(js: JetStreamContext, settings: Settings, subjects: Subjects) -> None:
+async def ensure_stream(
+    js: JetStreamContext, settings: Settings, subjects: Subjects, *, mend: bool = True
+) -> tuple[Lack, ...]:
     """Make the log's stream, or add what an existing one of ours lacks. Doing it twice changes nothing.
 
-    Raises `StreamMismatch` when a stream of that name is something else, and as `ensure_made`.
+    Without `mend` nothing is made or changed, nor in an account that has imported no more than to look. Returns what
+    was, or would be, changed in an existing stream. Raises `StreamMismatch` when a stream of that name is something
+    else, `NoStream` when there is none and none is to be made, and as `ensure_made`.
     """
-    found = await ensure_made(js, settings, stream_config(settings, subjects))
+    wanted = stream_config(settings, subjects)
+    try:
+        found = await (ensure_made(js, settings, wanted) if mend else _look(js, settings))
+    except NotImported as error:
+        raise NoStream(settings.namespace) from error
+    lacks = _lacks(found, wanted, settings)
+    if lacks and mend:
+        mended = found.evolve(
+            subjects=[*(found.subjects or []), *_missing(found, wanted)],
+            discard=wanted.discard,
+            allow_direct=True,
+            allow_msg_ttl=True,
+            allow_rollup_hdrs=False,
+            republish=found.republish or wanted.republish,
+        )
+        found = await _changed(js, settings, found, mended)
+    if mend:
+        await ensure_replicas(js, settings, found)
+    return lacks
+
+
+async def _changed(js: JetStreamContext, settings: Settings, found: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+    """Change a stream, and return how it is then: as it was, in an account that has not imported such questions.
+
+    Who uses one only for what it may leaves the rest to others. Raises as `ensure_made`.
+    """
+    name = str(wanted.name)
+    try:
+        subject = api_of(js).update(name)
+        return (await answered(js, settings, name, lambda: js.update_stream(wanted), subject)).config
+    except NotImported:
+        return found
+
+
+async def _look(js: JetStreamContext, settings: Settings) -> StreamConfig:
+    """Return the log's configuration; when there is no log, say which others there are. Raises `NoStream`."""
+
+    async def look() -> StreamConfig | None:
+        try:
+            return (await js.stream_info(settings.namespace)).config
+        except NotFoundError:
+            return None
+
+    found = await answered(js, settings, settings.namespace, look)
+    if found is None:
+        raise NoStream(settings.namespace, await _namespaces(js, settings.namespace))
+    return found
+
+
+async def _namespaces(js: JetStreamContext, wanted: str) -> list[str]:
+    """Return namespaces that have a log here, the one most like it first, as a hint: none when that cannot be asked."""
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            streams = await js.streams_info()
+    except (NatsError, TimeoutError):
+        return []
+    names = [str(info.config.name) for info in streams if info.config.description == _DESCRIPTION]
+    return difflib.get_close_matches(wanted, names, n=_HINTS, cutoff=0.0)
+
+
+def _lacks(found: StreamConfig, wanted: StreamConfig, settings: Settings) -> tuple[Lack, ...]:
+    """Return what an update of the stream would mend. Raises `StreamMismatch` for what it cannot."""
     if found.storage != StorageType.FILE:
         raise StreamMismatch(settings.namespace, "storage", found.storage, "file")
     if found.retention != RetentionPolicy.LIMITS:
         raise StreamMismatch(settings.namespace, "retention", found.retention, "limits")
-    missing = [subject for subject in subjects.stored() if subject not in (found.subjects or [])]
-    flags = ("allow_direct", "allow_msg_ttl")
-    if missing or found.discard != DiscardPolicy.NEW or not all(getattr(found, flag) for flag in flags):
+    lacks: list[Lack] = []
+    if missing := _missing(found, wanted):
         if found.subjects and not any(subject.startswith(f"{settings.namespace}.") for subject in found.subjects):
-            raise StreamMismatch(settings.namespace, "subjects", found.subjects, subjects.stored())
-        mended = found.evolve(
-            subjects=[*(found.subjects or []), *missing], discard=DiscardPolicy.NEW, **dict.fromkeys(flags, True)
-        )
-        found = (await _answered(settings, settings.namespace, lambda: js.update_stream(mended))).config
-    await ensure_replicas(js, settings, found)
+            raise StreamMismatch(settings.namespace, "subjects", found.subjects, wanted.subjects)
+        lacks.append(Lack("subjects", found.subjects, missing))
+    fields = ("discard", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs")
+    both = [(field, getattr(found, field), getattr(wanted, field)) for field in fields]
+    lacks += [Lack(field, has, needs) for field, has, needs in both if has != needs]
+    if found.republish is None:
+        lacks.append(Lack("republish", None, _pair(wanted.republish)))
+    elif _pair(found.republish) != _pair(wanted.republish):
+        # Somebody listens to that: taking it away is not for us.
+        raise StreamMismatch(settings.namespace, "republish", _pair(found.republish), _pair(wanted.republish))
+    return tuple(lacks)
+
+
+def _missing(found: StreamConfig, wanted: StreamConfig) -> list[str]:
+    return [subject for subject in wanted.subjects or [] if subject not in (found.subjects or [])]
+
+
+def _pair(republish: RePublish | None) -> tuple[str | None, str | None] | None:
+    return None if republish is None else (republish.src, republish.dest)
 
 
 async def ensure_made(js: JetStreamContext, settings: Settings, wanted: StreamConfig) -> StreamConfig:
     """Make a stream if there is none of that name; return the configuration of the one there is.
 
-    Raises `TooFewServers`, `JetStreamOff`, and `NoLeader` when the cluster has none for `patience_s`.
+    Raises `TooFewServers`, `AccountFull`, `NotAllowed` (`NotImported`), `JetStreamOff`, `StreamRefused`, and
+    `NoLeader` when the cluster has none for `patience_s`.
     """
     name = str(wanted.name)
 
@@ -105,7 +182,7 @@ async def ensure_made(js: JetStreamContext, settings: Settings, wanted: StreamCo
         except NotFoundError:
             return await js.add_stream(wanted)
 
-    return (await _answered(settings, name, look_or_make)).config
+    return (await answered(js, settings, name, look_or_make, api_of(js).create(name))).config
 
 
 async def ensure_replicas(js: JetStreamContext, settings: Settings, found: StreamConfig) -> None:
@@ -115,35 +192,7 @@ async def ensure_replicas(js: JetStreamContext, settings: Settings, found: Strea
     """
     if (found.num_replicas or 1) < settings.replicas:
         more = found.evolve(num_replicas=settings.replicas)
-        await _answered(settings, str(found.name), lambda: js.update_stream(more))
-
-
-async def _answered(settings: Settings, stream: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-    """Ask until the cluster answers: while it elects a leader it is silent, or says that it is unavailable."""
-    started = time.monotonic()
-    while True:
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                return await ask()
-        except TimeoutError as error:
-            silence: Exception = error
-        except APIError as error:
-            if error.err_code in _NO_PEERS:
-                raise TooFewServers(stream, settings.replicas, _wanted(settings), str(error.description)) from error
-            if isinstance(error, ServiceUnavailableError) and error.err_code not in _PASSING:
-                raise JetStreamOff(settings.url) from error
-            if error.err_code not in _PASSING:
-                raise
-            silence = error
-        if time.monotonic() - started > settings.patience_s:
-            raise NoLeader(settings.url, stream, time.monotonic() - started) from silence
-        await asyncio.sleep(_ASK_AGAIN_S)
-
-
-def _wanted(settings: Settings) -> str:
-    cluster = f"cluster {settings.placement_cluster}" if settings.placement_cluster else ""
-    tags = f"tags {', '.join(settings.tags)}" if settings.tags else ""
-    return " and ".join(filter(None, (cluster, tags)))
+        await _changed(js, settings, found, more)
 
 
 async def ensure_consumer(
@@ -164,22 +213,30 @@ async def ensure_consumer(
         max_ack_pending=max_ack_pending,
         max_deliver=-1,
     )
-    await _answered(settings, stream, lambda: js.add_consumer(stream, config))
+
+    async def make() -> None:
+        try:
+            await js.add_consumer(stream, config)
+        except APIError as error:
+            if error.err_code != BEING_REMOVED or not await _is_there(js, stream, config):
+                raise
+
+    subject = api_of(js).make_consumer(stream, name)
+    await answered(js, settings, stream, make, subject)
 
 
-class _Info(msgspec.Struct):
-    ts: datetime | None = None
+async def _is_there(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> bool:
+    """Say whether a consumer works as it is wanted.
 
-
-async def clock_ahead_s(requests: Requests, settings: Settings) -> float:
-    """Return how far the broker's clock is ahead of ours, in seconds; 0 when it does not say.
-
-    The age of a delivery is told by the broker's timestamp: a worker whose clock is wrong must not take an old
-    handoff for a fresh one.
+    When one is made while its namesake is being removed, the server may take its files away with the other's: it works,
+    and cannot be written any more.
     """
     try:
-        answer = await requests.ask(f"$JS.API.STREAM.INFO.{settings.namespace}")
-        info = msgspec.json.decode(answer.data, type=_Info)
-    except (NoAnswer, msgspec.DecodeError):
-        return 0.0
-    return info.ts.timestamp() - time.time() if info.ts is not None else 0.0
+        found = (await js.consumer_info(stream, str(wanted.name))).config
+    except NotFoundError:
+        return False
+    return (found.filter_subject, found.ack_wait, found.max_ack_pending) == (
+        wanted.filter_subject,
+        wanted.ack_wait,
+        wanted.max_ack_pending,
+    )

@@ -4,24 +4,28 @@ They have a stream of their own. A stream with message schedules cannot refuse n
 (`message scheduling cannot use discard new`), and the log must. A timer's body is the message that is to go into
 the log; when it is due, any process that `baton_actors.clerk` runs in writes it there, create-only.
 
+A stream with schedules takes rollups, whatever we ask for: the server sets `allow_rollup_hdrs` itself, when the stream
+is made and at each update (2.15.1, tried), for `Nats-Schedule-Next: purge`. So whoever may publish to it may also purge
+it with one header. Permissions keep clients from that: only workers may publish to `{ns}.timer.>` and `{ns}.due.>`.
+
 Source: ADR-51, https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-51.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError
 
 from baton_bus.errors import BadSchedule, BusUnavailable, NoStream, PublishRefused, ServerTooOld
+from baton_bus.jetstream.gets import Gets, Stored, TooManySubjects
 from baton_bus.jetstream.publisher import EXPECTED, Publisher
+from baton_bus.jetstream.reader import Reader
 from baton_bus.jetstream.requests import NoAnswer, Requests
 from baton_bus.jetstream.streams import ensure_made, ensure_replicas, placement
 from baton_bus.settings import Settings
@@ -33,8 +37,19 @@ REPEATS_NEED = (2, 14)
 """The version of nats-server with schedules that repeat; 2.12 has those that fire once."""
 _BAD_PATTERN = 10189
 _AT = "@at "
-_READ_AT_ONCE = 30
-"""Schedules read in one request: each is two messages of mostly up to 1 MiB, and an answer is cut short at 64 MiB."""
+_STREAM_NOT_FOUND = 10059
+_AGAIN_S = 0.2
+"""How soon a timer is tried to be removed again when nobody could: mostly the cluster elects a leader."""
+
+
+class _ApiError(Struct, frozen=True):
+    err_code: int = 0
+
+
+class _Purged(Struct):
+    success: bool = False
+    purged: int = 0
+    error: _ApiError = _ApiError()
 
 
 class Scheduled(Struct, frozen=True, kw_only=True):
@@ -58,6 +73,8 @@ class Timers:
         self._js, self._requests, self._settings, self._subjects = js, requests, settings, subjects
         self.stream = f"{settings.namespace}-timers"
         self._publisher = Publisher(js._nc, requests, self.stream)
+        self._gets = Gets(js._nc, requests, self.stream, settings.patience_s)
+        self._reader = Reader(js._nc, requests, self._gets, settings.patience_s)
         self._made = False
 
     async def ensure(self) -> None:
@@ -73,7 +90,6 @@ class Timers:
             allow_direct=True,
             allow_msg_schedules=True,
             allow_msg_ttl=True,
-            allow_rollup_hdrs=True,
         )
         await ensure_replicas(self._js, self._settings, await ensure_made(self._js, self._settings, wanted))
         self._made = True
@@ -105,35 +121,52 @@ class Timers:
         try:
             await self._set("task", flow, name, cron, body, {})
         except PublishRefused as error:
-            if error.code == _BAD_PATTERN:
+            if error.err_code == _BAD_PATTERN:
                 raise BadSchedule(cron) from error
             raise
 
     async def list(self) -> tuple[Scheduled, ...]:
         """Return the tasks that are to come, by flow and name. Raises `BusUnavailable`."""
+        pattern = self._subjects.timer("task", "*", "*")
         try:
-            info = await self._js.stream_info(self.stream, subjects_filter=self._subjects.timer("task", "*", "*"))
-        except NotFoundError:
+            try:
+                timers = await self._gets.matching_sure([pattern])
+            except TooManySubjects:
+                async with aclosing(self._reader.read(pattern)) as read:
+                    timers = [*{each.subject: each async for each in read}.values()]
+            came = await self._gets.matching_sure([self._due_of(timer.subject) for timer in timers])
+        except NoStream:
             return ()
-        except (APIError, NatsError) as error:
-            raise BusUnavailable("read the schedules", self._settings.request_timeout_s) from error
-        subjects = sorted(info.state.subjects or {})
-        found: dict[str, Msg] = {}
-        for start in range(0, len(subjects), _READ_AT_ONCE):
-            timers = subjects[start : start + _READ_AT_ONCE]
-            found |= await self._last([*timers, *map(self._due_of, timers)])
-        return tuple(self._scheduled(found[subject], found) for subject in subjects if subject in found)
+        last = {each.subject: each for each in came}
+        timers.sort(key=lambda timer: timer.subject)
+        return tuple(self._scheduled(timer, last.get(self._due_of(timer.subject))) for timer in timers)
 
     async def cancel(self, who: str, run: str, step: str) -> bool:
-        """Remove a timer; False when there was none. One that was due a moment ago may still come."""
+        """Remove a timer; False when there was none. One that was due a moment ago may still come.
+
+        Asked again when an answer was lost, and then there is none: that counts as removed. Raises `BusUnavailable`,
+        `NotAllowed`.
+        """
         query = msgspec.json.encode({"filter": self._subjects.timer(who, run, step)})
-        for _ in range(3):
-            try:
-                answer = await self._requests.ask(f"$JS.API.STREAM.PURGE.{self.stream}", query)
-            except NoAnswer:
-                continue
-            return bool(answer.data) and bool(msgspec.json.decode(answer.data).get("purged"))
-        return False
+        subject, lost = self._requests.api.purge(self.stream), False
+        try:
+            async with asyncio.timeout(self._settings.patience_s):
+                while True:
+                    try:
+                        answer = await self._requests.ask(subject, query)
+                        if not answer.data:
+                            await self._requests.check_imported(subject, self.stream)
+                        purged = msgspec.json.decode(answer.data, type=_Purged)
+                    except (NoAnswer, msgspec.DecodeError):
+                        lost = True
+                    else:
+                        if purged.success:
+                            return lost or purged.purged > 0
+                        if purged.error.err_code == _STREAM_NOT_FOUND:
+                            return False
+                    await asyncio.sleep(_AGAIN_S)
+        except TimeoutError as error:
+            raise BusUnavailable("remove a timer", self._settings.patience_s) from error
 
     async def _set(self, who: str, run: str, step: str, when: str, body: bytes, headers: dict[str, str]) -> None:
         if not self._made:
@@ -151,38 +184,26 @@ class Timers:
             await self.ensure()
             await self._publisher.publish(subject, body, headers)
 
-    async def _last(self, subjects: Sequence[str]) -> dict[str, Msg]:
-        """Return the last message on each of these subjects, as far as there is one, by its subject."""
-        query = msgspec.json.encode({"multi_last": subjects})
-        try:
-            *answers, _ = await self._requests.collect(f"$JS.API.DIRECT.GET.{self.stream}", query)
-        except NoAnswer as error:
-            raise BusUnavailable("read the schedules", self._settings.request_timeout_s) from error
-        return {(answer.headers or {})["Nats-Subject"]: answer for answer in answers}
-
     def _due_of(self, timer: str) -> str:
         """Return where the broker publishes what the timer on this subject holds."""
         _, who, run, (step,) = self._subjects.split(timer)
         return self._subjects.due(who, run, step)
 
-    def _scheduled(self, timer: Msg, found: Mapping[str, Msg]) -> Scheduled:
+    def _scheduled(self, timer: Stored, came: Stored | None) -> Scheduled:
         """Return what a timer says, and what the last task that came of it says."""
-        headers = timer.headers or {}
-        _, _, flow, (name,) = self._subjects.split(headers["Nats-Subject"])
-        last = found.get(self._due_of(headers["Nats-Subject"]))
-        came = (last.headers or {}) if last is not None else {}
-        when, next_at = headers.get("Nats-Schedule", ""), None
+        _, _, flow, (name,) = self._subjects.split(timer.subject)
+        when, next_at = timer.headers.get("Nats-Schedule", ""), None
         if when.startswith(_AT):
             next_at = when.removeprefix(_AT)
-        elif came and int(came["Nats-Sequence"]) > int(headers["Nats-Sequence"]):  # else another schedule had that name
-            next_at = came.get("Nats-Schedule-Next")
+        elif came is not None and came.seq > timer.seq:  # else another schedule had that name
+            next_at = came.headers.get("Nats-Schedule-Next")
         return Scheduled(
             flow=flow,
             name=name,
             cron="" if when.startswith(_AT) else when,
             body=timer.data,
             next_at=datetime.fromisoformat(next_at) if next_at else None,
-            last_at=datetime.fromisoformat(came["Nats-Time-Stamp"]) if came else None,
+            last_at=came.at if came is not None else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 import msgspec
@@ -11,9 +12,10 @@ from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_graph import check_graph
 from baton_schemas.flow.flow import INPUT_TYPES, Flow
 from baton_schemas.flow.graph import Plan
-from baton_schemas.flow.limits import check_deadline
+from baton_schemas.flow.limits import check_deadline, check_parts
+from baton_schemas.run.refs import is_plain
 from baton_schemas.wire.messages import VERSION
-from baton_schemas.wire.names import BRANCH, RESERVED, TOKEN
+from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
 
 _TOKEN_RULE = "1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
 
@@ -24,6 +26,8 @@ def check_flow(flow: Flow) -> Plan:
         raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
     if flow.deadline_s is not None:
         check_deadline("deadline_s", flow.deadline_s)
+    for place, parts in (("steps", flow.steps), ("agents", flow.agents), ("input", flow.input)):
+        check_parts(place, len(parts))
     _check_names(flow)
     _check_inputs(flow)
     _check_tiers(flow)
@@ -33,13 +37,13 @@ def check_flow(flow: Flow) -> Plan:
 
 
 def _check_names(flow: Flow) -> None:
-    _check_token("name", flow.name)
+    _check_own_token("name", flow.name)
     actors: dict[str, str] = {}
     for name, agent in flow.agents.items():
-        _check_token(f"agents.{name}", name)
+        _check_own_token(f"agents.{name}", name)
         if agent.actor:
             _check_token(f"agents.{name}.actor", agent.actor)
-        actor = agent.actor or f"{flow.name}-{name}"
+        actor = agent.actor or actor_name(flow.name, name)
         if len(actor) > 64:
             raise FlowError(
                 f"agents.{name}",
@@ -56,11 +60,11 @@ def _check_names(flow: Flow) -> None:
         actors[actor] = name
     for name in flow.steps:
         _check_name(f"steps.{name}", name)
-        if BRANCH.match(name):
+        if not is_plain(name):
             raise FlowError(
                 f"steps.{name}",
                 repr(name),
-                "a name that does not end in a hyphen and digits: branches are called so",
+                "a name without a double hyphen that ends neither in a hyphen nor in a hyphen and digits: branches do",
                 hint=f"Try {name.replace('-', '_')!r}.",
             )
     for name in flow.input:
@@ -72,6 +76,14 @@ def _check_names(flow: Flow) -> None:
 def _check_token(place: str, name: str) -> None:
     if not TOKEN.match(name):
         raise FlowError(place, repr(name), _TOKEN_RULE)
+
+
+def _check_own_token(place: str, name: str) -> None:
+    """Flows and agents: `{flow}--{agent}` is the name of an actor, and must be that of one only."""
+    _check_token(place, name)
+    if "--" in name or name.startswith("-") or name.endswith("-"):
+        expected = "a name with no double hyphen, and none at an end: actors are called `{flow}--{agent}`"
+        raise FlowError(place, repr(name), expected, hint=f"Try {re.sub('-+', '-', name.strip('-')) or 'agent'!r}.")
 
 
 def _check_name(place: str, name: str) -> None:

@@ -38,13 +38,15 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
 
 
 def _check_limits(place: str, agent: Agent) -> None:
-    check_at_least(f"{place}.concurrency", agent.concurrency, 1)
+    if agent.concurrency is not None:
+        check_at_least(f"{place}.concurrency", agent.concurrency, 1)
     check_at_least(f"{place}.max_in_flight", agent.max_in_flight, 1)
     check_at_least(f"{place}.max_attempts", agent.max_attempts, 1)
     check_timeout(f"{place}.timeout_s", agent.timeout_s)
     if not (math.isfinite(agent.retry_base_s) and agent.retry_base_s > 0):
         raise FlowError(f"{place}.retry_base_s", f"{agent.retry_base_s:g}", "seconds: a number more than 0")
     check_at_least(f"{place}.retry_max_s", agent.retry_max_s, agent.retry_base_s)
+    check_timeout(f"{place}.overload_max_s", agent.overload_max_s)
 
 
 def _check_handler(place: str, agent: Agent) -> None:

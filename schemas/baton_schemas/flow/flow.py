@@ -63,11 +63,13 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     max_tokens: int = 0
     handler: str = ""
     reads: list[str] | None = None
-    """What a handler is given. By default the run's input and what the steps before it put out."""
+    """What a handler is given. By default what its parameters name, where its source tells (a flow that is read from a
+    file); else the run's input and what the steps before it put out."""
     actor: str = ""
-    """The subject token that its workers listen on; `{flow}-{agent}` unless flows are to share workers."""
-    concurrency: int = 8
-    """Steps that one worker process holds at once."""
+    """The subject token that its workers listen on; `{flow}--{agent}` unless flows are to share workers."""
+    concurrency: int | None = None
+    """Steps that one worker process holds at once. By default what suits its kind, as the worker that has it knows: 100
+    for one that waits (asks a model, or is an async handler), 8 for one that computes (a plain handler)."""
     max_in_flight: int = 1000
     """Steps that all its worker processes together hold at once."""
     max_attempts: int = 3
@@ -76,6 +78,13 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     retry_base_s: float = 1.0
     retry_max_s: float = 60.0
     """The wait before a retry: exponential from base to max, with jitter."""
+    overload_max_s: float = 3600.0
+    """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether doing its steps asks a model, and so is paid for; the kinds that do not are handlers."""
+        return not self.handler
 
 
 class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

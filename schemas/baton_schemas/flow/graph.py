@@ -6,7 +6,8 @@ from graphlib import TopologicalSorter
 
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.prompts import parse
-from baton_schemas.wire.names import step_of
+from baton_schemas.run.refs import name_of as step_of
+from baton_schemas.wire.names import actor_name
 
 _BUILT_IN = frozenset({"item", "index", "errors"})
 """Names that a step is given without anybody carrying them."""
@@ -44,7 +45,9 @@ class Plan:
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.reads = {name: reads_of(flow, name) for name in flow.steps}
         self.carried = self._carried()
-        self._actors = {name: self.agent(name).actor or f"{flow.name}-{flow.steps[name].agent}" for name in flow.steps}
+        self._actors = {
+            name: self.agent(name).actor or actor_name(flow.name, flow.steps[name].agent) for name in flow.steps
+        }
 
     def name_of(self, step: str) -> str:
         """Return the step that `step` is or is a branch of."""
@@ -133,7 +136,7 @@ def reads_of(flow: Flow, name: str) -> frozenset[str]:
     An LLM agent reads its placeholders; a handler its `reads`, or else the input and the steps before it.
     """
     agent = flow.agents[flow.steps[name].agent]
-    if not agent.handler:
+    if agent.asks_models:
         named = {found.name for text in (agent.system, agent.prompt) for found in parse(text)}
     elif agent.reads is not None:
         named = set(agent.reads)

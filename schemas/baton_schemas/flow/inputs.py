@@ -11,6 +11,7 @@ from msgspec import Raw
 from baton_schemas.errors import InputError, nearest
 from baton_schemas.flow.flow import INPUT_TYPES, Flow
 from baton_schemas.flow.prompts import look_up
+from baton_schemas.wire.values import encode_value
 
 
 def check_input(flow: Flow, given: Mapping[str, Raw]) -> dict[str, Raw]:
@@ -38,8 +39,8 @@ def check_input(flow: Flow, given: Mapping[str, Raw]) -> dict[str, Raw]:
 
 
 def encode_input(values: Mapping[str, Any]) -> dict[str, Raw]:
-    """Return Python values as the raw JSON that messages carry. Raises TypeError for what JSON can't hold."""
-    return {name: Raw(msgspec.json.encode(value)) for name, value in values.items()}
+    """Return Python values as the raw JSON that messages carry. Raises `BadContent` for what JSON can't hold."""
+    return {name: Raw(encode_value(value, f"input.{name}")) for name, value in values.items()}
 
 
 class NotAList(ValueError):

@@ -9,8 +9,20 @@ from baton_schemas.errors import FlowError
 TIMEOUT_MAX_S = 7 * 24 * 3600.0
 """Seven days: the longest that a handler may hold a step; longer work is several steps."""
 
+PARTS_MAX = 500
+"""Steps, agents, and fields of the input, each: working out who follows whom takes time with their product, and every
+worker that meets a run of a flow does it. Ten thousand of one kind are a fan-out."""
+
 DEADLINE_MAX_S = 366 * 24 * 3600.0
 """A year: a deadline further away is more likely a mistake in the unit."""
+
+
+def check_parts(place: str, count: int) -> None:
+    """Raise `FlowError` when a flow has more of these than anybody could look through."""
+    if count > PARTS_MAX:
+        raise FlowError(
+            place, f"{count} of them", f"at most {PARTS_MAX}", hint="One step fans out over a list: `each`."
+        )
 
 
 def check_deadline(place: str, deadline_s: float) -> None:
@@ -20,7 +32,7 @@ def check_deadline(place: str, deadline_s: float) -> None:
 
 
 def check_timeout(place: str, timeout_s: float) -> None:
-    """Raise `FlowError` unless this is a time that an attempt may take, in seconds."""
+    """Raise `FlowError` unless this is a time that an attempt, or a wait for a provider, may take, in seconds."""
     if not (math.isfinite(timeout_s) and 0 < timeout_s <= TIMEOUT_MAX_S):
         raise FlowError(place, f"{timeout_s:g}", f"seconds: more than 0, at most {TIMEOUT_MAX_S:.0f} (seven days)")
 

@@ -8,8 +8,11 @@ import msgspec
 from msgspec import Raw
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import Done, Error, Failed, Handoff, Outcome, Reply, State
+from baton_schemas.wire.messages import After, Handoff, Reply
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
+ERRORS = "errors"
+"""Where earlier errors are among the blobs of a state when they were too large to be inline."""
 EMPTY = State()
 
 
@@ -21,7 +24,7 @@ def select(state: State, names: Iterable[str]) -> State:
     return State(
         input={name: value for name, value in state.input.items() if name in wanted},
         outputs={name: value for name, value in state.outputs.items() if name in wanted},
-        blobs={name: blob for name, blob in state.blobs.items() if name in wanted},
+        blobs={name: blob for name, blob in state.blobs.items() if name in wanted or name == ERRORS},
         errors=state.errors,
     )
 
@@ -41,36 +44,40 @@ def with_outcome(state: State, step: str, outcome: Outcome | None) -> State:
 
 def state_at(handoff: Handoff) -> State:
     """Return what the step of this handoff can see (a join's branches come in `state_of_join`)."""
-    return with_outcome(handoff.state, handoff.source, handoff.outcome)
+    match handoff.cause:
+        case After(step=step, outcome=outcome):
+            return with_outcome(handoff.state, step, outcome)
+        case _:
+            return handoff.state
 
 
 def state_of_join(plan: Plan, handoff: Handoff, replies: Sequence[Reply]) -> State:
     """Return what a merger can see: what its branches carried, and their outputs in the order of the flow.
 
-    `replies` are those that the closing handoff names, with outputs inline. A step with `each` gives the
-    list of its branches' outputs; a branch that failed is left out, or stands as `{"error": …}` (`pass`).
+    `replies` are those that the closing handoff rests on (`refs.named`), in that order, with outputs and errors
+    inline. A step with `each` gives the list of its branches' outputs; a branch that failed is left out, or stands as
+    `{"error": …}` (`pass`).
     """
     step = handoff.step
     inputs, outputs, blobs = dict(handoff.state.input), dict(handoff.state.outputs), dict(handoff.state.blobs)
-    errors = list(handoff.state.errors)
-    lists: dict[str, list[tuple[int, Raw]]] = {source: [] for source in plan.sources[step] if plan.step(source).each}
+    errors: dict[Error, None] = dict.fromkeys(handoff.state.errors)
+    lists: dict[str, list[Raw]] = {source: [] for source in plan.sources[step] if plan.step(source).each}
     for reply in replies:
         inputs.update(reply.state.input)
         outputs.update(reply.state.outputs)
         blobs.update(reply.state.blobs)
-        failed = [reply.outcome.error] if isinstance(reply.outcome, Failed) else []
-        errors += [error for error in [*reply.state.errors, *failed] if error not in errors]
+        errors.update(dict.fromkeys(reply.state.errors))
+        if isinstance(reply.outcome, Failed):
+            errors[reply.outcome.error] = None
         value = _value_in_join(plan, step, reply)
         if value is None:
             continue
-        source = plan.name_of(reply.branch)
-        if source in lists:
-            lists[source].append((reply.index, value))
+        if reply.source in lists:
+            lists[reply.source].append(value)
         else:
-            outputs[source] = value
-    for source, items in lists.items():
-        outputs[source] = list_of(value for _, value in sorted(items, key=lambda item: item[0]))
-    return State(input=inputs, outputs=outputs, blobs=blobs, errors=errors)
+            outputs[reply.source] = value
+    outputs.update({source: list_of(values) for source, values in lists.items()})
+    return State(input=inputs, outputs=outputs, blobs=blobs, errors=list(errors))
 
 
 def list_of(values: Iterable[Raw]) -> Raw:
@@ -82,7 +89,7 @@ def _value_in_join(plan: Plan, step: str, reply: Reply) -> Raw | None:
     match reply.outcome:
         case Done():
             return reply.outcome.output
-        case Failed() if plan.on_failed_branch(step, reply.branch) == "pass":
+        case Failed() if plan.on_failed_branch(step, reply.source) == "pass":
             return error_value(reply.outcome.error)
         case _:
             return None

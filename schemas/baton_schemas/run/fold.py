@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import sources_of
-from baton_schemas.run.state import Entry, RunState, StepState, StepStatus
+from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Waits
 from baton_schemas.wire.messages import (
-    NULL,
-    Done,
-    Failed,
+    After,
+    Begins,
     Handoff,
     Join,
+    Joined,
     Note,
-    Outcome,
     OutcomeRecord,
     Reply,
     Result,
-    Skipped,
-    Usage,
+    Started,
+    Woken,
 )
-from baton_schemas.wire.names import DEADLINE, JOIN, START, step_of
+from baton_schemas.wire.names import DEADLINE, JOIN
+from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Usage, Work
+
+from .refs import joined, name_of, replied, source_token, tokens
+from .state import Entry, RunState, StepState, StepStatus
 
 _OPEN = frozenset({"joining", "queued"})
 """Statuses of a step whose outcome is not in the log."""
@@ -42,13 +46,17 @@ class RunFold:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._unreadable = 0
+        self._unreadable = self._foreign = 0
         self._run = self._flow = ""
         self._first: Handoff | None = None
         self._result: Result | None = None
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
         self._steps: dict[str, StepState] = {}
+        self._in_vain: list[Work] = []
+        """Of attempts that failed and were followed by another, and of calls that gave no answer."""
+        self._calls: dict[str, list[Work]] = {}
+        """By step: model calls that were recorded."""
         self._arrived: dict[str, dict[str, None]] = {}
         """By join: the branches that replied, in order."""
         self._counts: dict[str, int] = {}
@@ -69,20 +77,20 @@ class RunFold:
         if isinstance(message, Handoff | Reply | OutcomeRecord | Result):
             self._flow = self._flow or message.flow
         match message:
+            case Handoff(cause=Woken()):
+                self._wake(message)
             case Handoff():
-                if message.source not in (START, JOIN):
-                    self._decide(message.source, message.outcome, entry.at, message.copied)
+                if isinstance(message.cause, After):
+                    self._decide(message.cause.step, message.cause.outcome, entry.at, message.copied)
                 self._queue(message, entry.at)
             case Reply():
                 self._arrive(message, entry.at)
             case OutcomeRecord():
                 self._decide(message.step, message.outcome, entry.at, message.copied)
-            case Result() if self._result is None:
-                self._result, self._ended_at = message, entry.at
-                if message.step:
-                    self._decide(message.step, message.outcome, entry.at)
-            case Note(type="retry" | "given_back"):
-                self._note(message)
+            case Result():
+                self._end(message, entry.at)
+            case Note():
+                self._note(message, entry.at)
             case Join():
                 self._step(message.step, "joining")
             case _:
@@ -97,16 +105,24 @@ class RunFold:
         if self._result is not None:
             for name, step in steps.items():
                 if step.status in _OPEN:
-                    steps[name] = replace(step, status="dropped")
-        works = [step.work for step in steps.values() if step.work and not step.reused]
+                    steps[name] = replace(step, status="dropped", waits="")
+        own = {name: step.work for name, step in steps.items() if step.work and not step.reused}
+        in_vain = [*self._in_vain]
+        # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice.
+        told = {name for name, work in own.items() if work.usage}
+        in_use: list[Work] = []
+        for name in self._calls.keys() - told:
+            (in_vain if steps[name].status in ("failed", "dropped") else in_use).extend(self._calls[name])
+        works = [*own.values(), *in_vain, *in_use]
         prices = [work.cost_usd for work in works if work.cost_usd is not None]
+        begins = self._begins
         return RunState(
             run=self._run,
             flow=self._flow,
             status=self._result.status if self._result else "running",
             input=dict(self._first.state.input) if self._first else {},
             input_blobs=dict(self._first.state.blobs) if self._first else {},
-            flow_body=self._first.flow_body if self._first else None,
+            flow_body=begins.flow_body if begins else None,
             steps=steps,
             result=self._result,
             started_at=self._started_at,
@@ -114,12 +130,19 @@ class RunFold:
             messages=len(self._seen),
             unreadable=self._unreadable,
             cost_usd=math.fsum(prices) if prices else None,
+            wasted_usd=math.fsum(work.cost_usd for work in in_vain if work.cost_usd is not None),
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
             usage=_total([work.usage for work in works if work.usage]),
             rehearsed=any(step.work.rehearsed for step in steps.values() if step.work),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
-            forked_from=self._first.forked_from if self._first else "",
+            forked_from=begins.origin.run if begins and begins.origin else "",
+            foreign=self._foreign,
         )
+
+    @property
+    def _begins(self) -> Begins | None:
+        cause = self._first.cause if self._first else None
+        return cause.begins if isinstance(cause, Started) else None
 
     def _step(self, name: str, status: StepStatus) -> StepState:
         """Return the state of a step, which begins with this status if the log has not named it before."""
@@ -129,30 +152,39 @@ class RunFold:
         return step
 
     def _queue(self, handoff: Handoff, at: datetime) -> None:
-        if self._first is None and handoff.start_seq == 0 and handoff.flow_body != NULL:
-            self._first = handoff
-            self._sources = _sources(handoff.flow_body)
-        if handoff.count:
-            self._counts[step_of(handoff.step)] = handoff.count
+        if self._first is None and isinstance(handoff.cause, Started) and handoff.cause.begins is not None:
+            self._first, self._flow = handoff, handoff.flow
+            self._sources = _sources(handoff.cause.begins.flow_body)
+        if handoff.branch is not None:
+            self._counts[name_of(handoff.step)] = handoff.branch.count
         step = self._step(handoff.step, "queued")
         if step.queued_at is None:
+            closing = joined(handoff)
             self._steps[step.name] = replace(
                 step,
                 status="queued" if step.status == "joining" else step.status,
-                source=handoff.source,
+                source=source_token(handoff),
                 queued_at=at,
-                error=step.error or handoff.error,
-                branches=[branch.name for branch in handoff.branches],
+                error=step.error or (closing.error if closing else None),
+                branches=_branches(closing) if closing else [],
             )
+
+    def _wake(self, handoff: Handoff) -> None:
+        """Take that a step was looked at again: what it waited for beside its time, it may wait for still."""
+        step = self._step(handoff.step, "queued")
+        assert isinstance(handoff.cause, Woken)
+        if step.waits == handoff.cause.why:
+            self._steps[handoff.step] = replace(step, waits="")
 
     def _arrive(self, reply: Reply, at: datetime) -> None:
         self._step(reply.step, "joining")
         arrived = self._arrived.setdefault(reply.step, {})
-        if reply.branch == DEADLINE:
+        if reply.source == DEADLINE:
             return
-        self._decide(reply.branch, reply.outcome, at, reply.copied)
-        arrived[reply.branch] = None
-        self._counts[step_of(reply.branch)] = reply.count
+        branch = replied(reply)
+        self._decide(branch, reply.outcome, at, reply.copied)
+        arrived[branch] = None
+        self._counts[reply.source] = reply.count
 
     def _decide(self, name: str, outcome: Outcome | None, at: datetime, copied: bool = False) -> None:
         """Note how a step ended. The first outcome counts: what follows from it only repeats it."""
@@ -171,25 +203,58 @@ class RunFold:
                     truncated=outcome.truncated,
                     error=None,
                     work=work,
+                    waits="",
                 )
             case Failed(work=work, error=error):
                 attempts = max(step.attempts, work.attempt, error.attempts)
-                step = replace(step, status="failed", ended_at=at, attempts=attempts, error=error, work=work)
+                step = replace(step, status="failed", ended_at=at, attempts=attempts, error=error, work=work, waits="")
             case Skipped():
-                step = replace(step, status="skipped", ended_at=at, reason=outcome.reason)
+                step = replace(step, status="skipped", ended_at=at, reason=outcome.reason, waits="")
         self._steps[name] = replace(step, reused=copied and outcome is not None)
 
-    def _note(self, note: Note) -> None:
-        step = self._step(note.step, "queued")
-        self._steps[note.step] = replace(
-            step,
-            attempts=max(step.attempts, note.attempt),
-            retries=step.retries + (note.type == "retry"),
-            error=note.error or step.error if step.status in _OPEN else step.error,
-        )
+    def _end(self, result: Result, at: datetime) -> None:
+        if self._result is not None or (self._first is not None and result.flow != self._first.flow):
+            self._foreign += 1
+            return
+        self._result, self._ended_at = result, at
+        if result.step:
+            self._decide(result.step, result.outcome, at)
+
+    def _note(self, note: Note, at: datetime) -> None:
+        match note.fact:
+            case Retry() as fact:
+                step = self._step(note.step, "queued")
+                is_open = step.status in _OPEN
+                self._steps[note.step] = replace(
+                    step,
+                    attempts=max(step.attempts, fact.attempt),
+                    retries=step.retries + 1,
+                    error=fact.error if is_open else step.error,
+                    waits="its retry" if is_open else "",
+                    due_at=_later(at, fact.delay_s) if is_open else step.due_at,
+                )
+                if fact.work.usage is not None:
+                    self._in_vain.append(fact.work)
+            case Begun(attempt=attempt):
+                step = self._step(note.step, "queued")
+                self._steps[note.step] = replace(step, attempts=max(step.attempts, attempt), waits="")
+            case GivenBack(attempt=attempt):
+                step = self._step(note.step, "queued")
+                self._steps[note.step] = replace(step, attempts=max(step.attempts, attempt))
+            case Waits() as fact:
+                step = self._step(note.step, "queued")
+                if step.status in _OPEN:
+                    self._steps[note.step] = replace(step, waits=fact.reason, due_at=None)
+            case ModelCall() as fact:
+                self._step(note.step, "queued")
+                self._calls.setdefault(note.step, []).append(_work_of(fact))
+            case Spent(work=work):
+                self._in_vain.append(work)
+            case _:
+                pass
 
     def _expected(self, join: str, arrived: Iterable[str]) -> int:
-        sources = self._sources.get(join) or {step_of(branch) for branch in arrived}
+        sources = self._sources.get(join) or {name_of(branch) for branch in arrived}
         return sum(max(self._counts.get(source, 1), 1) for source in sources)
 
 
@@ -201,6 +266,23 @@ def fold(entries: Iterable[Entry]) -> RunState:
     return run.state
 
 
+def _later(at: datetime, delay_s: float) -> datetime:
+    """Return a time that much later; what a stranger wrote may be any number."""
+    try:
+        return at + timedelta(seconds=delay_s)
+    except (OverflowError, ValueError):
+        return at
+
+
+def _branches(closing: Joined) -> list[str]:
+    """Return the branches that a closing handoff names, as their own handoffs call them."""
+    found: list[str] = []
+    for source, text in closing.branches.items():
+        with contextlib.suppress(ValueError):  # a stranger's
+            found += tokens(source, text)
+    return found
+
+
 def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
     try:
         flow = decode_flow(flow_body)
@@ -210,8 +292,19 @@ def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
 
 
 def _late(step: StepState, arrived: Iterable[str]) -> list[str]:
-    joined = set(step.branches)
-    return [branch for branch in arrived if branch not in joined] if step.source == JOIN else []
+    closed = set(step.branches)
+    return [branch for branch in arrived if branch not in closed] if step.source == JOIN else []
+
+
+def _work_of(call: ModelCall) -> Work:
+    return Work(
+        attempt=call.attempt,
+        model=call.model,
+        rehearsed=call.rehearsed,
+        request_id=call.request_id,
+        usage=call.usage,
+        cost_usd=call.cost_usd,
+    )
 
 
 def _total(usages: list[Usage]) -> Usage:

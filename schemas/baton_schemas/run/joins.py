@@ -1,74 +1,139 @@
-"""A join as pure functions: who has arrived, whether that is enough, and the handoff that closes it."""
+"""A join as pure functions: who has arrived, whether that is enough, and the handoff that closes it.
+
+Who has arrived is a chain of small records, each of which names only the branches that came since the last. The join
+closes after the first link with which it has what its policy asks for: what it closes with follows from the chain.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import VERSION, Branch, Error, Failed, Handoff, Join, Reply
-from baton_schemas.wire.names import DEADLINE, JOIN, branch_name
+from baton_schemas.wire.messages import Handoff, Join, Joined, Reply
+from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.outcomes import Error, Failed
+
+from .refs import ITSELF, indices, ranges
 
 
-def arrive(plan: Plan, join: Join | None, replies: Iterable[tuple[int, Reply]]) -> Join:
-    """Return the join record after these replies (each with its stream sequence) have arrived.
+class Chain:
+    """The links of one join, folded in their order. `head` is any of its messages: it says whose join this is."""
 
-    A branch that is in the record already changes nothing; a closed record never changes. The reply named
-    `deadline`, which a timer sends, closes the join with what is there. `replies` are of one run and one
-    step, and at least one.
-    """
-    if join is not None and join.closed:
-        return join
-    expected = dict(join.expected) if join else {}
-    arrived = dict(join.arrived) if join else {}
-    failed = list(join.failed) if join else []
-    copied = join.copied if join else False
-    head: Reply | Join | None = join
-    for seq, reply in replies:
-        head = head or reply
-        copied = copied or reply.copied
-        if reply.branch != DEADLINE:
-            expected[plan.name_of(reply.branch)] = reply.count
-        if reply.branch in arrived:
-            continue
-        arrived[reply.branch] = seq
-        if isinstance(reply.outcome, Failed):
-            failed.append(reply.branch)
-    assert head is not None
-    return Join(
-        v=VERSION,
-        flow=plan.flow.name,
-        digest=plan.digest,
-        run=head.run,
-        step=head.step,
-        start_seq=head.start_seq,
-        expected=expected,
-        arrived=arrived,
-        failed=failed,
-        closed=_enough(plan, head.step, expected, arrived, failed),
-        copied=copied,
-    )
+    def __init__(self, plan: Plan, head: Reply | Join) -> None:
+        self._plan, self.head, self.step = plan, head, head.step
+        self.number = 0
+        """Links so far."""
+        self.closed = False
+        """Whether it has what its policy asks for. From then on no branch changes it: those that come are late."""
+        self.deadline = False
+        self.copied = False
+        self.counts: dict[str, int] = {}
+        self._came: dict[str, set[int]] = {}
+        self._failed: dict[str, set[int]] = {}
 
+    def apply(self, link: Join) -> None:
+        """Fold the next link."""
+        self.number = link.number
+        if self.closed:
+            return
+        self.counts.update(link.counts)
+        for source, text in link.came.items():
+            self._came.setdefault(source, set()).update(indices(text))
+        for source, text in link.failed.items():
+            self._failed.setdefault(source, set()).update(indices(text))
+        self.deadline = self.deadline or link.deadline
+        self.copied = self.copied or link.copied
+        self.closed = self._enough()
 
-def closing(plan: Plan, join: Join) -> Handoff:
-    """Return the handoff that closes a join: it follows from the record alone, and names its branches."""
-    branches = [Branch(name=name, seq=join.arrived[name]) for name in _in_flow_order(plan, join)]
-    return Handoff(
-        v=VERSION,
-        flow=join.flow,
-        digest=join.digest,
-        run=join.run,
-        step=join.step,
-        source=JOIN,
-        start_seq=join.start_seq,
-        branches=branches,
-        error=shortfall(plan, join.step, done_count(join), len(join.arrived)),
-        copied=join.copied,
-    )
+    def has(self, reply: Reply) -> bool:
+        """Say whether this branch is in the chain."""
+        return self.deadline if reply.source == DEADLINE else reply.index in self._came.get(reply.source, ())
 
+    def link(self, replies: Iterable[Reply]) -> Join | None:
+        """Return the next link, for those of these replies that are not in the chain; None when nothing is new."""
+        came: dict[str, set[int]] = {}
+        failed: dict[str, set[int]] = {}
+        counts: dict[str, int] = {}
+        deadline = copied = False
+        for reply in replies:
+            if self.closed or self.has(reply):
+                continue
+            copied = copied or reply.copied
+            if reply.source == DEADLINE:
+                deadline = True
+                continue
+            came.setdefault(reply.source, set()).add(reply.index)
+            if reply.source not in self.counts:
+                counts[reply.source] = reply.count
+            if isinstance(reply.outcome, Failed):
+                failed.setdefault(reply.source, set()).add(reply.index)
+        if not came and not deadline:
+            return None
+        return Join(
+            flow=self.head.flow,
+            digest=self.head.digest,
+            run=self.head.run,
+            step=self.step,
+            start_seq=self.head.start_seq,
+            number=self.number + 1,
+            came={source: self._text(source, found, {**self.counts, **counts}) for source, found in came.items()},
+            failed={source: self._text(source, found, {**self.counts, **counts}) for source, found in failed.items()},
+            counts=counts,
+            deadline=deadline,
+            copied=copied,
+        )
 
-def done_count(join: Join) -> int:
-    """Return how many branches ended well: neither failed nor word of an empty list or of the deadline."""
-    return _done_count(join.expected, join.arrived, join.failed)
+    def closing(self) -> Handoff:
+        """Return the handoff that closes the join: it follows from the chain alone, and names its branches.
+
+        A fan-out over an empty list is named too: its word of that carries what the merger reads.
+        """
+        branches = {
+            source: self._text(source, self._came[source], self.counts)
+            for source in self._plan.sources[self.step]
+            if source in self._came
+        }
+        cause = Joined(
+            branches=branches,
+            counts={source: self.counts[source] for source in self._plan.sources[self.step] if source in self.counts},
+            deadline=self.deadline,
+            error=shortfall(self._plan, self.step, self._done(), self._branches()),
+        )
+        return Handoff(
+            flow=self.head.flow,
+            digest=self.head.digest,
+            run=self.head.run,
+            step=self.step,
+            cause=cause,
+            start_seq=self.head.start_seq,
+            copied=self.copied,
+        )
+
+    @property
+    def missing(self) -> int:
+        """How many branches have not come, as far as is known."""
+        known = sum(max(self.counts.get(source, 1), 1) for source in self._plan.sources[self.step])
+        return max(known - sum(len(found) for found in self._came.values()), 0)
+
+    def _text(self, source: str, found: set[int], counts: Mapping[str, int]) -> str:
+        return ranges(found) if self._plan.step(source).each and counts.get(source) else ITSELF
+
+    def _enough(self) -> bool:
+        plan, step = self._plan, self.step
+        if any(found and plan.on_failed_branch(step, source) == "fail" for source, found in self._failed.items()):
+            return False  # the run has failed: nothing of it may start
+        wait = plan.join_policy(step).wait
+        if self.deadline or (isinstance(wait, int) and self._done() >= wait):
+            return True
+        return all(source in self.counts for source in plan.sources[step]) and not self.missing
+
+    def _done(self) -> int:
+        """How many branches ended well."""
+        return self._branches() - sum(len(found) for found in self._failed.values())
+
+    def _branches(self) -> int:
+        """How many branches came: word of an empty list is none."""
+        return sum(len(found) for source, found in self._came.items() if self.counts.get(source))
 
 
 def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
@@ -76,34 +141,5 @@ def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
     needed = plan.join_policy(step).min_done
     if done >= needed:
         return None
-    return Error(
-        step=step,
-        type="JoinShort",
-        message=f"{done} of {arrived} branches ended well; min_done is {needed}",
-    )
-
-
-def _enough(plan: Plan, step: str, expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> bool:
-    if any(plan.on_failed_branch(step, branch) == "fail" for branch in failed):
-        return False  # the run has failed: nothing of it may start
-    wait = plan.join_policy(step).wait
-    if DEADLINE in arrived or (isinstance(wait, int) and _done_count(expected, arrived, failed) >= wait):
-        return True
-    if any(source not in expected for source in plan.sources[step]):
-        return False
-    return len(arrived) >= sum(max(count, 1) for count in expected.values())
-
-
-def _done_count(expected: dict[str, int], arrived: dict[str, int], failed: list[str]) -> int:
-    empty = sum(1 for count in expected.values() if count == 0)
-    return len(arrived) - len(failed) - empty - (DEADLINE in arrived)
-
-
-def _in_flow_order(plan: Plan, join: Join) -> list[str]:
-    names: list[str] = []
-    for source in plan.sources[join.step]:
-        branches = (branch_name(source, index) for index in range(join.expected.get(source, 0)))
-        names += [name for name in (source, *branches) if name in join.arrived]
-    if DEADLINE in join.arrived:
-        names.append(DEADLINE)
-    return names
+    message = f"{done} of {arrived} branches ended well; min_done is {needed}"
+    return Error(step=step, type="JoinShort", message=message)

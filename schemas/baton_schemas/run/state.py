@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import Literal
 
 from msgspec import Raw, Struct
 
-from baton_schemas.errors import BadMessage
+from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.wire.codec import decode
-from baton_schemas.wire.messages import Blob, Error, Message, Result, Usage, Work
+from baton_schemas.wire.messages import Message, Result
+from baton_schemas.wire.outcomes import Blob, Error, Usage, Work
 
 RunStatus = Literal["running", "done", "failed", "cancelled", "expired"]
 
@@ -35,9 +37,20 @@ def read_entry(seq: int, at: datetime, subject: str, data: bytes) -> Entry:
     message: Message | None
     try:
         message = decode(data, subject)
-    except (BadMessage, ValueError, RecursionError):  # the last two: invalid UTF-8, very deep nesting
+    except (BadMessage, NewerMessage):
         message = None
     return Entry(seq=seq, at=at, subject=subject, data=data, message=message)
+
+
+def known(entry: Entry | None) -> Message | None:
+    """Return the message of an entry, None when there is none or it is no message of any release.
+
+    What a later release wrote is there all the same, and nothing may be concluded from it: raises `NewerMessage`.
+    """
+    if entry is not None and entry.message is None:
+        with contextlib.suppress(BadMessage):
+            return decode(entry.data, entry.subject)
+    return entry.message if entry is not None else None
 
 
 class StepState(Struct, frozen=True, kw_only=True):
@@ -47,6 +60,10 @@ class StepState(Struct, frozen=True, kw_only=True):
     status: StepStatus
     source: str = ""
     """Who handed it on: a step, `start` or `join`; empty until its handoff is seen."""
+    waits: str = ""
+    """What it waits for, as a note says; empty once it goes on."""
+    due_at: datetime | None = None
+    """When its retry is due: from then on it does not wait for it, whether or not it has begun."""
     attempts: int = 0
     retries: int = 0
     queued_at: datetime | None = None
@@ -90,7 +107,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     unreadable: int
     """Entries among them that are no message of ours."""
     cost_usd: float | None
-    """Sum over the outcomes that have a price, those of reused steps left out; None when none has."""
+    """Sum of what was paid, for attempts that failed too, reused steps left out; None when nothing has a price."""
     unpriced: int
     """Outcomes with real tokens whose price is not known: when not 0, `cost_usd` is a lower bound."""
     usage: Usage
@@ -99,5 +116,9 @@ class RunState(Struct, frozen=True, kw_only=True):
     """Whether any step was done by the rehearsal model, reused steps included."""
     late: list[str]
     """Branches that replied to a join and are not in the handoff that closed it."""
+    wasted_usd: float = 0.0
+    """What of `cost_usd` was paid for attempts that failed."""
     forked_from: str = ""
     """The run that this one goes on from."""
+    foreign: int = 0
+    """Results beside the run's own: of another flow, by a client that took its id. They change nothing."""

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from baton_schemas.run.refs import indices, joined, replied, source_token
 from baton_schemas.run.state import Entry
+from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
 from baton_schemas.wire.messages import (
-    Done,
-    Error,
-    Failed,
+    After,
+    Branch,
     Handoff,
     Join,
+    Joined,
     Note,
-    Outcome,
     OutcomeRecord,
     Reply,
     Result,
-    Skipped,
+    Started,
     Task,
-    Usage,
-    Work,
+    Woken,
 )
-from baton_schemas.wire.names import DEADLINE, JOIN
+from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, Usage, Work
 
 _TEXT_MAX = 160
 """Characters of an error or a reason in a line: about two rows of a terminal."""
@@ -67,15 +68,15 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
         case Task():
             return "task", message.run, f"input: {', '.join(message.input) or 'none'}"
         case Handoff():
-            return "handoff", f"{message.source} → {message.step}", _of_handoff(message)
+            return "handoff", f"{source_token(message)} → {message.step}", _of_handoff(message)
         case Reply():
-            return "reply", f"{message.branch} → {message.step}", _of_reply(message)
+            return "reply", f"{replied(message)} → {message.step}", _of_reply(message)
         case OutcomeRecord():
             return "outcome", message.step, _list(of_outcome(message.outcome), _COPIED if message.copied else "")
         case Join():
             return "join", message.step, _of_join(message)
         case Note():
-            return "note", message.step, f"attempt {message.attempt}: {_of_note(message)}"
+            return "note", message.step, _of_fact(message.fact)
         case Result():
             return "result", message.status, _of_result(message)
         case _:
@@ -83,44 +84,83 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
 
 
 def _of_handoff(handoff: Handoff) -> str:
-    if handoff.source == JOIN:
-        error = f": {_of_error(handoff.error)}" if handoff.error else ""
-        return f"closes with {_count(len(handoff.branches), 'branch', 'branches')}{error}"
-    return _list(
-        f"branch {handoff.index + 1} of {handoff.count}" if handoff.count else "",
-        of_outcome(handoff.outcome) if handoff.outcome else "",
-        _COPIED if handoff.copied else "",
-        f"goes on from {handoff.forked_from}" if handoff.forked_from else "",
-    )
+    branch = _of_branch(handoff.branch) if handoff.branch else ""
+    copied = _COPIED if handoff.copied else ""
+    match handoff.cause:
+        case Joined() as cause:
+            return _of_closing(cause)
+        case Woken(why=why, seq=seq):
+            return _list(f"woken, waited for {why}" if why else "woken", f"its handoff is at sequence {seq}")
+        case After(outcome=outcome):
+            return _list(branch, of_outcome(outcome) if outcome else "", copied)
+        case Started(begins=begins):
+            origin = begins.origin if begins else None
+            closing = joined(handoff)
+            return _list(
+                branch,
+                _of_closing(closing) if closing else "",
+                copied,
+                f"goes on from {origin.run}" if origin else "",
+            )
+        case _:
+            assert_never(handoff.cause)
+
+
+def _of_branch(branch: Branch) -> str:
+    return f"branch {branch.index + 1} of {branch.count}"
+
+
+def _of_closing(cause: Joined) -> str:
+    error = f": {_of_error(cause.error)}" if cause.error else ""
+    return f"closes with {_count(_places(cause.branches, cause.counts), 'branch', 'branches')}{error}"
 
 
 def _of_reply(reply: Reply) -> str:
-    if reply.branch == DEADLINE:
+    if reply.source == DEADLINE:
         return "the join's time is up"
-    branch = f"branch {reply.index + 1} of {reply.count}" if reply.count > 1 else ""
+    branch = f"branch {reply.index + 1} of {reply.count}" if reply.each and reply.count > 1 else ""
     return _list(branch, of_outcome(reply.outcome), _COPIED if reply.copied else "")
 
 
 def _of_join(join: Join) -> str:
-    arrived, expected = len(join.arrived), sum(max(count, 1) for count in join.expected.values())
-    failed = f"{len(join.failed)} failed" if join.failed else ""
-    if join.closed:
-        return _list(f"closed with {arrived} of {expected}", failed)
-    return _list(f"{arrived} arrived, {expected} expected so far", failed)
+    came, failed = _places(join.came, join.counts), _places(join.failed, join.counts)
+    empty = [source for source in join.came if join.counts.get(source) == 0]
+    return _list(
+        f"{_count(came, 'branch', 'branches')} came" if came else "",
+        f"{failed} failed" if failed else "",
+        f"nothing to do for {', '.join(empty)}" if empty else "",
+        "its time is up" if join.deadline else "",
+    )
 
 
-def _of_note(note: Note) -> str:
-    why = _of_error(note.error) if note.error else _short(note.message)
-    tail = f": {why}" if why else ""
-    match note.type:
-        case "retry":
-            return f"retry in {seconds(note.delay_s)}{tail}"
-        case "given_back":
-            return f"given back to the bus{tail}"
-        case "rejected":
-            return f"rejected; its bytes are at sequence {note.seq}{tail}"
+def _places(branches: dict[str, str], counts: dict[str, int]) -> int:
+    """Count the branches that are named; those of a stranger's message may be no ranges at all."""
+    try:
+        return sum(len(indices(text)) for source, text in branches.items() if counts.get(source) != 0)
+    except ValueError:
+        return 0
+
+
+def _of_fact(fact: Fact) -> str:
+    match fact:
+        case Retry():
+            paid = _of(fact.work) if fact.work.usage else ""
+            return f"attempt {fact.attempt}: retry in {seconds(fact.delay_s)}: {_list(_of_error(fact.error), paid)}"
+        case Begun():
+            return f"attempt {fact.attempt}: begins alone, as it may have killed its last worker"
+        case GivenBack():
+            return f"attempt {fact.attempt}: given back to the bus: {_short(fact.reason)}"
+        case Waits():
+            return f"waits for {_short(fact.reason)}"
+        case Spent():
+            return _list(f"spent on nothing: {_short(fact.reason)}", _of(fact.work))
+        case Rejected():
+            return f"rejected; its bytes are at sequence {fact.seq}: {_short(fact.reason)}"
+        case ModelCall():
+            said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
+            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said)}"
         case _:
-            return f"{note.type}{tail}"
+            assert_never(fact)
 
 
 def _of_result(result: Result) -> str:
@@ -134,7 +174,7 @@ def _of(work: Work) -> str:
         work.model,
         "rehearsed" if work.rehearsed else "",
         _of_usage(work.usage) if work.usage else "",
-        f"${work.cost_usd:.4f}" if work.cost_usd is not None else "",
+        f"${work.cost_usd:.4f}" if work.cost_usd is not None and not work.rehearsed else "",
     )
 
 

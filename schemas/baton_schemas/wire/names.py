@@ -1,4 +1,4 @@
-"""Names that may stand in subjects, run ids, and how the branches of a step are called."""
+"""Names that may stand in subjects, and run ids."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import time
 from baton_schemas.errors import BadToken
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-BRANCH = re.compile(r"(.+)-(\d+)\Z")
 
 START = "start"
-"""Source of a handoff that nobody handed on: the first steps of a run."""
+"""Last token of a handoff that nobody handed on: the first steps of a run."""
 JOIN = "join"
-"""Source of the handoff that closes a join."""
+"""Last token of the handoff that closes a join."""
 DEADLINE = "deadline"
-"""Branch name of the reply that a broker timer sends to a join."""
+"""Source of the reply that a broker timer sends to a join."""
 END = "end"
 """Last token of a result, and the step of the timer of a run's deadline."""
 
-RESERVED = frozenset({START, JOIN, DEADLINE, END, "input", "errors", "item", "index"})
+REJECTED = "rejected"
+"""In place of the step in the subjects of notes about rejected messages, whose step may be nonsense."""
+
+RESERVED = frozenset({START, JOIN, DEADLINE, END, REJECTED, "input", "errors", "item", "index"})
 """Names that no step and no input field may have: prompts and subjects use them for something else."""
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 def check_token(what: str, value: str) -> str:
@@ -40,7 +43,7 @@ def sortable_id(now_s: float | None = None) -> str:
     """
     ms = time.time_ns() // 1_000_000 if now_s is None else int(now_s * 1000)
     number = (ms << 80) | int.from_bytes(os.urandom(10), "big")
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def run_of_task(sequence: int) -> str:
@@ -60,15 +63,6 @@ def run_of_firing(fired_at_ns: int, sequence: int) -> str:
     return f"due-{fired_at_ns // 1_000_000:013d}-{sequence}"
 
 
-def branch_name(step: str, index: int) -> str:
-    """Return the name of one branch of a fan-out, `{step}-{index}`; the index starts at 0."""
-    return f"{step}-{index}"
-
-
-def step_of(branch: str) -> str:
-    """Return the step that a branch belongs to; a step that is no branch belongs to itself.
-
-    It is unambiguous because a step's own name may not end in a hyphen and digits.
-    """
-    match = BRANCH.match(branch)
-    return match[1] if match else branch
+def actor_name(flow: str, agent: str) -> str:
+    """Return what the workers of an agent listen on. Names have no double hyphen, so no two agents share one."""
+    return f"{flow}--{agent}"

@@ -1,0 +1,86 @@
+"""The agents that a worker can play: which one does a step of a run, by the run's own version of its flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.kinds import COMPUTING, AgentKind, Journal, Performed, StepTask
+from baton_actors.agents.prompt import PromptAgent
+from baton_actors.agents.python import PythonAgent
+from baton_actors.agents.threads import Threads
+from baton_actors.errors import BadHandler, HandlerMissing
+from baton_actors.models import Models
+from baton_schemas.flow.graph import Plan
+
+
+class Agents:
+    """Handlers belong to their flow: two flows may name their files alike, and never run each other's code."""
+
+    def __init__(self, models: Models | None = None, threads: Threads | None = None) -> None:
+        """Without `models` no LLM agent is played."""
+        self.threads = threads or Threads()
+        self._prompt = PromptAgent(models) if models is not None else None
+        self._by_version: dict[tuple[str, str], PythonAgent] = {}
+        self._by_flow: dict[tuple[str, str], PythonAgent] = {}
+        self._fits: set[tuple[str, str]] = set()
+
+    def add(self, plan: Plan, handlers: Mapping[str, Handler]) -> None:
+        """Take in the handlers of a flow, by the strings that name them in it (see `load_handlers`).
+
+        They do the steps of this version, and of other versions of the flow that name them alike and that they fit.
+        """
+        for name, handler in handlers.items():
+            agent = PythonAgent(handler, self.threads)
+            self._by_version[plan.digest, name] = self._by_flow[plan.flow.name, name] = agent
+
+    def of(self, plan: Plan, step: str) -> AgentKind:
+        """Return who does a step of a run of this flow, or of one of its branches. Raises `HandlerMissing`."""
+        handler = plan.agent(step).handler
+        if not handler:
+            if self._prompt is None:
+                raise self._missing(plan, step, "it was started without models, or for handlers only")
+            return self._prompt
+        exact = self._by_version.get((plan.digest, handler))
+        if exact is not None:
+            return exact
+        other = self._by_flow.get((plan.flow.name, handler))
+        if other is None:
+            raise self._missing(plan, step)
+        self._check(other.handler, plan, plan.name_of(step))
+        return other
+
+    def concurrency(self, plan: Plan, agent: str) -> int:
+        """Return how many steps of an agent this process does at once: what its flow says, or what suits its kind."""
+        told = plan.flow.agents[agent].concurrency
+        if told is not None:
+            return told
+        step = next(name for name, step in plan.flow.steps.items() if step.agent == agent)
+        try:
+            return self.of(plan, step).concurrency
+        except HandlerMissing:  # its steps are given back
+            return COMPUTING
+
+    async def perform(self, task: StepTask, journal: Journal) -> Performed:
+        """Do a step. Raises `HandlerMissing`, and as `AgentKind.perform` says."""
+        return await self.of(task.plan, task.step).perform(task, journal)
+
+    def _check(self, handler: Handler, plan: Plan, step: str) -> None:
+        """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""
+        if (plan.digest, step) in self._fits:
+            return
+        try:
+            handler.check(plan, step)
+        except BadHandler as error:
+            raise self._missing(plan, step, f"the one of its own version does not fit ({error.reason})") from error
+        self._fits.add((plan.digest, step))
+
+    def _missing(self, plan: Plan, step: str, reason: str = "") -> HandlerMissing:
+        return HandlerMissing(
+            flow=plan.flow.name,
+            digest=plan.digest,
+            agent=plan.step(step).agent,
+            handler=plan.agent(step).handler,
+            known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
+            reason=reason,
+        )

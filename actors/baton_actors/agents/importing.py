@@ -1,0 +1,66 @@
+"""Importing the function that an agent's `handler` names: `module:name`, or `./file.py:name` beside the flow file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.raising import describe
+from baton_actors.errors import HandlerNotFound
+from baton_schemas.errors import nearest
+from baton_schemas.flow.flow import Agent
+
+
+def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
+    """Import the handler of an agent; `./file.py:name` is relative to `folder`, where the flow file is.
+
+    Raises `HandlerNotFound`, `BadHandler`.
+    """
+    where, _, name = agent.handler.rpartition(":")
+    try:
+        module = _import_file(folder / where) if where.endswith(".py") else importlib.import_module(where)
+    except FileNotFoundError as error:
+        missing = folder / where
+        if not where.endswith(".py") or missing.exists():  # it is the module's own code that misses a file
+            raise HandlerNotFound(agent_name, agent.handler, _import_raised(error)) from error
+        raise HandlerNotFound(agent_name, agent.handler, f"there is no file {missing}") from error
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may exit
+        raise HandlerNotFound(agent_name, agent.handler, _import_raised(error)) from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            hint = nearest(part, [known for known in vars(module) if not known.startswith("_")])
+            raise HandlerNotFound(agent_name, agent.handler, f"it has no {name!r}. {hint}".rstrip(". "))
+        found = getattr(found, part)
+    if isinstance(found, Handler):
+        return found
+    if not callable(found):
+        raise HandlerNotFound(agent_name, agent.handler, f"{name!r} is no function")
+    return Handler(found)
+
+
+def _import_raised(error: BaseException) -> str:
+    kind, message = describe(error)
+    return f"importing it raised {kind}: {message}"
+
+
+def _import_file(path: Path) -> Any:
+    path = path.resolve(strict=True)
+    name = f"baton_handlers_{path.stem}_{abs(hash(str(path))):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))  # so that the file's own neighbours can be imported
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

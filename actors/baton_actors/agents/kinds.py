@@ -1,0 +1,73 @@
+"""What a kind of agent is: given a step's task, it does the step. Python and prompt are two; more are to come."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from msgspec import Raw, Struct
+
+from baton_actors.agents.context import Context
+from baton_actors.models import ModelAnswer, ModelError
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.outcomes import Usage
+
+WAITING = 100
+"""Steps at once of an agent that waits most of the time: as many as the model API's SDK keeps connections open
+(`DEFAULT_CONNECTION_LIMITS`), and a waiting step is some kilobytes. With 8, two hundred runs of three agents that take
+200 ms needed 6.5 s, with 64 still 1.2 s. The provider's own limit is not this one's to keep: see `Pace`."""
+COMPUTING = 8
+"""Steps at once of an agent that computes: a thread each, and more of them starve the loop beside them. With 8 that
+compute the loop is 0.2 s late at worst (p99), with 64 it is 2.4 s."""
+
+
+class StepTask(Struct, frozen=True, kw_only=True):
+    """What an agent is given: a step of a run's flow, and the values that it reads."""
+
+    plan: Plan
+    step: str
+    """With the branch's index, if it has one."""
+    values: Mapping[str, Raw]
+    context: Context
+
+
+class Performed(Struct, frozen=True, kw_only=True):
+    """What doing a step gave: its output as JSON, and what the model call took, if there was one."""
+
+    output: bytes
+    truncated: bool = False
+    model: str = ""
+    rehearsed: bool = False
+    request_id: str = ""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+
+class Journal(Protocol):
+    """What an agent may record while it does a step, so that no later attempt pays for it again."""
+
+    async def recall(self, digest: str) -> ModelAnswer | None:
+        """Return the recorded answer to the request with this digest, or None."""
+
+    async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
+        """Record an answer before it is used; return the one that is stored, which may be another worker's."""
+
+    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+        """Make a call when the actor may: being told to wait by the provider is no attempt, and is waited for here."""
+
+    def spent(self, error: ModelError) -> None:
+        """Take what a call that gave no answer was paid all the same."""
+
+
+class AgentKind(Protocol):
+    """One way to do a step."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many steps one process does at once, unless the flow says."""
+
+    async def perform(self, task: StepTask, journal: Journal) -> Performed:
+        """Do a step. Raises `Exception`s only, and `CancelledError` when its own task was cancelled.
+
+        `BadValue`, `BadOutput` and `Fail` will fail again; `TimeoutError` says that `timeout_s` ran out.
+        """

@@ -1,0 +1,42 @@
+"""The Python agent: does a step by calling a handler."""
+
+from __future__ import annotations
+
+import asyncio
+
+from baton_actors.agents.contained import contained, too_late
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.kinds import COMPUTING, WAITING, Journal, Performed, StepTask
+from baton_actors.agents.threads import Threads
+
+
+class PythonAgent:
+    """A handler as an agent. A plain function runs in one of `threads`."""
+
+    def __init__(self, handler: Handler, threads: Threads) -> None:
+        self.handler, self._threads = handler, threads
+
+    @property
+    def concurrency(self) -> int:
+        """What is async waits; what is not has a thread for each step."""
+        return WAITING if self.handler.is_async else COMPUTING
+
+    async def perform(self, task: StepTask, journal: Journal) -> Performed:
+        """Call the handler; its time begins when it does, and not while it waits for a thread.
+
+        Raises as `AgentKind.perform` says, and what the handler raises.
+        """
+        timeout_s = task.plan.timeout_s(task.step)
+        call = self.handler.call(task.values, task.context)
+        if self.handler.is_async:
+            output = await contained(call, timeout_s)
+        else:
+            async with self._threads.place():
+                try:
+                    async with asyncio.timeout(timeout_s) as deadline:
+                        output = await self._threads.run(call)
+                except TimeoutError as error:
+                    if not deadline.expired():  # it is the handler's own
+                        raise
+                    raise too_late(timeout_s) from error
+        return Performed(output=self.handler.encode(output))

@@ -1,0 +1,148 @@
+"""What a handler reads, from the source of its signature: nothing is imported, so all come to the same."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from baton_actors.agents.handlers import BUILT_IN, source_of
+from baton_schemas.flow.flow import Agent, Flow
+from baton_schemas.flow.graph import Plan
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def with_reads(plan: Plan, folder: Path) -> Plan:
+    """Return the plan of a flow whose handlers say what they read, where their source tells.
+
+    An agent without `reads` gets the inputs and the earlier steps that its parameters name, sorted. It is left as it is
+    when that is not for sure: no source, `**kwargs`, a decorator other than `@actor`, a function that comes from
+    another module, or a parameter that names nothing (loading will say so).
+    """
+    agents = {name: _with_reads(plan, name, agent, folder) for name, agent in plan.flow.agents.items()}
+    if agents == plan.flow.agents:
+        return plan
+    flow: Flow = msgspec.structs.replace(plan.flow, agents=agents)
+    return Plan(flow)
+
+
+def parameters_of(handler: str, folder: Path) -> list[str] | None:
+    """Return the parameters of the function that `handler` names, less the `Context`; None if its source is unclear.
+
+    Takes no part in importing: the file is found and parsed.
+    """
+    where, _, name = handler.rpartition(":")
+    file = folder / where if where.endswith(".py") else _file_of(where)
+    try:
+        tree = ast.parse(file.read_bytes()) if file is not None else None
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # loading says what is wrong with it, to those who load it
+    function = _function(tree, name) if tree is not None else None
+    if tree is None or function is None:
+        return None
+    given = function.args
+    if given.vararg or given.kwarg or given.posonlyargs:
+        return None
+    contexts = {"Context", *_aliases(tree, "Context")}
+    named = [*given.args, *given.kwonlyargs]
+    return [parameter.arg for parameter in named if _last_name(parameter.annotation) not in contexts]
+
+
+def _with_reads(plan: Plan, name: str, agent: Agent, folder: Path) -> Agent:
+    steps = [step for step, of in plan.flow.steps.items() if of.agent == name]
+    if not agent.handler or agent.reads is not None or not steps:
+        return agent
+    parameters = parameters_of(agent.handler, folder)
+    if parameters is None:
+        return agent
+    known = frozenset.intersection(*(_before(plan, step) for step in steps)) | plan.flow.input.keys()
+    reads: set[str] = set()
+    for parameter in parameters:
+        if parameter in BUILT_IN:
+            continue
+        source = source_of(parameter, known)
+        if source is None:
+            return agent
+        reads.add(source)
+    return msgspec.structs.replace(agent, reads=sorted(reads))
+
+
+def _before(plan: Plan, step: str) -> frozenset[str]:
+    """Return the steps that come before a step, near and far."""
+    found: set[str] = set()
+    pending = list(plan.sources[step])
+    while pending:
+        source = pending.pop()
+        if source not in found:
+            found.add(source)
+            pending += plan.sources[source]
+    return frozenset(found)
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source of a module as Python would find it, without importing the packages that it is in."""
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)
+        for part in rest:
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _function(tree: ast.Module, name: str) -> _Function | None:
+    """Return the function of a module that has this name for sure: it is given once, at the top, by a `def`."""
+    bound = [node for node in _top_level(tree) if name in _bound_by(node)]
+    if len(bound) != 1 or not isinstance(bound[0], _Function) or bound[0] not in tree.body:
+        return None
+    ours = {"actor", *_aliases(tree, "actor")}
+    decorators = bound[0].decorator_list
+    return bound[0] if all(_last_name(decorator) in ours for decorator in decorators) else None
+
+
+def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the nodes that run when the module is imported; not what is within its functions and classes."""
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, _Function | ast.ClassDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+
+
+def _bound_by(node: ast.AST) -> set[str]:
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {alias.asname or alias.name.partition(".")[0] for alias in names}
+        case ast.ExceptHandler(name=str(name)):
+            return {name}
+        case _:
+            return set()
+
+
+def _aliases(tree: ast.Module, name: str) -> set[str]:
+    """Return what a name of ours is called in a module that imports it."""
+    imports = [node for node in _top_level(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.asname for node in imports for alias in node.names if alias.name == name and alias.asname}
+
+
+def _last_name(node: ast.expr | None) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Constant(value=str(text)):
+            return text.rpartition(".")[2]
+        case _:
+            return ""

@@ -1,0 +1,1 @@
+"""The commands: a module per group, imported when one of its commands is called. `app.py` lists them."""

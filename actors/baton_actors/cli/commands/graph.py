@@ -1,0 +1,73 @@
+"""`baton graph`: the steps of a flow, drawn in the terminal, as text for Mermaid, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli import options as o
+from baton_actors.cli.command import command
+from baton_actors.cli.exits import OK
+from baton_actors.cli.output import print_json
+from baton_actors.cli.show.drawing import draw
+from baton_actors.cli.show.mermaid import mermaid_of
+from baton_actors.cli.show.view import console
+from baton_actors.cli.text import plain
+from baton_schemas.flow.graph import Plan
+
+
+@command()
+def graph(
+    flow: o.Flow,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As text for Mermaid.")] = False,
+    json: o.Json = False,
+) -> int:
+    """Draw the steps of a flow."""
+    plan = find_flow(flow).plan
+    if json:
+        print_json(_facts(plan))
+    elif mermaid:
+        sys.stdout.write(mermaid_of(plan))
+    else:
+        _print_drawing(plan)
+    return OK
+
+
+def _print_drawing(plan: Plan) -> None:
+    out = console()
+    out.print(Text(plan.flow.name, "bold"))
+    if plan.flow.description:
+        out.print(Text(plain(plan.flow.description)))
+    for key, field in plan.flow.input.items():
+        default = "" if field.required else f" = {bytes(field.default).decode()}"
+        out.print(Text(plain(f"  {key}: {field.type}{default}   {field.description}".rstrip()), "dim"))
+    out.print()
+    for line in draw(plan, out.width):
+        out.print(Text(line), soft_wrap=True)
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    flow = plan.flow
+    return {
+        "flow": flow.name,
+        "description": flow.description,
+        "digest": plan.digest,
+        "input": {key: {"type": field.type, "required": field.required} for key, field in flow.input.items()},
+        "steps": [
+            {
+                "step": name,
+                "agent": flow.steps[name].agent,
+                "actor": plan.actor(name),
+                "handler": plan.agent(name).handler,
+                "model": plan.tier(plan.agent(name)).model if plan.agent(name).asks_models else "",
+                "after": plan.sources[name],
+                "each": flow.steps[name].each,
+                "joins": name in plan.joins,
+            }
+            for name in plan.order
+        ],
+    }

@@ -1,0 +1,119 @@
+"""`baton runs`, `show`, `log` and `export`: what the log says of runs. They write nothing."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from msgspec.structs import replace
+
+from baton_actors.cli import options as o
+from baton_actors.cli.command import command
+from baton_actors.cli.exits import OK
+from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
+from baton_actors.cli.place import Place
+from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.view import console, log_line, log_rows, run_page, runs_table
+from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
+from baton_bus.client.watching import follow_run
+from baton_bus.errors import BlobMissing
+from baton_bus.store.bus import Bus
+from baton_schemas.run.state import RunState
+from baton_schemas.show.export import dump
+from baton_schemas.wire.names import TOKEN
+
+
+@command()
+async def runs(place: Place, limit: o.Limit = 20, json: o.Json = False) -> int:
+    """List the latest runs, the newest first."""
+    async with place.bus(reads=True) as bus:
+        states = [await _state(bus, head) for head in await recent_runs(bus, limit)]
+    if json:
+        print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
+    elif states:
+        console().print(runs_table(states, datetime.now(UTC)))
+    else:
+        print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
+    return OK
+
+
+@command()
+async def show(place: Place, run: o.Run = "", json: o.Json = False) -> int:
+    """Show a run: its steps, and its output or error."""
+    async with place.bus(reads=True) as bus:
+        head = await find_run(bus, run)
+        state = state_of(head, await read_last(bus, head))
+        output, missing = None, None
+        try:
+            output = await output_of(bus, state.result)
+        except BlobMissing as error:  # what there is of the run is shown first
+            if json:
+                raise
+            missing = error
+    rows = rows_of(state, plan_of(state), now=datetime.now(UTC))
+    if json:
+        print_json(run_facts(state, rows, output))
+        return OK
+    out = console()
+    out.print(run_page(state, rows, datetime.now(UTC)))
+    if output is not None:
+        out.print()
+        print_output(output)
+    if missing is not None:
+        raise missing
+    return OK
+
+
+async def _state(bus: Bus, head: RunHead) -> RunState:
+    """Return the state of a run; of one whose id no subject of ours can have, only how it began and ended."""
+    if TOKEN.match(head.run) and (entries := await read_last(bus, head)):
+        return state_of(head, entries)
+    return replace(state_of(head, []), status=head.status, started_at=head.started_at, ended_at=head.ended_at)
+
+
+@command()
+async def log(
+    place: Place,
+    run: o.Run = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    json: o.Json = False,
+) -> int:
+    """Print the messages of a run, one a line."""
+    out, number = console(), 0
+    async with place.bus(reads=True) as bus:
+        head = await find_run(bus, run)
+        read = (
+            follow_run(bus, head.run, head.start_seq)
+            if follow
+            else bus.log.read([bus.subjects.run(head.run)], head.start_seq)
+        )
+        async with aclosing(read) as entries:
+            async for entry in entries:
+                number += 1
+                if json:
+                    sys.stdout.buffer.write(dump(entry))
+                    sys.stdout.buffer.flush()
+                elif out.is_terminal:
+                    out.print(log_rows(entry, head.started_at, number))
+                else:
+                    out.print(log_line(entry, head.started_at, number), soft_wrap=True)
+    return OK
+
+
+@command()
+async def export(
+    place: Place,
+    run: o.Run = "",
+    json: Annotated[bool, typer.Option("--json", help="The same: it is JSON lines always.")] = False,
+) -> int:
+    """Write a run as JSON lines, for `replay`."""
+    async with place.bus(reads=True) as bus:
+        head = await find_run(bus, run)
+        async with aclosing(bus.log.read([bus.subjects.run(head.run)], head.start_seq)) as entries:
+            async for entry in entries:
+                sys.stdout.buffer.write(dump(entry))
+    sys.stdout.buffer.flush()
+    return OK

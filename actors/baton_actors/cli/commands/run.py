@@ -1,0 +1,120 @@
+"""`baton run`: a server if none is named, the actors of one flow, one run, its progress and its output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from baton_actors.agents.loading import find_flow
+from baton_actors.cli import options as o
+from baton_actors.cli.command import command
+from baton_actors.cli.inputs import read_input
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.place import Place, logs
+from baton_actors.cli.show.progress import Progress
+from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, rehearsal_line, totals
+from baton_actors.cli.text import plain
+from baton_actors.processes.signals import Stop
+from baton_actors.processes.supervisor import Supervisor
+from baton_actors.services.steward import Steward
+from baton_bus import Run, connect
+from baton_schemas.wire.messages import Result
+
+_CANCEL_S = 2.0
+"""Ctrl-C cancels the run first; a server that does not answer in this time must not hold the user up."""
+_SETTLE_S = 2.0
+"""From the result to the moment when the progress has heard it too: some milliseconds."""
+_GRACE_S = 1.0
+"""For steps in hand when the command stops: what is not done by then goes back to the log. The user is waiting."""
+
+
+@command()
+async def run(
+    place: Place,
+    stop: Stop,
+    flow: o.Flow,
+    pairs: o.Pairs = None,
+    run_id: o.RunId = "",
+    timeout_s: Annotated[
+        float,
+        typer.Option("--timeout", metavar="S", min=0, help="Cancel the run after so many seconds.", show_default=False),
+    ] = 0,
+    json: o.Json = False,
+) -> int:
+    """Run a flow and print its output.
+
+    Starts what is needed here and stops it again. The output goes to stdout, progress to stderr. Exit codes:
+    0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
+    """
+    found = find_flow(flow)
+    given = read_input(found.flow, pairs or [], run_id)
+    # What a worker would warn of (retries, failures) is in the progress.
+    log_settings = logs(level="error")
+    out = console(stderr=True)
+    async with (
+        place.server() as settings,
+        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S),
+        connect(settings, name="baton run") as client,
+        Steward(client.engine, {found.name: found.plan}, answers_unknown=False).working(),
+    ):
+        run = await client.start(found.plan, given, run_id=run_id)
+        progress = Progress(client.bus, found.plan, run.id, out, shows=not json)
+        try:
+            async with progress.showing():
+                result = await _result(run, timeout_s)
+                await progress.settled(_SETTLE_S)
+        except asyncio.CancelledError:
+            await _give_up(run, stop, out)
+            raise
+        output = await output_of(client.bus, result)
+    if json:
+        print_json(run_facts(progress.state, progress.rows, output))
+    else:
+        _tell(progress, result, out)
+        if output is not None:
+            print_output(output)
+    return exit_code_of(result)
+
+
+async def _result(run: Run, timeout_s: float) -> Result:
+    """Wait for the result; cancel the run when it takes longer than it may."""
+    try:
+        return await run.ended(timeout_s or None)
+    except TimeoutError:
+        return await run.cancel(f"not done within {timeout_s:g} s (--timeout)")
+
+
+async def _give_up(run: Run, stop: Stop, out: Console) -> None:
+    """Say what becomes of the run when the command is stopped before its end: cancelled, or left in the log."""
+    with contextlib.suppress(Exception):  # the terminal or the bus may be gone; the command ends anyway
+        if stop.number in (signal.SIGTERM, signal.SIGHUP):
+            # Not the user's word that the work is in vain: what is accepted is kept.
+            kept = f"stopped; {run.id} goes on with `baton up`, or ends with `baton cancel {run.id}`"
+            out.print(kept, soft_wrap=True)
+            return
+        async with asyncio.timeout(_CANCEL_S):
+            await run.cancel("interrupted by Ctrl-C" if stop.number else "its workers could not go on")
+        out.print(f"cancelled {run.id}")
+
+
+def _tell(progress: Progress, result: Result, out: Console) -> None:
+    """Say on stderr how the run ended, and where to look closer."""
+    state, rows = progress.state, progress.rows
+    mark, style = MARKS[result.status]
+    ended = Text.assemble((f"{mark} {result.status}", style), f" in {elapsed_of(state)} · ", totals(state, rows))
+    lines = errors_of(rows)
+    if result.reason:
+        lines.append(Text(plain(result.reason), style))
+    if state.rehearsed:
+        lines.append(rehearsal_line())
+    lines += [ended, Text(f"  baton show {state.run}", style="dim")]
+    for line in lines:
+        out.print(line, soft_wrap=True)
+    if out.is_terminal:
+        out.print()

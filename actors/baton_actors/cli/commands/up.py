@@ -1,0 +1,124 @@
+"""`baton up`, `actor` and `steward`: actors that go on running."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from baton_actors.agents.loading import FoundFlow, find_agent, find_flow
+from baton_actors.cli import options as o
+from baton_actors.cli.command import command
+from baton_actors.cli.output import print_json
+from baton_actors.cli.place import Place, logs
+from baton_actors.cli.show.view import console
+from baton_actors.processes.main import WorkerSpec, worker_main
+from baton_actors.processes.supervisor import Supervisor
+from baton_actors.services.clerk import Clerk
+from baton_actors.services.steward import Steward
+from baton_bus import Settings
+from baton_bus.engine.engine import Engine
+from baton_bus.store.bus import open_bus
+
+_READY_S = 60.0
+"""For all workers to take work: seconds, unless a handler's imports are slow."""
+
+
+@command(until_stopped=True)
+async def up(
+    place: Place,
+    flows: o.Flows,
+    copies: Annotated[int, typer.Option("--copies", min=1, metavar="N", help="Processes per actor.")] = 1,
+    json: o.Json = False,
+) -> int:
+    """Keep the actors of flows running.
+
+    Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs.
+    """
+    found = [find_flow(name) for name in flows]
+    log_settings = logs(level="warning" if sys.stderr.isatty() else "info")  # people see what runs in the table
+    async with (
+        place.server() as settings,
+        Supervisor(found, settings, copies=copies, restart=True, logs=log_settings) as supervisor,
+        open_bus(settings, name="baton up") as bus,
+        Steward(Engine(bus), {each.name: each.plan for each in found}).working(),
+    ):
+        await supervisor.ready(_READY_S)
+        if json:
+            print_json({"url": settings.shown_url, "namespace": settings.namespace, "flows": list(map(_facts, found))})
+        else:
+            _tell(found, settings, place, copies)
+        await asyncio.Event().wait()
+    return 0
+
+
+@command()
+def actor(
+    place: Place,
+    flow: o.Flow,
+    actor: Annotated[str, typer.Argument(metavar="ACTOR", help="An agent of the flow, or its actor's name.")],
+) -> int:
+    """Run one actor in this process.
+
+    It needs a server that runs already: --nats, BATON_URL, or that of `baton up` in the data directory.
+    """
+    found = find_flow(flow)
+    agent = find_agent(found, actor)
+    log_settings = logs()
+    settings = asyncio.run(_settings(place))
+    # It handles signals and ends the process itself.
+    worker_main(WorkerSpec(flow=found.source, agent=agent, settings=settings, logs=log_settings))
+
+
+@command(until_stopped=True)
+async def steward(place: Place, flows: o.Flows) -> int:
+    """Turn the tasks of clients into runs.
+
+    Part of `run` and `up`; this is for actors that run one by one. It needs a server that runs already.
+    """
+    found = [find_flow(name) for name in flows]
+    logs()
+    async with (
+        place.running_server() as settings,
+        open_bus(settings, name="baton steward") as bus,
+        Clerk(Engine(bus)).working(),
+        Steward(Engine(bus), {each.name: each.plan for each in found}).working(),
+    ):
+        console(stderr=True).print(f"starts runs of {', '.join(each.name for each in found)}")
+        await asyncio.Event().wait()
+    return 0
+
+
+async def _settings(place: Place) -> Settings:
+    async with place.running_server() as settings:
+        return settings
+
+
+def _tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
+    """Say what runs and how to give it work."""
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
+    for heading in ("flow", "actor", "does it"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for found in flows:
+        for index, (actor, agent) in enumerate(found.plan.actors().items()):
+            by = found.flow.agents[agent].handler or found.plan.tier(found.flow.agents[agent]).model
+            table.add_row(Text(found.name if not index else "", "bold"), actor, Text(by, "dim"))
+    out = console(stderr=True)
+    times = f", {copies} processes per actor" if copies > 1 else ""
+    out.print(Text.assemble(("● ", "green"), f"up at {settings.shown_url}{times}; Ctrl-C stops"))
+    out.print()
+    out.print(table)
+    out.print()
+    where = "" if not place.named else f" --nats {settings.shown_url}"
+    for found in flows:
+        pairs = " ".join(f"{key}=…" for key, field in found.flow.input.items() if field.required)
+        out.print(f"  baton submit{where} {found.source} {pairs} --wait", style="dim", soft_wrap=True)
+
+
+def _facts(found: FoundFlow) -> dict[str, object]:
+    return {"flow": found.name, "actors": found.plan.actors()}

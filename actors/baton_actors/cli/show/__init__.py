@@ -1,0 +1,1 @@
+"""What people see of runs and flows. Pure but for `progress.py`: state in, lines and tables out."""

@@ -1,0 +1,157 @@
+"""The progress of a run while it runs: a live table on a terminal, else one plain line per step that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from baton_actors.cli.show.rows import Row, rows_of
+from baton_actors.cli.show.view import MARKS, elapsed_of, steps_table, totals, waits_of
+from baton_actors.cli.text import plain
+from baton_bus import BusError
+from baton_bus.client.watching import Running, watch_all
+from baton_bus.store.bus import Bus
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import RunFold
+from baton_schemas.run.state import RunState
+from baton_schemas.show.lines import seconds
+from baton_schemas.wire.messages import Note
+
+_LOOKS_PER_S = 8
+"""How often what is shown is made anew: smooth to the eye, and no load with a thousand branches."""
+_ENDED = frozenset({"done", "failed", "skipped"})
+
+
+class Progress:
+    """Follows one run and shows it on a console until the context ends."""
+
+    def __init__(self, bus: Bus, plan: Plan, run: str, console: Console, *, shows: bool) -> None:
+        """With `shows` false it only follows, so that `state` is known at the end."""
+        self.run = run
+        self._bus, self._plan, self._console, self._shows = bus, plan, console, shows
+        self._fold = RunFold()
+        self._running: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._waits_told: set[tuple[str, str]] = set()
+        self._ended = asyncio.Event()
+
+    @property
+    def state(self) -> RunState:
+        """What the log has said so far."""
+        return self._fold.state
+
+    @property
+    def rows(self) -> list[Row]:
+        """The steps as they are now."""
+        return rows_of(self._fold.state, self._plan, running=self._running, now=self._now)
+
+    @property
+    def _now(self) -> datetime:
+        """The time by the clock that dates the messages."""
+        return datetime.fromtimestamp(self._bus.now_s(), UTC)
+
+    async def settled(self, patience_s: float) -> RunState:
+        """Return the state once the result is among what was heard, or after `patience_s` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._ended.wait()
+        return self._fold.state
+
+    @contextlib.asynccontextmanager
+    async def showing(self) -> AsyncIterator[Progress]:
+        """Follow and show while the context is open; what is then shown stays."""
+        following = asyncio.create_task(self._follow(), name=f"progress of {self.run}")
+        shown = self._live() if self._console.is_terminal else self._lines()
+        try:
+            async with shown if self._shows else contextlib.nullcontext():
+                yield self
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        # A bus that is gone is told by who waits for the result; here it only means nothing new to show.
+        with contextlib.suppress(BusError):
+            async with aclosing(watch_all(self._bus, self.run)) as events:
+                async for event in events:
+                    if isinstance(event, Running):
+                        self._running[event.step] = event.attempt
+                        continue
+                    self._fold.apply(event)
+                    if isinstance(event.message, Note):
+                        self._running.pop(event.message.step, None)
+                self._ended.set()
+
+    @contextlib.asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible", redirect_stdout=False)
+        live.start()
+        try:
+            async with _ticking(lambda: live.update(self._page(), refresh=True)):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # the terminal is gone
+                live.stop()
+
+    def _page(self) -> Group:
+        state, rows = self._fold.state, self.rows
+        head = Text.assemble((self._plan.flow.name, "bold"), (f"  {self.run}", "dim"))
+        page: list[RenderableType] = [head, Text(), steps_table(rows), Text()]
+        if state.result is None:  # at the end the command says it, with how the run ended
+            page += waits_of(rows)
+            page.append(Text(f"{totals(state, rows)} · {elapsed_of(state, self._now)}", "dim"))
+        return Group(*page)
+
+    @contextlib.asynccontextmanager
+    async def _lines(self) -> AsyncIterator[None]:
+        async with _ticking(self._tell):
+            yield
+
+    def _tell(self) -> None:
+        for row in self.rows:
+            if row.status in _ENDED and row.step not in self._told:
+                self._told.add(row.step)
+                self._console.print(Text(_line(row)), soft_wrap=True)
+            elif row.waits and row.waits_s is None and (row.step, row.waits) not in self._waits_told:
+                self._waits_told.add((row.step, row.waits))
+                for line in waits_of([row]):
+                    self._console.print(line, soft_wrap=True)
+
+
+@contextlib.asynccontextmanager
+async def _ticking(look: Callable[[], None]) -> AsyncIterator[None]:
+    async def tick() -> None:
+        while True:
+            look()
+            await asyncio.sleep(1 / _LOOKS_PER_S)
+
+    ticker = asyncio.create_task(tick(), name="progress")
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        await asyncio.gather(ticker, return_exceptions=True)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            look()
+
+
+def _line(row: Row) -> str:
+    """Return `✓ digest  60/60 done in 4.1 s, 1 retry`, for logs and pipes."""
+    parts = [f"{row.status} in {seconds(row.elapsed_s)}" if row.elapsed_s is not None else row.status]
+    if row.retries:
+        parts.append(f"{row.retries} {'retry' if row.retries == 1 else 'retries'}")
+    if row.failed and row.count:
+        parts.append(f"{row.failed} failed")
+    if row.rehearsed:
+        parts.append("rehearsed")
+    if row.error and row.status == "failed":
+        parts.append(plain(f"{row.error.type}: {row.error.message}"))
+    counter = f"  {row.ended}/{row.count}" if row.count else ""
+    return f"{MARKS[row.status][0]} {plain(row.step)}{counter}  " + ", ".join(parts)

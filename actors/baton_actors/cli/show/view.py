@@ -1,0 +1,298 @@
+"""What people see of runs: tables and lines, calm and aligned. Pure: state in, things that rich can print out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from baton_actors.cli.show.rows import Row
+from baton_actors.cli.text import plain
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.lines import one_line, seconds
+from baton_schemas.wire.outcomes import Error, Failed
+
+MARKS = {
+    "waiting": ("·", "dim"),
+    "queued": ("·", "dim"),
+    "joining": ("○", "cyan"),
+    "running": ("●", "cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "skipped": ("\N{EN DASH}", "dim"),
+    "dropped": ("\N{EN DASH}", "dim"),
+    "cancelled": ("\N{EN DASH}", "yellow"),
+    "expired": ("\N{EN DASH}", "yellow"),
+}
+"""Sign and colour of each status: the sign says the same without the colour."""
+
+_KINDS = {"handoff": "cyan", "reply": "cyan", "outcome": "green", "note": "yellow", "result": "bold", "unknown": "red"}
+_REHEARSED = "rehearsed"
+_OFFSET_WIDE = len("   1      +0.000 s  ")
+"""Columns of the number and the time of a message in a log."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where a command prints: texts as they are, colours only on a terminal and without NO_COLOR."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def steps_table(rows: Sequence[Row]) -> Table:
+    """Return the steps of a run. Columns that no row has anything for are left out; it fits 80 columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    tokens = any(row.input_tokens or row.output_tokens for row in rows)
+    costs = any(row.cost_usd is not None or row.rehearsed for row in rows)
+    # These two give way when the others need room: rich narrows columns that may wrap, and their texts do not.
+    for heading in ("  step", "status"):
+        table.add_column(Text(heading.ljust(16), no_wrap=True, overflow="crop"), min_width=12)
+    table.add_column("tries", justify="right", no_wrap=True)
+    if tokens:
+        table.add_column("tokens in", justify="right", no_wrap=True)
+        table.add_column("out", justify="right", no_wrap=True)
+    if costs:
+        table.add_column("cost", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True, min_width=7)
+    for row in rows:
+        cells: list[Text] = [_step(row), _status(row), _number(row.attempts if row.attempts else 0)]
+        if tokens:
+            cells += [_number(row.input_tokens), _number(row.output_tokens)]
+        if costs:
+            cells.append(_cost(row))
+        time = seconds(row.elapsed_s) if row.elapsed_s is not None else ""
+        table.add_row(*cells, Text(time, style="" if row.status == "running" else "dim"))
+    return table
+
+
+def errors_of(rows: Iterable[Row]) -> list[Text]:
+    """Return a line for each step that failed; of a fan-out, one branch stands for the others."""
+    failed = [row for row in rows if row.error and (row.failed or row.status == "failed")]
+    return [Text.assemble(("✗ ", "red"), error_line(row.error, row.step), _others(row)) for row in failed if row.error]
+
+
+def waits_of(rows: Iterable[Row]) -> list[Text]:
+    """Return a line for each step that waits for something outside: the column of its status has not the room."""
+    waits = [row for row in rows if row.waits and row.waits_s is None]
+    return [Text.assemble(("· ", "yellow"), (plain(row.step), "bold"), f"  {_waits(row)}") for row in waits]
+
+
+def error_line(error: Error, step: str = "") -> Text:
+    """Return what went wrong in which step; `step` is for an error that names none."""
+    said = plain(f"  {error.type}: {error.message}{_tries(error)}")
+    return Text.assemble((plain(error.step or step), "bold"), said)
+
+
+def header(state: RunState, now: datetime | None = None) -> Text:
+    """Return what run this is and how it stands: one line, and one more if it goes on from another."""
+    mark, style = MARKS[state.status]
+    text = Text.assemble((f"{mark} ", style), (plain(state.flow or "?"), "bold"), ("  " + plain(state.run), "dim"))
+    text.append(f"  {state.status}", style)
+    if elapsed := elapsed_of(state, now):
+        text.append(f" {'after' if state.status != 'done' else 'in'} {elapsed}", "dim")
+    if state.forked_from:
+        text.append(f"\n  forked from {plain(state.forked_from)}", "dim")
+    return text
+
+
+def totals(state: RunState, rows: Sequence[Row]) -> str:
+    """Return steps, tokens and cost of the whole run: one line."""
+    done = sum(1 for row in rows if row.status in ("done", "skipped"))
+    parts = [f"{done} of {len(rows)} steps"]
+    read = state.usage.input_tokens + state.usage.cache_read_tokens + state.usage.cache_write_tokens
+    if read or state.usage.output_tokens:
+        parts.append(f"{read:,} tokens in, {state.usage.output_tokens:,} out")
+    if cost := cost_of(state):
+        wasted = f", of which {dollars(state.wasted_usd)} for attempts that failed" if state.wasted_usd else ""
+        parts.append(cost + wasted)
+    return " · ".join(parts)
+
+
+def cost_of(state: RunState) -> str:
+    """Return the price of a run; a lower bound where a price is not known; nothing where no model was called."""
+    if state.cost_usd is None and not state.unpriced:
+        return ""
+    if state.rehearsed and not state.cost_usd and not state.unpriced:
+        return _REHEARSED
+    cost = dollars(state.cost_usd or 0.0)
+    return f"at least {cost}" if state.unpriced else cost
+
+
+def dollars(value_usd: float) -> str:
+    """Return a price with as many digits as matter: `$0.0042`, `$1.30`."""
+    return f"${value_usd:,.2f}" if value_usd >= 1 else f"${value_usd:.4f}"
+
+
+def elapsed_of(state: RunState, now: datetime | None = None) -> str:
+    """Return how long a run took, or has taken up to now; nothing when it is not known."""
+    end = state.ended_at or now
+    if state.started_at is None or end is None:
+        return ""
+    return seconds(max((end - state.started_at).total_seconds(), 0.0))
+
+
+def rehearsal_line() -> Text:
+    """Say that what follows was made by no model."""
+    return Text("rehearsed: no model was called, set ANTHROPIC_API_KEY to ask Claude", style="yellow")
+
+
+def log_line(entry: Entry, started_at: datetime, number: int = 0) -> Text:
+    """Return one message of a log with the time since the run began, and its `number` in the run if it is not 0."""
+    kind, _, rest = one_line(entry).partition(" ")
+    offset_s = (entry.at - started_at).total_seconds()
+    before = f"{number:>4}  " if number else ""
+    return Text.assemble(before, (f"{offset_s:+10.3f} s  ", "dim"), (kind, _KINDS.get(kind, "")), " " + rest)
+
+
+def log_rows(entry: Entry, started_at: datetime, number: int) -> Table:
+    """Return the same for a terminal: what is too long for a line goes on below where it began."""
+    before, after = log_line(entry, started_at, number).divide([_OFFSET_WIDE])
+    table = Table.grid()
+    table.add_column(width=_OFFSET_WIDE, no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(before, after)
+    return table
+
+
+def runs_table(states: Sequence[RunState], now: datetime) -> Table:
+    """Return runs, one a line; it fits 80 columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    # These two give way when the others need room, as in `steps_table`.
+    table.add_column(Text("  run", no_wrap=True), min_width=12)
+    table.add_column(Text("flow", no_wrap=True), max_width=20)
+    table.add_column("status", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("cost", justify="right", no_wrap=True)
+    for state in states:
+        mark, style = MARKS[state.status]
+        table.add_row(
+            Text.assemble((f"{mark} ", style), plain(state.run), no_wrap=True, overflow="ellipsis"),
+            Text(plain(state.flow), no_wrap=True, overflow="ellipsis"),
+            Text(state.status, style="" if state.status == "done" else style),
+            Text(_when(state.started_at, now), style="dim"),
+            Text(elapsed_of(state, now), style="dim"),
+            Text(cost_of(state), style="yellow" if cost_of(state) == _REHEARSED else ""),
+        )
+    return table
+
+
+def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
+    """Return how a run stands: header, steps, totals, and the errors of steps."""
+    parts: list[RenderableType] = [
+        header(state, now),
+        Text(),
+        steps_table(rows),
+        Text(),
+        Text(totals(state, rows), "dim"),
+    ]
+    parts += waits_of(rows)
+    parts += errors_of(rows)
+    if state.rehearsed:
+        parts.append(rehearsal_line())
+    if state.result is not None and state.result.reason:
+        parts.append(Text(plain(state.result.reason)))
+    if state.foreign:
+        parts.append(foreign_line(state.foreign))
+    return Group(*parts)
+
+
+def foreign_line(count: int) -> Text:
+    """Say that others wrote results of this run too, and that they count for nothing."""
+    those = "a result beside its own" if count == 1 else f"{count:,} results beside its own"
+    return Text(f"{those}: written by somebody else, changes nothing (`baton log` shows who)", style="yellow")
+
+
+def why(state: RunState) -> str:
+    """Return why a run did not end well, as one sentence."""
+    error = error_of(state)
+    reason = state.result.reason if state.result else ""
+    if error is not None:
+        return plain(f"step {error.step!r} failed: {error.type}: {error.message}{_tries(error)}")
+    return plain(f"the run was {state.status}" + (f": {reason}" if reason else ""))
+
+
+def error_of(state: RunState) -> Error | None:
+    """Return the error of the step that broke the run; None when none did."""
+    result = state.result
+    if result is None or result.status == "done":
+        return None
+    if isinstance(result.outcome, Failed):
+        return result.outcome.error
+    failed = [step for step in state.steps.values() if step.status == "failed" and step.ended_at is not None]
+    first = min(failed, key=lambda step: step.ended_at or datetime.max, default=None)
+    return first.error if first else None
+
+
+def in_brief(rows: Sequence[Row]) -> str:
+    """Return how the steps stand in one line, for where there is no room for a table."""
+    return "  ".join(f"{row.step} {_of(row)}" for row in rows if row.status != "waiting") or "nothing yet"
+
+
+def _when(at: datetime | None, now: datetime) -> str:
+    """Return the time of a day that is today, else the day, as the user's clock has it."""
+    if at is None:
+        return ""
+    local = at.astimezone()
+    return local.strftime("%H:%M" if local.date() == now.astimezone().date() else "%d %b")
+
+
+def _of(row: Row) -> str:
+    if row.count:
+        return f"{row.ended}/{row.count}"
+    return f"{row.arrived}/{row.expected}" if row.status == "joining" else row.status
+
+
+def _step(row: Row) -> Text:
+    mark, style = MARKS[row.status]
+    text = Text.assemble((f"{mark} ", style), plain(row.step), no_wrap=True, overflow="ellipsis")
+    if row.count:
+        text.append(f"  {row.ended}/{row.count}", "bold" if row.status == "running" else "")
+    return text
+
+
+def _status(row: Row) -> Text:
+    style = MARKS[row.status][1]
+    text = Text(row.status, style="" if row.status == "done" else style)
+    if row.waits and row.status in ("queued", "running"):
+        text = Text(_waits(row), style="yellow")
+    if row.status == "joining":
+        text = Text(f"waits, {row.arrived} of {row.expected}", style="dim")
+    if row.failed and row.status != "failed":
+        text.append(f", {row.failed} failed", "red")
+    if row.reused:
+        text.append(f", {row.reused} reused" if row.reused < row.count else ", reused", "dim")
+    if row.truncated:
+        text.append(", cut off", "yellow")
+    if row.status in ("queued", "running") and row.retries and not row.waits:
+        times = "retry" if row.retries == 1 else "retries"
+        text.append(f", {row.retries} {times}", "yellow")
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _waits(row: Row) -> str:
+    """Return what a row waits for; of a fan-out, how many branches do."""
+    what = plain(row.waits) + (f" in {seconds(row.waits_s)}" if row.waits_s is not None else "")
+    return f"{row.waiting:,} wait for {what}" if row.waiting > 1 else f"{'1 ' if row.waiting else ''}waits for {what}"
+
+
+def _others(row: Row) -> tuple[str, str]:
+    """Return how many branches failed besides the one whose error is shown."""
+    return (f"  and {row.failed - 1:,} more", "dim") if row.failed > 1 else ("", "")
+
+
+def _cost(row: Row) -> Text:
+    if row.rehearsed:
+        return Text(_REHEARSED, style="yellow")
+    return Text(dollars(row.cost_usd) if row.cost_usd is not None else "")
+
+
+def _number(value: int) -> Text:
+    return Text(f"{value:,}" if value else "")
+
+
+def _tries(error: Error) -> str:
+    tries = f" ({error.attempts} tries)" if error.attempts > 1 else ""
+    return tries + (f" [request {error.request_id}]" if error.request_id else "")

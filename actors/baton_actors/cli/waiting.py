@@ -1,0 +1,27 @@
+"""Waiting for a run that a command has started, and telling how it ended."""
+
+from __future__ import annotations
+
+import sys
+
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.view import why
+from baton_bus import Client
+from baton_bus.client.runs import find_run, read_last
+from baton_schemas.run.fold import fold
+
+
+async def wait_for(client: Client, run: str, flow: str, as_json: bool) -> int:
+    """Wait until a run ends, print its output or why it has none, and return the exit code."""
+    bus = client.bus
+    result = await client.run(run, flow).ended()
+    state = fold(await read_last(bus, await find_run(bus, run)))
+    output = await output_of(bus, result)
+    if as_json:
+        print_json(run_facts(state, rows_of(state, plan_of(state)), output))
+    elif output is not None:
+        print_output(output)
+    else:
+        print(f"baton: {why(state)}", file=sys.stderr)
+    return exit_code_of(result)

@@ -1,0 +1,59 @@
+"""Which answers are answers. Pure.
+
+| stop reason | text | becomes |
+|---|---|---|
+| none, or no `message_stop` | any | error `broken_answer`, retryable (of `sdk.chunks`: the stream was cut) |
+| `refusal` | any | error `refusal`, final |
+| `tool_use`, `pause_turn` | any | error `unasked_tool`, final: no tools are offered, so a server between adds them |
+| `max_tokens`, `model_context_window_exceeded` | some | the answer, `truncated` |
+| `max_tokens`, `model_context_window_exceeded` | none | error `empty_answer`, final: the same call ends there again |
+| `end_turn`, `stop_sequence`, or one that is not known yet | some | the answer |
+| the same | none, or thinking only | error `empty_answer`, retryable: models differ from call to call |
+
+White space alone is no text. Thinking, tool blocks and kinds of blocks that are not known yet are no part of the text.
+"""
+
+from __future__ import annotations
+
+from baton_actors.models.errors import ModelError
+from baton_actors.models.reading import Reading
+from baton_actors.models.types import ModelRequest
+
+_TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
+_TOOLS = frozenset({"tool_use", "pause_turn"})
+
+
+def is_truncated(reading: Reading) -> bool:
+    """Whether the answer was cut by a limit of tokens."""
+    return reading.stop_reason in _TRUNCATED
+
+
+def check_answer(request: ModelRequest, reading: Reading, text: str) -> None:
+    """Raise `ModelError` unless this whole stream is an answer, by the table above."""
+    stop, model = reading.stop_reason, request.model
+    if stop == "refusal":
+        why = f" ({reading.refusal.rstrip('.')})" if reading.refusal else ""
+        raise _error("refusal", f"{model} refused to answer{why}; change the prompt, or try another model", reading)
+    if stop in _TOOLS:
+        message = f"{model} stopped for a tool ({stop}), and none was offered to it"
+        raise _error("unasked_tool", f"{message}; check what ANTHROPIC_BASE_URL adds to requests", reading)
+    if text.strip():
+        return
+    thinking = ", only thinking" if reading.thought else ""
+    if stop == "max_tokens":
+        message = f"{model} reached max_tokens ({request.max_tokens}) without any text{thinking}"
+        raise _error("empty_answer", f"{message}; raise max_tokens of the agent", reading)
+    if stop in _TRUNCATED:
+        message = f"the prompt left {model} no room for an answer ({stop}{thinking})"
+        raise _error("empty_answer", f"{message}; give the step less text, or take a model with more context", reading)
+    raise _error(
+        "empty_answer",
+        f"{model} answered without any text ({stop}{thinking}); "
+        "if this goes on, let the prompt ask for a word such as 'none' where there is nothing to say",
+        reading,
+        retryable=True,
+    )
+
+
+def _error(type: str, message: str, reading: Reading, *, retryable: bool = False) -> ModelError:
+    return ModelError(type=type, message=message, retryable=retryable, request_id=reading.request_id)

@@ -1,0 +1,113 @@
+"""What the stream of one answer has said so far. Pure: it takes the SDK's events, and does not import the SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baton_actors.models.texts import Joiner, valid_text
+from baton_schemas.wire.outcomes import Usage
+
+_CHARS_PER_TOKEN = 4
+"""The usual estimate for English, for the part of an answer that the API did not count any more."""
+_COUNT_MAX = 2**53 - 1
+"""The largest whole number that every JSON reader keeps."""
+_WORD_CHARS_MAX = 200
+"""Of a model's name or a stop reason, which go into the log."""
+
+
+class Reading:
+    """Takes the events of one answer. Kinds of events and blocks that it does not know add nothing."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.stop_reason = ""
+        self.refusal = ""
+        self.request_id = ""
+        self.begun = False
+        """The answer has begun: from here on it is paid."""
+        self.whole = False
+        """`message_stop` has come: nothing is missing."""
+        self.thought = False
+        """There was thinking, which is no part of the answer but is paid."""
+        self._usage = Usage()
+        self._counted = False
+        self._streamed_chars = 0
+        self._joiner = Joiner()
+
+    def take(self, event: Any) -> str:
+        """Take one event; return the text that it adds, which may be empty.
+
+        Raises whatever comes of an event that lacks what its type promises, or has something else in its place.
+        """
+        match event.type:
+            case "message_start":
+                self.begun = True
+                self.model = _word(event.message.model)
+                self._count(event.message.usage)
+            case "content_block_start":
+                block = event.content_block
+                self.thought |= block.type in ("thinking", "redacted_thinking")
+                return self._text(block.text) if block.type == "text" else ""
+            case "content_block_delta":
+                return self._delta(event.delta)
+            case "message_delta":
+                self.stop_reason = _word(event.delta.stop_reason) or self.stop_reason
+                self._count(event.usage)
+                self._counted |= getattr(event.usage, "output_tokens", None) is not None
+                details = getattr(event.delta, "stop_details", None)
+                if details is not None:
+                    self.refusal = valid_text(str(details.explanation or details.category or ""))
+            case "message_stop":
+                self.whole = True
+                return self._joiner.end()
+        return ""
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer took until now; the output by what came of it where the API has not counted it."""
+        if not self.estimated:
+            return self._usage
+        guess = max(self._usage.output_tokens, self._streamed_chars // _CHARS_PER_TOKEN)
+        return Usage(
+            input_tokens=self._usage.input_tokens,
+            output_tokens=guess,
+            cache_read_tokens=self._usage.cache_read_tokens,
+            cache_write_tokens=self._usage.cache_write_tokens,
+        )
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the count of output tokens is a guess: the API counts them at the end, which has not come."""
+        return self.begun and not self._counted
+
+    def _delta(self, delta: Any) -> str:
+        match delta.type:
+            case "text_delta":
+                return self._text(delta.text)
+            case "thinking_delta":
+                self._streamed_chars += len(delta.thinking)
+            case "input_json_delta":
+                self._streamed_chars += len(delta.partial_json)
+        return ""
+
+    def _text(self, text: str) -> str:
+        self._streamed_chars += len(text)
+        return self._joiner.add(text)
+
+    def _count(self, said: Any) -> None:
+        """Take the counts of an event; each is a running total, and one that is left out stays as it was."""
+
+        def count(name: str, old: int) -> int:
+            value = getattr(said, name, None)
+            return old if value is None else min(max(int(value), 0), _COUNT_MAX)
+
+        self._usage = Usage(
+            input_tokens=count("input_tokens", self._usage.input_tokens),
+            output_tokens=count("output_tokens", self._usage.output_tokens),
+            cache_read_tokens=count("cache_read_input_tokens", self._usage.cache_read_tokens),
+            cache_write_tokens=count("cache_creation_input_tokens", self._usage.cache_write_tokens),
+        )
+
+
+def _word(value: object) -> str:
+    return valid_text(str(value or ""))[:_WORD_CHARS_MAX]

@@ -1,0 +1,46 @@
+"""Text that can be stored: pairs of surrogates joined over chunks, lone ones replaced, secrets left out. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_USER_INFO = re.compile(r"(?<=//)[^\s/?#@]*@")
+_API_KEY = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+_SECRET_CHARS_MIN = 6
+"""A shorter one is no secret (`none`, `test`), and hiding it would garble what is said."""
+
+
+def valid_text(text: str) -> str:
+    """Return the text as valid Unicode: surrogates that form a pair joined, and each lone one as U+FFFD."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class Joiner:
+    """Makes valid text of chunks that may be cut in the middle of a pair of surrogates (`\\ud83d`, `\\ude00`)."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, chunk: str) -> str:
+        """Return what is certain by now; the first half of a pair waits for the next chunk."""
+        text, self._held = self._held + chunk, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return valid_text(text)
+
+    def end(self) -> str:
+        """Return what still waits, as nothing comes after it."""
+        text, self._held = self._held, ""
+        return valid_text(text)
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without these secrets, anything that looks like an API key, and the user of any URL."""
+    for secret in secrets:
+        if len(secret) >= _SECRET_CHARS_MIN:
+            text = text.replace(secret, "***")
+    return _API_KEY.sub("sk-***", _USER_INFO.sub("***@", text))

@@ -1,0 +1,187 @@
+"""An attempt at a step: what it reads is fetched, its agent is called, and what that came to is made an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+
+import structlog
+from msgspec import Raw
+
+from baton_actors.agents.context import Context
+from baton_actors.agents.kinds import Performed, StepTask
+from baton_actors.errors import BadOutput, HandlerMissing
+from baton_actors.models.pace import Pace
+from baton_bus.engine.journal import Journal
+from baton_bus.errors import BlobMissing, BranchesMissing, TooManyBranches
+from baton_schemas.flow.inputs import NotAList
+from baton_schemas.run.carry import state_at, with_outcome
+from baton_schemas.run.lifecycle import Ended, Entered, spreads
+from baton_schemas.run.refs import base_of, joined
+from baton_schemas.wire.facts import Begun
+from baton_schemas.wire.messages import Note
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, State, Work
+
+from .attempts import Tries, is_suspect, tries_of
+from .claim import Claim
+from .failing import Failing
+from .job import Job
+from .looking import look
+from .memory import Memory, NotRecorded
+from .reading import Reading
+from .retries import as_error
+from .settlement import Ack, Settlement
+from .shared import Shared
+
+logger = structlog.get_logger("baton.worker")
+
+
+class Attempting:
+    """Makes attempts at the steps of one actor."""
+
+    def __init__(self, shared: Shared, pace: Pace | None, reading: Reading) -> None:
+        """`pace` is the gate of an actor that asks models."""
+        self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
+        self._pace, self._reading = pace, reading
+        self._suspects = shared.suspects
+        self._failing = Failing(shared)
+
+    async def attempt(self, job: Job, work: Claim, journal: Journal, notes: list[Note]) -> Ended | Settlement:
+        """Do a step, and say how it ended, or when it is to come again; `notes` are those of earlier attempts.
+
+        Raises the errors of the bus.
+        """
+        tries = tries_of(notes, ours=job.begun)
+        if job.came_to is None:
+            job.attempt = tries.next
+        state = state_at(work.handoff)
+        try:
+            state = await self._reading.state(work)
+            values = await self._reading.values(work, state)
+        except (BlobMissing, BranchesMissing) as error:
+            return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
+        if job.came_to is None:
+            lost = await self._not_to_be_begun(job, work, state, tries)
+            if lost is not None:
+                return self._ended(work, state, self._failed(job, lost))
+            job.came_to = self._missing(work)
+        if job.came_to is None and not await self._begin(job, work, values, journal, notes, tries):
+            return Ack()
+        came_to = job.came_to
+        if isinstance(came_to, Performed):
+            outcome = await self._done(job, work, state, came_to)
+            if isinstance(outcome, Done):
+                return self._ended(work, state, outcome)
+            came_to = outcome
+        assert came_to is not None
+        return await self._failing.what_follows(job, work, state, journal, came_to)
+
+    async def _not_to_be_begun(self, job: Job, work: Claim, state: State, tries: Tries) -> Error | None:
+        """Return why the step fails without an attempt: its join fell short, or its workers died of it."""
+        closing = joined(work.handoff)
+        if closing is not None:
+            await self._engine.apply(work.plan, Entered(work.handoff, state, work.start_seq))
+            if closing.error is not None:
+                return closing.error
+        if tries.died_with and job.attempt > work.plan.agent(job.step).max_attempts:
+            return self._suspects.error_of(job.step, tries)
+        return None
+
+    def _missing(self, work: Claim) -> HandlerMissing | None:
+        """Return what this worker lacks for a step: then it is not begun."""
+        try:
+            self._agents.of(work.plan, work.handoff.step)
+        except HandlerMissing as error:
+            return error
+        return None
+
+    async def _begin(
+        self, job: Job, work: Claim, values: dict[str, Raw], journal: Journal, notes: list[Note], tries: Tries
+    ) -> bool:
+        """Call the agent; one that may have killed its last worker is called alone, and not without a note.
+
+        False when there is nothing to do any more: it was done elsewhere while it waited for its turn, or for the bus.
+        """
+        context = Context(run=job.run, step=job.step, attempt=job.attempt)
+        task = StepTask(plan=work.plan, step=job.step, values=values, context=context)
+        if not is_suspect(notes, job.delivery):
+            await self._perform(job, task, Memory(self._engine, journal, self._pace, context, notes))
+            return True
+        async with contextlib.AsyncExitStack() as stack:
+            await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
+            if job.cancelled is None and job.came_to is None:
+                job.begun = job.begun or tries.begun + 1
+                await journal.write(Begun(attempt=job.attempt, number=job.begun))
+                # Somebody else may have done it meanwhile, or have paid for an answer.
+                now = await look(self._engine, work, journal)
+                if now is None:
+                    return False
+                notes = now
+            await self._perform(job, task, Memory(self._engine, journal, self._pace, context, notes))
+        return True
+
+    async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
+        """Wait until a suspect may begin, or until it need not any more."""
+        job.waits_for_turn = True
+        try:
+            await turn
+        except asyncio.CancelledError as error:
+            job.came_to = error
+        finally:
+            job.waits_for_turn = False
+
+    async def _perform(self, job: Job, task: StepTask, memory: Memory) -> None:
+        """Call the agent, unless the job was cancelled meanwhile. Whatever comes out of it is kept in the job.
+
+        Only the bus's errors are raised.
+        """
+        if job.cancelled is not None:
+            job.came_to = job.came_to or asyncio.CancelledError()
+        if job.came_to is not None:
+            return
+        job.in_handler = True
+        try:
+            job.came_to = await self._agents.perform(task, memory)
+        except NotRecorded as error:
+            raise error.because from error
+        except (Exception, asyncio.CancelledError) as error:
+            job.came_to = error
+        finally:
+            job.in_handler = False
+        await memory.settle_up()
+
+    async def _done(self, job: Job, work: Claim, state: State, performed: Performed) -> Done | BadOutput:
+        """Return how a step ended well, unless what it put out is no list where one is needed."""
+        plan, base = work.plan, base_of(work.handoff)
+        if job.announced_at is not None:
+            logger.info("step.done", attempt=job.attempt, elapsed_s=job.elapsed_s)
+        value = await self._engine.values.stored(performed.output)
+        done = Done(
+            output=NULL if isinstance(value, Blob) else value,
+            blob=value if isinstance(value, Blob) else None,
+            truncated=performed.truncated,
+            work=Work(
+                attempt=job.attempt,
+                worker=self._worker,
+                elapsed_s=job.elapsed_s,
+                model=performed.model,
+                rehearsed=performed.rehearsed,
+                request_id=performed.request_id,
+                usage=performed.usage,
+                cost_usd=performed.cost_usd,
+            ),
+        )
+        to_spread = spreads(plan, base)
+        if to_spread:
+            try:
+                await self._engine.values.lists(to_spread, with_outcome(state, base, done))
+            except (NotAList, TooManyBranches) as error:
+                return BadOutput(str(error))
+        return done
+
+    def _ended(self, work: Claim, state: State, outcome: Outcome) -> Ended:
+        return Ended(work.handoff, state, outcome, work.start_seq)
+
+    def _failed(self, job: Job, error: Error) -> Failed:
+        return Failed(error=error, work=Work(attempt=error.attempts, worker=self._worker, elapsed_s=job.elapsed_s))

@@ -1,0 +1,29 @@
+"""Looking whether a step is still to be done, by the leader's word, and what earlier attempts left."""
+
+from __future__ import annotations
+
+import asyncio
+
+from baton_bus.engine.engine import Engine
+from baton_bus.engine.journal import Journal
+from baton_schemas.wire.messages import Note
+
+from .claim import Claim
+
+
+async def look(engine: Engine, work: Claim, journal: Journal) -> list[Note] | None:
+    """Return the notes on the step; None when it or its run has ended: what follows from its record is written.
+
+    Raises the errors of the bus.
+    """
+    # At once: what a cluster does not have is asked for twice, a quarter of a second apart.
+    ended, record, notes = await asyncio.gather(
+        engine.ended(work.plan.flow.name, work.handoff.run),
+        engine.decided(work.plan, work.handoff),
+        journal.read(),
+    )
+    if ended is None and record is None:
+        return notes
+    if ended is None and record is not None:
+        await engine.derive(work.plan, record)
+    return None

@@ -1,0 +1,85 @@
+"""What a step reads: the state that its handoff carries or its branches bring, and the values that its agent gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_bus.engine.engine import Engine
+from baton_bus.engine.values import find
+from baton_bus.errors import BranchesMissing
+from baton_schemas.run.carry import ERRORS, state_at, state_of_join
+from baton_schemas.run.refs import base_of, joined, named, replied
+from baton_schemas.run.state import known
+from baton_schemas.wire.messages import Reply
+from baton_schemas.wire.outcomes import State
+
+from .claim import Claim
+
+_NO_ERRORS = Raw(b"[]")
+_READS = 20
+"""Reads of a join's branches, over two seconds in all, before they are held to be gone: each has the leader's word."""
+_EXACT_MAX = 64
+"""Up to so many missing branches are read by name; more are read with one pattern, which is then cheaper."""
+
+InHand = Mapping[tuple[str, str], Mapping[str, Reply]]
+"""By run and join: replies that this process has anyway, by branch."""
+
+
+class Reading:
+    """Reads for the steps of one actor."""
+
+    def __init__(self, engine: Engine, actor: str, in_hand: InHand) -> None:
+        self._engine, self._actor, self._in_hand = engine, actor, in_hand
+
+    async def state(self, claim: Claim) -> State:
+        """Return what a step can see, errors inline. Raises `BlobMissing`, `BranchesMissing`, `BusUnavailable`."""
+        handoff = claim.handoff
+        if joined(handoff) is not None:
+            replies = await self._branches(claim)
+            state = state_of_join(claim.plan, handoff, [await self._engine.values.whole(each) for each in replies])
+        else:
+            state = state_at(handoff)
+        if ERRORS not in state.blobs:
+            return state
+        blobs = {name: blob for name, blob in state.blobs.items() if name != ERRORS}
+        return replace(state, blobs=blobs, errors=await self._engine.values.errors(state))
+
+    async def values(self, claim: Claim, state: State) -> dict[str, Raw]:
+        """Return the values that the step reads, from beside the log where they are there. Raises as `state`."""
+        load = self._engine.values.load
+        values: dict[str, Raw] = {}
+        for name in claim.plan.reads[base_of(claim.handoff)]:
+            value = find(state, name)
+            if value is not None:
+                values[name] = await load(value)
+        values["errors"] = Raw(msgspec.json.encode(state.errors)) if state.errors else _NO_ERRORS
+        if (branch := claim.handoff.branch) is not None:
+            values["item"] = await load(branch.blob or branch.item)
+            values["index"] = Raw(str(branch.index).encode())
+        return values
+
+    async def _branches(self, claim: Claim) -> list[Reply]:
+        """Return the replies that a closing handoff names, in their order. Raises `BranchesMissing`."""
+        handoff, subjects = claim.handoff, self._engine.bus.subjects
+        closing = joined(handoff)
+        assert closing is not None
+        names = named(closing)
+        found = dict(self._in_hand.get((handoff.run, handoff.step), {}))
+        missing: list[str] = []
+        for tried in range(_READS):
+            missing = [name for name in names if name not in found]
+            if not missing:
+                return [found[name] for name in names]
+            await asyncio.sleep(0.01 * tried)
+            wanted = missing if len(missing) <= _EXACT_MAX else ["*"]
+            patterns = [subjects.reply(self._actor, handoff.run, handoff.step, name) for name in wanted]
+            for entry in await self._engine.bus.log.matching_sure(patterns, claim.start_seq):
+                message = known(entry)
+                if isinstance(message, Reply):
+                    found[replied(message)] = message
+        raise BranchesMissing(handoff.step, missing)

@@ -1,0 +1,45 @@
+"""What the workers of one process share: the engine, the agents they play, and what they know of flows and runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from baton_actors.agents.agents import Agents
+from baton_bus.engine.engine import Engine
+from baton_schemas.flow.graph import Plan
+
+from .ends import Ends
+from .plans import Plans
+from .suspects import Suspects
+
+
+class Shared(NamedTuple):
+    """Use `sharing` to make one."""
+
+    engine: Engine
+    agents: Agents
+    plans: Plans
+    ends: Ends
+    worker: str
+    """How the log calls this process."""
+    suspects: Suspects
+    """They begin one at a time, whichever actor's they are: what kills the process kills all that is in it."""
+
+
+@contextlib.asynccontextmanager
+async def sharing(
+    engine: Engine, agents: Agents, plan: Plan, worker: str, how_it_died: Callable[[str], str] = lambda _: ""
+) -> AsyncIterator[Shared]:
+    """Share these while the context is open, and hear the ends of this flow's runs: no worker may miss one.
+
+    `how_it_died` says how a worker died, by its name in the log; empty when nobody here knows.
+    """
+    ends = Ends(engine.bus)
+    async with ends.listening():
+        await ends.hear(plan)
+        try:
+            yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, Suspects(how_it_died))
+        finally:
+            agents.threads.close()

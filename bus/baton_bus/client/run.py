@@ -1,0 +1,88 @@
+"""A run, as a program outside sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from baton_bus.errors import RunCancelled, RunExpired, RunFailed, RunNotDone
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import Entry, RunState
+from baton_schemas.wire.messages import Result
+from baton_schemas.wire.outcomes import Done, Failed
+
+from .watching import follow_run
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_ERRORS: dict[str, type[RunNotDone]] = {"failed": RunFailed, "cancelled": RunCancelled, "expired": RunExpired}
+
+
+class Run:
+    """One run. `Client.start` and `Client.run` give it."""
+
+    def __init__(self, client: Client, id: str, flow: str) -> None:
+        """`flow` is `*` when it is not known."""
+        self.id, self.flow = id, flow
+        self._client = client
+
+    async def result(self, timeout_s: float | None = None) -> Any:
+        """Wait for the end of the run and return its output, decoded, wherever it is kept.
+
+        Raises `RunFailed`, `RunCancelled`, `RunExpired`; `TimeoutError` after `timeout_s` seconds; `BlobMissing`,
+        `BusUnavailable`. A run that does not exist yet is waited for.
+        """
+        result = await self.ended(timeout_s)
+        if isinstance(result.outcome, Done) and result.status == "done":
+            return msgspec.json.decode(await self.output(result.outcome))
+        reason = result.reason
+        if isinstance(result.outcome, Failed):
+            error = result.outcome.error
+            reason = f"{error.type}: {error.message}" if not error.step else f"step {error.step!r}: {error.message}"
+        raise _ERRORS.get(result.status, RunNotDone)(self.id, reason, result)
+
+    async def ended(self, timeout_s: float | None = None) -> Result:
+        """Wait for the end of the run and return its result as the log has it. Raises `TimeoutError`, `BusUnavailable`.
+
+        A run that does not exist yet is waited for.
+        """
+        waiting = self._client.results.wait(self.flow, self.id)
+        if timeout_s is None:
+            return await waiting
+        async with asyncio.timeout(timeout_s):
+            return await waiting
+
+    async def output(self, done: Done) -> bytes:
+        """Return an output as JSON, wherever it is kept. Raises `BlobMissing`, `BusUnavailable`."""
+        return bytes(done.output) if done.blob is None else await self._client.bus.blobs.get(done.blob)
+
+    async def events(self) -> AsyncGenerator[Entry, None]:
+        """Yield the messages of the run in their order, and then as they come, up to its result."""
+        async with aclosing(follow_run(self._client.bus, self.id)) as entries:
+            async for entry in entries:
+                yield entry
+
+    async def state(self) -> RunState:
+        """Return how the run stands. Raises `BusUnavailable`."""
+        return fold(await self._client.bus.log.run(self.id))
+
+    async def cancel(self, reason: str = "cancelled by a client") -> Result:
+        """End the run if it has not ended; return the result that it then has, this one or an earlier one.
+
+        Raises `UnknownRun` and the errors of `Publisher.create`.
+        """
+        entry, first = await self._client.engine.first(self.id)
+        return await self._client.engine.stop(first, entry.seq, "cancelled", reason)
+
+    async def fork(self, *, until_seq: int = 0, run_id: str = "") -> Run:
+        """Start a run that goes on from this one, with the steps that it had finished.
+
+        Steps whose failure ended this run are done again. With `until_seq` only what was recorded up to that stream
+        sequence counts as finished. Raises `UnknownRun` and as `Client.start`.
+        """
+        return await self._client.fork(self.id, until_seq=until_seq, run_id=run_id)

@@ -1,0 +1,330 @@
+"""The engine: does what the lifecycle decided. Clients, workers and services use it: each effect is written once.
+
+Everything is written create-only: whoever does it second changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_bus.errors import BlobMissing, PayloadTooLarge, RunExists, TooManyBranches, UnknownRun
+from baton_bus.store.bus import Bus
+from baton_schemas.errors import BadMessage, InputError
+from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.inputs import NotAList, check_input, items_of
+from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.run.carry import with_outcome
+from baton_schemas.run.fork import Logged, copies, forked_start
+from baton_schemas.run.lifecycle import (
+    Action,
+    Begun,
+    CancelTimer,
+    Create,
+    Ended,
+    Event,
+    Lists,
+    Recorded,
+    SetTimer,
+    Stopped,
+    Submitted,
+    View,
+    decide,
+    decisive_of,
+    spreads,
+)
+from baton_schemas.run.refs import base_of
+from baton_schemas.run.state import Entry, known
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Decisive, Handoff, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.outcomes import Done, Failed, ResultStatus, State, Value
+from baton_schemas.wire.values import clean_text
+
+from .values import Values
+
+_AT_ONCE = 500
+"""Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
+CANNOT_GO_ON = (BlobMissing, NotAList, TooManyBranches, PayloadTooLarge)
+"""What no second try makes good when it is met in writing what follows: the run ends with it."""
+REASON_MAX = 2_000
+"""Characters of a reason that are kept: it stands in a result, which is read often."""
+
+
+class Engine:
+    """Applies the lifecycle on one bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus, self.values = bus, Values(bus)
+
+    # ---- runs --------------------------------------------------------------------------------------
+
+    async def start(self, plan: Plan, given: Mapping[str, Raw], run: str, *, deadline_s: float | None = None) -> None:
+        """Start a run; it is durable once this returns. Starting it again with the same input changes nothing.
+
+        Raises `InputError`, `RunExists` (the id is that of another run) and the errors of `Publisher.create`.
+        """
+        if deadline_s is not None and not 0 < deadline_s <= DEADLINE_MAX_S:
+            reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
+            raise InputError(plan.flow.name, "deadline_s", reason)
+        checked = check_input(plan.flow, given)
+        lists = await self._first_items(plan, checked)
+        state = await self.values.fitted(State(input=checked))
+        event = Submitted(run, state, deadline_s or plan.flow.deadline_s or 0.0)
+        (first,) = decide(View(plan, lists=lists), event)
+        assert isinstance(first, Create)
+        await self._start(first)
+
+    async def fork(self, run: str, new_run: str, *, until_seq: int = 0) -> None:
+        """Start a run that goes on from another, with the steps that it had finished.
+
+        Steps whose failure ended the other run are done again. With `until_seq` only what was recorded up to
+        that stream sequence counts as finished. Raises `UnknownRun` and as `start`.
+        """
+        entry, first = await self.first(run)
+        await self._start(Create(self.bus.subjects.split(entry.subject).who, forked_start(first, new_run, until_seq)))
+
+    async def stop(self, plan_of: Handoff, start_seq: int, status: ResultStatus, reason: str) -> Result:
+        """End a run beside its steps; return the result that it then has, this one or an earlier one.
+
+        `plan_of` is any handoff of the run. Raises the errors of `Publisher.create`.
+        """
+        result = Result(
+            flow=plan_of.flow,
+            digest=plan_of.digest,
+            run=plan_of.run,
+            status=status,
+            reason=clean_text(reason, REASON_MAX),
+            start_seq=start_seq,
+        )
+        stored = await self._record(Create("", result), self.bus.settings.patience_s)
+        assert isinstance(stored, Result)
+        return stored
+
+    async def first(self, run: str) -> tuple[Entry, Handoff]:
+        """Return the first handoff of a run, by the leader's word. Raises `UnknownRun`, `BusUnavailable`."""
+        pattern = self.bus.subjects.start(run)
+        entry = await self.bus.log.last_sure(pattern)
+        if entry is not None and not begins_run(entry) and isinstance(entry.message, Handoff):
+            # Another of its first steps, which says where the first handoff is.
+            entry = await self.bus.log.at_sure(entry.message.start_seq)
+        if entry is not None and not (begins_run(entry) and entry.message.run == run):  # type: ignore[union-attr]
+            found = await self.bus.log.matching_sure([pattern])
+            entry = next((each for each in found if begins_run(each)), None)
+            if entry is None:
+                for each in found:
+                    known(each)
+        if entry is None or not isinstance(entry.message, Handoff):
+            raise UnknownRun(run)
+        return entry, entry.message
+
+    # ---- steps -------------------------------------------------------------------------------------
+
+    async def begin(self, plan: Plan, first: Handoff, seq: int, stored_at_s: float) -> list[Action]:
+        """Write what the first handoff of a run stands for; return it. A run that goes on from another is copied.
+
+        Raises those of `CANNOT_GO_ON` when a list of the input cannot be read, and the errors of `Publisher.create`.
+        """
+        cause = first.cause
+        if isinstance(cause, Started) and cause.begins is not None and cause.begins.origin is not None:
+            await self._copy(plan, first, cause.begins.origin.run, cause.begins.origin.until_seq, seq)
+        return await self.apply(plan, Begun(first, seq, stored_at_s))
+
+    async def park(self, actor: str, parked: Handoff, seq: int, number: int, delay_s: float, why: str) -> None:
+        """Have a handoff, which is in the log at `seq`, come again after so many seconds, with nothing held till then.
+
+        `number` counts the wakings of the step. Raises the errors of `Publisher.create`.
+        """
+        woken = Handoff(
+            run=parked.run,
+            flow=parked.flow,
+            digest=parked.digest,
+            start_seq=parked.start_seq,
+            step=parked.step,
+            cause=Woken(seq=seq, number=number, why=why),
+            copied=parked.copied,
+        )
+        timer = f"{parked.step}--w{number}"  # not that of the step's join
+        await self.bus.timers.at(actor, parked.run, timer, self.bus.now_s() + delay_s, encode(woken))
+
+    async def record(self, plan: Plan, ended: Ended) -> Decisive:
+        """Write the decisive record of a step; return the one that is stored, ours or that of whoever was first.
+
+        Raises `PayloadTooLarge`, `NoStream`, `PublishRefused`, `BusUnavailable`, `NewerMessage`.
+        """
+        (create,) = decide(View(plan), ended)
+        assert isinstance(create, Create)
+        return await self._record(create)
+
+    async def decided(self, plan: Plan, handoff: Handoff) -> Decisive | None:
+        """Return the decisive record of the step of this handoff, by the leader's word, if there is one.
+
+        Raises `NewerMessage`, `BusUnavailable`.
+        """
+        entry = await self.bus.log.last_sure(self.bus.subjects.of(*decisive_of(plan, handoff)))
+        message = known(entry)
+        return message if isinstance(message, Handoff | Reply | OutcomeRecord | Result) else None
+
+    async def ended(self, flow: str, run: str) -> Result | None:
+        """Return the result of a run, by the leader's word, if it has ended. Raises as `decided`."""
+        message = known(await self.bus.log.last_sure(self.bus.subjects.result(flow, run)))
+        return message if isinstance(message, Result) else None
+
+    async def derive(self, plan: Plan, record: Decisive) -> None:
+        """Write what follows from a record that is stored: handoffs, replies, timers, the result. Raises as `record`.
+
+        When that cannot be written (a list to fan out over cannot be read any more, or is longer than is allowed
+        here), it is the run's failure: nothing that waits for it would ever begin.
+        """
+        try:
+            await self.apply(plan, Recorded(record))
+        except CANNOT_GO_ON as error:
+            await self.fail(plan, record.run, record.step, error, record.start_seq)
+
+    async def fail(self, plan: Plan, run: str, step: str, error: Exception, start_seq: int) -> None:
+        """End a run that cannot go on, at a step whose outcome may be recorded already. Raises as `record`."""
+        await self.apply(plan, Stopped(run, "failed", clean_text(str(error), REASON_MAX), start_seq, step))
+
+    async def apply(self, plan: Plan, event: Event) -> list[Action]:
+        """Do all that follows from an event, in its order: timers, messages, timers that are not needed any more."""
+        lists = await self._lists(plan, event)
+        actions = decide(View(plan, self.bus.now_s(), lists), event)
+        if not actions:
+            return actions
+        for timer in actions:
+            if isinstance(timer, SetTimer):
+                await self._set(timer)
+        creates = await self._sharing([action for action in actions if isinstance(action, Create)])
+        for start in range(0, len(creates), _AT_ONCE):
+            await self._create_all(creates[start : start + _AT_ONCE])
+        for create in creates:
+            message = create.message
+            if isinstance(message, Result) or (isinstance(message, Reply) and isinstance(message.outcome, Failed)):
+                await self.apply(plan, Recorded(message))
+        for done in actions:
+            if isinstance(done, CancelTimer):
+                await self.bus.timers.cancel(*done)
+        return actions
+
+    # ---- their parts -------------------------------------------------------------------------------
+
+    async def _lists(self, plan: Plan, event: Event) -> Lists:
+        """Return the lists that what follows from an event fans out over."""
+        match event:
+            case Begun(first=first) if plan.starts_many:
+                return await self.values.lists(spreads(plan, None), first.state)
+            case Recorded(record=OutcomeRecord() as record):
+                base = base_of(record)
+                to_spread = spreads(plan, base)
+                if to_spread:
+                    state = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+                    refused = () if isinstance(record.outcome, Done) else (NotAList, TooManyBranches)
+                    with contextlib.suppress(*refused):  # the step that failed could not refuse it
+                        return await self.values.lists(to_spread, state)
+        return {}
+
+    async def _first_items(self, plan: Plan, checked: Mapping[str, Raw]) -> Lists:
+        """Return the lists that first steps fan out over, of which the first handoff carries one item."""
+        lists: dict[str, Sequence[Value]] = {}
+        for step, each in spreads(plan, None).items():
+            try:
+                items = items_of(each, checked[each.split(".")[0]])
+            except NotAList as error:
+                raise InputError(plan.flow.name, each, str(error)) from error
+            limit = self.bus.settings.branches_max
+            if len(items) > limit:
+                raise InputError(plan.flow.name, each, f"{len(items)} items; at most {limit} (BATON_BRANCHES_MAX)")
+            lists[step] = [*[await self.values.stored(bytes(item)) for item in items[:1]], *items[1:]]
+        return lists
+
+    async def _sharing(self, creates: list[Create]) -> list[Create]:
+        """Put what the branches of a fan-out share beside the log, once, when it is much in all."""
+        if len(creates) < 2:
+            return creates
+        shared: dict[int, int] = {}
+        for create in creates:
+            if isinstance(create.message, Handoff):
+                shared[id(create.message.state)] = shared.get(id(create.message.state), 0) + 1
+        fitted: dict[int, State] = {}
+        result: list[Create] = []
+        for create in creates:
+            message = create.message
+            if not isinstance(message, Handoff) or shared[id(message.state)] < 2:
+                result.append(create)
+                continue
+            key = id(message.state)
+            if key not in fitted:
+                fitted[key] = await self.values.fitted(message.state, shared[key])
+            state = fitted[key]
+            result.append(create if state is message.state else Create(create.actor, replace(message, state=state)))
+        return result
+
+    async def _set(self, timer: SetTimer) -> None:
+        message = timer.message
+        if isinstance(message, Reply):
+            message = replace(message, state=await self.values.fitted(message.state))
+        await self.bus.timers.at(timer.who, timer.run, timer.step, timer.due_s, encode(message))
+
+    async def _create_all(self, creates: list[Create]) -> None:
+        if len(creates) == 1:
+            await self._create(creates[0])
+        else:
+            await asyncio.gather(*map(self._create, creates))
+
+    async def _create(self, create: Create) -> bool:
+        """Write a message; False when its subject is taken. Waits while the log is full."""
+        return await self.bus.create(*await self._fitted(create)) is not None
+
+    async def _fitted(self, create: Create) -> tuple[str, bytes]:
+        subject, message = self.bus.subjects.of(*create), create.message
+        body = encode(message)
+        if len(body) > self.bus.inline_limit_bytes and not isinstance(message, Result):
+            body = encode(replace(message, state=await self.values.fitted(message.state)))
+        return subject, body
+
+    async def _record(self, create: Create, patience_s: float | None = None) -> Decisive:
+        subject, body = await self._fitted(create)
+        if patience_s is None:
+            stored = await self.bus.create(subject, body)
+        else:
+            stored = await self.bus.publisher.create(subject, body, patience_s=patience_s)
+        if stored is not None:
+            return create.message
+        message = known(await self.bus.log.taken(subject))
+        if not isinstance(message, Handoff | Reply | OutcomeRecord | Result):
+            raise BadMessage("a decisive record cannot be read", subject)
+        return message
+
+    async def _start(self, first: Create) -> None:
+        """Write the handoff that starts a run: whatever its first step or actor, a run id starts once."""
+        pattern = self.bus.subjects.start(first.message.run)
+        subject, body = self.bus.subjects.of(*first), encode(first.message)
+        patience_s = self.bus.settings.patience_s
+        if await self.bus.publisher.create(subject, body, patience_s=patience_s, once_in=pattern) is None:
+            entry, _ = await self.first(first.message.run)
+            if entry.data != body:
+                raise RunExists(first.message.run)
+
+    async def _copy(self, plan: Plan, first: Handoff, origin: str, until_seq: int, start_seq: int) -> None:
+        """Copy the finished steps of the run that this one goes on from, what goes to the last steps first."""
+        subjects = self.bus.subjects
+        logged = [
+            Logged(entry.seq, subjects.split(entry.subject).who, entry.message)  # type: ignore[arg-type]
+            for entry in await self.bus.log.run_sure(origin)
+            if known(entry) is not None
+        ]
+        creates = copies(plan, logged, first.run, start_seq, until_seq)
+        for start in range(0, len(creates), _AT_ONCE):
+            await asyncio.gather(*map(self._create, creates[start : start + _AT_ONCE]))
+        for create in creates:
+            if isinstance(create.message, Reply) and isinstance(create.message.outcome, Failed):
+                await self.derive(plan, create.message)
+
+
+def begins_run(entry: Entry) -> bool:
+    """Say whether an entry is the handoff that a run starts with, and not another of its first steps."""
+    message = entry.message
+    return isinstance(message, Handoff) and isinstance(message.cause, Started) and message.cause.begins is not None

@@ -1,0 +1,309 @@
+"""What each event of a run leads to: the messages and the timers, made of the flow and of what came before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.messages import (
+    After,
+    Begins,
+    Branch,
+    Decisive,
+    Handoff,
+    Joined,
+    OutcomeRecord,
+    Reply,
+    Result,
+    Started,
+)
+from baton_schemas.wire.names import DEADLINE, END
+from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, Skipped, State, Value
+
+from .carry import select, with_outcome
+from .events import Action, Begun, CancelTimer, Create, Ended, Lists, SetTimer, Submitted, View
+from .joins import Chain, shortfall
+from .refs import StepRef, base_of, replied
+
+# ---- the start of a run ----------------------------------------------------------------------------
+
+
+def first_of(plan: Plan, event: Submitted, lists: Lists) -> Create:
+    """Return the handoff that starts a run: it carries the flow and the whole input."""
+    actor, first = _opening(plan, event.run, event.state, lists, 0)[0]
+    assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
+    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s)
+    cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
+    return Create(actor, replace(first, cause=cause, state=event.state))
+
+
+def begun(view: View, event: Begun) -> list[Action]:
+    """Return what the first handoff stands for besides its own step: deadlines, and the other first messages."""
+    plan, first = view.plan, event.first
+    assert isinstance(first.cause, Started)
+    begins = first.cause.begins
+    assert begins is not None
+    actions: list[Action] = []
+    if begins.deadline_s:
+        due_s = event.stored_at_s + begins.deadline_s
+        expired = expiry(plan, first, event.seq)
+        if view.now_s >= due_s:
+            return [Create("", expired)]
+        actions.append(SetTimer(plan.flow.name, first.run, END, due_s, expired))
+    at_once = _joins_begun(plan, view.lists)
+    timers = join_timers(view, first.run, plan.first, first.state, event.seq)
+    actions += [timer for timer in timers if timer.step not in at_once]
+    if plan.starts_many:
+        for actor, message in _opening(plan, first.run, first.state, view.lists, event.seq)[1:]:
+            # In a run that goes on from another, these steps may be done.
+            forked = begins.origin is not None and isinstance(message, Handoff)
+            actions.append(Create(actor, replace(message, copied=True) if forked else message))
+    return actions
+
+
+def expiry(plan: Plan, first: Handoff, start_seq: int) -> Result:
+    """Return the result of a run whose deadline has passed."""
+    assert isinstance(first.cause, Started)
+    deadline_s = first.cause.begins.deadline_s if first.cause.begins else 0.0
+    result = result_of(plan, first.run, "", None, start_seq)
+    return replace(result, status="expired", reason=f"the deadline of {deadline_s:g} s")
+
+
+def _opening(plan: Plan, run: str, state: State, lists: Lists, start_seq: int) -> list[Create]:
+    """Return the first messages of a run, handoffs before replies. A join that waits for nothing begins at once."""
+    at_once = _joins_begun(plan, lists)
+    created: list[Create] = []
+    for step in plan.first:
+        created += enter(plan, run, step, Started(), state, None, lists, start_seq)
+    created = [item for item in created if isinstance(item.message, Handoff) or item.message.step not in at_once]
+    for step in at_once:
+        cause = Joined(counts=dict.fromkeys(plan.sources[step], 0), error=shortfall(plan, step, 0, 0))
+        kept = select(state, plan.carried[step])
+        created.append(Create(plan.actor(step), handoff_to(plan, run, step, cause, kept, start_seq)))
+    created.sort(key=lambda item: not isinstance(item.message, Handoff))
+    return created
+
+
+def _joins_begun(plan: Plan, lists: Lists) -> list[str]:
+    """Return the joins that wait for nothing but empty lists of the input: the run starts with them."""
+    empty = {step for step in plan.first if plan.step(step).each and not lists.get(step)}
+    return [step for step in plan.flow.steps if plan.sources[step] and empty.issuperset(plan.sources[step])]
+
+
+# ---- the end of a step -----------------------------------------------------------------------------
+
+
+def decisive(plan: Plan, event: Ended) -> Create:
+    """Return the one record that decides a step, on a subject that follows from flow, run and step."""
+    handoff, outcome, start_seq = event.handoff, event.outcome, event.start_seq
+    base = base_of(handoff)
+    successors = plan.successors[base]
+    if not successors:
+        return Create(plan.actor(base), result_of(plan, handoff.run, handoff.step, outcome, start_seq))
+    if len(successors) == 1 and not plan.step(successors[0]).each:
+        (successor,) = successors
+        kept = select(event.state, plan.carried[successor] - {base})
+        if successor in plan.joins:
+            message: Decisive = reply_to(plan, handoff, successor, kept, outcome, start_seq)
+        else:
+            cause = After(step=handoff.step, outcome=outcome)
+            message = handoff_to(plan, handoff.run, successor, cause, kept, start_seq)
+        return Create(plan.actor(successor), message)
+    record = OutcomeRecord(
+        flow=plan.flow.name,
+        digest=plan.digest,
+        run=handoff.run,
+        step=handoff.step,
+        state=select(event.state, plan.record_needs(base) - {base}),
+        outcome=outcome,
+        branch=place(handoff.branch),
+        start_seq=start_seq,
+    )
+    return Create(plan.actor(base), record)
+
+
+def recorded(view: View, record: Decisive) -> list[Action]:
+    """Return what follows from a decisive record that is stored."""
+    plan = view.plan
+    match record:
+        case Result():
+            has_deadline = plan.flow.deadline_s is not None
+            return [CancelTimer(record.flow, record.run, END)] if has_deadline else []
+        case Handoff():
+            return [_failed_run(plan, record, _cause_step(record))] if ends_run(plan, record) else []
+        case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
+            return [_failed_run(plan, record, replied(record))]
+        case Reply():
+            return []
+        case OutcomeRecord():
+            return _follow(view, record)
+        case _:
+            assert_never(record)
+
+
+def _follow(view: View, record: OutcomeRecord) -> list[Action]:
+    plan, base = view.plan, base_of(record)
+    successors = plan.successors[base]
+    if isinstance(record.outcome, Failed) and any(plan.ends_run(base, name) for name in successors):
+        return [_failed_run(plan, record, record.step)]
+    # The output of one branch is not yet the list that goes under the name of its step.
+    after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+    actions: list[Action] = [*join_timers(view, record.run, successors, after, record.start_seq)]
+    for name in successors:
+        if name in plan.joins:
+            kept = select(record.state, plan.carried[name] - {base})
+            reply = reply_to(plan, record, name, kept, record.outcome, record.start_seq)
+            actions.append(Create(plan.actor(name), reply))
+        else:
+            cause = After(step=base)
+            actions += enter(plan, record.run, name, cause, after, record.outcome, view.lists, record.start_seq)
+    return actions
+
+
+def gathered(plan: Plan, chain: Chain) -> list[Action]:
+    """Return what closes a join whose chain is complete."""
+    actions: list[Action] = [Create(plan.actor(chain.step), chain.closing())]
+    if chain.step in plan.timed_joins:
+        actions.append(CancelTimer(plan.actor(chain.step), chain.head.run, chain.step))
+    return actions
+
+
+def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord, step: str) -> Create:
+    outcome = _outcome_in(record)
+    assert outcome is not None
+    return Create(plan.actor(step), result_of(plan, record.run, step, outcome, record.start_seq))
+
+
+def _outcome_in(record: Handoff | Reply | OutcomeRecord) -> Outcome | None:
+    if isinstance(record, Handoff):
+        return record.cause.outcome if isinstance(record.cause, After) else None
+    return record.outcome
+
+
+def _cause_step(handoff: Handoff) -> str:
+    assert isinstance(handoff.cause, After)
+    return handoff.cause.step
+
+
+# ---- what both are made of -------------------------------------------------------------------------
+
+
+def spreads(plan: Plan, step: str | None) -> dict[str, str]:
+    """Return the fan-outs over a list that come right after a step (None: at the start): step to `each`."""
+    names = plan.first if step is None else plan.successors[step]
+    return {name: plan.step(name).each for name in names if plan.step(name).each}
+
+
+def ends_run(plan: Plan, handoff: Handoff) -> bool:
+    """Say whether a handoff only tells that its run has failed: its step is not to be done."""
+    cause = handoff.cause
+    return isinstance(cause, After) and isinstance(cause.outcome, Failed) and plan.fails_run(cause.step)
+
+
+def enter(
+    plan: Plan,
+    run: str,
+    step: str,
+    cause: Started | After,
+    state: State,
+    outcome: Outcome | None,
+    lists: Lists,
+    start_seq: int,
+) -> list[Create]:
+    """Return the handoff to a step, or one per item when it fans out, or word that there was no item."""
+    entry = handoff_to(plan, run, step, cause, select(state, plan.carried[step]), start_seq)
+    if not plan.step(step).each:
+        return [Create(plan.actor(step), entry)]
+    items = lists.get(step, ())
+    if items:
+        return [Create(plan.actor(step), _branch(entry, item, index, len(items))) for index, item in enumerate(items)]
+    why = "the step before it failed" if isinstance(outcome, Failed) else f"{plan.step(step).each!r} is empty"
+    replies: list[Create] = []
+    for join in plan.successors[step]:
+        reply = reply_to(plan, entry, join, select(state, plan.carried[join]), Skipped(reason=why), start_seq)
+        replies.append(Create(plan.actor(join), replace(reply, count=0, each=True)))
+    return replies
+
+
+def join_timers(view: View, run: str, entered: Sequence[str], state: State, start_seq: int) -> list[SetTimer]:
+    """Return the deadlines that begin to run when these steps (or branches) are entered with this state."""
+    plan = view.plan
+    if not plan.timed_joins:
+        return []
+    joins = {join for step in entered for join in plan.successors[plan.name_of(step)] if join in plan.timed_joins}
+    timers: list[SetTimer] = []
+    for join in sorted(joins):
+        after_s = plan.join_policy(join).deadline_s
+        assert after_s is not None
+        reply = Reply(
+            flow=plan.flow.name,
+            digest=plan.digest,
+            run=run,
+            step=join,
+            source=DEADLINE,
+            count=0,
+            state=select(state, plan.carried[join]),
+            outcome=Skipped(reason=f"the deadline of {after_s:g} s"),
+            start_seq=start_seq,
+        )
+        timers.append(SetTimer(plan.actor(join), run, join, view.now_s + after_s, reply))
+    return timers
+
+
+def result_of(plan: Plan, run: str, step: str, outcome: Outcome | None, start_seq: int) -> Result:
+    """Return how a run ended, by the outcome of a step; without one, as failed."""
+    return Result(
+        flow=plan.flow.name,
+        digest=plan.digest,
+        run=run,
+        status="done" if isinstance(outcome, Done) else "failed",
+        step=step,
+        outcome=outcome,
+        start_seq=start_seq,
+    )
+
+
+def handoff_to(
+    plan: Plan, run: str, step: str, cause: Started | After | Joined, state: State, start_seq: int
+) -> Handoff:
+    """Return the handoff that gives a step, or a whole fan-out, to its actor."""
+    return Handoff(
+        flow=plan.flow.name, digest=plan.digest, run=run, step=step, cause=cause, state=state, start_seq=start_seq
+    )
+
+
+def _branch(entry: Handoff, item: Value, index: int, count: int) -> Handoff:
+    if isinstance(item, Blob):
+        branch = Branch(index=index, count=count, blob=item)
+    else:
+        branch = Branch(index=index, count=count, item=item)
+    return replace(entry, step=StepRef(entry.step, index).token, branch=branch)
+
+
+def place(branch: Branch | None) -> Branch | None:
+    """Return which branch it is, without its item."""
+    return None if branch is None else Branch(index=branch.index, count=branch.count)
+
+
+def reply_to(
+    plan: Plan, ended: Handoff | OutcomeRecord, join: str, state: State, outcome: Outcome, start_seq: int
+) -> Reply:
+    """Return what a step, or a branch, that ended tells the step that joins it."""
+    branch = ended.branch
+    return Reply(
+        flow=plan.flow.name,
+        digest=plan.digest,
+        run=ended.run,
+        step=join,
+        source=base_of(ended),
+        index=branch.index if branch else 0,
+        count=branch.count if branch else 1,
+        each=branch is not None,
+        state=state,
+        outcome=outcome,
+        start_seq=start_seq,
+    )

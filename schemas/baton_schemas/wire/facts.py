@@ -1,0 +1,123 @@
+"""Facts about how a step was done: what a note says. Each kind has the fields that it needs, and no others.
+
+A fact is written create-only under a key that follows from what it is about, so that two workers which hold the same
+handoff write one history (DESIGN §9, "Recorded facts").
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+from .outcomes import NULL, Blob, Error, Usage, Work
+
+
+class Begun(Struct, tag="begun", tag_field="type", frozen=True, kw_only=True):
+    """A worker begins a step that may have killed its last worker. One that is not followed by an end is a death."""
+
+    attempt: int
+    number: int
+    """Counts such beginnings of this step, from 1; the key is `begun-{number}`."""
+
+
+class Retry(Struct, tag="retry", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt failed and another is to come. The key is `retry-{attempt}`."""
+
+    attempt: int
+    error: Error
+    delay_s: float = 0.0
+    work: Work = Work()
+    """What the attempt took: calls that were paid in vain count."""
+    begun: int = 0
+    """The number of its `begun`, if it has one."""
+    seq: int = 0
+    delivered: int = 0
+    """Which message it was given by, and at which delivery of it: so that the next knows how the last try ended."""
+
+
+class GivenBack(Struct, tag="given_back", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A worker that stops let go of a step. The key is `back-{seq}-{delivered}`."""
+
+    attempt: int
+    begun: int = 0
+    reason: str = ""
+    seq: int = 0
+    delivered: int = 0
+    """As those of a retry."""
+
+
+class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A step waits for something outside, free of charge: written when it begins to.
+
+    `what` is `provider` (a model's provider said to wait) or `handler` (no worker has what the run's flow names).
+    The key is `waits-{what}-{number}`.
+    """
+
+    what: str
+    reason: str
+    """What it waits for in words: `a worker that has './news.py:write'`."""
+    number: int = 0
+    """How often the step was woken before."""
+    attempt: int = 1
+    since_s: float = 0.0
+    """When it began to, in seconds of Unix time by the broker's clock."""
+
+
+class Spent(Struct, tag="spent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A call that was paid and gave no answer, beside those of failed attempts: it was cut off, or told to wait.
+
+    The key is `spent-{id}`.
+    """
+
+    id: str
+    reason: str
+    work: Work
+
+
+class Rejected(Struct, tag="rejected", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A message that no attempt would make good. Its bytes are in the log at `seq`."""
+
+    seq: int
+    subject: str
+    reason: str
+
+
+class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A model's answer, recorded before it is used, so that a step that is done again does not ask (and pay) again.
+
+    `request_sha256` is the hash of all that was asked: another question is never answered from this record. The key is
+    `model-{its beginning}`.
+    """
+
+    request_sha256: str
+    attempt: int = 1
+    text: Raw = NULL
+    blob: Blob | None = None
+    """The text, when it was too large to be inline."""
+    model: str = ""
+    truncated: bool = False
+    rehearsed: bool = False
+    request_id: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+
+
+Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall
+
+
+def key_of(fact: Fact) -> str:
+    """Return the last token of the note's subject: a function of what the fact is about."""
+    match fact:
+        case Begun():
+            return f"begun-{fact.number}"
+        case Retry():
+            return f"retry-{fact.attempt}"
+        case GivenBack():
+            return f"back-{fact.seq}-{fact.delivered}"
+        case Waits():
+            return f"waits-{fact.what}-{fact.number}"
+        case Spent():
+            return f"spent-{fact.id}"
+        case Rejected():
+            return str(fact.seq)
+        case ModelCall():
+            return f"model-{fact.request_sha256[:32]}"

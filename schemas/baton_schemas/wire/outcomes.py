@@ -1,0 +1,95 @@
+"""How steps end, and what a run carries: the parts that messages are made of.
+
+Values of the user's (`input`, `outputs`, `output`) stay raw JSON: a worker that only hands them on never parses them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw, Struct
+
+NULL = Raw(b"null")
+
+ResultStatus = Literal["done", "failed", "cancelled", "expired"]
+
+
+class Blob(Struct, frozen=True, kw_only=True):
+    """A value kept beside the log, under the SHA-256 of its JSON bytes."""
+
+    sha256: str
+    size_bytes: int
+
+
+Value = Raw | Blob
+"""A value of the user's, inline or beside the log."""
+
+
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens of one or more model calls, as the Messages API counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a step was done: by whom, at which attempt, for how long and for what price."""
+
+    attempt: int = 1
+    worker: str = ""
+    elapsed_s: float = 0.0
+    model: str = ""
+    rehearsed: bool = False
+    request_id: str = ""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+
+class Error(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went wrong in a step, for people and for the agents that come after it. Its message is bounded."""
+
+    step: str
+    type: str
+    message: str
+    attempts: int = 1
+    request_id: str = ""
+
+
+class Done(Struct, tag="done", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
+    """The step ended well. Its output is `output`, or `blob` when it was too large to be inline."""
+
+    output: Raw = NULL
+    blob: Blob | None = None
+    truncated: bool = False
+    work: Work = Work()
+
+
+class Failed(Struct, tag="failed", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
+    """The step ended with an error, after its last attempt."""
+
+    error: Error
+    work: Work = Work()
+
+
+class Skipped(Struct, tag="skipped", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
+    """The step had nothing to do: a fan-out over an empty list."""
+
+    reason: str
+
+
+Outcome = Done | Failed | Skipped
+
+
+class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run carries to a step: only what this step or a later one reads.
+
+    A value is in `input` or `outputs` under its name, or in `blobs` under the same name. The errors so far are those
+    in the blob named `errors`, if there is one, and then `errors`.
+    """
+
+    input: dict[str, Raw] = {}
+    outputs: dict[str, Raw] = {}
+    blobs: dict[str, Blob] = {}
+    errors: list[Error] = []

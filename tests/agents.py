@@ -1,0 +1,54 @@
+"""What tests of agents give them: tasks of a flow of one step, and a journal that nobody may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from baton_actors.agents.context import Context
+from baton_actors.agents.kinds import StepTask
+from baton_actors.models import ModelAnswer, ModelError
+from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.flow.graph import Plan
+
+CONTEXT = Context(run="r1", step="a", attempt=1)
+
+
+def plan_of(name: str = "flow", handler: str = "./h.py:f", *, fields: Mapping[str, str] | None = None) -> Plan:
+    """Return a flow of one step, done by a handler, with these fields of input."""
+    return Plan(
+        Flow(
+            name=name,
+            input={field: Field(type=kind) for field, kind in (fields or {}).items()},
+            agents={"a": Agent(handler=handler) if handler else Agent(model="m", prompt="p", max_tokens=10)},
+            steps={"a": Step(agent="a")},
+        )
+    )
+
+
+def task_of(plan: Plan | None = None, *, step: str = "a", timeout_s: float = 30.0, **values: Any) -> StepTask:
+    """Return a task of a step of a flow (of one step unless `plan` says more), with these values."""
+    plan = plan or plan_of(fields=dict.fromkeys(values, "str"))
+    timed_step = msgspec.structs.replace(plan.flow.steps[step], timeout_s=timeout_s)
+    timed = Plan(msgspec.structs.replace(plan.flow, steps={**plan.flow.steps, step: timed_step}))
+    raw = {name: Raw(msgspec.json.encode(value)) for name, value in values.items()}
+    return StepTask(plan=timed, step=step, values=raw, context=CONTEXT)
+
+
+class NoJournal:
+    """The journal of an agent that records nothing."""
+
+    async def recall(self, digest: str) -> ModelAnswer | None:
+        raise AssertionError("a handler asks no model")
+
+    async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
+        raise AssertionError("a handler asks no model")
+
+    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+        raise AssertionError("a handler asks no model")
+
+    def spent(self, error: ModelError) -> None:
+        raise AssertionError("a handler asks no model")

@@ -1,0 +1,460 @@
+"""What a flow and an input demand of a run's log, worked out anew: every step, output, error, join and result.
+
+It follows the flow file and the twins of the handlers, and nothing that Baton says of its own work, but where the flow
+leaves it open: which branches were the first so many, or there before a deadline. That is taken from the log, and
+checked to be allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from .flow_file import FlowFile, indices
+from .raw import Record
+from .twins import TWINS, Done, Ended, Failed, Given, error_in_place
+
+DEADLINE = "deadline"
+
+
+class Kept(NamedTuple):
+    """How a step ended by the log: the outcome, and the record that decides it."""
+
+    outcome: dict[str, Any]
+    record: Record
+
+
+@dataclass
+class Chain:
+    """What the links of a join say, up to the last."""
+
+    came: dict[str, dict[int | None, Record]]
+    """By source and index: the replies."""
+    counts: dict[str, int] = field(default_factory=dict)
+    deadline: bool = False
+    enough_at: Record | None = None
+    """The first link with which the join has what its policy asks for."""
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def arrived(self) -> set[str]:
+        return {
+            source if index is None else f"{source}-{index}"
+            for source, found in self.came.items()
+            if self.counts.get(source)
+            for index in found
+        }
+
+
+class RunLog:
+    """The messages of one run, by what they are. Of two on one subject the first counts: I1 tells of the other."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.handoffs: dict[tuple[str, str], Record] = {}
+        """By step (or branch) and what handed it on."""
+        self.replies: dict[tuple[str, str], Record] = {}
+        """By join and branch."""
+        self.outcomes: dict[str, Record] = {}
+        self.links: dict[str, list[Record]] = defaultdict(list)
+        self.notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.result: Record | None = None
+        self.start: Record | None = None
+        for record in records:
+            if record.body is not None:
+                self._sort(record, record.body)
+        for links in self.links.values():
+            links.sort(key=lambda link: int(link.rest[1]))
+
+    def _sort(self, record: Record, body: dict[str, Any]) -> None:
+        match record.kind, record.rest:
+            case "handoff", (step, source):
+                self.handoffs.setdefault((step, source), record)
+                if source == "start" and "begins" in body["cause"]:
+                    self.start = record
+            case "reply", (join, branch):
+                self.replies.setdefault((join, branch), record)
+            case "outcome", (step,):
+                self.outcomes.setdefault(step, record)
+            case "join", (step, _):
+                self.links[step].append(record)
+            case "note", (step, _):
+                self.notes[step].append(body)
+            case "result", _:
+                self.result = self.result or record
+
+    def closing(self, join: str) -> Record | None:
+        return self.handoffs.get((join, "join"))
+
+
+class Demands:
+    """What one run must be. `violations` says where its log is not."""
+
+    def __init__(
+        self,
+        flow: FlowFile,
+        run: str,
+        key: str,
+        log: RunLog,
+        blobs: Mapping[str, bytes],
+        lost_by_bad_luck: Callable[[str, str], bool],
+    ) -> None:
+        """`lost_by_bad_luck` says of a run and a step whether its workers died, as often as it may, not of it."""
+        self.flow, self.run, self.key, self.log, self._blobs = flow, run, key, log, blobs
+        self._bad_luck = lost_by_bad_luck
+        self._ended: dict[str, Ended | None] = {}
+        self._chains: dict[str, Chain] = {}
+
+    def violations(self) -> Iterator[str]:
+        reached = self.reached
+        for token in reached:
+            yield from self._step(token)
+        for join in filter(self.flow.joins, self.flow.steps):
+            yield from self._join(join)
+        for token, source in self.log.handoffs:
+            if token not in reached and self.flow.base(token) not in self._unknown:
+                yield f"I8 step {token} of run {self.run} was handed on by {source}, and the flow has no such step here"
+        yield from self._result()
+
+    # ---- what there must be ----------------------------------------------------------------------
+
+    @cached_property
+    def reached(self) -> dict[str, None]:
+        """The steps and branches that the run comes to, in an order in which they may come, unless it ends before."""
+        reached: dict[str, None] = {}
+        for step in self.flow.order:
+            sources = self.flow.sources[step]
+            if self.flow.joins(step):
+                if self.log.closing(step) is not None:
+                    reached[step] = None
+            elif not sources:
+                reached[step] = None
+            elif sources[0] in reached and not self._stops_at(sources[0], step):
+                count = self.branches(step)
+                reached.update(dict.fromkeys([step] if count is None else [f"{step}-{n}" for n in range(count)]))
+        return reached
+
+    @cached_property
+    def _unknown(self) -> set[str]:
+        """Fan-outs whose list cannot be reckoned, as their source has not ended."""
+        return {step for step in self.flow.steps if self.flow.spreads(step) and self.branches(step) is None}
+
+    def branches(self, step: str) -> int | None:
+        """Return how many branches a fan-out has; None when it is none. One whose source failed has none to do."""
+        if not self.flow.spreads(step):
+            return None
+        ended = self.ended(self.flow.sources[step][0])
+        value: Any = ended.output if isinstance(ended, Done) else []
+        for part in self.flow.spreads(step).split(".")[1:]:
+            value = value[part] if value else []
+        return len(value)
+
+    def tokens(self, source: str) -> list[str]:
+        """Return the branches of a step, or itself."""
+        count = self.branches(source)
+        return [source] if count is None else [f"{source}-{index}" for index in range(count)]
+
+    def ended(self, token: str) -> Ended | None:
+        """Return how a step must end if it is come to; None for a join that has not closed."""
+        if token not in self._ended:
+            self._ended[token] = self._reckon(token)
+        return self._ended[token]
+
+    def errors(self, token: str) -> list[Failed]:
+        """Return the errors that a step must be given: each once, in the order of the flow."""
+        base = self.flow.base(token)
+        found: list[Failed] = []
+        befores = self.flow.sources[base]
+        if self.flow.joins(base):
+            nothing = [s for s in befores if self.branches(s) == 0 and s in self._closed_with(base)]
+            befores = [*self.named(base), *(before for empty in nothing for before in self.flow.sources[empty])]
+        for before in befores:
+            found += self.errors(before)
+            ended = self.ended(before)
+            if isinstance(ended, Failed):
+                found.append(ended)
+        return list(dict.fromkeys(found))
+
+    def named(self, join: str) -> list[str]:
+        """Return the branches that the closing handoff of a join names, in the order of the flow.
+
+        An empty fan-out is named too, by itself: it has no branch.
+        """
+        branches = self._closed_with(join)
+        return [
+            source if index is None else f"{source}-{index}"
+            for source in self.flow.sources[join]
+            if self.branches(source) != 0
+            for index in indices(branches.get(source, ""))
+        ]
+
+    def _closed_with(self, join: str) -> dict[str, str]:
+        closing = self.log.closing(join)
+        found: dict[str, str] = (closing.body or {})["cause"].get("branches", {}) if closing is not None else {}
+        return found
+
+    def kills(self, token: str) -> bool:
+        """Say whether this step kills its worker, whatever it is given."""
+        twin = TWINS[self.flow.name][self.flow.base(token)]
+        try:
+            ended = twin(Given(self.run, token, self.key, {}, [], ""))
+        except (KeyError, IndexError):  # it needs values: no step that kills does
+            return False
+        return ended == Failed(token, "WorkerLost")
+
+    def _reckon(self, token: str) -> Ended | None:
+        base, index = self.flow.place(token) if token not in self.flow.steps else (token, None)
+        values: dict[str, Any] = {}
+        item = None
+        if self.flow.joins(base):
+            if self.log.closing(base) is None:
+                return None
+            values = self._joined(base)
+            well = sum(isinstance(self.ended(branch), Done) for branch in self.named(base))
+            if well < self.flow.policy(base).min_done:
+                return Failed(token, "JoinShort")
+        elif self.flow.sources[base]:
+            (source,) = self.flow.sources[base]
+            ended = self.ended(source)
+            if ended is None:
+                return None
+            if isinstance(ended, Done):
+                values[source] = ended.output
+                if index is not None:
+                    listed = ended.output
+                    for part in self.flow.spreads(base).split(".")[1:]:
+                        listed = listed[part]
+                    item = listed[index]
+        if self._bad_luck(self.run, token):
+            return Failed(token, "WorkerLost")
+        try:
+            return TWINS[self.flow.name][base](Given(self.run, token, self.key, values, self.errors(token), item))
+        except (KeyError, TypeError) as error:
+            return Failed(token, f"nothing that its twin can do, as it was not given {error}")
+
+    def _joined(self, join: str) -> dict[str, Any]:
+        passes = self.flow.policy(join).failed == "pass"
+        values: dict[str, Any] = {source: [] for source in self.flow.sources[join] if self.flow.spreads(source)}
+        for branch in self.named(join):
+            ended, source = self.ended(branch), self.flow.base(branch)
+            if isinstance(ended, Failed) and not passes:
+                continue
+            value = error_in_place(ended) if isinstance(ended, Failed) else ended.output if ended else None
+            if source in values and self.flow.spreads(source):
+                values[source].append(value)
+            else:
+                values[source] = value
+        return values
+
+    def _stops_at(self, source: str, successor: str) -> bool:
+        """Say whether the run ends after this step, or has not come past it by the log's own word."""
+        return isinstance(self.ended(source), Failed) and self.flow.fails_run(source, successor)
+
+    # ---- what there is ---------------------------------------------------------------------------
+
+    def kept(self, token: str) -> Kept | None:
+        """Return how the log says that a step ended, from the one record that decides it."""
+        base = self.flow.base(token)
+        after = self.flow.successors[base]
+        if not after:
+            record = self.log.result
+            body = record.body if record is not None else None
+            outcome = body.get("outcome") if body and body.get("step") == token else None
+        elif len(after) == 1 and not self.flow.spreads(after[0]):
+            joins = self.flow.joins(after[0])
+            record = self.log.replies.get((after[0], token)) if joins else self.log.handoffs.get((after[0], token))
+            body = record.body if record is not None else None
+            outcome = (body if joins else body["cause"]).get("outcome") if body else None
+        else:
+            record = self.log.outcomes.get(token)
+            outcome = record.body.get("outcome") if record is not None and record.body else None
+        return Kept(outcome, record) if record is not None and outcome is not None else None
+
+    def followers(self, token: str, kept: Kept) -> list[tuple[str, Record | None]]:
+        """Return what must be written after a step has ended, each with the record that is it, if it is there."""
+        base = self.flow.base(token)
+        failed = kept.outcome["status"] == "failed"
+        after = self.flow.successors[base]
+        if failed and any(self.flow.fails_run(base, successor) for successor in after):
+            return [("the run's result", self.log.result)]
+        if kept.record.kind != "outcome":
+            return []
+        found: list[tuple[str, Record | None]] = []
+        for successor in after:
+            if self.flow.joins(successor):
+                found.append((f"its reply to {successor}", self.log.replies.get((successor, token))))
+            elif not self.flow.spreads(successor):
+                found.append((f"the handoff to {successor}", self.log.handoffs.get((successor, token))))
+            elif tokens := self.tokens(successor):
+                found += [(f"the handoff to {each}", self.log.handoffs.get((each, token))) for each in tokens]
+            else:  # word that there was nothing to do
+                joins = self.flow.successors[successor]
+                found += [(f"an empty reply to {join}", self.log.replies.get((join, successor))) for join in joins]
+        return found
+
+    def value(self, outcome: dict[str, Any]) -> Any:
+        """Return the output of an outcome, its blob put together and checked. Raises `ValueError`."""
+        blob = outcome.get("blob")
+        if blob is None:
+            return outcome.get("output")
+        data = self._blobs.get(blob["sha256"])
+        if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
+            raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
+        return json.loads(data)
+
+    # ---- one against the other -------------------------------------------------------------------
+
+    def _step(self, token: str) -> Iterator[str]:
+        kept, ended = self.kept(token), self.ended(token)
+        what = f"step {token} of run {self.run}"
+        if kept is None:
+            if self._must_be_there(token):
+                yield f"I8 {what} has no outcome, and its run is done"
+            return
+        status = kept.outcome["status"]
+        if isinstance(ended, Failed):
+            error = kept.outcome.get("error", {})
+            if (status, error.get("step"), error.get("type")) != ("failed", ended.step, ended.type):
+                yield f"I8 {what} ended {_short(kept.outcome)}, expected {ended}"
+        elif status != "done":
+            yield f"I8 {what} ended {_short(kept.outcome)}, expected {_short(ended)}"
+        else:
+            try:
+                found = self.value(kept.outcome)
+            except ValueError as error:
+                yield f"I8 {what}: {error}"
+            else:
+                if ended is None or found != ended.output:
+                    yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
+        if self._must_be_there(token):
+            for name, record in self.followers(token, kept):
+                if record is None:
+                    yield f"I8 {what} has ended, and {name} is not in the log"
+
+    @property
+    def _must_be_complete(self) -> bool:
+        return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
+
+    def _must_be_there(self, token: str) -> bool:
+        """Say whether a run that is done must have done this: no join after it went on without all."""
+        after = filter(self.flow.joins, self.flow.all_after(self.flow.base(token)))
+        return self._must_be_complete and not any(self.flow.policy(join).wait or self._was_late(join) for join in after)
+
+    def _was_late(self, join: str) -> bool:
+        closing = self.log.closing(join)
+        return closing is not None and bool((closing.body or {})["cause"].get("deadline"))
+
+    def _join(self, join: str) -> Iterator[str]:
+        """I5: the chain names what came, each once; the join closes when it has enough, with all of that."""
+        chain = self.chain(join)
+        yield from chain.wrong
+        yield from self._closing(join, chain)
+
+    def chain(self, join: str) -> Chain:
+        """Return what the links of a join come to, in their order."""
+        if join not in self._chains:
+            self._chains[join] = self._fold(join)
+        return self._chains[join]
+
+    def _fold(self, join: str) -> Chain:
+        chain = Chain({source: {} for source in self.flow.sources[join]})
+        what = f"I5 the join at {join} of run {self.run}"
+        for number, link in enumerate(self.log.links[join], 1):
+            body = link.body or {}
+            if body.get("number") != number or link.rest != (join, str(number)):
+                chain.wrong.append(f"{what}: link {number} of its chain is {body.get('number')}, on {link.subject}")
+            if chain.enough_at is not None:
+                chain.wrong.append(f"{what}: link {number} was added when it had all it needs")
+            chain.counts.update(body.get("counts", {}))
+            chain.deadline = chain.deadline or body.get("deadline", False)
+            if body.get("deadline") and not self._is_before(self.log.replies.get((join, DEADLINE)), link):
+                chain.wrong.append(f"{what}: link {number} speaks of a deadline that had not come")
+            for source, text in body.get("came", {}).items():
+                for index in indices(text):
+                    empty = chain.counts.get(source) == 0
+                    token = source if index is None or empty else f"{source}-{index}"
+                    reply = self.log.replies.get((join, token))
+                    if reply is None or not self._is_before(reply, link):
+                        chain.wrong.append(f"{what}: link {number} names {token}, which had not come")
+                    elif source not in chain.came or index in chain.came[source]:
+                        chain.wrong.append(f"{what}: link {number} names {token}, which is in it or none of its")
+                    else:
+                        chain.came[source][index] = reply
+            if self._is_enough(join, chain):
+                chain.enough_at = chain.enough_at or link
+        return chain
+
+    def _closing(self, join: str, chain: Chain) -> Iterator[str]:
+        what = f"I5 the join at {join} of run {self.run}"
+        closing = self.log.closing(join)
+        if closing is None:
+            if chain.enough_at is not None and self._must_be_complete:
+                yield f"{what} had all it needs, and did not close"
+            return
+        named = self.named(join)
+        if chain.enough_at is None or closing.seq < chain.enough_at.seq:
+            yield f"{what} closed with {named}, before it had what the flow asks for"
+            return
+        if set(named) != chain.arrived:
+            yield f"{what} closed with {named}, its chain has {sorted(chain.arrived)}"
+        cause = (closing.body or {})["cause"]
+        if cause.get("deadline", False) != chain.deadline:
+            yield f"{what} closed {'without' if chain.deadline else 'with'} a deadline, against its chain"
+        everyone = [token for source in self.flow.sources[join] for token in self.tokens(source)]
+        if self.flow.policy(join).wait is None and not chain.deadline and named != everyone:
+            yield f"{what} closed with {named}, the flow has {everyone}"
+        if not set(named) <= set(everyone):
+            yield f"{what} closed with {named}, of which the flow has only {everyone}"
+        short = self.ended(join) == Failed(join, "JoinShort")
+        if (cause.get("error") is not None) != short:
+            yield f"{what} closed {'without' if short else 'with'} the error that too few of its branches ended well"
+
+    def _is_enough(self, join: str, chain: Chain) -> bool:
+        failed = 0
+        for source, found in chain.came.items():
+            bad = [each for each in found.values() if (each.body or {})["outcome"]["status"] == "failed"]
+            failed += len(bad)
+            if bad and self.flow.fails_run(source, join):
+                return False
+        wait, counts = self.flow.policy(join).wait, chain.counts
+        well = sum(len(found) for source, found in chain.came.items() if counts.get(source)) - failed
+        if chain.deadline or (wait is not None and well >= wait):
+            return True
+        return all(source in counts and len(found) >= counts[source] for source, found in chain.came.items())
+
+    def _result(self) -> Iterator[str]:
+        record = self.log.result
+        if record is None or record.body is None:
+            return
+        body, what = record.body, f"run {self.run}"
+        status, step = body["status"], body.get("step", "")
+        if status not in ("done", "failed"):
+            return
+        ended = self.ended(step) if step in self.reached else None
+        if ended is None:
+            yield f"I8 {what} ended {status} at step {step!r}, to which it does not come"
+        elif status == "done" and (step != self.flow.final or isinstance(ended, Failed)):
+            yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
+        elif status == "failed":
+            after = self.flow.successors[self.flow.base(step)] or [None]
+            fatal = any(self.flow.fails_run(self.flow.base(step), each) for each in after) or after == [None]
+            if not isinstance(ended, Failed) or not fatal:
+                yield f"I8 {what} failed at step {step}, which ends well, or whose failure ends no run"
+            outcome = body.get("outcome") or {}
+            if isinstance(ended, Failed) and outcome.get("error", {}).get("type") != ended.type:
+                yield f"I8 {what} failed with {_short(outcome)}, expected {ended}"
+
+    @staticmethod
+    def _is_before(one: Record | None, other: Record) -> bool:
+        return one is not None and one.seq < other.seq
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Done):
+        value = value.output
+    text = str(value) if isinstance(value, Failed) else json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:150]}… ({len(text)} characters)"

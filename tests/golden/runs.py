@@ -1,0 +1,192 @@
+"""The runs whose logs are kept: one of each kind of message, and of each way in which a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from baton_schemas.flow.flow import Flow, JoinPolicy, Step
+from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
+from baton_schemas.wire.names import END, REJECTED
+from baton_schemas.wire.outcomes import Error, Usage
+
+from .recorder import PRICES, Recorder, done, failed, flow_of, work
+
+HAIKU, SONNET = PRICES
+CHAIN = {
+    "research": Step(agent="research"),
+    "write": Step(agent="write", after=["research"]),
+    "edit": Step(agent="edit", after=["write"]),
+}
+
+
+def pipeline() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb000000000000000000pipe")
+    run.start({})
+    run.end("research", done(["tea is a leaf"], model=HAIKU))
+    run.end("write", done("Tea is a leaf.", model=SONNET))
+    run.end("edit", done("Tea: a leaf."))
+    return run
+
+
+def digest(join: JoinPolicy | None = None) -> Flow:
+    """A fan-out beside a single step, and a step that joins both."""
+    steps = {
+        "split": Step(agent="split"),
+        "digest": Step(agent="digest", each="split"),
+        "facts": Step(agent="facts", after=["split"]),
+        "merge": Step(agent="merge", after=["digest", "facts"], join=join),
+    }
+    return flow_of("digest", steps)
+
+
+def fan_out() -> Recorder:
+    run = Recorder(digest(JoinPolicy(failed="pass", min_done=2)), "01kb00000000000000000fanout")
+    run.start({"topic": "one two three four"})
+    run.end("split", done(["one", "two", "three", "four"]))
+    run.end("digest-2", done("digest of three", model=HAIKU))
+    run.end("digest-0", done("digest of one", model=HAIKU))
+    run.join("merge")
+    run.end("digest-1", failed("digest-1", "no answer"))
+    run.end("facts", done(4))
+    run.join("merge")
+    run.end("digest-3", failed("digest-3", "no answer"))
+    run.join("merge")
+    run.end("merge", done("two of four", model=SONNET))
+    return run
+
+
+def join_deadline() -> Recorder:
+    run = Recorder(digest(JoinPolicy(deadline_s=30.0)), "01kb0000000000000000deadline")
+    run.start({})
+    run.end("split", done(["one", "two", "three"]))
+    run.end("digest-1", done("digest of two"))
+    run.end("facts", done(3))
+    run.join("merge")
+    run.time_is_up("merge")
+    run.join("merge")
+    run.end("digest-0", done("digest of one, too late"))
+    run.end("merge", done("what came in time"))
+    return run
+
+
+def nothing_to_do() -> Recorder:
+    steps = {"part": Step(agent="part", each="parts"), "merge": Step(agent="merge", after=["part"])}
+    run = Recorder(flow_of("parts", steps), "01kb000000000000000nothing")
+    run.start({"parts": []})
+    run.end("merge", done("nothing"))
+    return run
+
+
+def empty_list() -> Recorder:
+    run = Recorder(digest(), "01kb0000000000000000000empty")
+    run.start({})
+    run.end("split", done([]))
+    run.end("facts", done(0))
+    run.join("merge")
+    run.end("merge", done("no parts"))
+    return run
+
+
+def retry() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000000retry")
+    run.start({})
+    error = Error(step="research", type="BadOutput", message="expected a list, found a string", attempts=1)
+    run.note("research", Retry(attempt=1, error=error, delay_s=1.5, work=work(model=HAIKU), seq=1, delivered=1))
+    run.end("research", done([], model=HAIKU, attempt=2))
+    run.end("write", failed("write", "529 overloaded"))
+    return run
+
+
+def parked() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb0000000000000000parked")
+    run.start({})
+    run.note("research", Waits(what="handler", reason="no worker has 'agents:any'"))
+    run.wake("research", 1, "a worker that can do it")
+    run.wake("research", 2, "a worker that can do it")
+    run.end("research", done([]))
+    run.end("write", done("Tea."))
+    run.end("edit", done("Tea"))
+    return run
+
+
+def suspect() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb000000000000000suspect")
+    run.start({})
+    run.note("research", Begun(attempt=1, number=1))
+    run.note("research", GivenBack(attempt=1, begun=1, reason="worker stops", seq=1, delivered=2))
+    run.note("research", Begun(attempt=1, number=2))
+    run.end("research", done([]))
+    run.note(REJECTED, Rejected(seq=5, subject="baton.handoff.x.y.z.start", reason="flow 'report' has no step 'z'"))
+    return run
+
+
+def origin() -> Recorder:
+    """The run that the fork goes on from: it failed at the join, with a finished fan-out."""
+    run = Recorder(digest(), "01kb00000000000000000failed")
+    run.start({})
+    run.end("split", done(["one", "two"], model=HAIKU))
+    run.end("digest-0", done("digest of one", model=HAIKU))
+    run.end("digest-1", failed("digest-1", "no answer"))
+    run.end("facts", done(2))
+    return run
+
+
+def fork() -> Recorder:
+    run = Recorder(digest(), "01kb000000000000000000fork")
+    run.fork(origin())
+    run.join("merge")
+    run.end("digest-1", done("digest of two", model=HAIKU))
+    run.join("merge")
+    run.end("merge", done("one and two", model=SONNET))
+    return run
+
+
+def model_call() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb000000000000000000model")
+    run.start({})
+    answer = done(["tea is a leaf"], model=HAIKU)
+    usage = answer.work.usage or Usage()
+    call = ModelCall(
+        request_sha256="5e" * 32,
+        text=answer.output,
+        model=HAIKU,
+        request_id=answer.work.request_id,
+        usage=usage,
+        cost_usd=answer.work.cost_usd,
+    )
+    run.note("research", Spent(id="01kb0", reason="Overloaded: cut off", work=work(model=HAIKU)))
+    run.note("research", call)
+    run.end("research", answer)
+    return run
+
+
+def cancelled() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
+    run.start({})
+    run.end("research", done([]))
+    run.stop("cancelled", "no longer needed")
+    return run
+
+
+def expired() -> Recorder:
+    run = Recorder(flow_of("report", CHAIN, deadline_s=60.0), "01kb0000000000000000expired")
+    run.start({}, deadline_s=60.0)
+    run.time_is_up(END)
+    return run
+
+
+RUNS: dict[str, Callable[[], Recorder]] = {
+    "pipeline": pipeline,
+    "fan-out": fan_out,
+    "join-deadline": join_deadline,
+    "nothing-to-do": nothing_to_do,
+    "empty-list": empty_list,
+    "retry": retry,
+    "parked": parked,
+    "suspect": suspect,
+    "failed": origin,
+    "fork": fork,
+    "model-call": model_call,
+    "cancelled": cancelled,
+    "expired": expired,
+}

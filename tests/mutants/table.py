@@ -1,0 +1,293 @@
+"""The mutants: what each breaks, by which change, and which tests are to catch it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+ORDER, LOOKS, CHAIN = "tests/test_wire_order.py", "tests/test_looked_up.py", "tests/test_join_chain.py"
+DELIVERY, CALLS = "tests/test_worker_delivery.py", "tests/test_recorded_calls.py"
+STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schemas/baton_schemas/run"
+STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
+ACK_ALL = "            for delivery, _ in waiting:\n                await delivery.ack()\n"
+SERVICES = "actors/baton_actors/services"
+
+
+class Broken(Exception):
+    """The table is wrong: a mutant, or its test, is not what it says."""
+
+
+class Mutant(NamedTuple):
+    """One change."""
+
+    name: str
+    room: str
+    """The folder in whose files it is: code moves within a room."""
+    text: str
+    """What stands there: exactly once in the room."""
+    put: str
+    """What stands there instead."""
+    caught_by: tuple[str, ...]
+    """The tests of which at least one has to fail."""
+
+    def file(self, root: Path) -> Path:
+        """Return the file that it changes. Raises `Broken` when there is not one such text in the room."""
+        files = sorted((root / self.room).rglob("*.py"))
+        found = {file: count for file in files if (count := file.read_text("utf-8").count(self.text))}
+        if sum(found.values()) != 1:
+            places = ", ".join(f"{count} in {file.name}" for file, count in found.items()) or "nowhere"
+            raise Broken(f"{self.name}: {self.text!r} is to be once in {self.room}, and is {places}: mend the table")
+        return next(iter(found))
+
+
+MUTANTS = (
+    # ---- the order of effects --------------------------------------------------------------------
+    Mutant(
+        "ack-before-record",
+        STEPS,
+        "        # 4. Record:",
+        "        await job.delivery.ack()\n        # 4. Record:",
+        (f"{ORDER}::test_reply_is_stored_before_its_handoff_is_acked",),
+    ),
+    Mutant(
+        "ack-before-derive",
+        STEPS,
+        "        # 5. Derive",
+        "        await job.delivery.ack()\n        # 5. Derive",
+        (f"{ORDER}::test_outcome_is_stored_before_what_follows_and_that_before_the_ack",),
+    ),
+    Mutant(
+        "derive-before-record",
+        ENGINE,
+        "        assert isinstance(create, Create)\n        return await self._record(create)",
+        "        assert isinstance(create, Create)\n        await self.derive(plan, create.message)\n"
+        "        return await self._record(create)",
+        (f"{ORDER}::test_outcome_is_stored_before_what_follows_and_that_before_the_ack",),
+    ),
+    Mutant(
+        "replies-acked-before-the-chain-has-them",
+        STEPS,
+        "            # 1. Record who has arrived",
+        f"{ACK_ALL}            # 1. Record who has arrived",
+        (f"{ORDER}::test_replies_are_acked_once_the_chain_has_them_and_the_last_once_the_join_is_closed",),
+    ),
+    Mutant(
+        "replies-acked-before-the-join-is-closed",
+        STEPS,
+        "            # 2. Close the join",
+        f"{ACK_ALL}            # 2. Close the join",
+        (f"{ORDER}::test_replies_are_acked_once_the_chain_has_them_and_the_last_once_the_join_is_closed",),
+    ),
+    Mutant(
+        "parked-before-the-timer-is-set",
+        STEPS,
+        "            # 1. The timer holds it.",
+        "            await delivery.ack()\n            # 1. The timer holds it.",
+        (f"{ORDER}::test_step_that_waits_for_long_is_let_go_once_its_timer_is_set",),
+    ),
+    Mutant(
+        "rejected-before-a-note-says-why",
+        STEPS,
+        "            # 1. Say why,",
+        "            await delivery.term()\n            # 1. Say why,",
+        (f"{ORDER}::test_rejected_message_is_taken_away_once_a_note_says_why",),
+    ),
+    Mutant(
+        "answer-used-before-it-is-recorded",
+        STEPS,
+        "        stored = await self._journal.write(call)\n",
+        "        write = self._journal.write(call)\n"
+        "        asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(write))\n"
+        "        stored = call\n",
+        (f"{ORDER}::test_answer_of_a_model_is_stored_before_it_is_used",),
+    ),
+    Mutant(
+        "task-acked-before-its-run-is-stored",
+        SERVICES,
+        "        try:\n            check_json(delivery.data, ",
+        "        await delivery.ack()\n        try:\n            check_json(delivery.data, ",
+        (f"{ORDER}::test_task_is_acked_once_its_run_is_in_the_log",),
+    ),
+    Mutant(
+        "due-message-acked-before-it-is-written",
+        SERVICES,
+        "            await self._write(delivery)\n",
+        "            await delivery.ack()\n            await self._write(delivery)\n",
+        (f"{ORDER}::test_what_is_due_is_acked_once_it_is_in_the_log",),
+    ),
+    Mutant(
+        "blob-head-before-its-chunks",
+        STORE,
+        "        for start in range(1, len(chunks), _IN_FLIGHT):",
+        "        early = msgspec.json.encode(_Head(size_bytes=len(data), chunks=len(chunks)))\n"
+        "        await self._publisher.create(self._subjects.blob(blob.sha256, 0), early)\n"
+        "        for start in range(1, len(chunks), _IN_FLIGHT):",
+        (f"{ORDER}::test_blob_is_said_to_be_whole_once_all_of_it_is_stored",),
+    ),
+    # ---- the fences ------------------------------------------------------------------------------
+    Mutant(
+        "no-fence",
+        JETSTREAM,
+        '_CREATE = header_of({EXPECTED: "0"})',
+        '_CREATE = header_of({"Nothing-Expected": "0"})',
+        (f"{DELIVERY}::test_worker_that_loses_the_race_goes_on_with_what_is_stored",),
+    ),
+    Mutant(
+        "run-starts-once-per-first-step",
+        ENGINE,
+        "patience_s=patience_s, once_in=pattern)",
+        "patience_s=patience_s)",
+        ("tests/test_one_start.py::test_id_is_refused_after_the_first_step_was_renamed",),
+    ),
+    Mutant(
+        "link-overwritten",
+        STEPS,
+        "            if await self._engine.bus.create(subject, encode(link)) is not None:",
+        "            if await self._engine.bus.publisher.append(subject, encode(link)) is not None:",
+        (f"{CHAIN}::test_link_that_another_process_wrote_is_read_and_never_overwritten",),
+    ),
+    Mutant(
+        "run-id-of-a-task-from-its-delivery",
+        SERVICES,
+        "        run = run_of_task(delivery.seq)\n        try:\n",
+        "        run = run_of_task(id(delivery) % 10**9)\n        try:\n",
+        ("tests/test_steward.py::test_redelivered_task_starts_no_second_run",),
+    ),
+    # ---- joins -----------------------------------------------------------------------------------
+    Mutant(
+        "join-closes-at-half",
+        RUN,
+        "for source in plan.sources[step]) and not self.missing",
+        "for source in plan.sources[step]) and self.missing * 2 <= sum(self.counts.values())",
+        (f"{CHAIN}::test_join_waits_for_the_last_of_its_branches",),
+    ),
+    Mutant(
+        "join-drops-errors-that-branches-carry",
+        RUN,
+        "        errors.update(dict.fromkeys(reply.state.errors))\n",
+        "",
+        (f"{CHAIN}::test_merger_is_told_of_errors_that_its_branches_carried",),
+    ),
+    Mutant(
+        "join-closes-with-other-branches",
+        RUN,
+        "            source: self._text(source, self._came[source], ",
+        "            source: self._text(source, set(range(len(self._came[source]))), ",
+        (f"{CHAIN}::test_join_closes_with_the_branches_that_its_chain_names_and_no_others",),
+    ),
+    Mutant(
+        "one-link-per-reply",
+        STEPS,
+        "                        await self._take(key, plan, good)\n",
+        "                        for one in good:\n                            await self._take(key, plan, [one])\n",
+        (f"{CHAIN}::test_replies_that_come_together_are_named_together",),
+    ),
+    Mutant(
+        "shared-state-in-each-branch",
+        ENGINE,
+        "        if len(creates) < 2:\n",
+        "        if creates:\n",
+        ("tests/test_shared_state.py::test_branches_share_what_is_small_in_each_and_much_in_all",),
+    ),
+    # ---- what is looked up, and what is believed -------------------------------------------------
+    Mutant(
+        "every-handoff-is-fresh",
+        STORE,
+        "        return delivery.delivered == 1 and ",
+        "        return True or ",
+        (f"{LOOKS}::test_steps_are_done_by_nobody_again_when_their_consumer_is_made_anew",),
+    ),
+    Mutant(
+        "results-not-looked-up-on-redelivery",
+        STEPS,
+        "if ended is None and record is None:",
+        "if record is None:",
+        (f"{LOOKS}::test_handler_of_a_run_that_ended_meanwhile_does_not_start_on_redelivery",),
+    ),
+    Mutant(
+        "word-of-an-end-believed-for-a-step-in-hand",
+        STEPS,
+        '        if job.cancelled == "run ended" and await self._engine.ended(job.flow, job.run) is not None:\n',
+        '        if job.cancelled == "run ended":\n',
+        (f"{LOOKS}::test_word_that_the_log_does_not_confirm_loses_no_step_in_hand",),
+    ),
+    Mutant(
+        "word-of-an-end-believed-for-a-step-to-come",
+        STEPS,
+        "            if await self._has_ended(work):\n                return None\n",
+        "            return None\n",
+        ("tests/test_forged_words.py::test_forged_word_before_a_run_begins_loses_nothing",),
+    ),
+    Mutant(
+        "newer-message-rejected",
+        "schemas/baton_schemas/wire",
+        "        raise NewerMessage(version, VERSION, subject) from error",
+        "        raise BadMessage(str(version), subject) from error",
+        ("tests/test_newer_messages.py::test_handoff_of_a_later_version_stays_and_others_go_on",),
+    ),
+    Mutant(
+        "rejection-on-a-lagging-servers-word",
+        STEPS,
+        "self._bus.log.at_sure(message.start_seq)",
+        "self._bus.log.at(message.start_seq)",
+        ("tests/test_lagging_worker.py::test_handoff_of_a_run_that_is_not_found_is_rejected_on_the_leaders_word_only",),
+    ),
+    # ---- attempts and places ---------------------------------------------------------------------
+    Mutant(
+        "attempts-counted-from-deliveries",
+        STEPS,
+        "        job.attempt = tries.next\n",
+        "        job.attempt = job.delivery.delivered\n",
+        (f"{DELIVERY}::test_deliveries_that_no_handler_began_are_no_attempts",),
+    ),
+    Mutant(
+        "retry-notes-not-counted",
+        STEPS,
+        "                failed += 1\n",
+        "",
+        ("tests/test_worker_failures.py::test_step_fails_after_its_last_attempt",),
+    ),
+    Mutant(
+        "suspects-not-noted-as-begun",
+        STEPS,
+        "await journal.write(Begun(attempt=job.attempt, number=job.begun))",
+        "pass",
+        ("tests/test_suspects.py::test_step_that_kills_its_worker_fails_alone_after_its_attempts",),
+    ),
+    Mutant(
+        "max-in-flight-not-passed-on",
+        "actors/baton_actors/processes",
+        "max_ack_pending=self._agent.max_in_flight,",
+        "max_ack_pending=1000,",
+        (f"{DELIVERY}::test_no_more_steps_than_max_in_flight_are_in_the_hands_of_all_processes_together",),
+    ),
+    Mutant(
+        "leases-kept-by-nobody-beside-the-loop",
+        JETSTREAM,
+        "        leases = self._nc.leases if self._lease_s else None",
+        "        leases = None",
+        ("tests/test_consumer.py::test_lease_outlives_a_loop_that_is_blocked_for_several",),
+    ),
+    # ---- recorded calls --------------------------------------------------------------------------
+    Mutant(
+        "recorded-calls-not-recalled",
+        STEPS,
+        "        if call is None:\n            return None\n",
+        "        if call is None or call:\n            return None\n",
+        (f"{CALLS}::test_worker_stopped_with_the_answer_recorded_costs_no_second_call",),
+    ),
+    Mutant(
+        "recalled-for-another-model",
+        "actors/baton_actors/models",
+        "    asked = (valid_text(request.model), ",
+        '    asked = ("", ',
+        (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
+    ),
+    Mutant(
+        "recalled-for-another-max-tokens",
+        "actors/baton_actors/models",
+        "valid_text(request.prompt), request.max_tokens)",
+        "valid_text(request.prompt), 0)",
+        (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
+    ),
+)

@@ -1,0 +1,179 @@
+"""What the chaos driver is made of does what it says: the disk, the links, the model and the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import nats
+import nats.errors
+import pytest
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+
+from .chaos.cluster import ClusterFaults
+from .chaos.disk import NoDisk, SmallDisk, small_disk
+from .chaos.history import History
+from .chaos.model import Model, RateLimit
+from .chaos.proxy import Proxy
+from .clusters import cluster
+from .servers import WAIT_S, NatsServer, nats_server, until
+
+DISK_BYTES = 32 * 1024 * 1024
+STREAM = "log"
+PROMPT = "<facts>run</facts>"
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "history.jsonl")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    try:
+        with small_disk(tmp_path / "disk", DISK_BYTES) as mounted:
+            yield mounted
+    except NoDisk as error:
+        pytest.skip(str(error))
+
+
+async def test_server_on_a_full_disk_acknowledges_nothing_and_keeps_what_it_had(disk: SmallDisk) -> None:
+    async with nats_server(disk.path) as server:
+        nc = await nats.connect(server.url)
+        js = nc.jetstream()
+        await js.add_stream(name=STREAM, subjects=[f"{STREAM}.*"])
+        await js.publish(f"{STREAM}.before", b"x" * 4096)
+        disk.fill()
+        assert disk.free_bytes == 0
+        with pytest.raises(nats.errors.TimeoutError):
+            await js.publish(f"{STREAM}.full", b"x" * 4096, timeout=1)
+        assert (await js.get_last_msg(STREAM, f"{STREAM}.before")).data
+        disk.free()
+        assert disk.free_bytes > DISK_BYTES / 2
+        await nc.close()
+        await server.restart()
+        nc = await nats.connect(server.url)
+        assert (await nc.jetstream().publish(f"{STREAM}.after", b"")).seq == 2
+        await nc.close()
+
+
+async def test_answers_over_a_slow_link_take_as_long_as_it_says(server: NatsServer) -> None:
+    proxy = Proxy(server.port)
+    async with proxy.working():
+        nc = await nats.connect(proxy.url)
+        proxy.slow(delay_s=0.1)
+        assert await _flush_s(nc) >= 0.2  # there and back
+        proxy.slow(bytes_per_s=100_000)
+        await nc.publish("large", bytes(20_000))
+        assert await _flush_s(nc) >= 0.2
+        await nc.close()
+
+
+async def test_half_open_link_carries_what_clients_say_and_not_what_they_are_told(server: NatsServer) -> None:
+    proxy = Proxy(server.port)
+    async with proxy.working():
+        near, far = await nats.connect(server.url), await nats.connect(proxy.url)
+        heard: list[bytes] = []
+
+        async def echo(msg: Msg) -> None:
+            heard.append(msg.data)
+            await msg.respond(msg.data)
+
+        await near.subscribe("said", cb=echo)
+        await near.flush()
+        holding = asyncio.create_task(proxy.hold(WAIT_S, ("to clients",)))
+        await asyncio.sleep(0)
+        with pytest.raises(nats.errors.TimeoutError):
+            await far.request("said", b"held", timeout=1)
+        assert heard == [b"held"]
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        assert (await far.request("said", b"let through", timeout=WAIT_S)).data == b"let through"
+        await asyncio.gather(near.close(), far.close())
+
+
+@pytest.mark.parametrize("says_when", [True, False])
+async def test_model_refuses_what_is_over_its_rate_limit(history: History, says_when: bool) -> None:
+    model = Model(history, random.Random(1), faults=False, limit=RateLimit(2, 60.0, says_when))
+    async with model.serving(), httpx.AsyncClient() as http:
+        answers = [await _ask(http, model) for _ in range(5)]
+    assert [each.status_code for each in answers] == [200, 200, 429, 429, 429]
+    assert ["retry-after" in each.headers for each in answers] == [False, False, *[says_when] * 3]
+    assert model.counts == {"": 2, "limited": 3}
+
+
+async def test_model_lets_in_again_when_its_window_has_passed(history: History) -> None:
+    model = Model(history, random.Random(1), faults=False, limit=RateLimit(1, 0.3, says_when=False))
+    async with model.serving(), httpx.AsyncClient() as http:
+        assert [(await _ask(http, model)).status_code for _ in range(2)] == [200, 429]
+        async with asyncio.timeout(WAIT_S):
+            while (await _ask(http, model)).status_code != 200:
+                pass
+
+
+async def test_model_is_overloaded_slow_or_cut_as_its_weights_say(history: History) -> None:
+    async with httpx.AsyncClient() as http:
+        overloaded = Model(history, random.Random(1), faults=True, weights={"529": 1})
+        async with overloaded.serving():
+            assert json.loads((await _ask(http, overloaded)).text)["error"]["type"] == "overloaded_error"
+        cut = Model(history, random.Random(1), faults=True, weights={"cut": 1})
+        async with cut.serving():
+            streamed = (await _ask(http, cut)).text
+            assert "text_delta" in streamed
+            assert "message_stop" not in streamed
+        slow = Model(history, random.Random(1), faults=True, weights={"slow": 1}, slow_s=(0.3, 0.3))
+        async with slow.serving():
+            started = time.monotonic()
+            assert (await _ask(http, slow)).status_code == 200
+            assert time.monotonic() - started >= 0.3
+    assert [each.counts for each in (overloaded, cut, slow)] == [{"529": 1}, {"cut": 1}, {"slow": 1}]
+
+
+async def test_cluster_goes_on_when_its_leader_is_stopped_and_a_follower_killed(
+    tmp_path: Path, history: History
+) -> None:
+    async with cluster(tmp_path) as three:
+        nc = await nats.connect(three.urls, max_reconnect_attempts=-1)
+        await nc.jetstream().add_stream(name=STREAM, subjects=[f"{STREAM}.*"], num_replicas=3)
+        await three.until_current(STREAM)
+        faults = ClusterFaults(three, history)
+        await faults.kill(await faults.follower(STREAM, random.Random(1)), away_s=0.0)
+        await three.until_current(STREAM)
+        leader = await faults.leader(STREAM)
+        stopped = asyncio.create_task(faults.stop_for(leader, lasts_s=60.0))
+        await until(lambda: any(event["what"] == "server.stopped" for event in history.events()))
+        others = await nats.connect([url for index, url in enumerate(three.urls) if f"n{index}" != leader])
+        async with asyncio.timeout(WAIT_S):
+            while not await _stored(others):
+                pass
+        stopped.cancel()
+        await asyncio.gather(stopped, return_exceptions=True)
+        await three.until_current(STREAM)
+        await asyncio.gather(nc.close(), others.close())
+    assert [event["what"] for event in history.events()][:3] == ["server.killed", "server.back", "server.stopped"]
+
+
+async def _stored(nc: NatsClient) -> bool:
+    try:
+        await nc.jetstream().publish(f"{STREAM}.while-stopped", b"", timeout=1)
+    except nats.errors.Error:  # no leader yet
+        await asyncio.sleep(0.1)
+        return False
+    return True
+
+
+async def _flush_s(nc: NatsClient) -> float:
+    started = time.monotonic()
+    await nc.flush(timeout=int(WAIT_S))
+    return time.monotonic() - started
+
+
+async def _ask(http: httpx.AsyncClient, model: Model) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": PROMPT}]}
+    return await http.post(f"{model.url}/v1/messages", json=body, timeout=WAIT_S)
