@@ -31,6 +31,8 @@ from baton_bus.settings import Settings
 
 _NO_PEERS = frozenset({10005, 10074})
 """`no suitable peers for placement`, and `replicas > 1 not supported in non-clustered mode`."""
+_OFFLINE, _OFFLINE_S = "peer offline", 10.0
+"""What it says besides when a server that belongs to the cluster is away, and how long it may be: one that restarts."""
 _ELECTS = 10008
 """`JetStream system temporarily unavailable`: there is no leader now, and there may be one soon."""
 BEING_REMOVED = 10012
@@ -127,6 +129,8 @@ def _refusal(error: APIError, settings: Settings, stream: str, waited_s: float) 
     if code in _PASSING:
         return None
     if code in _NO_PEERS:
+        if _OFFLINE in description and waited_s < min(_OFFLINE_S, settings.patience_s):
+            return None
         return TooFewServers(stream, settings.replicas, _wanted(settings), description)
     if code in _FULL:
         return AccountFull(stream, _FULL[code], description)
