@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/baton run report document=@"$(FILE)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
