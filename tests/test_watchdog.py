@@ -120,7 +120,7 @@ async def test_worker_that_somebody_stopped_is_replaced(settings: Settings, tmp_
         await supervisor.ready()
         (stopped,) = supervisor.pids
         os.kill(stopped, signal.SIGSTOP)
-        await until(lambda: is_gone(stopped) and supervisor.pids)
+        await until(lambda: is_gone(stopped) and supervisor.pids and stopped not in supervisor.pids)
         assert stopped not in supervisor.pids
 
 
