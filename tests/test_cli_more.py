@@ -342,7 +342,7 @@ def due_runs(home: Path) -> set[str]:
 
 def until_so(condition: Callable[[], bool]) -> None:
     """Wait until a condition that is another process's matter holds."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + 3 * WAIT_S  # each look starts a command
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
