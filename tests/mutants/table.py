@@ -200,8 +200,8 @@ MUTANTS = (
     Mutant(
         "results-not-looked-up-on-redelivery",
         STEPS,
-        "if ended is None and record is None:",
-        "if record is None:",
+        "    if ended is not None:\n        return None\n    if record is None:",
+        "    if record is None:",
         (f"{LOOKS}::test_handler_of_a_run_that_ended_meanwhile_does_not_start_on_redelivery",),
     ),
     Mutant(

@@ -22,8 +22,9 @@ async def look(engine: Engine, work: Claim, journal: Journal) -> list[Note] | No
         engine.decided(work.plan, work.handoff),
         journal.read(),
     )
-    if ended is None and record is None:
+    if ended is not None:
+        return None
+    if record is None:
         return notes
-    if ended is None and record is not None:
-        await engine.derive(work.plan, record)
+    await engine.derive(work.plan, record)
     return None
