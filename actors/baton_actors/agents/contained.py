@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from baton_actors.agents.alarms import Alarms
 from baton_actors.agents.raising import unwrapped
 from baton_actors.errors import HandlerRaised
 
@@ -21,6 +22,8 @@ logger = structlog.get_logger("baton.worker")
 _in_handler: contextvars.ContextVar[bool] = contextvars.ContextVar("in_handler", default=False)
 
 
+_alarms: Alarms | None = None
+"""Those of the loop that asked last: a process mostly has one."""
 _going_on: set[asyncio.Task[None]] = set()
 """Those that were left to themselves: the loop's own references are weak."""
 
@@ -36,7 +39,7 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
     cancellation behind in its task (https://github.com/python/cpython/issues/116720).
     """
     loop = asyncio.get_running_loop()
-    guard_tasks(loop)
+    alarms = _alarms_of(loop)
     ended: asyncio.Future[Any] = loop.create_future()
     task = asyncio.Task(_run(call, ended), loop=loop)
     timed_out = False
@@ -45,7 +48,7 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
         nonlocal timed_out
         timed_out = ended.cancel()
 
-    timer = loop.call_later(timeout_s, time_out)
+    cancel = alarms.set(timeout_s, time_out)
     try:
         return unwrapped(await ended)
     except asyncio.CancelledError:  # of the waiting: what the handler raised comes as a result
@@ -59,7 +62,7 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
             raise
         raise too_late(timeout_s) from None
     finally:
-        timer.cancel()
+        cancel()
 
 
 def too_late(timeout_s: float) -> TimeoutError:
@@ -74,6 +77,15 @@ def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """
     if loop.get_task_factory() is None:
         loop.set_task_factory(_task)
+
+
+def _alarms_of(loop: asyncio.AbstractEventLoop) -> Alarms:
+    """Return the alarms of a loop, which is made ready for handlers when it is first asked for."""
+    global _alarms
+    if _alarms is None or _alarms.loop is not loop:
+        guard_tasks(loop)
+        _alarms = Alarms(loop)
+    return _alarms
 
 
 async def _run(call: Callable[[], Any], ended: asyncio.Future[Any]) -> None:

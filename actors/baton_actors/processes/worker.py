@@ -101,7 +101,7 @@ class Worker:
         job = Job(delivery, self._engine.bus.epoch)
         self._jobs[delivery.seq] = job
         self._in_hand.set()
-        job.task = asyncio.create_task(self._run(job))
+        job.task = asyncio.get_running_loop().create_task(self._run(job))
 
     async def _run(self, job: Job) -> None:
         """Do a job, and settle its delivery: here and nowhere else."""

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Raw
 
 from baton_actors.agents.context import Context
-from baton_actors.agents.kinds import Performed, StepTask
+from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.errors import BadOutput, HandlerMissing
 from baton_actors.models.pace import Pace
 from baton_bus.engine.journal import Journal
@@ -57,7 +57,8 @@ class Attempting:
             job.attempt = tries.next
         state = state_at(work.handoff)
         try:
-            state = await self._reading.state(work)
+            if not self._reading.has_all(work, state):
+                state = await self._reading.state(work)
             values = await self._reading.values(work, state)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
@@ -65,9 +66,13 @@ class Attempting:
             lost = await self._not_to_be_begun(job, work, state, tries)
             if lost is not None:
                 return self._ended(work, state, self._failed(job, lost))
-            job.came_to = self._missing(work)
-        if job.came_to is None and not await self._begin(job, work, values, journal, notes, tries):
-            return Ack()
+            try:
+                agent = self._agents.of(work.plan, job.step)
+            except HandlerMissing as error:  # this worker lacks it: then it is not begun
+                job.came_to = error
+            else:
+                if not await self._begin(job, work, agent, values, journal, notes, tries):
+                    return Ack()
         came_to = job.came_to
         if isinstance(came_to, Performed):
             outcome = await self._done(job, work, state, came_to)
@@ -88,16 +93,15 @@ class Attempting:
             return self._suspects.error_of(job.step, tries)
         return None
 
-    def _missing(self, work: Claim) -> HandlerMissing | None:
-        """Return what this worker lacks for a step: then it is not begun."""
-        try:
-            self._agents.of(work.plan, work.handoff.step)
-        except HandlerMissing as error:
-            return error
-        return None
-
     async def _begin(
-        self, job: Job, work: Claim, values: dict[str, Raw], journal: Journal, notes: list[Note], tries: Tries
+        self,
+        job: Job,
+        work: Claim,
+        agent: AgentKind,
+        values: dict[str, Raw],
+        journal: Journal,
+        notes: list[Note],
+        tries: Tries,
     ) -> bool:
         """Call the agent; one that may have killed its last worker is called alone, and not without a note.
 
@@ -106,7 +110,7 @@ class Attempting:
         context = Context(run=job.run, step=job.step, attempt=job.attempt)
         task = StepTask(plan=work.plan, step=job.step, values=values, context=context)
         if not is_suspect(notes, job.delivery):
-            await self._perform(job, task, Memory(self._engine, journal, self._pace, context, notes))
+            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, context, notes))
             return True
         async with contextlib.AsyncExitStack() as stack:
             await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
@@ -118,7 +122,7 @@ class Attempting:
                 if now is None:
                     return False
                 notes = now
-            await self._perform(job, task, Memory(self._engine, journal, self._pace, context, notes))
+            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, context, notes))
         return True
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
@@ -131,7 +135,7 @@ class Attempting:
         finally:
             job.waits_for_turn = False
 
-    async def _perform(self, job: Job, task: StepTask, memory: Memory) -> None:
+    async def _perform(self, job: Job, agent: AgentKind, task: StepTask, memory: Memory) -> None:
         """Call the agent, unless the job was cancelled meanwhile. Whatever comes out of it is kept in the job.
 
         Only the bus's errors are raised.
@@ -142,14 +146,15 @@ class Attempting:
             return
         job.in_handler = True
         try:
-            job.came_to = await self._agents.perform(task, memory)
+            job.came_to = await agent.perform(task, memory)
         except NotRecorded as error:
             raise error.because from error
         except (Exception, asyncio.CancelledError) as error:
             job.came_to = error
         finally:
             job.in_handler = False
-        await memory.settle_up()
+        if memory.owes:
+            await memory.settle_up()
 
     async def _done(self, job: Job, work: Claim, state: State, performed: Performed) -> Done | BadOutput:
         """Return how a step ended well, unless what it put out is no list where one is needed."""

@@ -43,7 +43,8 @@ class Doing:
         work = await claim(self._engine, self._plans, job.delivery)
         job.flow, job.run, job.step = work.plan.flow.name, work.handoff.run, work.handoff.step
         log_with(run=job.run, step=job.step, actor=self._actor)
-        await self._ends.hear(work.plan)
+        if not self._ends.hears(work.plan):
+            await self._ends.hear(work.plan)
 
         # 2. Is it still to be done? On a fresh first delivery nobody else can have done it.
         journal = Journal(self._engine.bus, self._actor, job.run, job.step, self._worker)
@@ -57,7 +58,7 @@ class Doing:
             return ended
 
         # 4. Record: the one message that decides the outcome, ours or that of whoever was first.
-        if await self._has_ended_meanwhile(job, work):
+        if self._may_have_ended(job) and await self._has_ended_meanwhile(job, work):
             return Ack()
         try:
             record = await self._engine.record(work.plan, ended)
@@ -66,7 +67,7 @@ class Doing:
             record = await self._engine.record(work.plan, ended._replace(state=State(), outcome=too_large))
 
         # 5. Derive what follows from the record that is stored. Then the delivery is acked.
-        if await self._has_ended_meanwhile(job, work):
+        if self._may_have_ended(job) and await self._has_ended_meanwhile(job, work):
             return Ack()
         await self._engine.derive(work.plan, record)
         return Ack()
@@ -103,11 +104,14 @@ class Doing:
         again = work.handoff.copied or work.forks or work.woken or job.again
         return bool(again) or work.asks_models or not self._ends.is_fresh(work.plan, job.delivery)
 
+    def _may_have_ended(self, job: Job) -> bool:
+        """Say whether the run's end was heard, or was perhaps not heard as the connection was away."""
+        bus = self._engine.bus
+        return not bus.is_connected or job.epoch != bus.epoch or self._ends.has(job.flow, job.run)
+
     async def _has_ended_meanwhile(self, job: Job, work: Claim) -> bool:
-        """Say whether the run has ended: heard, or perhaps not heard as the connection was away."""
         await self._engine.bus.connected()
-        heard = self._ends.has(job.flow, job.run)
-        return (heard or job.epoch != self._engine.bus.epoch) and await self._has_ended(work)
+        return self._may_have_ended(job) and await self._has_ended(work)
 
     async def _has_ended(self, work: Claim) -> bool:
         return await self._engine.ended(work.plan.flow.name, work.handoff.run) is not None

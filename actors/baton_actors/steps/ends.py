@@ -54,6 +54,11 @@ class Ends:
         async with self._stack:
             yield
 
+    def hears(self, plan: Plan) -> bool:
+        """Say whether the ends of this flow are heard already."""
+        flow = plan.flow.name
+        return flow in self._since_s and (flow in self._branches_left or not plan.leaves_branches)
+
     async def hear(self, plan: Plan) -> None:
         """Hear the ends of this flow from now on. Raises `BusUnavailable`."""
         flow = plan.flow.name

@@ -109,6 +109,11 @@ class Memory:
         """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""
         self._in_vain.append(error)
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is something that was paid for nothing, and is not written yet."""
+        return bool(self._in_vain)
+
     async def settle_up(self) -> None:
         """Write what was paid for nothing. Raises the errors of `Publisher.create`."""
         while self._in_vain:

@@ -16,7 +16,7 @@ from baton_schemas.run.carry import ERRORS, state_at, state_of_join
 from baton_schemas.run.refs import base_of, joined, named, replied
 from baton_schemas.run.state import known
 from baton_schemas.wire.messages import Reply
-from baton_schemas.wire.outcomes import State
+from baton_schemas.wire.outcomes import Blob, State
 
 from .claim import Claim
 
@@ -35,6 +35,10 @@ class Reading:
 
     def __init__(self, engine: Engine, actor: str, in_hand: InHand) -> None:
         self._engine, self._actor, self._in_hand = engine, actor, in_hand
+
+    def has_all(self, claim: Claim, state: State) -> bool:
+        """Say whether a handoff brings all that its step can see: there is nothing to read then."""
+        return joined(claim.handoff) is None and ERRORS not in state.blobs
 
     async def state(self, claim: Claim) -> State:
         """Return what a step can see, errors inline. Raises `BlobMissing`, `BranchesMissing`, `BusUnavailable`."""
@@ -56,7 +60,7 @@ class Reading:
         for name in claim.plan.reads[base_of(claim.handoff)]:
             value = find(state, name)
             if value is not None:
-                values[name] = await load(value)
+                values[name] = await load(value) if isinstance(value, Blob) else value
         values["errors"] = Raw(msgspec.json.encode(state.errors)) if state.errors else _NO_ERRORS
         if (branch := claim.handoff.branch) is not None:
             values["item"] = await load(branch.blob or branch.item)

@@ -190,7 +190,7 @@ class Engine:
 
     async def apply(self, plan: Plan, event: Event) -> list[Action]:
         """Do all that follows from an event, in its order: timers, messages, timers that are not needed any more."""
-        lists = await self._lists(plan, event)
+        lists = await self._lists(plan, event) if _may_spread(plan, event) else {}
         actions = decide(View(plan, self.bus.now_s(), lists), event)
         if not actions:
             return actions
@@ -214,7 +214,7 @@ class Engine:
     async def _lists(self, plan: Plan, event: Event) -> Lists:
         """Return the lists that what follows from an event fans out over."""
         match event:
-            case Begun(first=first) if plan.starts_many:
+            case Begun(first=first):
                 return await self.values.lists(spreads(plan, None), first.state)
             case Recorded(record=OutcomeRecord() as record):
                 base = base_of(record)
@@ -322,6 +322,17 @@ class Engine:
         for create in creates:
             if isinstance(create.message, Reply) and isinstance(create.message.outcome, Failed):
                 await self.derive(plan, create.message)
+
+
+def _may_spread(plan: Plan, event: Event) -> bool:
+    """Say whether lists may be fanned out over after an event: they are only read then."""
+    match event:
+        case Begun():
+            return plan.starts_many
+        case Recorded(record=record):
+            return isinstance(record, OutcomeRecord)
+        case _:
+            return False
 
 
 def begins_run(entry: Entry) -> bool:

@@ -29,9 +29,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from baton_bus.errors import BusUnavailable, NoStream
+from baton_bus.jetstream.nats_client import Answer
 from baton_bus.jetstream.requests import NoAnswer, Requests
 
 CONFIRM_S = 0.25
@@ -270,7 +270,7 @@ class Gets:
                 return found, up_to
             query |= {"seq": page[-1].seq + 1, "up_to_seq": up_to}
 
-    async def _collect(self, query: Mapping[str, object]) -> tuple[list[Stored], Msg]:
+    async def _collect(self, query: Mapping[str, object]) -> tuple[list[Stored], Answer]:
         """Ask for several messages until they come whole; return them and the status at their end."""
         max_bytes = BATCH_BYTES
         while True:
@@ -286,7 +286,7 @@ class Gets:
                 return [each for each in map(stored, answers) if each is not None], end
             await self._no_responder()
 
-    async def _ask(self, subject: str, payload: bytes) -> Msg:
+    async def _ask(self, subject: str, payload: bytes) -> Answer:
         while True:
             try:
                 answer = await self._requests.ask(subject, payload, again=True)
@@ -313,9 +313,9 @@ class Gets:
             raise BusUnavailable(what, self._patience_s or 0.0) from error
 
 
-def stored(msg: Msg) -> Stored | None:
+def stored(msg: Answer) -> Stored | None:
     """Return what a direct get was answered with; None when it is no message but a status."""
-    headers = msg.headers or {}
+    headers = msg.headers
     if "Nats-Sequence" not in headers:
         return None
     at = _time(headers["Nats-Time-Stamp"])

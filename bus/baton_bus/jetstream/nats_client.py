@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -177,7 +177,16 @@ def text_of(token: bytes) -> str:
     return token.decode("utf-8", "backslashreplace")
 
 
-def message_of(nc: Client, subject: bytes, reply: bytes, data: bytes, header: bytes) -> Msg:
-    """Return what `Heard` was told as nats-py's message."""
-    headers: dict[str, Any] | None = headers_of(header) if header else None
-    return Msg(nc, text_of(subject), text_of(reply), data, headers)
+class Answer:
+    """What came back to a request: nats-py's `Msg` costs more to make than most answers are to read."""
+
+    __slots__ = ("_header", "data")
+
+    def __init__(self, data: bytes, header: bytes) -> None:
+        """`header` as it came over the wire; empty when there was none."""
+        self.data, self._header = data, header
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Its headers, read anew at each call."""
+        return headers_of(self._header) if self._header else {}

@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Mapping
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error, OutboundBufferLimitError
 
 from baton_bus.errors import BusError, NotAllowed, NotImported, PayloadTooLarge
 from baton_bus.jetstream.client import Denied
-from baton_bus.jetstream.nats_client import client_of, frame_of, header_of, message_of
+from baton_bus.jetstream.nats_client import Answer, client_of, frame_of, header_of
 
 AGAIN_AFTER_S = (1.0, 3.0)
 """When a request that may be sent twice is sent again, in seconds, and then after each `timeout_s`: what a leader held
@@ -32,7 +31,7 @@ class NoAnswer(BusError):
     """A request got no answer: time ran out, or the connection was lost. The caller asks again or gives up."""
 
 
-_Answers = asyncio.Future[Msg] | asyncio.Queue[Msg | BusError]
+_Answers = asyncio.Future[Answer] | asyncio.Queue[Answer | BusError]
 """Where an answer goes, or each of several, or why there will be none."""
 
 
@@ -102,7 +101,7 @@ class Requests:
         *,
         again: bool = False,
         within_s: float | None = None,
-    ) -> Msg:
+    ) -> Answer:
         """Send a request and return its answer. Raises `NoAnswer`, `NotAllowed`, `BadSubject`, `PayloadTooLarge`.
 
         It takes `within_s` seconds at most (None: `timeout_s`), waiting for a lost connection included: nothing is sent
@@ -110,28 +109,28 @@ class Requests:
         and after `AGAIN_AFTER_S` if the server has shown meanwhile that it reads what we send. Without, it fails with
         the connection. `headers` may come encoded, from `header_of`.
         """
-        future: asyncio.Future[Msg] = self._loop.create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         token = await self._send(future, subject, payload, headers, again, within_s)
         try:
             return await future
         finally:
             self._waiting.pop(token, None)
 
-    async def collect(self, subject: str, payload: bytes, *, within_s: float | None = None) -> list[Msg]:
+    async def collect(self, subject: str, payload: bytes, *, within_s: float | None = None) -> list[Answer]:
         """Send a request that is answered by several messages; return them up to the first status.
 
         The last message is the one with the status. Raises as `ask`.
         """
-        queue: asyncio.Queue[Msg | BusError] = asyncio.Queue()
+        queue: asyncio.Queue[Answer | BusError] = asyncio.Queue()
         token = await self._send(queue, subject, payload, None, False, within_s)
-        answers: list[Msg] = []
+        answers: list[Answer] = []
         try:
             while True:
                 answer = await queue.get()
                 if isinstance(answer, BusError):
                     raise answer
                 answers.append(answer)
-                if answer.headers and "Status" in answer.headers:
+                if "Status" in answer.headers:
                     return answers
         finally:
             self._waiting.pop(token, None)
@@ -216,12 +215,11 @@ class Requests:
         waiting = self._waiting.get(subject[self._skip :])
         if waiting is None:
             return
-        answer = message_of(self._nc, subject, reply, data, header)
         queue = waiting.queue
         if isinstance(queue, asyncio.Queue):
-            queue.put_nowait(answer)
+            queue.put_nowait(Answer(data, header))
         elif not queue.done():
-            queue.set_result(answer)
+            queue.set_result(Answer(data, header))
 
     async def _clock(self) -> None:
         """Keep deadlines, and send again what is to be sent again."""

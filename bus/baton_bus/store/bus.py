@@ -168,10 +168,14 @@ class Bus:
         """From now on we hear all there is to hear; what was stored before may have been missed."""
         self.fresh_since_s = self.now_s() + CLOCK_OFF_S
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, the one that `epoch` counts."""
+        return self.requests.connected.is_set()
+
     async def connected(self) -> None:
-        """Wait while the connection is away; `epoch` then counts the one that is there."""
-        if not self.requests.connected.is_set():
-            await self.requests.connected.wait()
+        """Wait while the connection is away."""
+        await self.requests.connected.wait()
 
     def when_back(self, call: Callable[[], None]) -> None:
         """Call this whenever the connection was lost and is mended."""

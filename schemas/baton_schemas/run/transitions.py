@@ -90,6 +90,8 @@ def _opening(plan: Plan, run: str, state: State, lists: Lists, start_seq: int) -
 
 def _joins_begun(plan: Plan, lists: Lists) -> list[str]:
     """Return the joins that wait for nothing but empty lists of the input: the run starts with them."""
+    if not plan.starts_many:
+        return []
     empty = {step for step in plan.first if plan.step(step).each and not lists.get(step)}
     return [step for step in plan.flow.steps if plan.sources[step] and empty.issuperset(plan.sources[step])]
 

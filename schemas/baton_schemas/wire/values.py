@@ -66,6 +66,8 @@ def encode_value(value: Any, what: str, *, max_bytes: int = VALUE_MAX_BYTES) -> 
             raise BadContent(place, f"a key is a {_kind(key)}; keys are text or numbers") from error
         raise BadContent(place, f"{_kind(part)} cannot be JSON: {_said(error)}") from error
     _check_size(data, what, max_bytes)
+    if type(value) is str:  # a text is neither nested nor a number
+        return data
     if _is_too_deep(data):
         raise _too_deep(what)
     if b"null" in data:  # what msgspec makes of NaN and infinity
