@@ -362,6 +362,18 @@ async def test_strange_subject_does_not_end_what_a_plain_subscription_hears(serv
         assert heard == [f"{namespace}.caf\\xe9", f"{namespace}.0"]
 
 
+async def test_subscription_is_there_once_the_connection_is_flushed(server: NatsServer, namespace: str) -> None:
+    async with wired(server.url, namespace) as t, wired(server.url, f"{namespace}b") as other:
+        heard: list[bytes] = []
+        for number in range(300):  # without the order one in fifty is missed
+            await t.nc.listen(f"{namespace}-live.{number}", lambda subject, *_: heard.append(subject))
+            await t.nc.flush()
+            await other.nc.publish(f"{namespace}-live.{number}", b"")
+            await other.nc.flush()
+        await t.nc.flush()
+        assert len(heard) == 300
+
+
 async def test_headers_of_a_delivery_can_be_read(server: NatsServer, namespace: str) -> None:
     async with wired(server.url, namespace) as t:
         await t.publisher.publish(f"{namespace}.1", b"x", {"Baton-Version": "2", "Odd": "a\r\nb: é"})

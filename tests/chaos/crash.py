@@ -15,11 +15,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from baton_bus.jetstream.consumer import Puller
 from baton_bus.jetstream.delivery import Delivery
 from baton_bus.jetstream.leases import LeaseKeeper
+from baton_bus.jetstream.nats_client import Answer
 from baton_bus.jetstream.requests import Requests
 
 from .history import History
@@ -66,7 +65,7 @@ def arm(point: str, history: History) -> None:
 
     async def deadly_ask(
         self: Requests, subject: str, payload: bytes = b"", headers: Mapping[str, str] | bytes | None = None, **how: Any
-    ) -> Msg:
+    ) -> Answer:
         if subject.startswith(_OF_ITS_OWN):
             return await ask(self, subject, payload, headers, **how)
         number, what = crash.next(), _what(subject, payload)
@@ -75,7 +74,7 @@ def arm(point: str, history: History) -> None:
         await crash.at("after", number, what)
         return answer
 
-    async def deadly_collect(self: Requests, subject: str, payload: bytes, **how: Any) -> list[Msg]:
+    async def deadly_collect(self: Requests, subject: str, payload: bytes, **how: Any) -> list[Answer]:
         number, what = crash.next(), _what(subject, payload)
         await crash.at("before", number, what)
         answers = await collect(self, subject, payload, **how)

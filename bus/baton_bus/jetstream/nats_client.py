@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 from nats.js import JetStreamContext
 
@@ -42,12 +43,16 @@ class NatsClient(BatonClient):
         super().__init__(shown_url=shown_url, needs_tls=needs_tls)
         self.api = api or Api()
         self._ps = FrameParser(self)
-        self._heard: dict[int, Heard] = {}
-        self._kick: asyncio.Future[None] | None = None
+        self.listeners: dict[int, Heard] = {}
+        """By the number of the subscription: see `listen`."""
+        self._is_to_write = False
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._telling: set[asyncio.Future[None]] = set()
 
     async def listen(self, subject: str, heard: Heard) -> Subscription:
         """Subscribe, and have `heard` called from where messages are read: it must be quick, and never waits."""
-        self._heard[self._sid + 1] = heard
+        self.listeners[self._sid + 1] = heard
         return await self.subscribe(subject)
 
     async def send(self, frame: bytes) -> None:
@@ -70,40 +75,81 @@ class NatsClient(BatonClient):
                 raise ConnectionDrainingError
         self._pending.append(frame)
         self._pending_data_size += len(frame)
-        # What `_flush_pending` does, with one future for all: nobody waits for it.
-        queue = self._flush_queue
-        if queue is not None and queue.empty() and self._status == Client.CONNECTED:
-            if self._kick is None:
-                self._kick = asyncio.get_running_loop().create_future()
-                self._kick.set_result(None)
-            queue.put_nowait(self._kick)
+        if not self._is_to_write and self._status == Client.CONNECTED:
+            self._is_to_write = True
+            asyncio.get_running_loop().call_soon(self._write)
 
     async def until_heard(self) -> None:
         """Return once the server has read all that was sent before. May take for ever: the caller cancels."""
         heard: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if self._pending and self.is_connected and self._transport:
-            # nats-py's ping overtakes what waits for its flusher.
-            waiting, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(waiting)
         await self._send_ping(heard)
         await heard
 
-    async def take(self, sid: int, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
-        """Hand on a message that was read: to who listens, or into nats-py's own way."""
-        heard = self._heard.get(sid)
-        if heard is None:
-            await self._process_msg(sid, subject, reply, data, header)
-            return
+    def tell(self, heard: Heard, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
+        """Hand on a message that was read to who listens."""
         try:
             heard(subject, reply, data, header)
-        except Exception as error:  # the loop that reads must go on, whatever is read
-            await self._error_cb(error)
+        except Exception as error:  # reading must go on, whatever is read
+            task = asyncio.ensure_future(self._error_cb(error))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    # ---- a shorter way to the socket and back ----------------------------------------------------
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something was read that nats-py's task has yet to look at."""
+        return self._reader is not None and bool(self._reader._buffer)  # type: ignore[attr-defined]
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        self._reader = self._writer = None
+        if isinstance(self._transport, TcpTransport):
+            self._go_directly(self._transport)
+
+    def _go_directly(self, transport: TcpTransport) -> None:
+        """Parse where the socket is read, and write from the loop: a task for each costs a turn of the loop, or two.
+
+        What nobody listens to, and what is no message, goes the way of nats-py, and so does what comes behind it.
+        """
+        reader, parser = transport._io_reader, self._ps
+        assert reader is not None and isinstance(parser, FrameParser)
+        self._reader, self._writer = reader, transport._io_writer
+        to_task: Callable[[bytes], None] = reader.feed_data
+        parser.busy = self.has_unread
+
+        def feed(data: bytes) -> None:
+            left = data if parser.busy else parser.take(data)
+            if left:
+                to_task(left)
+
+        reader.feed_data = feed  # type: ignore[method-assign, assignment]
+
+    def _write(self) -> None:
+        """Write what is to be sent, if the socket takes it; otherwise leave it to nats-py's task, which waits."""
+        self._is_to_write = False
+        if not self._pending or self._status != Client.CONNECTED:
+            return
+        transport = None if self._writer is None else self._writer.transport
+        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            transport.write(b"".join(waiting))
+        elif self._flush_queue is not None and self._flush_queue.empty():
+            nobody_waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._flush_queue.put_nowait(nobody_waits)
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
         # nats-py decodes strictly, and one subject that is not UTF-8 ends its reading for good.
         return Msg(subject=text_of(subject), reply=text_of(reply), data=data, headers=headers, _client=self, _sid=sid)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py's ping overtakes what waits for its flusher, and then a subscription is not there when it is flushed.
+        if self._pending and self.is_connected and self._transport:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+        await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
         # nats-py ends its reading when a pong comes for a ping that nobody waits for any more.
@@ -112,7 +158,7 @@ class NatsClient(BatonClient):
         await super()._process_pong()
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self._heard.pop(sid, None)
+        self.listeners.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
 
 
