@@ -513,10 +513,10 @@ async def test_agents_do_a_task_of_their_flow() -> None:
     agents = Agents()
     task = task_of(text="a")
     agents.add(task.plan, {"./h.py:f": Handler(plain_text)})
-    assert (await agents.perform(task, NoJournal())).output == b'"a"'
+    assert (await agents.of(task.plan, "a").perform(task, NoJournal())).output == b'"a"'
     await_free = msgspec.structs.replace(task, values={"text": Raw(b"1")})
     with pytest.raises(BadValue):
-        await agents.perform(await_free, NoJournal())
+        await agents.of(task.plan, "a").perform(await_free, NoJournal())
 
 
 def plain_text(text: str) -> str:

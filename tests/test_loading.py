@@ -253,7 +253,7 @@ async def test_agents_of_a_flow_are_loaded_to_be_played(tmp_path: Path) -> None:
     written(tmp_path / "mine.py", "def write(text: str) -> str: return text.upper()")
     found = find_flow(written(tmp_path / "flow.toml", BESIDE))
     agents = load_agents(found)
-    performed = await agents.perform(task_of(found.plan, step="write", text="a"), NoJournal())
+    performed = await agents.of(found.plan, "write").perform(task_of(found.plan, step="write", text="a"), NoJournal())
     assert performed.output == b'"A"'
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any
 from msgspec import Struct
 
 import baton_actors.models.sdk  # noqa: F401 (takes a second: once, in the process that the others are forked from)
-from baton_actors.agents.agents import Agents
+from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.agents.kinds import Journal as AgentJournal
-from baton_actors.agents.kinds import Performed, StepTask
 from baton_actors.agents.loading import find_flow
+from baton_actors.agents.prompt import PromptAgent
+from baton_actors.agents.python import PythonAgent
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings
 from baton_actors.processes import hosting, logs
 from baton_actors.services.steward import Steward
@@ -108,30 +110,36 @@ async def _work(spec: WorkerSpec, history: History) -> None:
 
 def _watch_attempts(history: History) -> None:
     """Say when a handler, or the asking of a model, begins and ends, and what its worker knew from the log then."""
-    perform, read, numbers = Agents.perform, Journal.read, itertools.count()
+    read, numbers = Journal.read, itertools.count()
 
     async def watched_read(self: Journal) -> list[Note]:
         _read_at[self._run, self._step] = real_time()
         return await read(self)
 
-    async def watched_perform(self: Agents, task: StepTask, journal: AgentJournal) -> Performed:
-        attempt = f"{os.getpid()}-{next(numbers)}"
-        _attempt.set(attempt)
-        facts: dict[str, Any] = {"attempt": attempt, "run": task.context.run, "step": task.context.step}
-        knew_at = _read_at.pop((task.context.run, task.context.step), real_time())
-        history.say("step.began", number=task.context.attempt, knew_at=knew_at, **facts)
-        how = "cancelled"
-        try:
-            performed = await perform(self, task, journal)
-            how = "done"
-            return performed
-        except Exception as error:
-            how = type(error).__name__
-            raise
-        finally:
-            history.say("step.ended", how=how, **facts)
+    def watch(kind: type[PythonAgent] | type[PromptAgent]) -> None:
+        perform: Callable[[Any, StepTask, AgentJournal], Awaitable[Performed]] = kind.perform
 
-    Agents.perform = watched_perform  # type: ignore[method-assign]
+        async def watched_perform(self: AgentKind, task: StepTask, journal: AgentJournal) -> Performed:
+            attempt = f"{os.getpid()}-{next(numbers)}"
+            _attempt.set(attempt)
+            facts: dict[str, Any] = {"attempt": attempt, "run": task.context.run, "step": task.context.step}
+            knew_at = _read_at.pop((task.context.run, task.context.step), real_time())
+            history.say("step.began", number=task.context.attempt, knew_at=knew_at, **facts)
+            how = "cancelled"
+            try:
+                performed = await perform(self, task, journal)
+                how = "done"
+                return performed
+            except Exception as error:
+                how = type(error).__name__
+                raise
+            finally:
+                history.say("step.ended", how=how, **facts)
+
+        kind.perform = watched_perform  # type: ignore[method-assign]
+
+    watch(PythonAgent)
+    watch(PromptAgent)
     Journal.read = watched_read  # type: ignore[method-assign]
 
 

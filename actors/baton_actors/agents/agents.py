@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.kinds import COMPUTING, AgentKind, Journal, Performed, StepTask
+from baton_actors.agents.kinds import COMPUTING, AgentKind
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.threads import Threads
@@ -60,10 +60,6 @@ class Agents:
             return self.of(plan, step).concurrency
         except HandlerMissing:  # its steps are given back
             return COMPUTING
-
-    async def perform(self, task: StepTask, journal: Journal) -> Performed:
-        """Do a step. Raises `HandlerMissing`, and as `AgentKind.perform` says."""
-        return await self.of(task.plan, task.step).perform(task, journal)
 
     def _check(self, handler: Handler, plan: Plan, step: str) -> None:
         """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""
