@@ -12,9 +12,11 @@ from baton_bus.server.embedded import embedded
 
 from . import floor, startup, team
 from .rows import Figures, Row, Run, figures, median, row, throughput
+from .shapes import FanOut, Pipeline
 
 ROUNDS = 3
 """Floor and Baton take turns this often, and the median of each counts: the machine's speed drifts."""
+BESIDE = "beside a process per actor by hand"
 TEXT = "x" * 1024
 BODY = json.dumps({"text": TEXT}).encode()
 
@@ -33,20 +35,25 @@ async def rows() -> list[Row]:
 async def pipelines(url: str) -> list[Row]:
     """Three steps that do nothing."""
     raw: list[Figures] = []
+    raw_apart: list[Figures] = []
     apart: list[Figures] = []
     in_one: list[Figures] = []
     for number in range(ROUNDS):
-        async with floor.pipeline(url, f"floor{number}") as bare:
+        async with floor.in_one_process(url, f"floor{number}", Pipeline()) as bare:
             raw.append(await figures(of_floor(bare)))
+        async with floor.as_processes(url, f"floorapart{number}", Pipeline()) as bare:
+            raw_apart.append(await figures(of_floor(bare)))
         async with team.as_processes(url, f"apart{number}", "pipeline") as baton:
             apart.append(await figures(of_team(baton)))
         async with team.in_one_process(url, f"inone{number}", "pipeline") as baton:
             in_one.append(await figures(of_team(baton)))
-    base, processes, one = median(raw), median(apart), median(in_one)
+    base, base_apart, processes, one = median(raw), median(raw_apart), median(apart), median(in_one)
     return [
         row("64 in flight, a process per actor", "runs/s", processes.per_s, floor=base.per_s, ratio_min=0.65),
+        row(f"64 in flight, {BESIDE}", "runs/s", processes.per_s, floor=base_apart.per_s),
         row("64 in flight, all in one process", "runs/s", one.per_s, floor=base.per_s),
         row("one run at a time, a process per actor, p50", "ms", processes.p50_ms, floor=base.p50_ms, ratio_max=1.6),
+        row(f"one run at a time, {BESIDE}, p50", "ms", processes.p50_ms, floor=base_apart.p50_ms),
         row("one run at a time, a process per actor, p99", "ms", processes.p99_ms, floor=base.p99_ms),
         row("one run at a time, all in one process, p50", "ms", one.p50_ms, floor=base.p50_ms),
     ]
@@ -54,28 +61,33 @@ async def pipelines(url: str) -> list[Row]:
 
 async def fan_outs(url: str, branches: int, runs: int) -> list[Row]:
     """A fan-out and its join; each of its figures is the median of some runs one at a time."""
+    shape = FanOut(branches)
     raw: list[float] = []
+    raw_apart: list[float] = []
     apart: list[float] = []
     in_one: list[float] = []
     for number in range(ROUNDS):
-        async with floor.fan_out(url, f"fanfloor{branches}-{number}", branches) as bare:
+        async with floor.in_one_process(url, f"fanfloor{branches}-{number}", shape) as bare:
             raw.append(await few_ms(of_floor(bare), runs))
+        async with floor.as_processes(url, f"fanfloorapart{branches}-{number}", shape) as bare:
+            raw_apart.append(await few_ms(of_floor(bare), runs))
         async with team.as_processes(url, f"fanapart{branches}-{number}", "fan-out") as baton:
             apart.append(await few_ms(of_team(baton, branches=branches), runs))
         async with team.in_one_process(url, f"faninone{branches}-{number}", "fan-out") as baton:
             in_one.append(await few_ms(of_team(baton, branches=branches), runs))
-    base, processes, one = (statistics.median(each) for each in (raw, apart, in_one))
+    base, base_apart, processes, one = (statistics.median(each) for each in (raw, raw_apart, apart, in_one))
     name = f"fan-out of {branches:,} and join"
     hold = 1.2 if branches == 1_000 else None
     return [
         row(f"{name}, a process per actor", "ms", processes, floor=base, ratio_max=hold),
+        row(f"{name}, {BESIDE}", "ms", processes, floor=base_apart),
         row(f"{name}, all in one process", "ms", one, floor=base),
     ]
 
 
 async def waiting(url: str) -> list[Row]:
     """200 runs at once of three agents that wait 200 ms each."""
-    async with floor.pipeline(url, "waitfloor", wait_s=0.2) as bare:
+    async with floor.in_one_process(url, "waitfloor", Pipeline(wait_s=0.2)) as bare:
         raw_s = 200 / await throughput(of_floor(bare), 200, 200)
     async with team.as_processes(url, "waits", "waits") as baton:
         told_s = 200 / await throughput(of_team(baton), 200, 200)

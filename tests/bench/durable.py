@@ -15,6 +15,7 @@ from tests.servers import nats_server
 from . import floor, team
 from .core import of_floor, of_team
 from .rows import Row, row, warm_rate
+from .shapes import Pipeline
 
 ROUNDS = 3
 IN_FLIGHT = 64
@@ -53,7 +54,7 @@ async def compare(name: str, url: str, copies: int, runs: int, least: float) -> 
     apart: list[float] = []
     in_one: list[float] = []
     for number in range(ROUNDS):
-        async with floor.pipeline(url, f"floor{number}", replicas=copies) as bare:
+        async with floor.in_one_process(url, f"floor{number}", Pipeline(), replicas=copies) as bare:
             raw.append(await warm_rate(of_floor(bare), runs, IN_FLIGHT))
         async with team.as_processes(url, f"apart{number}", "pipeline", replicas=copies) as baton:
             apart.append(await warm_rate(of_team(baton), runs, IN_FLIGHT))

@@ -2,16 +2,21 @@
 
 That client is our own: requests with one inbox and a header that is a constant, pull requests kept outstanding,
 listeners that are called from where messages are read. Three hops (or a fan-out and a join), each one create-only
-publish and an ack, all in one process; a client hears of results as any must, from what the stream republishes.
-No decoding, no state, no retries: whatever is built on the broker costs more.
+publish and an ack, all in one process, or with a process for each actor; a client hears of results as any must, from
+what the stream republishes. No decoding, no state, no retries: whatever is built on the broker costs more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Protocol
 
+import msgspec
 from nats.js.api import ConsumerConfig, RePublish, StorageType, StreamConfig
 from nats.js.errors import NoStreamResponseError
 
@@ -23,8 +28,25 @@ from baton_bus.jetstream.publisher import Publisher
 from baton_bus.jetstream.requests import Requests
 
 _ROUTES_S = 0.02
+_ROOT = Path(__file__).parents[2]
+
 Work = Callable[[str, Delivery], Coroutine[None, None, None]]
 """Is given the run and its delivery."""
+
+
+class Shape(Protocol):
+    """What is done by hand: see `shapes`."""
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """By process: the tokens of the consumers that it serves, of one letter each."""
+
+    @property
+    def in_hand_max(self) -> int:
+        """Deliveries that each consumer hands out at once."""
+
+    def works(self, floor: Floor) -> dict[str, Work]:
+        """Return what is done with what each consumer hands out."""
 
 
 class Floor:
@@ -67,13 +89,31 @@ class Floor:
         async with Puller(self.nc, self.stream, name, in_hand_max, on_delivery).pulling():
             yield
 
+    @contextlib.asynccontextmanager
+    async def doing(self, shape: Shape, consumers: str) -> AsyncIterator[None]:
+        """Do the work of these consumers of a shape while the context is open."""
+        works = shape.works(self)
+        async with contextlib.AsyncExitStack() as stack:
+            for name in consumers:
+                await stack.enter_async_context(self.consuming(name, works[name], shape.in_hand_max))
+            yield
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, stream: str) -> AsyncIterator[Floor]:
+    """Connect."""
+    settings = Settings(url=url, request_timeout_s=30)
+    async with connection.opened(settings, name="floor", on_lost=_nothing, on_back=_nothing) as nc:
+        requests = Requests(nc, settings.request_timeout_s)
+        async with requests.opened():
+            yield Floor(nc, Publisher(nc, requests, stream), stream)
+
 
 @contextlib.asynccontextmanager
 async def opened(url: str, stream: str, replicas: int = 1) -> AsyncIterator[Floor]:
     """Connect, and have a stream while the context is open."""
-    settings = Settings(url=url, request_timeout_s=30)
-    async with connection.opened(settings, name="floor", on_lost=_nothing, on_back=_nothing) as nc:
-        requests, js = Requests(nc, settings.request_timeout_s), nc.jetstream(timeout=30)
+    async with connected(url, stream) as floor:
+        nc, js = floor.nc, floor.nc.jetstream(timeout=30)
         await js.add_stream(
             StreamConfig(
                 name=stream,
@@ -84,12 +124,10 @@ async def opened(url: str, stream: str, replicas: int = 1) -> AsyncIterator[Floo
                 republish=RePublish(src=f"{stream}.end.>", dest=f"{stream}-stored.end.>"),
             )
         )
-        floor = Floor(nc, Publisher(nc, requests, stream), stream)
         hearing = await nc.listen(f"{stream}-stored.end.>", floor.ended)
         try:
             await _until_routed(nc, stream)
-            async with requests.opened():
-                yield floor
+            yield floor
         finally:
             await hearing.unsubscribe()
             await js.delete_stream(stream)
@@ -109,64 +147,23 @@ def _nothing() -> None:
 
 
 @contextlib.asynccontextmanager
-async def pipeline(url: str, stream: str, wait_s: float = 0.0, replicas: int = 1) -> AsyncIterator[Floor]:
-    """Three hops: a, b, c, and the result."""
-    async with opened(url, stream, replicas) as floor, contextlib.AsyncExitStack() as stack:
-
-        def hop(following: str) -> Work:
-            async def work(run: str, delivery: Delivery) -> None:
-                if wait_s:
-                    await asyncio.sleep(wait_s)
-                await floor.create(following, run, body=delivery.data)
-                await delivery.ack()
-
-            return work
-
-        for name, following in (("a", "b"), ("b", "c"), ("c", "end")):
-            await stack.enter_async_context(floor.consuming(name, hop(following), 256))
+async def in_one_process(url: str, stream: str, shape: Shape, replicas: int = 1) -> AsyncIterator[Floor]:
+    """Have all of a shape's work done in this process while the context is open."""
+    async with opened(url, stream, replicas) as floor, floor.doing(shape, "".join(shape.actors)):
         yield floor
 
 
 @contextlib.asynccontextmanager
-async def fan_out(url: str, stream: str, branches: int) -> AsyncIterator[Floor]:
-    """One step that hands out `branches`, a join with records of who has arrived, and the result."""
+async def as_processes(url: str, stream: str, shape: Shape) -> AsyncIterator[Floor]:
+    """The same with a process for each actor, as Baton has: what processes cost as such is no doing of Baton's."""
     async with opened(url, stream) as floor, contextlib.AsyncExitStack() as stack:
-        arrived: dict[str, list[Delivery]] = {}
-        counts: dict[str, int] = {}
-        links: dict[str, int] = {}
-        updating: set[str] = set()
-
-        async def split(run: str, delivery: Delivery) -> None:
-            await floor.create("outcome", run, body=delivery.data)
-            for start in range(0, branches, 500):
-                some = range(start, min(branches, start + 500))
-                await asyncio.gather(*(floor.create("b", run, str(index), body=delivery.data) for index in some))
-            await delivery.ack()
-
-        async def branch(run: str, delivery: Delivery) -> None:
-            await floor.create("r", run, delivery.subject.rpartition(".")[2], body=delivery.data)
-            await delivery.ack()
-
-        async def reply(run: str, delivery: Delivery) -> None:
-            arrived.setdefault(run, []).append(delivery)
-            if run in updating:
-                return
-            updating.add(run)
-            while arrived[run]:
-                some, arrived[run] = arrived[run], []
-                counts[run] = counts.get(run, 0) + len(some)
-                links[run] = links.get(run, 0) + 1
-                await floor.create("join", run, str(links[run]), body=b"x" * 20)
-                if counts[run] == branches:
-                    await floor.create("m", run, body=b"x" * 20)
-                for one in some:
-                    await one.ack()
-            updating.discard(run)
-
-        async def merge(run: str, delivery: Delivery) -> None:
-            await floor.create("end", run, body=delivery.data)
-            await delivery.ack()
-
-        for name, work in (("a", split), ("b", branch), ("r", reply), ("m", merge)):
-            await stack.enter_async_context(floor.consuming(name, work, 1024))
+        for actor in shape.actors:
+            told = msgspec.json.encode(shape).decode()
+            command = (sys.executable, "-m", "tests.bench.actor", url, stream, told, actor)
+            process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: ASYNC220
+            stack.enter_context(process)
+            assert process.stdin is not None
+            stack.callback(process.stdin.close)
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
         yield floor
