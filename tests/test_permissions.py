@@ -176,6 +176,23 @@ def test_operator_has_every_command(working: Guarded, refused: Refused, tmp_path
     assert refused("operator", "worker") == []
 
 
+def test_purging_is_for_the_admin_and_an_operator_is_told_before_anything_is_written(
+    working: Guarded, tmp_path: Path
+) -> None:
+    words = str(FLOWS / "words.toml")
+
+    def do(user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return baton(*arguments, "--nats", working.url(user), cwd=tmp_path)
+
+    assert do("operator", "submit", words, TEXT, "--run", "to-purge", "--wait").stdout == OUTPUT
+    refused = do("operator", "purge", "to-purge", "--yes")
+    assert refused.returncode == 3
+    assert "stream.purge.baton" in refused.stderr.lower()
+    assert OUTPUT in do("operator", "show", "to-purge").stdout
+    assert do("admin", "purge", "to-purge", "--yes").stdout.startswith("purged 1 run: ")
+    assert "It was purged" in do("operator", "show", "to-purge").stderr
+
+
 async def test_submitter_hands_in_a_task_and_waits_for_its_result(working: Guarded, refused: Refused) -> None:
     async with client_of(working, "submitter") as client:
         run = await client.start("words", text="one two\nthree")

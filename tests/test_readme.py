@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from baton_bus import Settings
 
 from .commands import WAIT_S, environ, start
 from .maps import ROOT
-from .servers import NatsServer
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -26,14 +26,38 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def reviews(tmp_path: Path) -> FoundFlow:
-    """The README's flow and handler, as the reader would save them."""
+PROGRAMS = [block for block in blocks("python") if not re.match(r"# \S+\.py\n", block)]
+"""What is shown in Python and is no file with handlers."""
+
+
+def save_files(folder: Path) -> None:
+    """Save flows and handlers as the reader would."""
     for block in [*blocks("toml"), *blocks("python")]:
         name = re.match(r"# (\S+\.(?:toml|py))\n", block)
         if name:
-            (tmp_path / name[1]).write_text(block, "utf-8")
+            (folder / name[1]).write_text(block, "utf-8")
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> FoundFlow:
+    """The README's flow and handler."""
+    save_files(tmp_path)
     return find_flow(str(tmp_path / "reviews.toml"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with the README's files in which `baton up article` runs."""
+    home = tmp_path_factory.mktemp("home")
+    save_files(home)
+    up = start("up", "article", "--json", cwd=home)
+    try:
+        assert up.stdout is not None
+        assert up.stdout.readline()
+        yield home
+    finally:
+        up.terminate()
+        up.communicate(timeout=WAIT_S)
 
 
 def test_the_flow_is_valid_and_its_handler_fits(reviews: FoundFlow) -> None:
@@ -42,21 +66,13 @@ def test_the_flow_is_valid_and_its_handler_fits(reviews: FoundFlow) -> None:
     assert handler.name.endswith(":count")
 
 
-def test_the_client_in_python_prints_what_a_team_that_is_up_makes(
-    server: NatsServer, namespace: str, tmp_path: Path
-) -> None:
-    (client,) = [block for block in blocks("python") if "client.start" in block]
-    up = start("up", "article", "--nats", server.url, "--namespace", namespace, "--json", cwd=tmp_path)
-    try:
-        assert up.stdout is not None
-        assert up.stdout.readline()
-        env = environ(BATON_URL=server.url, BATON_NAMESPACE=namespace)
-        ended = subprocess.run([sys.executable, "-c", client], env=env, capture_output=True, text=True, timeout=WAIT_S)
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert len(ended.stdout) > 100
-    finally:
-        up.terminate()
-        up.communicate(timeout=WAIT_S)
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_each_program_in_python_does_what_it_shows(home: Path, number: int) -> None:
+    """Beside `baton up article`, and without a key: it prints something, and nothing on stderr."""
+    program = [sys.executable, "-c", PROGRAMS[number]]
+    ended = subprocess.run(program, cwd=home, env=environ(), capture_output=True, text=True, timeout=WAIT_S)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip()
 
 
 def test_each_command_that_is_shown_exists() -> None:

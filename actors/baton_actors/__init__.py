@@ -1,6 +1,64 @@
-"""What runs: workers, joins, models, the command `baton`. Handlers import `actor`, `Context`, `Retry`, `Fail`."""
+"""What runs: workers, joins, models, the command `baton`. Handlers import `actor`, `Context`, `Retry`, `Fail`.
 
-from baton_actors.agents.handlers import Context, actor
-from baton_actors.errors import Fail, Retry
+Programs import `Baton` and `Flow`. Each name is imported when it is asked for: a handler's module needs few of them.
+"""
 
-__all__ = ["Context", "Fail", "Retry", "actor"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baton_actors.agents.context import Context
+    from baton_actors.agents.handlers import actor
+    from baton_actors.errors import Fail, Retry
+    from baton_actors.team.baton import Baton
+    from baton_actors.team.flow import Flow
+    from baton_actors.team.sync import SyncRun, SyncTeam
+    from baton_actors.team.team import Team
+    from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed
+
+_WHERE = {
+    "Context": "baton_actors.agents.context",
+    "actor": "baton_actors.agents.handlers",
+    "Fail": "baton_actors.errors",
+    "Retry": "baton_actors.errors",
+    "Baton": "baton_actors.team.baton",
+    "Flow": "baton_actors.team.flow",
+    "SyncRun": "baton_actors.team.sync",
+    "SyncTeam": "baton_actors.team.sync",
+    "Team": "baton_actors.team.team",
+    "BusError": "baton_bus",
+    "Run": "baton_bus",
+    "RunCancelled": "baton_bus",
+    "RunExpired": "baton_bus",
+    "RunFailed": "baton_bus",
+}
+
+__all__ = [
+    "Baton",
+    "BusError",
+    "Context",
+    "Fail",
+    "Flow",
+    "Retry",
+    "Run",
+    "RunCancelled",
+    "RunExpired",
+    "RunFailed",
+    "SyncRun",
+    "SyncTeam",
+    "Team",
+    "actor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,6 +58,17 @@ class NoServer(BusError):
         super().__init__(f"no NATS server at {url}: {reason}. {self.advice}")
 
 
+class NoServerFound(NoServer):
+    """No server was named, and none is where one is looked for then."""
+
+    advice = "Start one with `baton up FLOW`, or name one with BATON_URL."
+
+    def __init__(self, url: str, data_dir: str, reason: str) -> None:
+        """`data_dir` is whose embedded server does not run."""
+        self.data_dir = data_dir
+        super().__init__(url, f"{reason}; nor does one run in {data_dir}")
+
+
 class LoginRefused(NoServer):
     """A server is there, and does not know our login."""
 
@@ -363,6 +374,45 @@ class RunExpired(RunNotDone):
     """A run did not end before its deadline."""
 
     said = "expired"
+
+
+class UnexpectedOutput(BusError):
+    """The output of a run is not of the type that was asked for."""
+
+    def __init__(self, run: str, expected: object, reason: str) -> None:
+        """`expected` is the type; `reason` says where the output is another."""
+        self.run, self.expected, self.reason = run, expected, reason
+        name = expected.__name__ if isinstance(expected, type) else str(expected)
+        super().__init__(f"the output of run {run} is no {name}: {reason.replace('`$', '`output')}")
+
+
+class RunPurged(UnknownRun):
+    """A run was removed from the log. For a while its id cannot be taken again: late words of it may still come."""
+
+    def __init__(self, run: str) -> None:
+        """`run` is the id that was asked for."""
+        super().__init__(run, "It was purged, and its id is not free yet: take another one.")
+
+
+class RunUnended(BusError):
+    """A run that is to be removed has not ended."""
+
+    def __init__(self, run: str) -> None:
+        """`run` is its id."""
+        self.run = run
+        super().__init__(f"{run} has not ended. `baton cancel {run}` ends it, or give --force to cancel and purge it.")
+
+
+class RunNeeded(BusError):
+    """A run that is to be removed is one that another goes on from, which has not ended."""
+
+    def __init__(self, run: str, fork: str) -> None:
+        """`fork` is the run that goes on from it."""
+        self.run, self.fork = run, fork
+        super().__init__(
+            f"{fork}, which goes on from {run}, has not ended and may still copy steps from it. "
+            f"Wait until it has, or purge both: `baton purge {run} {fork} --force`."
+        )
 
 
 class RunExists(BusError):

@@ -116,8 +116,12 @@ class Subjects:
         return [f"{self.namespace}-blobs.*.*"]
 
     def blob(self, sha256: str, index: int | str) -> str:
-        """Return where a chunk of a blob is; `*` as the index for all of them."""
+        """Return where a chunk of a blob is, or a mark on it; `*` as the index for all of them."""
         return f"{self.namespace}-blobs.{sha256}.{index}"
+
+    def blob_of(self, subject: str) -> str:
+        """Return the SHA-256 in a subject made by `blob`."""
+        return subject.split(".")[1]
 
     def live(self, run: str, *what: str) -> str:
         """Return a subject of core NATS, not stored: `running.{step}`, or `pace` with an actor in place of the run."""

@@ -12,7 +12,7 @@ from baton_actors.agents.handlers import Handler
 from baton_actors.agents.raising import describe
 from baton_actors.errors import HandlerNotFound
 from baton_schemas.errors import nearest
-from baton_schemas.flow.flow import Agent
+from baton_schemas.flow.flow import IN_PROCESS, Agent
 
 
 def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
@@ -20,6 +20,9 @@ def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
 
     Raises `HandlerNotFound`, `BadHandler`.
     """
+    if agent.handler.startswith(IN_PROCESS):
+        reason = "it is a function of the Python program that built the flow, and only that can play it (`Baton.local`)"
+        raise HandlerNotFound(agent_name, agent.handler, reason)
     where, _, name = agent.handler.rpartition(":")
     try:
         module = _import_file(folder / where) if where.endswith(".py") else importlib.import_module(where)

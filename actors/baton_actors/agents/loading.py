@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from baton_actors.agents.agents import Agents
@@ -33,7 +33,10 @@ class FoundFlow:
     folder: Path
     """What a handler `./file.py:name` is relative to."""
     source: str
-    """`find_flow(source)` finds the same flow in any process: a shipped name, or an absolute path."""
+    """`find_flow(source)` finds the same flow in any process: a shipped name, or an absolute path. Empty for one that
+    was built in Python: it is in this process only."""
+    functions: Mapping[str, Handler] = field(default_factory=dict)
+    """Handlers that are functions of this process, by the string that names each in the flow."""
 
 
 class UnknownFlow(ActorError):
@@ -99,7 +102,8 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
         agent = found.flow.agents[find_agent(found, name)]
         if not agent.handler:
             continue
-        handler = handlers[agent.handler] = load_handler(name, agent, found.folder)
+        handler = found.functions.get(agent.handler) or load_handler(name, agent, found.folder)
+        handlers[agent.handler] = handler
         for step_name, step in found.flow.steps.items():
             if step.agent == name:
                 handler.check(found.plan, step_name)

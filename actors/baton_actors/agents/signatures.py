@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,12 +54,16 @@ def parameters_of(handler: str, folder: Path) -> list[str] | None:
 
 
 def _with_reads(plan: Plan, name: str, agent: Agent, folder: Path) -> Agent:
-    steps = [step for step, of in plan.flow.steps.items() if of.agent == name]
-    if not agent.handler or agent.reads is not None or not steps:
+    if not agent.handler or agent.reads is not None:
         return agent
     parameters = parameters_of(agent.handler, folder)
-    if parameters is None:
-        return agent
+    return agent if parameters is None else reading(plan, name, parameters)
+
+
+def reading(plan: Plan, name: str, parameters: Iterable[str]) -> Agent:
+    """Return an agent that is given what these parameters name; unchanged when one of them names nothing."""
+    agent = plan.flow.agents[name]
+    steps = [step for step, of in plan.flow.steps.items() if of.agent == name]
     known = frozenset.intersection(*(_before(plan, step) for step in steps)) | plan.flow.input.keys()
     reads: set[str] = set()
     for parameter in parameters:

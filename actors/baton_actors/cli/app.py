@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what the server can lose, and what stands still."),
     "retry": ("again", "Go on with a run that failed, from where it broke."),
     "fork": ("again", "Go on from an earlier point of a run."),
+    "purge": ("purge", "Remove runs from the log, for good."),
     "dead": ("dead", "List failed steps and rejected messages, the newest first."),
     "schedule": ("schedules", "Run a flow at a time to come."),
     "schedules": ("schedules", "List what is scheduled."),

@@ -98,7 +98,7 @@ def _exit_code(error: BaseException) -> int | None:
     from baton_actors.processes.errors import WorkersKeepDying
     from baton_actors.processes.signals import Interrupted
     from baton_bus.client.runs import AmbiguousRun
-    from baton_bus.errors import BadSchedule, BusError, RunExists, UnknownRun
+    from baton_bus.errors import BadSchedule, BusError, RunExists, RunNeeded, RunUnended, UnknownRun
     from baton_schemas.errors import SchemaError
 
     match error:
@@ -108,7 +108,7 @@ def _exit_code(error: BaseException) -> int | None:
             return 130
         case WorkersKeepDying() | BrokenPipeError():
             return FAILED
-        case UnknownRun() | AmbiguousRun() | RunExists() | BadSchedule():
+        case UnknownRun() | AmbiguousRun() | RunExists() | RunUnended() | RunNeeded() | BadSchedule():
             return USAGE
         case SchemaError() | ActorError() | ModelError():
             return USAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,6 +38,15 @@ class Place(Struct, frozen=True, kw_only=True):
             return Settings.from_environ(**given, namespace=self.namespace or None)
         except ValueError as error:
             raise BadArgument(str(error)) from error
+
+    def free_bytes(self) -> int | None:
+        """Return how much room the disk of the embedded server has; None where the server is another's."""
+        if self.named:
+            return None
+        try:
+            return shutil.disk_usage(self.data_dir).free
+        except OSError:
+            return None
 
     @contextlib.asynccontextmanager
     async def server(self) -> AsyncIterator[Settings]:

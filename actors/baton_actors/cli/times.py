@@ -38,6 +38,19 @@ def read_time(text: str, now: datetime) -> datetime:
     return at
 
 
+def read_age(text: str) -> timedelta:
+    """Return how long ago is meant: `30d`, `12h`, `1d12h`, `90m`. Raises `BadTime`."""
+    span = _SPAN.match(f"+{text.removeprefix('+')}")
+    try:
+        days, hours, minutes, seconds = (int(part or 0) for part in span.groups()) if span else (0, 0, 0, 0)
+        age = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        age = timedelta()
+    if not age and text != "0s":
+        raise BadTime(text, "cannot be read as an age. Expected 30d, 12h, 90m, or 1d12h")
+    return age
+
+
 def short_time(at: datetime, now: datetime) -> str:
     """Return a time as the user's clock has it: with its day if that is not today, with its year if not this one."""
     local, here = at.astimezone(), now.astimezone()

@@ -115,7 +115,8 @@ class Steward:
             task = decode_task(delivery.data, delivery.subject)
             run = check_token("run id", task.run) if task.run else run
             # It may have been answered as unknown before this flow came here: then it has ended.
-            if self._bus.is_fresh(delivery) or await self._engine.ended(flow, run) is None:
+            # A run id of the sender's own may be one that was purged.
+            if (self._bus.is_fresh(delivery) and not task.run) or await self._engine.ended(flow, run) is None:
                 await self._engine.start(self._plans[flow], task.input, run)
                 logger.info("task.started", flow=flow, run=run, seq=delivery.seq)
         except NewerMessage as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from baton_bus.engine.engine import Engine
-from baton_bus.settings import Settings
+from baton_bus.errors import LoginRefused, NoServer, NoServerFound, RunPurged
+from baton_bus.server.finding import running
+from baton_bus.settings import NO_LOGIN, Settings, variable
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import encode_input
@@ -46,7 +50,7 @@ class Client:
         input is then said in its result. Starting twice with the same `run_id` starts one run. With `deadline_s`
         (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then.
 
-        Raises `InputError`, `BadToken`, `RunExists` (the id belongs to another run), and the errors of
+        Raises `InputError`, `BadToken`, `RunExists` (the id belongs to another run), `RunPurged`, and the errors of
         `Publisher.create`.
         """
         run = check_token("run id", run_id) if run_id else sortable_id()
@@ -60,11 +64,19 @@ class Client:
                 patience_s = self.bus.settings.patience_s
                 await self.bus.publisher.append(self.bus.subjects.task(name), task, patience_s=patience_s)
             else:
+                if run_id:
+                    await self._refuse_purged(name, run)
                 await self.engine.start(flow, given, run, deadline_s=deadline_s)
         except BaseException:
             self.results.forget(name, run)
             raise
         return Run(self, run, name)
+
+    async def _refuse_purged(self, flow: str, run: str) -> None:
+        """Raise `RunPurged` for the id of a run that was removed a short while ago: late words of it may still come."""
+        ended = await self.engine.ended(flow, run)
+        if ended is not None and ended.purged:
+            raise RunPurged(run)
 
     def run(self, run_id: str, flow: str = "*") -> Run:
         """Return a run by its id, whether or not there is one; naming its flow makes waiting for it cheaper.
@@ -84,7 +96,9 @@ class Client:
         """Start a run that goes on from another: see `Run.fork`."""
         new_run = check_token("run id", run_id) if run_id else sortable_id()
         _, first = await self.engine.first(run)
-        if not run_id:
+        if run_id:
+            await self._refuse_purged(first.flow, new_run)
+        else:
             await self.results.expect(first.flow, new_run)
         try:
             await self.engine.fork(run, new_run, until_seq=until_seq)
@@ -98,10 +112,31 @@ class Client:
 async def connect(settings: Settings | None = None, *, name: str = "", reads: bool = False) -> AsyncIterator[Client]:
     """Open a client: connect, check the server, make the log if it is missing.
 
-    Without settings they come from the environment. Raises `NoServer`, `ServerTooOld`, `JetStreamOff`,
-    `StreamMismatch`.
+    Without settings they come from the environment; when that names no server (`BATON_URL`), it is the embedded one
+    that a command runs in the data directory (`BATON_DATA`, else `.baton`), or one at the usual port. Raises `NoServer`
+    (`NoServerFound`), `ServerTooOld`, `JetStreamOff`, `StreamMismatch`.
     """
-    async with open_bus(settings, name=name, reads=reads) as bus:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            found = settings or await settings_here()
+            bus = await stack.enter_async_context(open_bus(found, name=name, reads=reads))
+        except NoServer as error:
+            if settings is None and not os.environ.get(variable("url")) and not isinstance(error, LoginRefused):
+                raise NoServerFound(error.url, str(data_dir_here()), error.reason) from error
+            raise
         client = Client(bus)
-        async with client.results.opened():
-            yield client
+        await stack.enter_async_context(client.results.opened())
+        yield client
+
+
+async def settings_here(namespace: str = "") -> Settings:
+    """Return the settings of the environment, with the embedded server of the data directory if none is named."""
+    given: dict[str, object] = {"namespace": namespace or None}
+    if not os.environ.get(variable("url")) and (record := await running(data_dir_here())) is not None:
+        given |= {"url": record.url, **NO_LOGIN}  # its URL holds its login
+    return Settings.from_environ(**given)
+
+
+def data_dir_here() -> Path:
+    """Return the data directory that commands use here."""
+    return Path(os.environ.get("BATON_DATA") or ".baton")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from baton_bus.errors import RunCancelled, RunExpired, RunFailed, RunNotDone
+from baton_bus.errors import RunCancelled, RunExpired, RunFailed, RunNotDone, UnexpectedOutput
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.wire.messages import Result
@@ -19,6 +19,8 @@ from .watching import follow_run
 
 if TYPE_CHECKING:
     from .client import Client
+
+T = TypeVar("T")
 
 _ERRORS: dict[str, type[RunNotDone]] = {"failed": RunFailed, "cancelled": RunCancelled, "expired": RunExpired}
 
@@ -31,15 +33,26 @@ class Run:
         self.id, self.flow = id, flow
         self._client = client
 
-    async def result(self, timeout_s: float | None = None) -> Any:
+    @overload
+    async def result(self, timeout_s: float | None = None, *, returns: type[T]) -> T: ...
+
+    @overload
+    async def result(self, timeout_s: float | None = None, *, returns: Any = Any) -> Any: ...
+
+    async def result(self, timeout_s: float | None = None, *, returns: Any = Any) -> Any:
         """Wait for the end of the run and return its output, decoded, wherever it is kept.
 
-        Raises `RunFailed`, `RunCancelled`, `RunExpired`; `TimeoutError` after `timeout_s` seconds; `BlobMissing`,
-        `BusUnavailable`. A run that does not exist yet is waited for.
+        With `returns` it is decoded into that type: any that msgspec knows. Raises `RunFailed`, `RunCancelled`,
+        `RunExpired`; `TimeoutError` after `timeout_s` seconds; `UnexpectedOutput`, `BlobMissing`, `BusUnavailable`.
+        A run that does not exist yet is waited for.
         """
+        decoder = msgspec.json.Decoder(returns)  # a type that cannot be decoded is told before anybody waits
         result = await self.ended(timeout_s)
         if isinstance(result.outcome, Done) and result.status == "done":
-            return msgspec.json.decode(await self.output(result.outcome))
+            try:
+                return decoder.decode(await self.output(result.outcome))
+            except msgspec.ValidationError as unfit:
+                raise UnexpectedOutput(self.id, returns, str(unfit)) from unfit
         reason = result.reason
         if isinstance(result.outcome, Failed):
             error = result.outcome.error

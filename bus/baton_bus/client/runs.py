@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_bus.engine.engine import begins_run
-from baton_bus.errors import BusError, UnknownRun
+from baton_bus.errors import BusError, RunPurged, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
@@ -50,6 +50,8 @@ class RunHead(Struct, frozen=True, kw_only=True):
     """Who appears in the subjects of its messages; empty when its flow cannot be read."""
     status: RunStatus = "running"
     ended_at: datetime | None = None
+    purged: bool = False
+    """It was removed: this is all that is known of it."""
 
 
 async def recent_runs(bus: Bus, limit: int, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
@@ -77,6 +79,8 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
     Raises `UnknownRun`, `AmbiguousRun`, and the errors of `recent_runs`.
     """
     if name and TOKEN.match(name) and (head := await _exact(bus, name)) is not None:
+        if head.purged:
+            raise RunPurged(name)
         return head
     heads = await recent_runs(bus, _LOOK_BACK_MAX if name else _ODD_MAX)
     # What a stranger published under an id that no subject of ours can have is listed, and cannot be named.
@@ -142,17 +146,21 @@ async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
             message = entry.message
             assert isinstance(message, Handoff | Result)
             if isinstance(message, Result):
-                results[message.run] = entry
+                later = results.get(message.run)
+                if later is None or not (isinstance(later.message, Result) and later.message.purged):
+                    results[message.run] = entry
             if _begins(entry) and message.run not in seen:
                 seen.add(message.run)
-                yield _head(bus, entry, results.pop(message.run, None))
+                head = _head(bus, entry, results.pop(message.run, None))
+                if not head.purged:  # a purge of it was broken off
+                    yield head
 
 
 def _begins(entry: Entry) -> bool:
     """Say whether a run begins here: with its first handoff, or with the result of a task that could not start."""
     message = entry.message
     if isinstance(message, Result):
-        return message.start_seq == 0
+        return message.start_seq == 0 and not message.purged
     return begins_run(entry)
 
 
@@ -183,6 +191,7 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
         actors=_actors(message) if isinstance(message, Handoff) else (),
         status=result.status if result else "running",
         ended_at=end.at if end is not None and result else None,
+        purged=result.purged if result else False,
     )
 
 

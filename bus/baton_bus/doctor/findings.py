@@ -29,7 +29,7 @@ def span(seconds: float) -> str:
 
 def size(size_bytes: int) -> str:
     """Return a size in the unit that people would use."""
-    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+    for unit, length in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size_bytes >= length:
             return f"{size_bytes / length:.3g} {unit}"
     return f"{size_bytes} bytes"

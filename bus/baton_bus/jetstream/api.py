@@ -49,6 +49,10 @@ class Api:
         """Return where messages of a stream are removed."""
         return f"{self.prefix}.STREAM.PURGE.{stream}"
 
+    def delete(self, stream: str) -> str:
+        """Return where one message of a stream is removed, by its sequence."""
+        return f"{self.prefix}.STREAM.MSG.DELETE.{stream}"
+
     def get(self, stream: str) -> str:
         """Return where the leader of a stream is asked for a message."""
         return f"{self.prefix}.STREAM.MSG.GET.{stream}"

@@ -14,20 +14,26 @@ from contextlib import aclosing
 from nats.js import JetStreamContext
 
 from baton_bus.errors import BusUnavailable
-from baton_bus.jetstream.gets import Gets, Stored, TooManySubjects
+from baton_bus.jetstream.gets import Gets, TooManySubjects
+from baton_bus.jetstream.gets import Stored as Stored
+from baton_bus.jetstream.publisher import EXPECTED, Publisher
 from baton_bus.jetstream.reader import EVERYTHING, Reader
 from baton_bus.jetstream.requests import Requests
 from baton_bus.settings import Settings
 from baton_bus.subjects import Subjects, matcher
 from baton_schemas.run.state import Entry, read_entry
 
+from .removing import delete, purge
+
 
 class Log:
     """Reads the log of one namespace."""
 
     def __init__(self, js: JetStreamContext, requests: Requests, settings: Settings, subjects: Subjects) -> None:
-        self._subjects = subjects
+        self._subjects, self._requests = subjects, requests
+        self._stream, self._patience_s = settings.namespace, settings.patience_s
         self._gets = Gets(js._nc, requests, settings.namespace, settings.patience_s)
+        self._publisher = Publisher(js._nc, requests, settings.namespace)
         self._reader = Reader(js._nc, requests, self._gets, settings.patience_s)
 
     def reconnected(self) -> None:
@@ -89,6 +95,36 @@ class Log:
         async with aclosing(self._stored(patterns, start_seq, end_seq)) as found:
             async for each in found:
                 yield _read(each)
+
+    async def raw(self, start_seq: int = 0) -> AsyncGenerator[Stored, None]:
+        """Yield every message from a sequence on, undecoded, to the one that is now the last. Raises as `last`."""
+        async with aclosing(self._reader.read(EVERYTHING, start_seq)) as found:
+            async for each in found:
+                yield each
+
+    async def purge(self, pattern: str, *, below_seq: int = 0) -> int:
+        """Remove what matches, for good; return how many messages. Only `client/purge.py` may: nothing comes back.
+
+        With `below_seq` only what is before that sequence. Raises `NotAllowed`, and as `last`.
+        """
+        return (await purge(self._requests, self._stream, pattern, self._patience_s, below_seq=below_seq)).messages
+
+    async def replace(self, subject: str, body: bytes, last_seq: int, *, kept_s: int) -> int:
+        """Write after the last message on a subject, for so many seconds; return the sequence.
+
+        `last_seq` is what is known of that one. As `purge`, only for what is put in place of what goes. Raises as
+        `last`, and the errors of `Publisher.create`.
+        """
+        while True:
+            headers = {"Nats-TTL": f"{kept_s}s", EXPECTED: str(last_seq)}
+            if (seq := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
+                return seq
+            last = await self._gets.last_sure(subject)
+            last_seq = last.seq if last is not None else 0
+
+    async def delete(self, seq: int) -> int:
+        """Remove one message, as `purge` does."""
+        return (await delete(self._requests, self._stream, seq, self._patience_s)).messages
 
     async def follow(self, patterns: Sequence[str], start_seq: int = 0) -> AsyncGenerator[Entry, None]:
         """Yield every message that matches, from a sequence on, and then as they come, until closed.

@@ -13,23 +13,24 @@ Source: ADR-51, https://github.com/nats-io/nats-architecture-and-design/blob/mai
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-import msgspec
 from msgspec import Struct
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from baton_bus.errors import BadSchedule, BusUnavailable, NoStream, PublishRefused, ServerTooOld
+from baton_bus.errors import BadSchedule, NoStream, PublishRefused, ServerTooOld
 from baton_bus.jetstream.gets import Gets, Stored, TooManySubjects
 from baton_bus.jetstream.publisher import EXPECTED, Publisher
-from baton_bus.jetstream.reader import Reader
-from baton_bus.jetstream.requests import NoAnswer, Requests
+from baton_bus.jetstream.reader import EVERYTHING, Reader
+from baton_bus.jetstream.requests import Requests
 from baton_bus.jetstream.streams import ensure_made, ensure_replicas, placement
 from baton_bus.settings import Settings
 from baton_bus.subjects import Subjects
+
+from .removing import purge
 
 KEPT_S = 7 * 24 * 3600
 """How long a message that is due waits for a process to take it, in seconds: a system that is down over a weekend."""
@@ -37,19 +38,10 @@ REPEATS_NEED = (2, 14)
 """The version of nats-server with schedules that repeat; 2.12 has those that fire once."""
 _BAD_PATTERN = 10189
 _AT = "@at "
-_STREAM_NOT_FOUND = 10059
-_AGAIN_S = 0.2
-"""How soon a timer is tried to be removed again when nobody could: mostly the cluster elects a leader."""
 
 
-class _ApiError(Struct, frozen=True):
-    err_code: int = 0
-
-
-class _Purged(Struct):
-    success: bool = False
-    purged: int = 0
-    error: _ApiError = _ApiError()
+OfRuns = dict[str, list[Stored]]
+"""Messages by the run that they are about."""
 
 
 class Scheduled(Struct, frozen=True, kw_only=True):
@@ -147,26 +139,31 @@ class Timers:
         Asked again when an answer was lost, and then there is none: that counts as removed. Raises `BusUnavailable`,
         `NotAllowed`.
         """
-        query = msgspec.json.encode({"filter": self._subjects.timer(who, run, step)})
-        subject, lost = self._requests.api.purge(self.stream), False
         try:
-            async with asyncio.timeout(self._settings.patience_s):
-                while True:
-                    try:
-                        answer = await self._requests.ask(subject, query)
-                        if not answer.data:
-                            await self._requests.check_imported(subject, self.stream)
-                        purged = msgspec.json.decode(answer.data, type=_Purged)
-                    except (NoAnswer, msgspec.DecodeError):
-                        lost = True
-                    else:
-                        if purged.success:
-                            return lost or purged.purged > 0
-                        if purged.error.err_code == _STREAM_NOT_FOUND:
-                            return False
-                    await asyncio.sleep(_AGAIN_S)
-        except TimeoutError as error:
-            raise BusUnavailable("remove a timer", self._settings.patience_s) from error
+            removed = await purge(
+                self._requests, self.stream, self._subjects.timer(who, run, step), self._settings.patience_s
+            )
+        except NoStream:
+            return False
+        return removed.lost or removed.messages > 0
+
+    async def of_runs(self) -> OfRuns:
+        """Return what is set or due, by the run that it is about; schedules are about none. Raises `BusUnavailable`."""
+        found: OfRuns = {}
+        try:
+            async with aclosing(self._reader.read(EVERYTHING)) as read:
+                async for each in read:
+                    parts = self._subjects.split(each.subject)
+                    if parts.who != "task":
+                        found.setdefault(parts.run, []).append(each)
+        except NoStream:
+            pass
+        return found
+
+    async def forget(self, subject: str) -> None:
+        """Remove what is on a subject of this stream. Raises as `cancel`."""
+        with contextlib.suppress(NoStream):
+            await purge(self._requests, self.stream, subject, self._settings.patience_s)
 
     async def _set(self, who: str, run: str, step: str, when: str, body: bytes, headers: dict[str, str]) -> None:
         if not self._made:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from baton_schemas.errors import FlowError, nearest
-from baton_schemas.flow.flow import Agent, Flow
+from baton_schemas.flow.flow import IN_PROCESS, Agent, Flow
 from baton_schemas.flow.limits import check_at_least, check_timeout
 from baton_schemas.flow.prompts import BadPlaceholder, Placeholder, parse
 
@@ -58,6 +58,8 @@ def _check_handler(place: str, agent: Agent) -> None:
             hint="Remove one, or make two agents.",
         )
     handler = agent.handler
+    if handler.startswith(IN_PROCESS):
+        return
     path = handler.partition(":")[0]
     if not _FILE.match(handler) and (not _MODULE.match(handler) or path.endswith(".py")):
         hint = f"For a file beside the flow file, write './{handler}'." if path.endswith(".py") else ""

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check import check_flow
-from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.toml_lines import line_of
 
 Table = dict[str, Any]
@@ -52,12 +52,37 @@ def load_flow(text: str, file: str = "") -> Flow:
         raise _syntax_error(text, str(error)).in_file(file) from error
     try:
         flow = _flow(data)
+        _refuse_functions(flow)
         check_flow(flow)
     except FlowError as error:
         line = line_of(text, error.place)
         place = f"line {line}, {error.place}" if line else error.place
         raise FlowError(place, error.found, error.expected, file=file, hint=error.hint) from error.__cause__
     return flow
+
+
+def build_flow(data: Table) -> Flow:
+    """Return the flow in tables such as a flow file has, checked. Raises `FlowError`, which names the flow and the key.
+
+    Handlers may be functions of the program that builds it (`in-process:name`), which no file can name.
+    """
+    try:
+        flow = _flow(data)
+        check_flow(flow)
+    except FlowError as error:
+        raise error.in_file(f"flow {data.get('name')!r}") from error.__cause__
+    return flow
+
+
+def _refuse_functions(flow: Flow) -> None:
+    for name, agent in flow.agents.items():
+        if agent.handler.startswith(IN_PROCESS):
+            raise FlowError(
+                f"agents.{name}.handler",
+                repr(agent.handler),
+                "'module:name' or './file.py:name'",
+                hint="Functions of a program are only in flows that it builds in Python.",
+            )
 
 
 def _syntax_error(text: str, reason: str) -> FlowError:

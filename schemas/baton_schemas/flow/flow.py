@@ -26,6 +26,9 @@ INPUT_TYPES: dict[str, type] = {
 }
 """What an input field may be, as it is written in a flow file."""
 
+IN_PROCESS = "in-process:"
+"""Before the name of a handler that is a function of the program which built the flow: nobody else can import it."""
+
 ABSENT = Raw()
 """No default: the input field is required."""
 

@@ -172,6 +172,8 @@ class Result(OfRun, tag="result", tag_field="kind", frozen=True, kw_only=True, o
     step: str = ""
     outcome: Outcome | None = None
     reason: str = ""
+    purged: bool = False
+    """The run was removed from the log: this stands in its place for a while, so that nothing goes on with it."""
 
 
 class Note(Head, tag="note", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):

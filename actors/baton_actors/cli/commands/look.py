@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from msgspec.structs import replace
+from rich.text import Text
 
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
@@ -16,8 +17,10 @@ from baton_actors.cli.exits import OK
 from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.view import console, log_line, log_rows, run_page, runs_table
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
+from baton_bus.client.size import log_size
 from baton_bus.client.watching import follow_run
 from baton_bus.errors import BlobMissing
 from baton_bus.store.bus import Bus
@@ -31,10 +34,14 @@ async def runs(place: Place, limit: o.Limit = 20, json: o.Json = False) -> int:
     """List the latest runs, the newest first."""
     async with place.bus(reads=True) as bus:
         states = [await _state(bus, head) for head in await recent_runs(bus, limit)]
+        size = await log_size(bus)
     if json:
         print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
     elif states:
-        console().print(runs_table(states, datetime.now(UTC)))
+        out = console()
+        out.print(runs_table(states, datetime.now(UTC)))
+        out.print()
+        out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
     else:
         print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
     return OK

@@ -1,0 +1,166 @@
+"""`Flow`: a flow built in Python, without a file. Checked as a flow file is, by the same code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, get_args, overload
+
+import msgspec
+
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.loading import FoundFlow
+from baton_actors.agents.signatures import reading, with_reads
+from baton_actors.errors import BadHandler
+from baton_schemas.errors import FlowError
+from baton_schemas.flow.file import build_flow
+from baton_schemas.flow.flow import IN_PROCESS, OnError
+from baton_schemas.flow.graph import Plan
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class StepOptions(TypedDict, total=False):
+    """What `step` and `ask` take besides, as in a flow file: see the tables of keys in the README."""
+
+    after: str | Sequence[str]
+    each: str
+    join: str | int | Mapping[str, Any]
+    on_error: OnError
+    timeout_s: float
+    concurrency: int
+    max_in_flight: int
+    max_attempts: int
+    retry_base_s: float
+    retry_max_s: float
+    overload_max_s: float
+    actor: str
+
+
+_OF_STEP = frozenset({"after", "each", "join", "on_error", "timeout_s"})
+
+
+class Flow:
+    """A flow, step by step. Steps are checked together when the flow is given to a team, or by `check`.
+
+    A handler may be any function, of `__main__` or within another: then the flow can be played in this process only, by
+    `Baton.local`. One that is named (`"package.module:name"`) can be played anywhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Mapping[str, Any] | None = None,
+        tiers: Mapping[str, Any] | None = None,
+        on_error: OnError = "fail",
+        deadline_s: float | None = None,
+        description: str = "",
+    ) -> None:
+        """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
+
+        `tiers` are as in a file; `deadline_s` in seconds.
+        """
+        self.name = name
+        self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
+        if deadline_s is not None:
+            self._data["deadline_s"] = deadline_s
+        self._input = {field: _type(given) for field, given in (input or {}).items()}
+        self._tiers = {tier: _plain(given) for tier, given in (tiers or {}).items()}
+        self._agents: dict[str, dict[str, Any]] = {}
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._functions: dict[str, Handler] = {}
+
+    @overload
+    def step(self, handler: _Function, /, *, name: str = "", **options: Unpack[StepOptions]) -> _Function: ...
+
+    @overload
+    def step(self, handler: str, /, *, name: str = "", **options: Unpack[StepOptions]) -> None: ...
+
+    @overload
+    def step(self, /, *, name: str = "", **options: Unpack[StepOptions]) -> Callable[[_Function], _Function]: ...
+
+    def step(self, handler: Any = None, /, *, name: str = "", **options: Unpack[StepOptions]) -> Any:
+        """Add a step that a Python handler does: `@flow.step(after="read")`, or `flow.step(function)`.
+
+        Without `name` it is called as the function. A function is returned as it is. Raises `FlowError` for a name that
+        another step has, `BadHandler` for a function that cannot be a handler.
+        """
+        if handler is None:
+            return functools.partial(self.step, name=name, **options)
+        if isinstance(handler, str):
+            self._add(name or handler.rpartition(":")[2], {"handler": handler}, options)
+            return None
+        made = handler if isinstance(handler, Handler) else Handler(handler)
+        step = name or getattr(made.function, "__name__", "")
+        if not step or step == "<lambda>":
+            raise BadHandler(made.name, "it has no name.", "Give the step one: flow.step(function, name=…)")
+        self._add(step, {"handler": IN_PROCESS + step}, options)
+        self._functions[IN_PROCESS + step] = made
+        return handler
+
+    def ask(
+        self,
+        name: str,
+        prompt: str,
+        *,
+        model: str = "worker",
+        system: str = "",
+        max_tokens: int = 0,
+        **options: Unpack[StepOptions],
+    ) -> None:
+        """Add a step that asks a model. Placeholders in `prompt` and `system` are as in a file: `{topic}`, `{read}`.
+
+        `model` is a tier or the id of a model; `max_tokens` the tier's unless given. Raises `FlowError` for a name that
+        another step has.
+        """
+        agent: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+        self._add(name, agent, options)
+
+    def check(self) -> Plan:
+        """Return the plan of the flow. Raises `FlowError`, `BadHandler`: what a flow file would be told, with names."""
+        return self.found().plan
+
+    def found(self) -> FoundFlow:
+        """Return the flow as the rest of Baton knows it. Raises as `check`."""
+        # An agent per step, of the same name.
+        flow = build_flow(
+            self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps}
+        )
+        folder = Path.cwd()
+        plan = with_reads(Plan(flow), folder)
+        agents = dict(plan.flow.agents)
+        for named, handler in self._functions.items():
+            step = named.removeprefix(IN_PROCESS)
+            agents[step] = reading(plan, step, [each.name for each in handler.parameters if each.decoder is not None])
+        plan = Plan(msgspec.structs.replace(plan.flow, agents=agents))
+        for named, handler in self._functions.items():
+            handler.check(plan, named.removeprefix(IN_PROCESS))
+        return FoundFlow(
+            name=flow.name, flow=plan.flow, plan=plan, folder=folder, source="", functions=dict(self._functions)
+        )
+
+    def _add(self, name: str, agent: dict[str, Any], options: Mapping[str, Any]) -> None:
+        if name in self._steps:
+            raise FlowError(f"steps.{name}", "a second step of this name", "another name", file=f"flow {self.name!r}")
+        given = {key: _plain(value) for key, value in options.items() if value is not None}
+        self._steps[name] = {key: value for key, value in given.items() if key in _OF_STEP}
+        self._agents[name] = agent | {key: value for key, value in given.items() if key not in _OF_STEP}
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as a file would have it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _type(given: Any) -> Any:
+    """Return the type of an input field as a file would have it: of `list[str]` as of `"list[str]"`."""
+    if isinstance(given, Mapping):
+        table = dict(given)
+        return table | {"type": _type(table["type"])} if "type" in table else table
+    if isinstance(given, type) and not get_args(given):
+        return given.__name__
+    return given if isinstance(given, str) else str(given)
