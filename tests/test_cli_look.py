@@ -59,7 +59,9 @@ def test_submit_waits_for_the_output(home: Path) -> None:
 def test_submit_tells_why_a_run_failed(home: Path) -> None:
     ended = baton("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "baton: step 'count-1' failed: Retry: the line has 'c' in it (2 tries)" in ended.stderr
+    assert (
+        "baton: step 'count-1' failed: Retry: the line has 'c' in it at words.py:19 in count (2 tries)" in ended.stderr
+    )
 
 
 def test_runs_are_listed_from_the_newest(home: Path) -> None:
@@ -79,10 +81,32 @@ def test_show_has_the_steps_and_the_output(home: Path) -> None:
     assert shown.endswith("\n3 words in 2 lines\n")
 
 
+def test_show_of_a_step_has_what_it_read_and_how_it_failed(home: Path) -> None:
+    shown = baton("show", "failed-run", "count-1", cwd=home).stdout
+    assert shown.splitlines()[1].startswith("  failed after 2 tries in ")
+    assert "branch 2 of 2 of count, handler ./words.py:count" in shown
+    assert [line.split() for line in shown.splitlines() if "item " in line] == [["item", "c"]]
+    assert "the line has 'c' in it at words.py:19 in count (2 tries)" in " ".join(shown.split())
+    facts = json.loads(baton("show", "failed-run", "count-1", "--json", cwd=home).stdout)
+    assert (facts["status"], facts["index"], facts["count"], facts["values"]["breaks_on"]) == ("failed", 1, 2, "c")
+    assert [attempt["came_to"] for attempt in facts["attempts"]] == ["failed", "failed"]
+    assert facts["error"]["at"]["function"] == "count"
+
+
+def test_show_of_a_step_that_there_is_not_says_which_there_are(home: Path) -> None:
+    ended = baton("show", "done-run", "cont", cwd=home)
+    says = "baton: run done-run has no step 'cont'. Did you mean 'count'? Its steps: split, count, add, write.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", says)
+    told = json.loads(baton("show", "done-run", "count-9", "--json", cwd=home).stdout)
+    assert told["error"]["code"] == "unknown_step"
+    hint = baton("show", "count-0", cwd=home).stderr
+    assert "It is a step of the latest run: `baton show " in hint
+
+
 def test_show_takes_the_end_of_an_id_and_names_the_step_that_broke(home: Path) -> None:
     shown = baton("show", "led-run", cwd=home)
     assert "✗ count  2/2" in shown.stdout
-    assert "✗ count-1  Retry: the line has 'c' in it (2 tries)" in shown.stdout
+    assert "✗ count-1  Retry: the line has 'c' in it at words.py:19 in count (2 tries)" in shown.stdout
     facts = json.loads(baton("show", "failed-run", "--json", cwd=home).stdout)
     assert (facts["status"], facts["error"]["step"]) == ("failed", "count-1")
 
@@ -127,7 +151,9 @@ def test_replay_until_shows_the_state_after_so_many_messages(home: Path) -> None
 def test_replay_without_a_terminal_prints_every_step(home: Path) -> None:
     lines = baton("replay", "done-run", cwd=home).stdout.splitlines()
     assert lines[0].split()[:1] == ["1"]
-    assert lines[1].strip() == "split queued"
+    assert lines[1].split() == ["input", "text", "a", "b", "c"]
+    assert "      split queued" in lines
+    assert '      split put out  ["a b", "c"]' in lines
     assert lines[-1].strip() == "split done  count 2/2  add done  write done"
 
 

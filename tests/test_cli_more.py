@@ -50,7 +50,7 @@ def broken(home: Path) -> str:
     ended = baton("submit", MEND, "text=x y", f"folder={home}", "--run", "broken", "--wait", cwd=home)
     assert (ended.returncode, ended.stderr.splitlines()[1:]) == (
         1,
-        ["baton: step 'merge' failed: Fail: the archive is closed"],
+        ["baton: step 'merge' failed: Fail: the archive is closed at mend.py:20 in merge"],
     )
     (home / "mended").touch()
     return "broken"
@@ -85,6 +85,9 @@ def test_retry_does_again_what_failed_and_shows_what_it_reused(home: Path, retri
     assert shown[4].split() == ["✓", "split", "done,", "reused"]
     assert shown[5].split() == ["✓", "each", "2/2", "done,", "reused"]
     assert shown[6].split()[:4] == ["✓", "merge", "done", "1"]
+    step = baton("show", retried, "each-1", cwd=home).stdout
+    assert "  done in run broken, and reused here" in step.splitlines()
+    assert "put out\n  Y" in step
 
 
 def test_retry_prints_the_id_and_how_to_follow(home: Path, broken: str) -> None:
@@ -182,7 +185,7 @@ def test_dead_lists_failed_steps_with_the_command_to_go_on(home: Path, retried: 
     dead = baton("dead", cwd=home).stdout.splitlines()
     assert dead[0].split()[::3] == ["✗", "newest"]
     assert dead[1:4] == [
-        "  count-1  Retry: the line has 'c' in it (2 tries)",
+        "  count-1  Retry: the line has 'c' in it at words.py:19 in count (2 tries)",
         "  baton retry newest",
         "",
     ]

@@ -39,8 +39,9 @@ def test_output_goes_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:
 def test_failed_run_exits_with_1_and_names_the_step_that_broke(tmp_path: Path) -> None:
     ended = baton("run", WORDS, f"text={TEXT}", "breaks_on=five", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "✗ count-1  Retry: the line has 'five' in it (2 tries)" in ended.stderr
+    assert "✗ count-1  Retry: the line has 'five' in it at words.py:19 in count (2 tries)" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].endswith(" count-1"), "the command that shows the step"
 
 
 def test_json_is_one_object_with_the_run_in_it(tmp_path: Path) -> None:
@@ -80,6 +81,17 @@ def test_rehearsed_output_says_so(tmp_path: Path) -> None:
     assert "rehearsed: no model was called, set ANTHROPIC_API_KEY" in ended.stderr
     shown = baton("show", cwd=tmp_path)
     assert "rehearsed: no model was called" in shown.stdout
+
+
+def test_prompt_of_a_step_is_shown_and_proved(tmp_path: Path) -> None:
+    ended = baton("run", "ask", "question=What is NATS?", "--run", "r1", cwd=tmp_path)
+    shown = baton("show", "r1", "answer", cwd=tmp_path).stdout
+    assert "prompt  as it was sent: its hash is the recorded one, " in shown
+    assert " ".join(ended.stdout.split()) in " ".join(shown.split())
+    facts = json.loads(baton("show", "r1", "answer", "--json", cwd=tmp_path).stdout)
+    assert (facts["proved"], facts["values"]) == (True, {"question": "What is NATS?"})
+    assert "What is NATS?" in facts["asked"]["prompt"]
+    assert facts["output"] + "\n" == ended.stdout
 
 
 @pytest.mark.parametrize(

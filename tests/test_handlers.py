@@ -26,6 +26,7 @@ from baton_actors.agents.prompt import PromptAgent, request_of
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.raising import MESSAGE_MAX, describe
 from baton_actors.agents.threads import Threads
+from baton_actors.agents.tracebacks import place_of
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, HandlerMissing, HandlerRaised
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings, request_digest
 from baton_schemas.flow.flow import Field, Step
@@ -324,7 +325,10 @@ async def test_whatever_a_handler_raises_comes_out_as_an_exception_of_its_own(na
     assert len(message) <= MESSAGE_MAX
     message.encode()
     if kind == type(error).__name__:
-        assert message.endswith(f" (test_handlers.py:{function.__code__.co_firstlineno + 1})")
+        at = place_of(caught.value)
+        assert at is not None
+        assert at.file.endswith("test_handlers.py")
+        assert (at.line, at.function) == (function.__code__.co_firstlineno + 1, function.__name__)
 
 
 async def test_real_cancellation_stays_one_whatever_the_clean_up_does() -> None:

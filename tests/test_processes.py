@@ -390,7 +390,7 @@ async def test_log_of_a_worker_is_json_and_says_which_run_step_and_actor(
     assert (entry["run"], entry["step"], entry["actor"]) == (run, "raises", "t--raises")
     assert entry["level"] == "warning"
     assert entry["timestamp"].endswith("Z")
-    assert entry["error"].startswith("as it was told to (handlers_for_tests.py:")
+    assert entry["error"].startswith("as it was told to at tests/handlers_for_tests.py:")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from types import CodeType
 
 from baton_schemas.errors import Coded
 
@@ -48,9 +49,28 @@ class BadHandler(ActorError):
 class BadOutput(ActorError):
     """A handler returned what does not fit its own annotation, or what JSON cannot hold."""
 
+    def __init__(self, message: str, function: CodeType | None = None) -> None:
+        """`function` is the code of the handler, whose definition is the place to look at."""
+        self.function = function
+        super().__init__(message)
+
 
 class BadValue(ActorError):
     """A value that a handler reads does not fit the type that it asks for."""
+
+    def __init__(self, message: str, function: CodeType | None = None) -> None:
+        """`function` is the code of the handler, whose definition is the place to look at."""
+        self.function = function
+        super().__init__(message)
+
+
+class HandlerHung(TimeoutError):
+    """A handler did not finish in its time."""
+
+    def __init__(self, timeout_s: float, lines: Sequence[tuple[str, int, str]] = ()) -> None:
+        """`lines` are the file, line and function of what it was doing when its time was up, the innermost last."""
+        self.timeout_s, self.lines = timeout_s, tuple(lines)
+        super().__init__(f"the handler did not finish within {timeout_s:g} s (timeout_s)")
 
 
 class HandlerRaised(ActorError):

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+_NAMED_MAX = 30
+"""Names that an error lists."""
+
 
 def snake_case(name: str) -> str:
     """Return `LogFull` as `log_full`."""
@@ -81,6 +84,31 @@ class InputError(SchemaError):
         """`place` is the key of the input; `reason` says what was found and what was expected."""
         self.flow, self.place, self.reason, self.hint = flow, place, reason, hint
         super().__init__(f"flow {flow!r}, input {place!r}: {reason}" + (f" {hint}" if hint else ""))
+
+
+class UnknownStep(SchemaError):
+    """A run has no such step, or no such branch of one."""
+
+    def __init__(self, run: str, step: str, known: Iterable[str], *, hint: str = "") -> None:
+        """`known` are the steps that it has, in the order of its flow; `hint` says what else may be meant."""
+        self.run, self.step, self.known = run, step, tuple(known)
+        close = difflib.get_close_matches(step, self.known, n=1, cutoff=0.6)
+        hint = hint or (f"Did you mean {close[0]!r}?" if close else "")
+        some = ", ".join(self.known[:_NAMED_MAX]) + (", …" if len(self.known) > _NAMED_MAX else "")
+        super().__init__(f"run {run} has no step {step!r}. {hint}{' ' if hint else ''}Its steps: {some or 'none'}.")
+
+
+class FlowUnreadable(SchemaError):
+    """The log of a run has no flow that this release can read, so that nothing can be said of its steps."""
+
+    def __init__(self, run: str, reason: str = "") -> None:
+        """`reason` is why the run never began, if it did not."""
+        self.run, self.reason = run, reason
+        because = f" ({reason})" if reason else ""
+        super().__init__(
+            f"the log of run {run} has no flow that this release can read{because}: "
+            f"`baton log {run}` prints what it has"
+        )
 
 
 class BadContent(SchemaError):

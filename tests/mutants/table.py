@@ -278,16 +278,16 @@ MUTANTS = (
     ),
     Mutant(
         "recalled-for-another-model",
-        "actors/baton_actors/models",
-        "    asked = (valid_text(request.model), ",
-        '    asked = ("", ',
+        "schemas/baton_schemas/show",
+        "texts = (_valid(self.model), ",
+        'texts = ("", ',
         (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
     ),
     Mutant(
         "recalled-for-another-max-tokens",
-        "actors/baton_actors/models",
-        "valid_text(request.prompt), request.max_tokens)",
-        "valid_text(request.prompt), 0)",
+        "schemas/baton_schemas/show",
+        "((*texts, self.max_tokens, rehearses))",
+        "((*texts, 0, rehearses))",
         (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
     ),
 )

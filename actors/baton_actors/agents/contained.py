@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 
 from baton_actors.agents.alarms import Alarms
+from baton_actors.agents.code_lines import CodeLine, lines_of_task
 from baton_actors.agents.raising import unwrapped
-from baton_actors.errors import HandlerRaised
+from baton_actors.errors import HandlerHung, HandlerRaised
 
 CLEAN_UP_S = 5.0
 """What a handler gets for its clean-up once it is cancelled or timed out: enough to close connections in good order.
@@ -32,7 +33,7 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
     """Call the user's code in a task of its own, await what it makes if that can be awaited, and return its result.
 
     Only `Exception`s come out (`HandlerRaised` for anything else, such as `SystemExit` or a cancellation that nobody
-    asked for), `TimeoutError` when `timeout_s` ran out, and `CancelledError` when the caller itself was cancelled:
+    asked for), `HandlerHung` when `timeout_s` ran out, and `CancelledError` when the caller itself was cancelled:
     whatever the clean-up then raised or returned.
 
     A task of its own, as only so it is sure who was cancelled: before Python 3.13 a `TaskGroup` that fails leaves a
@@ -43,9 +44,12 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
     ended: asyncio.Future[Any] = loop.create_future()
     task = asyncio.Task(_run(call, ended), loop=loop)
     timed_out = False
+    hung: list[CodeLine] = []
 
     def time_out() -> None:
         nonlocal timed_out
+        if not ended.done():
+            hung.extend(lines_of_task(task))
         timed_out = ended.cancel()
 
     cancel = alarms.set(timeout_s, time_out)
@@ -60,14 +64,9 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
             logger.warning("handler.goes_on", after_s=CLEAN_UP_S, why="it was cancelled and did not end")
         if not timed_out:
             raise
-        raise too_late(timeout_s) from None
+        raise HandlerHung(timeout_s, hung) from None
     finally:
         cancel()
-
-
-def too_late(timeout_s: float) -> TimeoutError:
-    """Return the error of an attempt whose time ran out."""
-    return TimeoutError(f"the handler did not finish within {timeout_s:g} s (timeout_s)")
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:

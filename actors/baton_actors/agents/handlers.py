@@ -11,6 +11,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -45,6 +46,7 @@ class Handler:
         self.function = function
         self.name = _name(function)
         code = _code(function)
+        self._code: CodeType | None = getattr(code, "__code__", None)
         # A decorator's wrapper may be plain around what is async, or the other way round.
         self.is_async = inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(function)
         self._refuse_kind(function, code)
@@ -75,10 +77,10 @@ class Handler:
                 self._decoder.decode(data)  # Structs do not check their fields, and `Raw` may hold anything
             return data
         except BadContent as error:
-            raise BadOutput(f"{self.name} returned what cannot be recorded: {error}") from error
+            raise BadOutput(f"{self.name} returned what cannot be recorded: {error}", self._code) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadOutput(
-                f"{self.name} returned what does not fit its annotation: {_said(error, 'output')}"
+                f"{self.name} returned what does not fit its annotation: {_said(error, 'output')}", self._code
             ) from error
 
     def check(self, plan: Plan, step: str) -> None:
@@ -140,14 +142,16 @@ class Handler:
         try:
             return parameter.decoder.decode(values[source] if source is not None else _NULL)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadValue(f"parameter {parameter.name!r} of {self.name}: {_said(error, parameter.name)}") from error
+            said = f"parameter {parameter.name!r} of {self.name}: {_said(error, parameter.name)}"
+            raise BadValue(said, self._code) from error
 
     def _refuse_unfinished(self, output: Any) -> None:
         """Refuse what is only a promise of an output."""
         if inspect.iscoroutine(output):
             output.close()  # or Python warns that it was never awaited
         if inspect.isawaitable(output) or inspect.isgenerator(output) or inspect.isasyncgen(output):
-            raise BadOutput(f"{self.name} returned a {type(output).__name__}; expected its output, all of it")
+            said = f"{self.name} returned a {type(output).__name__}; expected its output, all of it"
+            raise BadOutput(said, self._code)
 
 
 def actor(function: Callable[..., Any]) -> Handler:

@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from baton_actors.agents.code_lines import keep_source
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.raising import describe
+from baton_actors.agents.tracebacks import place_of
 from baton_actors.errors import HandlerNotFound
 from baton_schemas.errors import nearest
 from baton_schemas.flow.flow import IN_PROCESS, Agent
+from baton_schemas.show.errors import at
+from baton_schemas.wire.values import clean_text
+
+_CODE_MAX = 120
 
 
 def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
@@ -48,7 +54,9 @@ def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
 
 def _import_raised(error: BaseException) -> str:
     kind, message = describe(error)
-    return f"importing it raised {kind}: {message}"
+    if isinstance(error, SyntaxError) and isinstance(error.text, str) and error.text.strip():
+        message += f": `{clean_text(error.text.strip(), _CODE_MAX)}`"
+    return f"importing it raised {kind}: {message}{at(place_of(error))}"
 
 
 def _import_file(path: Path) -> Any:
@@ -61,6 +69,7 @@ def _import_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))  # so that the file's own neighbours can be imported
+    keep_source(str(path))
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from baton_actors.agents.contained import contained, too_late
+from baton_actors.agents.code_lines import CodeLine
+from baton_actors.agents.contained import contained
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, WAITING, Journal, Performed, StepTask
 from baton_actors.agents.threads import Threads
+from baton_actors.errors import HandlerHung
 
 
 class PythonAgent:
@@ -31,12 +33,13 @@ class PythonAgent:
         if self.handler.is_async:
             output = await contained(call, timeout_s)
         else:
+            hung: list[CodeLine] = []
             async with self._threads.place():
                 try:
                     async with asyncio.timeout(timeout_s) as deadline:
-                        output = await self._threads.run(call)
+                        output = await self._threads.run(call, hung)
                 except TimeoutError as error:
                     if not deadline.expired():  # it is the handler's own
                         raise
-                    raise too_late(timeout_s) from error
+                    raise HandlerHung(timeout_s, hung) from error
         return Performed(output=self.handler.encode(output))

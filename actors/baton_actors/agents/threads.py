@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from baton_actors.agents.code_lines import CodeLine, lines_of_thread
 from baton_actors.agents.raising import caught, unwrapped
 from baton_actors.errors import HandlerRaised
 
@@ -52,11 +53,11 @@ class Threads:
         async with self._places:
             yield
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], hung: list[CodeLine] | None = None) -> T:
         """Run a call in a thread, with the caller's context variables, and return what it returns.
 
-        When the waiting is cancelled, the thread is abandoned, at once. Raises what the call raises: `Exception`s as
-        they are, all else as `HandlerRaised`.
+        When the waiting is cancelled, the thread is abandoned, at once; `hung` is given the lines that it is at. Raises
+        what the call raises: `Exception`s as they are, all else as `HandlerRaised`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -83,6 +84,8 @@ class Threads:
             result: T | HandlerRaised = await future
         except asyncio.CancelledError:
             if future.cancelled():
+                if hung is not None:
+                    hung.extend(lines_of_thread(thread.ident))
                 self._abandon()
             raise
         return unwrapped(result)
@@ -105,7 +108,9 @@ class _Thread:
 
     def __init__(self) -> None:
         self.work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=self._run, name=f"handler-{next(_numbers)}", daemon=True).start()
+        thread = threading.Thread(target=self._run, name=f"handler-{next(_numbers)}", daemon=True)
+        thread.start()
+        self.ident = thread.ident
 
     def _run(self) -> None:
         while (work := self.work.get()) is not None:

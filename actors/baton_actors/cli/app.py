@@ -23,7 +23,7 @@ COMMANDS = {
     "submit": ("send", "Start a run and print its id."),
     "cancel": ("send", "End a run that has not ended."),
     "runs": ("look", "List the latest runs, the newest first."),
-    "show": ("look", "Show a run: its steps, and its output or error."),
+    "show": ("look", "Show a run: its steps, and its output or error; or one step, with what it got and gave."),
     "log": ("look", "Print the messages of a run, one a line."),
     "replay": ("replay", "Step through a run, message by message."),
     "export": ("look", "Write a run as JSON lines, for `replay`."),

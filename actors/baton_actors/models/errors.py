@@ -41,6 +41,8 @@ class ModelError(Exception):
         self.cost_usd: float | None = None
         self.model = ""
         self.estimated = False
+        self.request_sha256 = ""
+        """The hash of what was asked, where that is known."""
         super().__init__(message)
 
     def took(self, usage: Usage, *, cost_usd: float | None, model: str, estimated: bool) -> None:

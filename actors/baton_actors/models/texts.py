@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _USER_INFO = re.compile(r"(?<=//)[^\s/?#@]*@")
 _API_KEY = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+_SECRET_NAME = re.compile(r"(API_?KEY|ACCESS_KEY|SECRET(_KEY)?|TOKEN|PASSWORD|PASSWD)\Z", re.IGNORECASE)
 _SECRET_CHARS_MIN = 6
 """A shorter one is no secret (`none`, `test`), and hiding it would garble what is said."""
 
@@ -44,3 +45,9 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _SECRET_CHARS_MIN:
             text = text.replace(secret, "***")
     return _API_KEY.sub("sk-***", _USER_INFO.sub("***@", text))
+
+
+def secrets_of(environ: Mapping[str, str]) -> list[str]:
+    """Return the values of the variables whose names say that they are secret, the longest first; paths are none."""
+    found = {value.strip() for name, value in environ.items() if _SECRET_NAME.search(name)}
+    return sorted((value for value in found if not value.startswith(("/", "./"))), key=len, reverse=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
 from msgspec import Struct
 
 from baton_actors.models.errors import ModelError
-from baton_actors.models.texts import valid_text, without_secrets
+from baton_actors.models.texts import without_secrets
+from baton_schemas.show.asked import Asked
 from baton_schemas.wire.outcomes import Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
@@ -132,8 +131,8 @@ def request_digest(request: ModelRequest, settings: ModelSettings) -> str:
     answer is not reused once there is a key. Not in it: how long we wait, the credentials, and the base URL:
     the model names what answers, and a run that moves to another gateway must not pay twice.
     """
-    asked = (valid_text(request.model), valid_text(request.system), valid_text(request.prompt), request.max_tokens)
-    return hashlib.sha256(msgspec.json.encode((*asked, settings.rehearses))).hexdigest()
+    asked = Asked(model=request.model, system=request.system, prompt=request.prompt, max_tokens=request.max_tokens)
+    return asked.digest(rehearses=settings.rehearses)
 
 
 def _is_http(url: str) -> bool:

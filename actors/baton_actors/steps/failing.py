@@ -15,6 +15,7 @@ from baton_actors.errors import HandlerMissing
 from baton_actors.models import ModelError
 from baton_bus.engine.journal import Journal
 from baton_schemas.run.lifecycle import Ended
+from baton_schemas.show.errors import at
 from baton_schemas.wire.facts import Fact, GivenBack, Retry, Waits
 from baton_schemas.wire.outcomes import Failed, State, Work
 
@@ -66,13 +67,14 @@ class Failing:
     ) -> tuple[Retry | None, Ended | Settlement]:
         agent, delivery = work.plan.agent(job.step), job.delivery
         recorded = as_error(job.step, job.attempt, error)
+        said = recorded.message + at(recorded.at)
         paid = paid_of(error, job.attempt) if isinstance(error, ModelError) else Work(attempt=job.attempt)
         paid = replace(paid, worker=self._worker, elapsed_s=job.elapsed_s)
         if is_final(error) or job.attempt >= agent.max_attempts:
-            logger.warning("step.failed", error=recorded.message, type=recorded.type, attempt=job.attempt)
+            logger.warning("step.failed", error=said, type=recorded.type, attempt=job.attempt)
             return None, Ended(work.handoff, state, Failed(error=recorded, work=paid), work.start_seq)
         wait_s = round(delay_s(agent, job.attempt, error, self._dice), 3)
-        logger.warning("step.retry", error=recorded.message, type=recorded.type, attempt=job.attempt, delay_s=wait_s)
+        logger.warning("step.retry", error=said, type=recorded.type, attempt=job.attempt, delay_s=wait_s)
         note = Retry(
             attempt=job.attempt,
             error=recorded,

@@ -159,4 +159,5 @@ def paid_of(error: ModelError, attempt: int) -> Work:
         request_id=error.request_id,
         usage=error.usage,
         cost_usd=error.cost_usd,
+        request_sha256=error.request_sha256,
     )

@@ -10,9 +10,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
-from baton_bus.engine.values import find
 from baton_bus.errors import BranchesMissing
-from baton_schemas.run.carry import ERRORS, state_at, state_of_join
+from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join
 from baton_schemas.run.refs import base_of, joined, named, replied
 from baton_schemas.run.state import known
 from baton_schemas.wire.messages import Reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from baton_actors.agents.raising import describe
+from baton_actors.agents.tracebacks import place_of, traceback_of
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, Retry
 from baton_actors.models import ModelError
 from baton_schemas.flow.flow import Agent
@@ -36,11 +37,19 @@ def delay_s(agent: Agent, attempt: int, error: BaseException, dice: random.Rando
 
 
 def as_error(step: str, attempt: int, error: BaseException) -> Error:
-    """Return an exception as it is recorded: bounded, valid text, with the line of the user's code it came from."""
+    """Return an exception as it is recorded: bounded, valid texts, with the lines of the user's code it came from."""
     kind, message = describe(error)
     request_id = ""
     if isinstance(error, ModelError):
         kind, request_id = error.type, error.request_id
     elif isinstance(error, TimeoutError):
         kind = "Timeout"
-    return Error(step=step, type=kind, message=message, attempts=attempt, request_id=request_id)
+    return Error(
+        step=step,
+        type=kind,
+        message=message,
+        attempts=attempt,
+        request_id=request_id,
+        at=place_of(error),
+        traceback=traceback_of(error),
+    )

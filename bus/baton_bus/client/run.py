@@ -12,6 +12,7 @@ import msgspec
 from baton_bus.errors import RunCancelled, RunExpired, RunFailed, RunNotDone, UnexpectedOutput
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.errors import at
 from baton_schemas.wire.messages import Result
 from baton_schemas.wire.outcomes import Done, Failed
 
@@ -56,7 +57,8 @@ class Run:
         reason = result.reason
         if isinstance(result.outcome, Failed):
             error = result.outcome.error
-            reason = f"{error.type}: {error.message}" if not error.step else f"step {error.step!r}: {error.message}"
+            said = f"{error.type}: {error.message}" if not error.step else f"step {error.step!r}: {error.message}"
+            reason = said + at(error.at)
         raise _ERRORS.get(result.status, RunNotDone)(self.id, reason, result)
 
     async def ended(self, timeout_s: float | None = None) -> Result:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from baton_bus.errors import BlobWrong, TooManyBranches
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.inputs import items_of
-from baton_schemas.run.carry import ERRORS
+from baton_schemas.run.carry import ERRORS, find
 from baton_schemas.run.lifecycle import Lists
 from baton_schemas.wire.messages import Reply
 from baton_schemas.wire.outcomes import Blob, Done, Error, State, Value
@@ -106,11 +106,3 @@ class Values:
             blobs=blobs,
             errors=state.errors if errors else [],
         )
-
-
-def find(state: State, name: str) -> Value | None:
-    """Return the value that a state has under a name, or None."""
-    for values in (state.outputs, state.input):
-        if name in values:
-            return values[name]
-    return state.blobs.get(name)

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import After, Handoff, Reply
-from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State, Value
 
 ERRORS = "errors"
 """Where earlier errors are among the blobs of a state when they were too large to be inline."""
@@ -37,9 +37,17 @@ def with_outcome(state: State, step: str, outcome: Outcome | None) -> State:
         case Done():
             return msgspec.structs.replace(state, blobs={**state.blobs, step: outcome.blob})
         case Failed():
-            return msgspec.structs.replace(state, errors=[*state.errors, outcome.error])
+            return msgspec.structs.replace(state, errors=[*state.errors, carried(outcome.error)])
         case _:
             return state
+
+
+def find(state: State, name: str) -> Value | None:
+    """Return the value that a state has under a name, or None."""
+    for values in (state.outputs, state.input):
+        if name in values:
+            return values[name]
+    return state.blobs.get(name)
 
 
 def state_at(handoff: Handoff) -> State:
@@ -68,7 +76,7 @@ def state_of_join(plan: Plan, handoff: Handoff, replies: Sequence[Reply]) -> Sta
         blobs.update(reply.state.blobs)
         errors.update(dict.fromkeys(reply.state.errors))
         if isinstance(reply.outcome, Failed):
-            errors[reply.outcome.error] = None
+            errors[carried(reply.outcome.error)] = None
         value = _value_in_join(plan, step, reply)
         if value is None:
             continue
@@ -96,5 +104,10 @@ def _value_in_join(plan: Plan, step: str, reply: Reply) -> Raw | None:
 
 
 def error_value(error: Error) -> Raw:
-    """Return an error as a value that stands in the place of an output."""
-    return Raw(msgspec.json.encode({"error": error}))
+    """Return an error as a value that stands in the place of an output: what went wrong, and not in which line."""
+    return Raw(msgspec.json.encode({"error": msgspec.structs.replace(error, at=None, traceback="")}))
+
+
+def carried(error: Error) -> Error:
+    """Return an error as it travels on: its traceback is in its own step's record, and belongs in no prompt."""
+    return msgspec.structs.replace(error, traceback="") if error.traceback else error

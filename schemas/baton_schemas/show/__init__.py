@@ -1,1 +1,1 @@
-"""What people read of it: lines and exports."""
+"""What people read of it: lines, what a step got and gave, errors, exports."""

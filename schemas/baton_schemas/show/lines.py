@@ -6,6 +6,7 @@ from typing import assert_never
 
 from baton_schemas.run.refs import indices, joined, replied, source_token
 from baton_schemas.run.state import Entry
+from baton_schemas.show.errors import at
 from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
 from baton_schemas.wire.messages import (
     After,
@@ -185,7 +186,7 @@ def _of_usage(usage: Usage) -> str:
 
 
 def _of_error(error: Error) -> str:
-    return f"{error.type}: {_short(error.message)}"
+    return f"{error.type}: {_short(error.message)}{at(error.at)}"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

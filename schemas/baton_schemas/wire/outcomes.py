@@ -45,16 +45,32 @@ class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_id: str = ""
     usage: Usage | None = None
     cost_usd: float | None = None
+    request_sha256: str = ""
+    """Of a model call that gave no answer: the hash of what was asked. Answers have theirs in a note."""
+
+
+class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of the user's own code."""
+
+    file: str
+    """Relative to the worker's directory where it is beneath it."""
+    line: int
+    function: str = ""
 
 
 class Error(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong in a step, for people and for the agents that come after it. Its message is bounded."""
+    """What went wrong in a step, for people and for the agents that come after it. Its texts are bounded."""
 
     step: str
     type: str
     message: str
     attempts: int = 1
     request_id: str = ""
+    at: Place | None = None
+    """Where it was raised, or where a handler hung that did not finish in time."""
+    traceback: str = ""
+    """The last lines of the user's own code that it came through, as Python writes them: in the step's own record, and
+    in the notes on its attempts. What travels on with the run goes without."""
 
 
 class Done(Struct, tag="done", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):

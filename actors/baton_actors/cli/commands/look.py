@@ -18,15 +18,21 @@ from baton_actors.cli.output import output_of, print_json, print_output, run_fac
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.size import size_line
-from baton_actors.cli.show.view import console, log_line, log_rows, run_page, runs_table
+from baton_actors.cli.show.step_facts import step_facts
+from baton_actors.cli.show.step_page import step_page
+from baton_actors.cli.show.view import console, errors_of, log_line, log_rows, look_at, run_page, runs_table
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
+from baton_bus.client.seen import LISTEN_S, see_step
 from baton_bus.client.size import log_size
 from baton_bus.client.watching import follow_run
-from baton_bus.errors import BlobMissing
+from baton_bus.errors import BlobMissing, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
 from baton_schemas.wire.names import TOKEN
+
+_FETCH_MAX_BYTES = 64 * 1024 * 1024
+"""Of values beside the log that are fetched to be shown: as many as one value may have; with `--json` all are."""
 
 
 @command()
@@ -48,10 +54,24 @@ async def runs(place: Place, limit: o.Limit = 20, json: o.Json = False) -> int:
 
 
 @command()
-async def show(place: Place, run: o.Run = "", json: o.Json = False) -> int:
-    """Show a run: its steps, and its output or error."""
+async def show(
+    place: Place,
+    run: o.Run = "",
+    step: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STEP]",
+            help="A step, or a branch of one (`digest-7`): what it read, was asked and put out.",
+            show_default=False,
+        ),
+    ] = "",
+    json: o.Json = False,
+) -> int:
+    """Show a run: its steps, and its output or error; or one step, with what it got and gave."""
     async with place.bus(reads=True) as bus:
-        head = await find_run(bus, run)
+        head = await _head(bus, run)
+        if step:
+            return await _show_step(bus, head, step, json)
         state = state_of(head, await read_last(bus, head))
         output, missing = None, None
         try:
@@ -66,11 +86,47 @@ async def show(place: Place, run: o.Run = "", json: o.Json = False) -> int:
         return OK
     out = console()
     out.print(run_page(state, rows, datetime.now(UTC)))
+    if errors_of(rows):
+        out.print(Text(f"  {look_at(state, rows)}", "dim"), soft_wrap=True)
     if output is not None:
         out.print()
         print_output(output)
     if missing is not None:
         raise missing
+    return OK
+
+
+async def _head(bus: Bus, run: str) -> RunHead:
+    """Return the run that is meant. Raises as `find_run`, and says so where the name is that of a step."""
+    try:
+        return await find_run(bus, run)
+    except UnknownRun as error:
+        hint = await _step_hint(bus, run)
+        raise (UnknownRun(run, hint) if hint else error) from None
+
+
+async def _step_hint(bus: Bus, name: str) -> str:
+    """Say how to see the step of the latest run that is called so; nothing where none is."""
+    try:
+        latest = await find_run(bus)
+    except UnknownRun:
+        return ""
+    state = state_of(latest, await read_last(bus, latest))
+    plan = plan_of(state)
+    if name not in state.steps and (plan is None or name not in plan.flow.steps):
+        return ""
+    return f"It is a step of the latest run: `baton show {latest.run} {name}` shows it."
+
+
+async def _show_step(bus: Bus, head: RunHead, step: str, json: bool) -> int:
+    """Show a step: on a terminal the beginning of what is long, as JSON all of it."""
+    listen_s = LISTEN_S if head.status == "running" else 0.0
+    seen = await see_step(bus, head, step, listen_s=listen_s, fetch_max_bytes=None if json else _FETCH_MAX_BYTES)
+    if json:
+        print_json(step_facts(seen))
+    else:
+        out = console()
+        out.print(step_page(seen, out.width))
     return OK
 
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Group
@@ -20,17 +20,25 @@ from baton_actors.cli.keys import read_key, single_keys
 from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.step_facts import brought_facts
+from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_actors.cli.show.view import console, header, in_brief, log_line, run_page, steps_table, totals, waits_of
 from baton_bus.client.runs import find_run, read_run
+from baton_bus.client.seen import fetch_small
 from baton_schemas.errors import BadMessage
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import RunFold, fold
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.brought import Brought, blobs_named, brought_by
 from baton_schemas.show.export import load
+from baton_schemas.show.given import Fetched
 from baton_schemas.show.lines import one_line
 from baton_schemas.wire.names import TOKEN
 
 _FORWARD, _BACK = frozenset({"right", "n", " ", "\r", "\n", "l", "j"}), frozenset({"left", "p", "\x7f", "h", "k"})
+_INDENT = " " * 6
+_FETCH_MAX_BYTES = 1024 * 1024
+"""Of one value beside the log that is fetched to be shown among messages; `baton show RUN STEP` fetches larger ones."""
 _HELP = "→ next   ← back   g first   G last   q quit"
 
 
@@ -48,24 +56,38 @@ def replay(
     On a terminal keys go forward and back through the state after each message; elsewhere all are printed.
     """
     is_file = bool(run) and (Path(run).is_file() or TOKEN.match(run) is None)
-    entries = _from_file(Path(run)) if is_file else asyncio.run(_from_bus(place, run))
+    log = _Log(_from_file(Path(run)), {}) if is_file else asyncio.run(_from_bus(place, run))
+    entries = log.entries
     if until is not None and until > len(entries):
         raise BadArgument(f"the run has {len(entries)} messages: --until {until} is past its end")
     plan = plan_of(fold(entries))
     if until is not None:
-        _print_after(entries[:until], plan, json)
+        _print_after(log, until, plan, json)
     elif json:
-        _print_steps_as_json(entries, plan)
+        _print_steps_as_json(log, plan)
     elif sys.stdin.isatty() and sys.stdout.isatty() and entries:
-        _step_through(entries, plan)
+        _step_through(log, plan)
     else:
-        _print_steps(entries, plan)
+        _print_steps(log, plan)
     return OK
 
 
-async def _from_bus(place: Place, name: str) -> list[Entry]:
+class _Log(NamedTuple):
+    """The messages of a run, and what is kept beside the log and was fetched."""
+
+    entries: Sequence[Entry]
+    fetched: Fetched
+
+    def brought(self, plan: Plan | None, number: int) -> list[Brought]:
+        """Return what a message brought, by its number from 1; nothing before the first."""
+        return brought_by(plan, self.entries, number, self.fetched) if number else []
+
+
+async def _from_bus(place: Place, name: str) -> _Log:
     async with place.bus(reads=True) as bus:
-        return await read_run(bus, await find_run(bus, name))
+        entries = await read_run(bus, await find_run(bus, name))
+        blobs = {blob.sha256: blob for entry in entries for blob in blobs_named(entry.message)}
+        return _Log(entries, await fetch_small(bus, blobs.values(), _FETCH_MAX_BYTES))
 
 
 def _from_file(path: Path) -> list[Entry]:
@@ -77,37 +99,44 @@ def _from_file(path: Path) -> list[Entry]:
     return entries
 
 
-def _print_after(entries: Sequence[Entry], plan: Plan | None, as_json: bool) -> None:
+def _print_after(log: _Log, number: int, plan: Plan | None, as_json: bool) -> None:
+    entries, out = log.entries[:number], console()
     state = fold(entries)
     if as_json:
-        print_json(_facts(len(entries), entries, state, plan))
+        print_json(_facts(log, number, state, plan))
         return
     at = entries[-1].at if entries else None
-    console().print(run_page(state, rows_of(state, plan, now=at), at))
+    out.print(run_page(state, rows_of(state, plan, now=at), at))
+    if brought := log.brought(plan, number):
+        out.print()
+        out.print(log_line(entries[-1], entries[0].at, number), soft_wrap=True)
+        out.print(brought_table(brought, out.width))
 
 
-def _print_steps_as_json(entries: Sequence[Entry], plan: Plan | None) -> None:
+def _print_steps_as_json(log: _Log, plan: Plan | None) -> None:
     run = RunFold()
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(log.entries, start=1):
         run.apply(entry)
-        print_json(_facts(number, entries[:number], run.state, plan))
+        print_json(_facts(log, number, run.state, plan))
 
 
-def _print_steps(entries: Sequence[Entry], plan: Plan | None) -> None:
-    """Print each message and, below it, how the steps stand after it."""
+def _print_steps(log: _Log, plan: Plan | None) -> None:
+    """Print each message and, below it, the values that it brought and how the steps stand after it."""
     run, out = RunFold(), console()
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(log.entries, start=1):
         run.apply(entry)
-        out.print(log_line(entry, entries[0].at, number), soft_wrap=True)
-        out.print(Text(f"      {in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
+        out.print(log_line(entry, log.entries[0].at, number), soft_wrap=True)
+        for line in brought_lines(log.brought(plan, number), max(out.width, 80) - len(_INDENT)):
+            out.print(Text.assemble(_INDENT, line), soft_wrap=True)
+        out.print(Text(f"{_INDENT}{in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
 
 
-def _step_through(entries: Sequence[Entry], plan: Plan | None) -> None:
+def _step_through(log: _Log, plan: Plan | None) -> None:
     """Show one message and the state after it; keys move. It leaves the terminal as it was."""
-    fd, at, last = sys.stdin.fileno(), 1, len(entries)
+    fd, at, last = sys.stdin.fileno(), 1, len(log.entries)
     with single_keys(fd), Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_page(entries, at, plan), refresh=True)
+            live.update(_page(log, at, plan, live.console.width), refresh=True)
             match read_key(fd):
                 case "q" | "\x1b" | "\x04" | "":
                     return
@@ -121,9 +150,9 @@ def _step_through(entries: Sequence[Entry], plan: Plan | None) -> None:
                     at = max(at - 1, 1)
 
 
-def _page(entries: Sequence[Entry], number: int, plan: Plan | None) -> Group:
-    entry = entries[number - 1]
-    state = fold(entries[:number])
+def _page(log: _Log, number: int, plan: Plan | None, width: int) -> Group:
+    entries = log.entries
+    entry, state = entries[number - 1], fold(entries[:number])
     rows = rows_of(state, plan, now=entry.at)
     return Group(
         header(state, entry.at),
@@ -137,10 +166,18 @@ def _page(entries: Sequence[Entry], number: int, plan: Plan | None) -> Group:
         *waits_of(rows),
         Text(),
         Text(totals(state, rows), "dim"),
+        Text(),
+        brought_table(log.brought(plan, number), width),
     )
 
 
-def _facts(number: int, entries: Sequence[Entry], state: RunState, plan: Plan | None) -> dict[str, Any]:
-    entry = entries[-1] if entries else None
+def _facts(log: _Log, number: int, state: RunState, plan: Plan | None) -> dict[str, Any]:
+    entry = log.entries[number - 1] if number else None
     said = {"seq": entry.seq, "at": entry.at, "subject": entry.subject, "says": one_line(entry)} if entry else None
-    return {"after": number, "message": said, "state": run_facts(state, rows_of(state, plan))}
+    brought = [brought_facts(each) for each in log.brought(plan, number)]
+    return {
+        "after": number,
+        "message": said,
+        "brought": brought,
+        "state": run_facts(state, rows_of(state, plan)),
+    }

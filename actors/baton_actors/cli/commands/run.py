@@ -18,7 +18,7 @@ from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.show.progress import Progress
-from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, rehearsal_line, totals
+from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
 from baton_actors.cli.text import plain
 from baton_actors.processes.signals import Stop
 from baton_actors.processes.supervisor import Supervisor
@@ -113,7 +113,7 @@ def _tell(progress: Progress, result: Result, out: Console) -> None:
         lines.append(Text(plain(result.reason), style))
     if state.rehearsed:
         lines.append(rehearsal_line())
-    lines += [ended, Text(f"  baton show {state.run}", style="dim")]
+    lines += [ended, Text(f"  {look_at(state, rows)}", style="dim")]
     for line in lines:
         out.print(line, soft_wrap=True)
     if out.is_terminal:

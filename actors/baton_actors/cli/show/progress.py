@@ -21,6 +21,7 @@ from baton_bus.store.bus import Bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import RunFold
 from baton_schemas.run.state import RunState
+from baton_schemas.show.errors import told
 from baton_schemas.show.lines import seconds
 from baton_schemas.wire.messages import Note
 
@@ -152,6 +153,6 @@ def _line(row: Row) -> str:
     if row.rehearsed:
         parts.append("rehearsed")
     if row.error and row.status == "failed":
-        parts.append(plain(f"{row.error.type}: {row.error.message}"))
+        parts.append(plain(told(row.error)))
     counter = f"  {row.ended}/{row.count}" if row.count else ""
     return f"{MARKS[row.status][0]} {plain(row.step)}{counter}  " + ", ".join(parts)

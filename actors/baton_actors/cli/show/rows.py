@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
-from baton_schemas.errors import SchemaError
-from baton_schemas.flow.check import check_flow
-from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState, StepState
+from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.outcomes import Error
+
+__all__ = ["Row", "RowStatus", "plan_of", "rows_of"]
 
 RowStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
 """Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, or some branches are done.
@@ -59,16 +58,6 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     error: Error | None = None
     """Why it failed, or why its last attempt did."""
-
-
-def plan_of(state: RunState) -> Plan | None:
-    """Return the plan of the flow that the log carries; None when it carries none that this release can read."""
-    if state.flow_body is None:
-        return None
-    try:
-        return check_flow(decode_flow(state.flow_body))
-    except (msgspec.DecodeError, ValueError, SchemaError):
-        return None
 
 
 def rows_of(

@@ -12,6 +12,7 @@ from rich.text import Text
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.errors import told
 from baton_schemas.show.lines import one_line, seconds
 from baton_schemas.wire.outcomes import Error, Failed
 
@@ -72,6 +73,14 @@ def errors_of(rows: Iterable[Row]) -> list[Text]:
     return [Text.assemble(("✗ ", "red"), error_line(row.error, row.step), _others(row)) for row in failed if row.error]
 
 
+def look_at(state: RunState, rows: Iterable[Row]) -> str:
+    """Return the command that shows more: of the step that failed, if one did, else of the run."""
+    failed = [row.error.step or row.step for row in rows if row.error and (row.failed or row.status == "failed")]
+    error = error_of(state)
+    step = error.step if error is not None and error.step in state.steps else next(iter(failed), "")
+    return plain(f"baton show {state.run} {step}".rstrip())
+
+
 def waits_of(rows: Iterable[Row]) -> list[Text]:
     """Return a line for each step that waits for something outside: the column of its status has not the room."""
     waits = [row for row in rows if row.waits and row.waits_s is None]
@@ -80,7 +89,7 @@ def waits_of(rows: Iterable[Row]) -> list[Text]:
 
 def error_line(error: Error, step: str = "") -> Text:
     """Return what went wrong in which step; `step` is for an error that names none."""
-    said = plain(f"  {error.type}: {error.message}{_tries(error)}")
+    said = plain(f"  {told(error)}")
     return Text.assemble((plain(error.step or step), "bold"), said)
 
 
@@ -209,7 +218,7 @@ def why(state: RunState) -> str:
     error = error_of(state)
     reason = state.result.reason if state.result else ""
     if error is not None:
-        return plain(f"step {error.step!r} failed: {error.type}: {error.message}{_tries(error)}")
+        return plain(f"step {error.step!r} failed: {told(error)}")
     return plain(f"the run was {state.status}" + (f": {reason}" if reason else ""))
 
 
@@ -291,8 +300,3 @@ def _cost(row: Row) -> Text:
 
 def _number(value: int) -> Text:
     return Text(f"{value:,}" if value else "")
-
-
-def _tries(error: Error) -> str:
-    tries = f" ({error.attempts} tries)" if error.attempts > 1 else ""
-    return tries + (f" [request {error.request_id}]" if error.request_id else "")

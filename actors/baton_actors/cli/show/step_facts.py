@@ -1,0 +1,77 @@
+"""A step as the object that `baton show RUN STEP --json` prints: all of it, nothing cut. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from baton_schemas.show.brought import Brought
+from baton_schemas.show.paid import paid_for
+from baton_schemas.show.step import StepSeen
+from baton_schemas.wire.facts import ModelCall
+from baton_schemas.wire.outcomes import Blob, Value
+
+
+def step_facts(seen: StepSeen) -> dict[str, Any]:
+    """Return a step as JSON has it. A value that is kept beside the log and was not fetched is its `Blob`."""
+    state, asked, paid = seen.state, seen.asked, paid_for(seen)
+    return {
+        "run": seen.run,
+        "flow": seen.flow,
+        "step": seen.step,
+        "of": seen.of,
+        "index": seen.index,
+        "count": seen.count,
+        "status": seen.status,
+        "says": seen.says,
+        "reused_from": seen.reused_from,
+        "agent": seen.agent,
+        "handler": seen.handler,
+        "actor": seen.actor,
+        "queued_at": state.queued_at if state is not None else None,
+        "ended_at": state.ended_at if state is not None else None,
+        "values": {name: plain_value(value) for name, value in seen.values.items()},
+        "missing": seen.missing,
+        "asked": asked,
+        "proved": bool(seen.proof) if asked is not None and seen.recorded else None,
+        "request_sha256": seen.proof,
+        "output": plain_value(seen.output) if seen.output is not None else None,
+        "truncated": state.truncated if state is not None else False,
+        "error": seen.error,
+        "usage": paid.usage if paid is not None else None,
+        "cost_usd": paid.cost_usd if paid is not None else None,
+        "rehearsed": paid.rehearsed if paid is not None else False,
+        "attempts": seen.attempts,
+        "calls": [_call(seen, call) for call in seen.calls],
+        "spent": seen.spent,
+        "branches": seen.branches,
+        "lacking": seen.lacking,
+    }
+
+
+def brought_facts(brought: Brought) -> dict[str, Any]:
+    """Return what a message brought as JSON has it."""
+    facts: dict[str, Any] = {"step": brought.step, "what": brought.what}
+    if brought.error is not None:
+        return {**facts, "error": brought.error}
+    return {**facts, "value": plain_value(brought.value) if brought.value is not None else None}
+
+
+def plain_value(value: Value) -> Raw | Blob:
+    """Return a value as JSON that is valid UTF-8, whatever a stranger may have published."""
+    return value if isinstance(value, Blob) else Raw(bytes(value).decode(errors="replace").encode())
+
+
+def _call(seen: StepSeen, call: ModelCall) -> dict[str, Any]:
+    return {
+        "attempt": call.attempt,
+        "request_sha256": call.request_sha256,
+        "answer": plain_value(call.blob or call.text),
+        "model": call.model,
+        "truncated": call.truncated,
+        "rehearsed": call.rehearsed,
+        "request_id": call.request_id,
+        "usage": call.usage,
+        "cost_usd": call.cost_usd,
+    }

@@ -1,0 +1,203 @@
+"""What people see of one step: what it read and was asked, its answer or its error, the attempts at it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from baton_actors.cli.show.view import MARKS, dollars, error_line, rehearsal_line
+from baton_actors.cli.text import plain, plain_lines
+from baton_schemas.show.attempts import Attempt
+from baton_schemas.show.errors import at, told
+from baton_schemas.show.excerpt import excerpt, size, text_of
+from baton_schemas.show.lines import seconds
+from baton_schemas.show.paid import paid_for
+from baton_schemas.show.step import BranchSeen, StepSeen
+from baton_schemas.wire.outcomes import Blob, Value
+
+_VALUE_LINES, _TEXT_LINES = 3, 20
+"""Lines that are shown of each value that was read, and of a prompt or an answer."""
+_BRANCHES_MAX = 20
+_HASH = 12
+"""Characters of a hash that people compare."""
+
+
+def step_page(seen: StepSeen, width: int = 80) -> RenderableType:
+    """Return a step as a page of so many columns."""
+    parts: list[RenderableType] = [*_header(seen)]
+    if seen.branches:
+        parts += [Text(), _branches(seen.branches), *_how_to_see_one(seen)]
+    page = _Page(seen, max(width - 2, 20))
+    for title, content in page.sections():
+        parts += [Text(), title, *(Padding(each, (0, 0, 0, 2)) for each in content)]
+    if page.was_cut:
+        parts += [Text(), Text(f"All of it: baton show {plain(seen.run)} {plain(seen.step)} --json", "dim")]
+    return Group(*parts)
+
+
+class _Page:
+    """The sections of a page; remembers whether any was cut."""
+
+    def __init__(self, seen: StepSeen, width: int) -> None:
+        self.seen, self.width = seen, width
+        self.was_cut = False
+
+    def sections(self) -> Iterator[tuple[Text, list[RenderableType]]]:
+        seen = self.seen
+        if seen.values or seen.missing:
+            yield Text("read", "bold"), self._values(seen.values)
+        if seen.asked is not None and seen.asked.system:
+            yield Text("system prompt", "bold"), self._text(seen.asked.system)
+        if not seen.handler and (seen.values or seen.asked is not None):
+            title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
+            yield title, self._text(asked.prompt) if asked is not None else []
+        if seen.output is not None:
+            yield self._output_title(), self._value(seen.output, _TEXT_LINES)
+        elif seen.calls:
+            call = seen.calls[-1]
+            title = Text.assemble(("last answer", "bold"), ("  it is not what the step put out", "dim"))
+            yield title, self._value(call.blob or call.text, _TEXT_LINES)
+        if took := _took(seen):
+            yield Text("took", "bold"), [Text(took)]
+        tried = [attempt for attempt in seen.attempts if attempt.came_to != "done" or len(seen.attempts) > 1]
+        if len(tried) > 1 or (tried and seen.status != "failed"):
+            yield Text("attempts", "bold"), [_attempts(tried)]
+        if seen.error is not None:
+            yield Text("error" if seen.status == "failed" else "last error", "bold red"), self._error()
+
+    def _values(self, values: Mapping[str, Value]) -> list[RenderableType]:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, max_width=24)
+        table.add_column(overflow="fold")
+        before = self.width
+        self.width = max(before - min(max(map(len, values), default=0), 24) - 2, 20)
+        for name, value in values.items():
+            table.add_row(Text(plain(name), "cyan"), Group(*self._value(value, _VALUE_LINES)))
+        self.width = before
+        missing = self.seen.missing
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        gone = (
+            [Text(f"{len(missing):,} of its branches are not in the log: {plain(some)}", "yellow")] if missing else []
+        )
+        return [table, *gone]
+
+    def _value(self, value: Value, lines_max: int) -> list[RenderableType]:
+        if isinstance(value, Blob):
+            why = self.seen.lacking.get(value.sha256, "not fetched")
+            self.was_cut = self.was_cut or why != "gone"
+            return [Text(f"{size(value.size_bytes)} kept beside the log, {why}: {value.sha256[:_HASH]}", "yellow")]
+        return self._text(text_of(value), lines_max)
+
+    def _text(self, text: str, lines_max: int = _TEXT_LINES) -> list[RenderableType]:
+        shown = excerpt(text.strip("\n") or "(an empty text)", lines_max=lines_max, width=self.width)
+        self.was_cut = self.was_cut or not shown.is_whole
+        return [
+            Text(plain_lines(shown.head), overflow="fold"),
+            *([Text(f"… {shown.rest}", "dim")] if shown.rest else []),
+        ]
+
+    def _output_title(self) -> Text:
+        seen = self.seen
+        title = Text("put out" if seen.handler else "answer", "bold")
+        if seen.state is not None and seen.state.truncated:
+            title.append("  cut off at max_tokens", "yellow")
+        return title
+
+    def _error(self) -> list[RenderableType]:
+        error = self.seen.error
+        assert error is not None
+        said = Text(plain(told(error)), overflow="fold")
+        return [said, Text(plain_lines(error.traceback), "dim", overflow="fold")] if error.traceback else [said]
+
+
+def _header(seen: StepSeen) -> Iterator[Text]:
+    mark, style = MARKS[seen.status]
+    yield Text.assemble(
+        (f"{mark} ", style),
+        (plain(seen.step), "bold"),
+        (f"  {plain(seen.flow)} {plain(seen.run)}", "dim"),
+    )
+    yield Text(f"  {plain(seen.says)}", style if seen.status in ("failed", "running") else "")
+    branch = f"branch {seen.index + 1:,} of {seen.count:,} of {seen.of}, " if seen.index is not None else ""
+    who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}"
+    model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
+    yield Text(f"  {plain(branch + who + model)}", "dim")
+    if any(call.rehearsed for call in seen.calls):
+        yield Text.assemble("  ", rehearsal_line())
+
+
+def _proof(seen: StepSeen) -> tuple[str, str]:
+    if seen.asked is None:
+        return "  cannot be shown: something that it reads is not at hand", "yellow"
+    if seen.proof:
+        return f"  as it was sent: its hash is the recorded one, {seen.proof[:_HASH]}", "green"
+    if seen.recorded:
+        other = seen.recorded[0][:_HASH]
+        return f"  not what was sent, whose hash is {other}: by another release, say", "yellow"
+    if seen.status in ("done", "failed", "dropped"):
+        return "  not proved: no hash is recorded", "yellow"
+    return "  no answer is recorded so far", "dim"
+
+
+def _took(seen: StepSeen) -> str:
+    """Return tokens, price and time of a step that asks a model: of all calls, those in vain too."""
+    paid = paid_for(seen)
+    if paid is None:
+        return ""
+    usage = paid.usage
+    cached = f" ({usage.cache_read_tokens:,} cached)" if usage.cache_read_tokens else ""
+    read = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+    parts = [f"{read:,} tokens in{cached}", f"{usage.output_tokens:,} out"]
+    parts += [dollars(paid.cost_usd)] if paid.cost_usd is not None and not paid.rehearsed else []
+    parts += [seconds(attempt.elapsed_s) for attempt in seen.attempts[-1:] if attempt.elapsed_s]
+    ids = [attempt.request_id for attempt in seen.attempts if attempt.request_id]
+    return " · ".join([*parts, *(f"request {plain(each)}" for each in ids[-1:])])
+
+
+def _attempts(attempts: list[Attempt]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for attempt in attempts:
+        time = f" in {seconds(attempt.elapsed_s)}" if attempt.elapsed_s else ""
+        table.add_row(str(attempt.number), Text(f"{attempt.came_to}{time}", "dim"), Text(plain(_said_of(attempt))))
+    return table
+
+
+def _said_of(attempt: Attempt) -> str:
+    again = f"; again after {seconds(attempt.retry_s)}" if attempt.retry_s else ""
+    if attempt.error is not None:
+        return f"{attempt.error.type}: {attempt.error.message}{at(attempt.error.at)}{again}"
+    match attempt.came_to:
+        case "died":
+            return f"with its worker, {attempt.worker}"
+        case "unknown":
+            return f"begun by {attempt.worker}, which is at it, or died"
+        case _:
+            return attempt.reason
+
+
+def _branches(branches: list[BranchSeen]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    order = {"failed": 0, "running": 1, "queued": 1, "dropped": 2}
+    for branch in sorted(branches, key=lambda branch: order.get(branch.status, 3))[:_BRANCHES_MAX]:
+        mark, style = MARKS[branch.status]
+        error = error_line(branch.error)[len(branch.error.step) :] if branch.error is not None else Text()
+        error.rstrip()
+        table.add_row(Text.assemble((f"{mark} ", style), plain(branch.step)), Text(branch.status, style), error)
+    return table
+
+
+def _how_to_see_one(seen: StepSeen) -> list[RenderableType]:
+    left = len(seen.branches) - _BRANCHES_MAX
+    more = [Text(f"  and {left:,} more", "dim")] if left > 0 else []
+    failed = next((branch.step for branch in seen.branches if branch.status == "failed"), seen.branches[0].step)
+    return [*more, Text(), Text(f"One of them: baton show {plain(seen.run)} {plain(failed)}", "dim")]

@@ -1,0 +1,135 @@
+"""Seeing a step: its messages are read, those of the run that it was reused from too, and its values fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
+from nats.aio.msg import Msg
+
+from baton_bus.errors import BlobMissing, BlobWrong, UnknownRun
+from baton_bus.store.bus import Bus
+from baton_schemas.errors import FlowUnreadable, UnknownStep
+from baton_schemas.run.fold import fold
+from baton_schemas.run.state import RunState
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.seeing import see, wanted
+from baton_schemas.show.step import StepSeen, step_of
+from baton_schemas.wire.outcomes import Blob
+
+from .runs import RunHead, find_run, read_last
+
+LISTEN_S = 2.2
+"""A worker says every two seconds what it is doing: who listens for longer has heard all."""
+_ORIGINS_MAX = 32
+"""Runs that go on from one another: so many are followed to where a step was done."""
+_SMALL_IN_ALL = 100
+
+
+class _Running(msgspec.Struct, frozen=True):
+    attempt: int = 1
+
+
+async def see_step(
+    bus: Bus, head: RunHead, name: str, *, listen_s: float = 0.0, fetch_max_bytes: int | None = None
+) -> StepSeen:
+    """Return all that there is to see of a step, or of a branch (`digest-7`), of a run.
+
+    A step that is in nobody's hands as far as the log says is listened for, up to `listen_s`. Values are fetched up to
+    `fetch_max_bytes` in all (None: all of them). Raises `UnknownStep`, `FlowUnreadable`, `BusUnavailable`, `NoStream`.
+    """
+    seen, state = await _see(bus, head, name, listen_s, fetch_max_bytes)
+    if not seen.reused_from:
+        return seen
+    done = await _where_it_was_done(bus, seen, fetch_max_bytes) or seen
+    run = done.reused_from or done.run
+    gone = ", which is not in the log any more" if done.reused_from else ""
+    says = f"done in run {run}{gone}, and reused here"
+    return replace(done, run=state.run, state=seen.state, status=seen.status, says=says, reused_from=run)
+
+
+async def fetch_small(bus: Bus, blobs: Iterable[Blob], max_bytes: int) -> dict[str, bytes]:
+    """Return what is kept beside the log by its SHA-256, larger values and those that are gone left out.
+
+    Of all of them not more than a hundred times `max_bytes`. Raises `BusUnavailable`.
+    """
+    small = [blob for blob in blobs if blob.size_bytes <= max_bytes]
+    fetched, _ = await _fetch(bus, small, _SMALL_IN_ALL * max_bytes)
+    return fetched
+
+
+async def _where_it_was_done(bus: Bus, seen: StepSeen, fetch_max_bytes: int | None) -> StepSeen | None:
+    """Return a reused step as it is in the run in which it was done, or in the first that is still in the log."""
+    found: StepSeen | None = None
+    run = seen.reused_from
+    for _ in range(_ORIGINS_MAX):
+        try:
+            head = await find_run(bus, run)
+            if head.run != run:
+                return found
+            found, _ = await _see(bus, head, seen.step, 0.0, fetch_max_bytes)
+        except (UnknownRun, UnknownStep, FlowUnreadable):
+            return found
+        if not found.reused_from:
+            return found
+        run = found.reused_from
+    return found
+
+
+async def _see(
+    bus: Bus, head: RunHead, name: str, listen_s: float, fetch_max_bytes: int | None
+) -> tuple[StepSeen, RunState]:
+    entries = await read_last(bus, head)
+    state = replace(fold(entries), run=head.run)
+    plan = plan_of(state)
+    if plan is None:
+        raise FlowUnreadable(head.run, state.result.reason if state.result else "")
+    step = step_of(plan, state, name)
+    own, running = state.steps.get(step), 0
+    if own is not None and own.status == "queued" and not own.waits and listen_s:
+        running = await _heard(bus, head.run, step, listen_s)
+    fetched, lacking = await _fetch(bus, wanted(plan, state, entries, step), fetch_max_bytes)
+    now = datetime.now(UTC)
+    return see(plan, state, entries, step, fetched=fetched, lacking=lacking, running=running, now=now), state
+
+
+async def _fetch(bus: Bus, blobs: Sequence[Blob], max_bytes: int | None) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return what is kept beside the log, the smallest first, and why what is lacking was not fetched."""
+    fetched: dict[str, bytes] = {}
+    lacking: dict[str, str] = {}
+    left = max_bytes
+    for blob in sorted(blobs, key=lambda blob: blob.size_bytes):
+        if left is not None and blob.size_bytes > left:
+            lacking[blob.sha256] = "not fetched"
+            continue
+        try:
+            fetched[blob.sha256] = await bus.blobs.get(blob)
+            left = None if left is None else left - blob.size_bytes
+        except (BlobMissing, BlobWrong):
+            lacking[blob.sha256] = "gone"
+    return fetched, lacking
+
+
+async def _heard(bus: Bus, run: str, step: str, listen_s: float) -> int:
+    """Return the attempt that a worker says it is making at a step; 0 when none says so in that time."""
+    word: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def on_word(msg: Msg) -> None:
+        with contextlib.suppress(msgspec.DecodeError):
+            body = msgspec.json.decode(msg.data, type=_Running)
+            if not word.done():
+                word.set_result(body.attempt)
+
+    subscription = await bus.nc.subscribe(bus.subjects.live(run, "running", step), cb=on_word)
+    try:
+        async with asyncio.timeout(listen_s):
+            return await word
+    except TimeoutError:
+        return 0
+    finally:
+        with contextlib.suppress(Exception):
+            await subscription.unsubscribe()

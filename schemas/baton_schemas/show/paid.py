@@ -1,0 +1,47 @@
+"""What the model calls of a step took: those whose answer was used, and those in vain."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import Struct
+
+from baton_schemas.wire.outcomes import Usage
+
+from .step import StepSeen
+
+
+class Paid(Struct, frozen=True, kw_only=True):
+    """Tokens and price of all calls of a step."""
+
+    usage: Usage
+    cost_usd: float | None
+    """None when none of them has a known price."""
+    rehearsed: bool
+    """No model was called for any of them."""
+
+
+def paid_for(seen: StepSeen) -> Paid | None:
+    """Return what a step took; None when the log tells of no call. Each is counted once, whoever tells of it."""
+    told = {call.request_id for call in seen.calls if call.request_id}
+    paid = [(call.usage, call.cost_usd, call.rehearsed) for call in seen.calls]
+    works = [spent.work for spent in seen.spent]
+    paid += [(work.usage, work.cost_usd, work.rehearsed) for work in works if work.usage is not None]
+    for attempt in seen.attempts:
+        is_told = attempt.request_id in told or (attempt.came_to == "done" and bool(seen.calls))
+        if attempt.usage is not None and not is_told:
+            paid.append((attempt.usage, attempt.cost_usd, attempt.rehearsed))
+    if not paid:
+        return None
+    usages = [usage for usage, _, _ in paid]
+    prices = [cost_usd for _, cost_usd, _ in paid if cost_usd is not None]
+    return Paid(
+        usage=Usage(
+            input_tokens=sum(usage.input_tokens for usage in usages),
+            output_tokens=sum(usage.output_tokens for usage in usages),
+            cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
+            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
+        ),
+        cost_usd=math.fsum(prices) if prices else None,
+        rehearsed=all(rehearsed for _, _, rehearsed in paid),
+    )

@@ -1,0 +1,138 @@
+"""Seeing a step: all that a log says of it, put together from its entries. Pure; who has a bus fetches the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.refs import parse
+from baton_schemas.run.state import Entry, RunState, StepState
+from baton_schemas.wire.facts import ModelCall, Spent
+from baton_schemas.wire.messages import Note
+from baton_schemas.wire.outcomes import Blob, Value
+
+from .asked import Asked, asked_by, proof_of
+from .attempts import attempts_of
+from .given import Fetched, Given, blobs_of, given_to, values_of
+from .standing import says_of, status_of
+from .step import StepSeen, branches_of, count_of
+
+_NO_ERRORS = Raw(b"[]")
+
+
+def see(
+    plan: Plan,
+    state: RunState,
+    entries: Sequence[Entry],
+    step: str,
+    *,
+    fetched: Fetched | None = None,
+    lacking: Mapping[str, str] | None = None,
+    running: int = 0,
+    now: datetime | None = None,
+) -> StepSeen:
+    """Return what `entries`, whose fold is `state`, say of a step that `step_of` gave.
+
+    `fetched` are values from beside the log (see `wanted`), `lacking` says why others were not; `running` is the
+    attempt that a worker says it is making.
+    """
+    base, own = plan.name_of(step), state.steps.get(step)
+    given = given_to(entries, step)
+    facts = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
+    calls = [_whole(fact, fetched or {}) for fact in facts if isinstance(fact, ModelCall)]
+    values, asked = _read_and_asked(plan, step, given, fetched or {})
+    attempts = attempts_of(entries, own) if own is not None else []
+    hashes = [*(each.request_sha256 for each in attempts), *(call.request_sha256 for call in calls)]
+    recorded = tuple(dict.fromkeys(found for found in reversed(hashes) if found))
+    branches = branches_of(state, base) if plan.step(base).each and step == base else []
+    reused_from = state.forked_from if own is not None and own.reused else ""
+    seen = StepSeen(
+        run=state.run,
+        flow=plan.flow.name,
+        step=step,
+        of=base,
+        status=status_of(state, own, branches, running),
+        says="",
+        agent=plan.step(base).agent,
+        handler=plan.agent(base).handler,
+        actor=plan.actor(base),
+        index=parse(step).index if step != base else None,
+        count=len(branches) if branches else count_of(state, base) if step != base else 0,
+        state=own,
+        values=values,
+        missing=given.missing if given is not None else (),
+        asked=asked,
+        recorded=recorded,
+        proof=proof_of(asked, recorded) if asked is not None else "",
+        calls=calls,
+        spent=[fact for fact in facts if isinstance(fact, Spent)],
+        attempts=attempts,
+        branches=branches,
+        output=_output(own, fetched or {}),
+        error=own.error if own is not None else None,
+        reused_from=reused_from,
+        lacking=dict(lacking or {}),
+    )
+    return replace(seen, says=says_of(plan, state, seen, running, now))
+
+
+def _whole(call: ModelCall, fetched: Fetched) -> ModelCall:
+    data = fetched.get(call.blob.sha256) if call.blob is not None else None
+    return replace(call, text=Raw(data), blob=None) if data is not None else call
+
+
+def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> list[Blob]:
+    """Return what is to be fetched from beside the log to see all of a step: what it reads, and its output."""
+    given, own = given_to(entries, step), state.steps.get(step)
+    found = _blobs_of(plan, given) if given is not None else []
+    if own is not None and own.blob is not None:
+        found.append(own.blob)
+    calls = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
+    found += [call.blob for call in calls if isinstance(call, ModelCall) and call.blob is not None]
+    return list({blob.sha256: blob for blob in found}.values())
+
+
+def _blobs_of(plan: Plan, given: Given) -> list[Blob]:
+    try:
+        return blobs_of(plan, given)
+    except KeyError:  # a stranger's handoff, which names what the flow has not
+        return []
+
+
+def _read_and_asked(
+    plan: Plan, step: str, given: Given | None, fetched: Fetched
+) -> tuple[dict[str, Value], Asked | None]:
+    if given is None:
+        return {}, None
+    try:
+        values = values_of(plan, given, fetched)
+    except KeyError:
+        return {}, None
+    inline = {name: value for name, value in values.items() if not isinstance(value, Blob)}
+    if not plan.agent(step).asks_models or len(inline) < len(values) or given.missing or _lacks(given, fetched):
+        return values, None
+    try:
+        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline})
+    except (ValueError, TypeError, KeyError, RecursionError):  # msgspec's errors are ValueErrors
+        return values, None
+
+
+def _lacks(given: Given, fetched: Fetched) -> bool:
+    """Say whether a branch's output, or errors that came with it, are beside the log and were not fetched."""
+    blobs = [getattr(reply.outcome, "blob", None) for reply in given.replies]
+    blobs += [reply.state.blobs.get("errors") for reply in given.replies]
+    blobs.append(given.handoff.state.blobs.get("errors"))
+    return any(blob is not None and blob.sha256 not in fetched for blob in blobs)
+
+
+def _output(own: StepState | None, fetched: Fetched) -> Value | None:
+    if own is None or own.status != "done":
+        return None
+    if own.blob is None:
+        return own.output
+    data = fetched.get(own.blob.sha256)
+    return Raw(data) if data is not None else own.blob
