@@ -44,7 +44,11 @@ def flows(draw: st.DrawFn, steps_max: int = 8) -> Flow:
             join=draw(_joins(after, steps)) if joins else None,
             on_error=draw(st.sampled_from([None, *ON_ERROR])),
         )
-    agents = {name: draw(_agents(bool(step.each), [*INPUT, *earlier[name]])) for name, step in steps.items()}
+    fanned_over = {step.each.split(".")[0] for step in steps.values()}
+    agents = {
+        name: draw(_agents(bool(step.each), name in fanned_over and not step.each, [*INPUT, *earlier[name]]))
+        for name, step in steps.items()
+    }
     on_error = draw(st.sampled_from(ON_ERROR))
     return Flow(name="any", input=INPUT, tiers=DEFAULT_TIERS, agents=agents, steps=steps, on_error=on_error)
 
@@ -85,9 +89,10 @@ def _joins(draw: st.DrawFn, after: list[str], steps: dict[str, Step]) -> JoinPol
 
 
 @st.composite
-def _agents(draw: st.DrawFn, each: bool, known: list[str]) -> Agent:
+def _agents(draw: st.DrawFn, each: bool, puts_out_a_list: bool, known: list[str]) -> Agent:
+    """What a model answers is text, so only a handler can put out a list."""
     subset = st.lists(st.sampled_from(known), unique=True)
-    if draw(st.booleans()):
+    if puts_out_a_list or draw(st.booleans()):
         return Agent(handler="module:name", reads=draw(st.none() | subset))
     named = [*draw(subset), *draw(st.sampled_from([[], ["errors"], *([["item", "index"]] if each else [])]))]
     return Agent(model="worker", prompt="Go. " + " ".join(f"{{{name}}}" for name in named))

@@ -63,8 +63,8 @@ async def test_id_of_a_run_with_another_input_is_refused(server: NatsServer, nam
     ("given", "place", "reason"),
     [
         ({}, "text", "missing; expected str"),
-        ({"text": 3}, "text", "Expected `str`"),
-        ({"text": "x", "times": "many"}, "times", "Expected `int`"),
+        ({"text": 3}, "text", "expected str"),
+        ({"text": "x", "times": "many"}, "times", "expected int"),
         ({"text": "x", "tmies": 2}, "tmies", "Did you mean 'times'?"),
     ],
 )

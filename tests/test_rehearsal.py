@@ -108,6 +108,8 @@ def test_answer_is_the_same_in_every_process() -> None:
         ("3-5 bullets", Shape("bullets", 3)),
         ("Return a JSON array of 4 questions", Shape("json", 4)),
         ("Be brief.", Shape("paragraphs", 4)),
+        ("List the complaints, one short line each.", Shape("lines", 5, faults=True)),
+        ("Name 3 facts, one per line.", Shape("lines", 3)),
         ("Edit the draft.", Shape("paragraphs", 12, 3)),
         ("900 bullets", Shape("bullets", 50)),
     ],
@@ -183,7 +185,29 @@ def test_repeated_sentence_is_picked_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [REPORT, "<a1>", "<x ", " ", "\n ", "word ", ". ", '."', "one to ", "JSON ", "Dr. A", "```", "中文。"]
+    "unit",
+    [
+        REPORT,
+        "<a1>",
+        "<x ",
+        " ",
+        "\n ",
+        "word ",
+        ". ",
+        '."',
+        "one to ",
+        "JSON ",
+        "Dr. A",
+        "```",
+        "中文。",
+        '{"a": ',
+        "one of: a, ",
+        "Mail: a b c\n",
+        "JSON with keys a (b ",
+        '"a": "',
+        "a or ",
+        "one line each ",
+    ],
 )
 def test_long_prompts_are_answered_in_linear_time(unit: str) -> None:
     """A pattern that backtracks takes minutes here; 600,000 characters take 0.2 s on a slow machine."""
@@ -192,3 +216,77 @@ def test_long_prompts_are_answered_in_linear_time(unit: str) -> None:
     assert answer_from("", f"20 bullets\n\n<document>{long}</document>")
     assert answer_from("", long)
     assert time.process_time() - started < 4
+
+
+MAIL = "I was charged twice for order 4711. Please refund one of them. Your site is great otherwise."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "offered"),
+    [
+        (f"Classify this mail:\n\n{MAIL}\n\nAnswer with one of: money, goods, praise.", ["money", "goods", "praise"]),
+        (f"Mail: {MAIL}\nClassify it as a bug, billing or a question.", ["a bug", "billing", "a question"]),
+        (f"<mail>{MAIL}</mail>\nAnswer with one word: delivery, refund or spam.", ["refund"]),
+        (f"<mail>{MAIL}</mail>\nIs it angry? Answer yes or no.", ["yes", "no"]),
+        (f"<mail>{MAIL}</mail>\nGive its priority, a number from 1 to 5.", ["1", "2", "3", "4", "5"]),
+    ],
+)  # fmt: skip
+def test_choice_that_is_offered_is_made_the_same_each_time(prompt: str, offered: list[str]) -> None:
+    answer = answer_from("", prompt)
+    assert answer in offered
+    assert answer == answer_from("", prompt)
+
+
+def test_choice_that_the_text_names_is_taken() -> None:
+    prompt = (
+        "<mail>There is a bug in it. This bug is bad, and a question too.</mail>\nAnswer with one of: question, bug."
+    )
+    assert answer_from("", prompt) == "bug"
+
+
+def test_object_as_json_has_the_keys_that_are_shown_or_named() -> None:
+    shown = '{"kind": "billing|bug", "prio": "1-5", "summary": "one sentence", "urgent": true, "tags": ["…"], "n": 1}'
+    found = json.loads(answer_from("", f"<mail>{MAIL}</mail>\nReply with JSON: {shown}"))
+    assert found["kind"] in ("billing", "bug")
+    assert 1 <= found["prio"] <= 5
+    assert found["summary"] in MAIL
+    assert isinstance(found["urgent"], bool)
+    assert (found["tags"][0] in MAIL, found["n"]) == (True, 1)
+    named = json.loads(
+        answer_from("", f"<mail>{MAIL}</mail>\nReturn a JSON object with the keys kind (a, b) and text.")
+    )
+    assert (named["kind"] in "ab", named["text"] in MAIL, len(named)) == (True, True, 2)
+    several = json.loads(answer_from("", 'Return a JSON list of 3 objects {"question": "…"} on tides.'))
+    assert [list(each) for each in several] == [["question"]] * 3
+
+
+def test_object_in_a_prompt_is_no_form_unless_json_is_asked_for() -> None:
+    assert "stands for an answer" in answer_from("", 'What of {"total": 3}?')
+
+
+def test_lines_of_faults_leave_praise_out() -> None:
+    text = "The battery dies after two hours. I love the screen, though. Support never answered."
+    answer = answer_from("", f"List the complaints, one short line each.\n<review>{text}</review>")
+    assert answer.splitlines() == ["The battery dies after two hours.", "Support never answered."]
+
+
+def test_json_in_a_prompt_is_read_as_text() -> None:
+    counts = '<complaints>\n{"the battery dies.":2,"it broke.":1}\n</complaints>\n\nOne paragraph on what to mend.'
+    assert answer_from("", counts) == "The battery dies (2). It broke (1)."
+    nested = '<mails>[{"id": 1, "body": "I want my money back now"}]</mails>\nTwo bullets.'
+    assert "- I want my money back now" in answer_from("", nested)
+
+
+def test_scrap_of_text_is_better_than_none() -> None:
+    assert answer_from("", "<review>\nBroken.\n</review>\nOne sentence.") == "Broken."
+    assert answer_from("", "<kinds>\n[2] billing\n\n[4] praise\n</kinds>\nTwo sentences.") == "billing praise"
+
+
+def test_prompt_without_text_is_answered_in_its_form() -> None:
+    assert answer_from("", "Why is the sky blue?").startswith(
+        "This stands for an answer to: Why is the sky blue? It is"
+    )
+    bullets = answer_from("", 'Say what an article on "Tidal power" needs, as three bullets.').splitlines()
+    assert bullets == [f"- Rehearsed point {number} of 3 on: Tidal power." for number in (1, 2, 3)]
+    assert len(json.loads(answer_from("", "Give a JSON list of 4 questions."))) == 4
+    assert "an empty prompt" in answer_from("", "")

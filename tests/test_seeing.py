@@ -138,7 +138,7 @@ def test_step_that_there_is_not_is_told_with_those_that_there_are(name: str, say
 
 
 def call_of(step: str = "digest-0", rehearses: bool = True, **more: Any) -> ModelCall:
-    asked = asked_by(PLAN, step, {"topic": Raw(b'"tea"'), "item": Raw(b'"a leaf"'), "errors": Raw(b"[]")})
+    asked = asked_by(PLAN, step, {"topic": Raw(b'"tea"'), "item": Raw(b'"a leaf"'), "errors": Raw(b"[]")}, {})
     return ModelCall(request_sha256=asked.digest(rehearses=rehearses), text=Raw(b'"Tea."'), model="some-model", **more)
 
 

@@ -161,7 +161,7 @@ async def test_task_sent_twice_with_one_run_id_is_one_run(bus: Bus, shout: Found
         (b"\xff", "task: no JSON"),
         (b"[]", "no task"),
         (b'{"input": {}}', "input 'text': missing; expected str"),
-        (b'{"input": {"text": 1}}', "Expected `str`, got `int`"),
+        (b'{"input": {"text": 1}}', "found the number 1; expected str"),
         (b'{"input": {"text": "a", "txt": "b"}}', "the flow has no such input. Did you mean 'text'?"),
         (b'{"input": {"text": "a"}, "run": "no spaces"}', "run id 'no spaces' cannot be used in a subject"),
     ],

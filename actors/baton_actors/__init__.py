@@ -1,4 +1,4 @@
-"""What runs: workers, joins, models, the command `baton`. Handlers import `actor`, `Context`, `Retry`, `Fail`.
+"""What runs: workers, joins, models, the command `baton`. Handlers import `actor`, `Branch`, `Context`, `Fail`, …
 
 Programs import `Baton` and `Flow`. Each name is imported when it is asked for: a handler's module needs few of them.
 """
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from baton_actors.agents.branch import Branch
     from baton_actors.agents.context import Context
     from baton_actors.agents.handlers import actor
     from baton_actors.errors import Fail, Retry
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed
 
 _WHERE = {
+    "Branch": "baton_actors.agents.branch",
     "Context": "baton_actors.agents.context",
     "actor": "baton_actors.agents.handlers",
     "Fail": "baton_actors.errors",
@@ -37,6 +39,7 @@ _WHERE = {
 
 __all__ = [
     "Baton",
+    "Branch",
     "BusError",
     "Context",
     "Fail",

@@ -73,6 +73,15 @@ class HandlerHung(TimeoutError):
         super().__init__(f"the handler did not finish within {timeout_s:g} s (timeout_s)")
 
 
+class MissingValue(ActorError):
+    """A prompt names a value that is not there, and does not say that it may be missing."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` says which, what there is, and what to write instead."""
+        self.reason = reason
+        super().__init__(reason)
+
+
 class HandlerRaised(ActorError):
     """A handler raised what is no `Exception` (`SystemExit`, a cancellation of something else), or must not pass on."""
 

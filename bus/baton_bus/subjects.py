@@ -54,7 +54,7 @@ class Subjects:
             case Reply():
                 return self.reply(actor, message.run, message.step, replied(message))
             case OutcomeRecord():
-                return f"{self.namespace}.outcome.{actor}.{message.run}.{message.step}"
+                return self.outcome(actor, message.run, message.step)
             case Result():
                 return self.result(message.flow, message.run)
 
@@ -65,6 +65,10 @@ class Subjects:
     def reply(self, merger: str, run: str, step: str, branch: str) -> str:
         """Return where a branch tells the join how it ended; `*` for all branches."""
         return f"{self.namespace}.reply.{merger}.{run}.{step}.{branch}"
+
+    def outcome(self, actor: str, run: str, step: str) -> str:
+        """Return where it is recorded how a step ended, where that is not one handoff or reply."""
+        return f"{self.namespace}.outcome.{actor}.{run}.{step}"
 
     def join(self, merger: str, run: str, step: str, number: int | None) -> str:
         """Return where a link of a join's chain is; None for all of them."""

@@ -65,16 +65,22 @@ class NewerMessage(SchemaError):
 class FlowError(SchemaError):
     """A flow that cannot run. `place` is a key path (`steps.write.after`) or `line L, column C`."""
 
-    def __init__(self, place: str, found: str, expected: str, *, file: str = "", hint: str = "") -> None:
-        """Say where, what was found, what was expected, and (`hint`) the nearest valid name."""
+    def __init__(
+        self, place: str, found: str, expected: str, *, file: str = "", hint: str = "", near: str = ""
+    ) -> None:
+        """Say where, what was found, what was expected, and (`hint`) the nearest valid name.
+
+        `near` is what stands in the text at `place` where the mistake is: it tells the line of a long text.
+        """
         self.place, self.found, self.expected, self.file, self.hint = place, found, expected, file, hint
+        self.near = near
         where = f"{file}: {place}" if file else place
         tail = f" {hint}" if hint else ""
         super().__init__(f"{where}: found {found}; expected {expected}.{tail}")
 
     def in_file(self, file: str) -> FlowError:
         """Return the same error, naming the file it was found in."""
-        return FlowError(self.place, self.found, self.expected, file=file, hint=self.hint)
+        return FlowError(self.place, self.found, self.expected, file=file, hint=self.hint, near=self.near)
 
 
 class InputError(SchemaError):

@@ -12,6 +12,7 @@ from baton_actors.agents.threads import Threads
 from baton_actors.errors import BadHandler, HandlerMissing
 from baton_actors.models import Models
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.branches import fan_outs
 
 
 class Agents:
@@ -60,6 +61,15 @@ class Agents:
             return self.of(plan, step).concurrency
         except HandlerMissing:  # its steps are given back
             return COMPUTING
+
+    def asks(self, plan: Plan, step: str) -> frozenset[str]:
+        """Return the fan-outs right before a step whose branches it asks for; none where nobody here can do it."""
+        if step not in plan.joins or not fan_outs(plan, step):
+            return frozenset()
+        try:
+            return self.of(plan, step).asks(plan, step)
+        except HandlerMissing:  # the step is given back
+            return frozenset()
 
     def _check(self, handler: Handler, plan: Plan, step: str) -> None:
         """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""

@@ -17,11 +17,13 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
+from baton_actors.agents.branch import asks_branches
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversion import decoder_of, is_exact, return_annotation
 from baton_actors.errors import BadHandler, BadOutput, BadValue
 from baton_schemas.errors import BadContent, nearest
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.branches import fan_outs
 from baton_schemas.wire.values import clean_text, encode_value
 
 __all__ = ["BUILT_IN", "Context", "Handler", "actor", "source_of"]
@@ -36,6 +38,8 @@ class _Parameter(Struct, frozen=True):
     decoder: msgspec.json.Decoder[Any] | None
     """None for the `Context`."""
     default: Any
+    branches: bool = False
+    """Whether it asks for a `list[Branch[T]]`."""
 
 
 class Handler:
@@ -83,12 +87,25 @@ class Handler:
                 f"{self.name} returned what does not fit its annotation: {_said(error, 'output')}", self._code
             ) from error
 
+    def asks(self, fan_outs: frozenset[str]) -> frozenset[str]:
+        """Return those of these steps whose branches a parameter asks for, as `list[Branch[T]]`."""
+        asked = (source_of(parameter.name, fan_outs) for parameter in self.parameters if parameter.branches)
+        return frozenset(name for name in asked if name is not None)
+
     def check(self, plan: Plan, step: str) -> None:
-        """Raise `BadHandler` when a parameter names nothing that this step reads."""
+        """Raise `BadHandler` when a parameter names nothing that this step reads, or asks for branches of nothing."""
         agent = plan.flow.steps[step].agent
         known = plan.reads[step] | BUILT_IN
         for parameter in self.parameters:
-            if parameter.decoder is not None and source_of(parameter.name, known) is None:
+            source = source_of(parameter.name, known)
+            if parameter.branches and source is not None and source not in fan_outs(plan, step):
+                raise BadHandler(
+                    plan.flow.agents[agent].handler,
+                    f"parameter {parameter.name!r} asks for list[Branch], and is no step with `each` that comes right "
+                    f"before step {step!r}.",
+                    "Only the step that joins the branches gets them; it can hand on what later ones need.",
+                )
+            if parameter.decoder is not None and source is None:
                 raise BadHandler(
                     plan.flow.agents[agent].handler,
                     f"parameter {parameter.name!r} is nothing that step {step!r} reads.",
@@ -127,7 +144,7 @@ class Handler:
         if annotation is Context:
             return _Parameter(name, None, default)
         try:
-            return _Parameter(name, decoder_of(annotation), default)
+            return _Parameter(name, decoder_of(annotation), default, asks_branches(annotation))
         except (TypeError, NameError) as error:
             raise BadHandler(self.name, f"parameter {name!r}: {error}") from error
 

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.outcomes import Usage
 
 WAITING = 100
@@ -29,6 +30,10 @@ class StepTask(Struct, frozen=True, kw_only=True):
     """With the branch's index, if it has one."""
     values: Mapping[str, Raw]
     context: Context
+    branches: Mapping[str, BranchEnds] = {}
+    """How the branches of fan-outs ended that the step joins, by step: those that its agent `asks` for."""
+    items: Mapping[str, list[Raw]] = {}
+    """By the same steps: the lists that they fanned out over, for a handler."""
 
 
 class Performed(Struct, frozen=True, kw_only=True):
@@ -66,8 +71,12 @@ class AgentKind(Protocol):
     def concurrency(self) -> int:
         """How many steps one process does at once, unless the flow says."""
 
+    def asks(self, plan: Plan, step: str) -> frozenset[str]:
+        """Return the fan-outs right before a step whose branches it is to be given each with its place."""
+
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Do a step. Raises `Exception`s only, and `CancelledError` when its own task was cancelled.
 
-        `BadValue`, `BadOutput` and `Fail` will fail again; `TimeoutError` says that `timeout_s` ran out.
+        `BadValue`, `MissingValue`, `BadOutput` and `Fail` will fail again; `TimeoutError` says that `timeout_s` ran
+        out.
         """

@@ -5,7 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
+from baton_actors.errors import MissingValue
 from baton_actors.models import ModelError, ModelRequest, Models, request_digest
+from baton_schemas.flow import prompts
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
 
@@ -21,8 +25,15 @@ class PromptAgent:
         """It waits for its model."""
         return WAITING
 
+    def asks(self, plan: Plan, step: str) -> frozenset[str]:
+        """All that its prompt names: a list is numbered by the places of its items, whichever of them failed."""
+        return fan_outs(plan, step) & plan.reads[step]
+
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
-        """Ask the model, unless the journal has the answer. Raises `ModelError`, and what the journal raises."""
+        """Ask the model, unless the journal has the answer.
+
+        Raises `MissingValue`, before anything is asked, `ModelError`, and what the journal raises.
+        """
         request = request_of(task)
         digest = request_digest(request, self._models.settings)
         answer = await journal.recall(digest)
@@ -47,9 +58,15 @@ class PromptAgent:
 
 
 def request_of(task: StepTask) -> ModelRequest:
-    """Return what a step asks its model: the prompts of its agent, with the values in their places."""
+    """Return what a step asks its model: the prompts of its agent, with the values in their places.
+
+    Raises `MissingValue`.
+    """
     plan = task.plan
-    asked = asked_by(plan, task.step, task.values)
+    try:
+        asked = asked_by(plan, task.step, task.values, task.branches)
+    except prompts.MissingValue as error:
+        raise MissingValue(str(error)) from error
     return ModelRequest(
         model=asked.model,
         system=asked.system,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from msgspec import Raw
+
+from baton_actors.agents.branch import branches_value
 from baton_actors.agents.code_lines import CodeLine
 from baton_actors.agents.contained import contained
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, WAITING, Journal, Performed, StepTask
 from baton_actors.agents.threads import Threads
 from baton_actors.errors import HandlerHung
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.branches import fan_outs
 
 
 class PythonAgent:
@@ -23,13 +29,17 @@ class PythonAgent:
         """What is async waits; what is not has a thread for each step."""
         return WAITING if self.handler.is_async else COMPUTING
 
+    def asks(self, plan: Plan, step: str) -> frozenset[str]:
+        """Those that the handler's parameters ask for as `list[Branch[T]]`."""
+        return self.handler.asks(fan_outs(plan, step))
+
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Call the handler; its time begins when it does, and not while it waits for a thread.
 
         Raises as `AgentKind.perform` says, and what the handler raises.
         """
         timeout_s = task.plan.timeout_s(task.step)
-        call = self.handler.call(task.values, task.context)
+        call = self.handler.call(_values_of(task), task.context)
         if self.handler.is_async:
             output = await contained(call, timeout_s)
         else:
@@ -43,3 +53,11 @@ class PythonAgent:
                         raise
                     raise HandlerHung(timeout_s, hung) from error
         return Performed(output=self.handler.encode(output))
+
+
+def _values_of(task: StepTask) -> Mapping[str, Raw]:
+    """Return what the handler reads, with the branches that it asks for in place of plain lists."""
+    if not task.branches:
+        return task.values
+    asked = {name: branches_value(found.ends, task.items.get(name, [])) for name, found in task.branches.items()}
+    return {**task.values, **asked}

@@ -15,7 +15,8 @@ Pairs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE...",
-        help="The input. KEY=@FILE takes a file, KEY=@- takes stdin; repeat a KEY for the items of a list.",
+        help="The input. KEY=@FILE takes a file, KEY=- takes stdin; JSON unless it is text. "
+        "Repeat a KEY for the items of a list, or give JSON lines (@FILE.jsonl).",
     ),
 ]
 Run = Annotated[

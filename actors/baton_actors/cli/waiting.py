@@ -6,7 +6,7 @@ import sys
 
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.show.rows import plan_of, rows_of
-from baton_actors.cli.show.view import why
+from baton_actors.cli.show.view import console, rehearsal_line, why
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_last
 from baton_schemas.run.fold import fold
@@ -18,6 +18,8 @@ async def wait_for(client: Client, run: str, flow: str, as_json: bool) -> int:
     result = await client.run(run, flow).ended()
     state = fold(await read_last(bus, await find_run(bus, run)))
     output = await output_of(bus, result)
+    if state.rehearsed and not as_json:
+        console(stderr=True).print(rehearsal_line(), soft_wrap=True)
     if as_json:
         print_json(run_facts(state, rows_of(state, plan_of(state)), output))
     elif output is not None:

@@ -115,9 +115,10 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> 
     agent = find_agent(found, spec.agent)
     async with contextlib.AsyncExitStack() as stack:
         bus = await stack.enter_async_context(open_bus(spec.settings, name=f"baton {found.name} {agent}"))
-        models = None
+        models, rehearses = None, {}
         if found.flow.agents[agent].asks_models:
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
+            rehearses = {"rehearses": True} if models.settings.rehearses else {}
             await models.open()
         hosted = hosting(
             Engine(bus), found, [agent], models=models, grace_s=spec.grace_s, how_it_died=spec.deaths.how_it_died
@@ -126,7 +127,7 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> 
         garbage.look_seldom()
         if line is not None:
             line.tell("")
-        logger.info("worker.ready", flow=found.name, agent=agent)
+        logger.info("worker.ready", flow=found.name, agent=agent, **rehearses)
         await _either(stop, recycle, too_many)
         recycles = not stop.is_set()
         logger.info("worker.recycles" if recycles else "worker.stops", flow=found.name, agent=agent)

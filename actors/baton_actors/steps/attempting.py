@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Awaitable
 
 import structlog
-from msgspec import Raw
 
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import AgentKind, Performed, StepTask
@@ -16,6 +15,7 @@ from baton_actors.models.pace import Pace
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BranchesMissing, TooManyBranches
 from baton_schemas.flow.inputs import NotAList
+from baton_schemas.run.branches import branch_ends
 from baton_schemas.run.carry import state_at, with_outcome
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
 from baton_schemas.run.refs import base_of, joined
@@ -29,7 +29,7 @@ from .failing import Failing
 from .job import Job
 from .looking import look
 from .memory import Memory, NotRecorded
-from .reading import Reading
+from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
 from .shared import Shared
@@ -57,9 +57,9 @@ class Attempting:
             job.attempt = tries.next
         state = state_at(work.handoff)
         try:
-            if not self._reading.has_all(work, state):
-                state = await self._reading.state(work)
-            values = await self._reading.values(work, state)
+            seen = Seen(state) if self._reading.has_all(work, state) else await self._reading.seen(work)
+            state = seen.state
+            task = await self._task(job, work, seen)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
         if job.came_to is None:
@@ -71,7 +71,7 @@ class Attempting:
             except HandlerMissing as error:  # this worker lacks it: then it is not begun
                 job.came_to = error
             else:
-                if not await self._begin(job, work, agent, values, journal, notes, tries):
+                if not await self._begin(job, work, agent, task, journal, notes, tries):
                     return Ack()
         came_to = job.came_to
         if isinstance(came_to, Performed):
@@ -81,6 +81,19 @@ class Attempting:
             came_to = outcome
         assert came_to is not None
         return await self._failing.what_follows(job, work, state, journal, came_to)
+
+    async def _task(self, job: Job, work: Claim, seen: Seen) -> StepTask:
+        """Return what the step's agent is given. Raises `BlobMissing`, `BusUnavailable`."""
+        plan, step = work.plan, base_of(work.handoff)
+        values = await self._reading.values(work, seen.state)
+        context = Context(run=job.run, step=job.step, attempt=job.attempt)
+        asked = self._agents.asks(plan, step) if seen.replies else frozenset[str]()
+        if not asked:
+            return StepTask(plan=plan, step=job.step, values=values, context=context)
+        branches = branch_ends(plan, step, seen.replies, asked)
+        # A prompt shows no items.
+        items = {} if work.asks_models else {name: await self._reading.items(work, name) for name in asked}
+        return StepTask(plan=plan, step=job.step, values=values, context=context, branches=branches, items=items)
 
     async def _not_to_be_begun(self, job: Job, work: Claim, state: State, tries: Tries) -> Error | None:
         """Return why the step fails without an attempt: its join fell short, or its workers died of it."""
@@ -98,7 +111,7 @@ class Attempting:
         job: Job,
         work: Claim,
         agent: AgentKind,
-        values: dict[str, Raw],
+        task: StepTask,
         journal: Journal,
         notes: list[Note],
         tries: Tries,
@@ -107,10 +120,8 @@ class Attempting:
 
         False when there is nothing to do any more: it was done elsewhere while it waited for its turn, or for the bus.
         """
-        context = Context(run=job.run, step=job.step, attempt=job.attempt)
-        task = StepTask(plan=work.plan, step=job.step, values=values, context=context)
         if not is_suspect(notes, job.delivery):
-            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, context, notes))
+            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
             return True
         async with contextlib.AsyncExitStack() as stack:
             await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
@@ -122,7 +133,7 @@ class Attempting:
                 if now is None:
                     return False
                 notes = now
-            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, context, notes))
+            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
         return True
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
@@ -160,7 +171,8 @@ class Attempting:
         """Return how a step ended well, unless what it put out is no list where one is needed."""
         plan, base = work.plan, base_of(work.handoff)
         if job.announced_at is not None:
-            logger.info("step.done", attempt=job.attempt, elapsed_s=job.elapsed_s)
+            rehearsed = {"rehearsed": True} if performed.rehearsed else {}
+            logger.info("step.done", attempt=job.attempt, elapsed_s=job.elapsed_s, **rehearsed)
         value = await self._engine.values.stored(performed.output)
         done = Done(
             output=NULL if isinstance(value, Blob) else value,

@@ -62,7 +62,7 @@ def _flow_body(message: Handoff | Reply) -> Raw | None:
 
 def _plan(body: Raw) -> Plan:
     try:
-        return check_flow(decode_flow(body))
+        return check_flow(decode_flow(body), stored=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"the flow in the first handoff: {error}") from error
     except FlowError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -11,10 +13,12 @@ from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import BranchesMissing
-from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join
+from baton_schemas.flow.inputs import NotAList, items_of
+from baton_schemas.run.branches import list_comes_from
+from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join, with_outcome
 from baton_schemas.run.refs import base_of, joined, named, replied
 from baton_schemas.run.state import known
-from baton_schemas.wire.messages import Reply
+from baton_schemas.wire.messages import Handoff, OutcomeRecord, Reply
 from baton_schemas.wire.outcomes import Blob, State
 
 from .claim import Claim
@@ -29,6 +33,14 @@ InHand = Mapping[tuple[str, str], Mapping[str, Reply]]
 """By run and join: replies that this process has anyway, by branch."""
 
 
+class Seen(NamedTuple):
+    """What a step can see."""
+
+    state: State
+    replies: Sequence[Reply] = ()
+    """Of a step that joins: how its branches ended, in the order of the flow, outputs and errors inline."""
+
+
 class Reading:
     """Reads for the steps of one actor."""
 
@@ -39,21 +51,42 @@ class Reading:
         """Say whether a handoff brings all that its step can see: there is nothing to read then."""
         return joined(claim.handoff) is None and ERRORS not in state.blobs
 
-    async def state(self, claim: Claim) -> State:
+    async def seen(self, claim: Claim) -> Seen:
         """Return what a step can see, errors inline. Raises `BlobMissing`, `BranchesMissing`, `BusUnavailable`."""
         handoff = claim.handoff
+        replies: list[Reply] = []
         if joined(handoff) is not None:
-            replies = await self._branches(claim)
-            state = state_of_join(claim.plan, handoff, [await self._engine.values.whole(each) for each in replies])
+            replies = [await self._engine.values.whole(each) for each in await self._branches(claim)]
+            state = state_of_join(claim.plan, handoff, replies)
         else:
             state = state_at(handoff)
         if ERRORS not in state.blobs:
-            return state
+            return Seen(state, replies)
         blobs = {name: blob for name, blob in state.blobs.items() if name != ERRORS}
-        return replace(state, blobs=blobs, errors=await self._engine.values.errors(state))
+        return Seen(replace(state, blobs=blobs, errors=await self._engine.values.errors(state)), replies)
+
+    async def items(self, claim: Claim, fan_out: str) -> list[Raw]:
+        """Return the list that a step right before this one fanned out over: the log has it once. Raises as `seen`."""
+        plan, engine = claim.plan, self._engine
+        step, name = list_comes_from(plan, fan_out)
+        if step:
+            entry = await engine.bus.log.last_sure(
+                engine.bus.subjects.outcome(plan.actor(step), claim.handoff.run, step)
+            )
+        else:
+            entry = await engine.bus.log.at_sure(claim.start_seq)
+        message = known(entry)
+        value = None
+        if isinstance(message, OutcomeRecord):
+            value = find(with_outcome(message.state, step, message.outcome), name)
+        elif isinstance(message, Handoff):
+            value = find(message.state, name)
+        with contextlib.suppress(NotAList):  # nothing fanned out over it
+            return items_of(plan.step(fan_out).each, await engine.values.load(value)) if value is not None else []
+        return []
 
     async def values(self, claim: Claim, state: State) -> dict[str, Raw]:
-        """Return the values that the step reads, from beside the log where they are there. Raises as `state`."""
+        """Return the values that the step reads, from beside the log where they are there. Raises as `seen`."""
         load = self._engine.values.load
         values: dict[str, Raw] = {}
         for name in claim.plan.reads[base_of(claim.handoff)]:

@@ -6,7 +6,7 @@ import random
 
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
-from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, Retry
+from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, Retry
 from baton_actors.models import ModelError
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import DEADLINE_MAX_S
@@ -14,7 +14,7 @@ from baton_schemas.wire.outcomes import Error
 
 WAIT_MAX_S = DEADLINE_MAX_S
 """A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
-_FINAL = (Fail, BadOutput, BadValue, BadHandler)
+_FINAL = (Fail, BadOutput, BadValue, BadHandler, MissingValue)
 
 
 def is_final(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection
 
@@ -10,9 +11,11 @@ import msgspec
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_graph import check_graph
-from baton_schemas.flow.flow import INPUT_TYPES, Flow
+from baton_schemas.flow.check_paths import check_paths
+from baton_schemas.flow.flow import Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_deadline, check_parts
+from baton_schemas.flow.types import KINDS, BadType, Type, Unfit, fit, type_of
 from baton_schemas.run.refs import is_plain
 from baton_schemas.wire.messages import VERSION
 from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
@@ -20,8 +23,11 @@ from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
 _TOKEN_RULE = "1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
 
 
-def check_flow(flow: Flow) -> Plan:
-    """Return the plan of a flow that can run. Raises `FlowError` for the first mistake in it."""
+def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
+    """Return the plan of a flow that can run. Raises `FlowError` for the first mistake in it.
+
+    One that is `stored` in the log began to run once: its prompts may name what its values turn out not to have.
+    """
     if flow.v != VERSION:
         raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
     if flow.deadline_s is not None:
@@ -33,7 +39,10 @@ def check_flow(flow: Flow) -> Plan:
     _check_tiers(flow)
     earlier = check_graph(flow)
     check_agents(flow, earlier)
-    return Plan(flow)
+    plan = Plan(flow)
+    if not stored:
+        check_paths(plan)
+    return plan
 
 
 def _check_names(flow: Flow) -> None:
@@ -94,21 +103,41 @@ def _check_name(place: str, name: str) -> None:
 
 def _check_inputs(flow: Flow) -> None:
     for name, field in flow.input.items():
-        if field.type not in INPUT_TYPES:
-            raise FlowError(
-                f"input.{name}.type",
-                repr(field.type),
-                f"one of {_listed(INPUT_TYPES)}",
-                hint=nearest(field.type, INPUT_TYPES),
-            )
-        if field.required:
-            continue
+        _check_fields(f"input.{name}", field)
         try:
-            msgspec.json.decode(field.default, type=INPUT_TYPES[field.type])
-        except msgspec.DecodeError as error:
-            raise FlowError(
-                f"input.{name}.default", bytes(field.default).decode(), f"a value of type {field.type}"
-            ) from error
+            kind = type_of(field)
+        except BadType as error:
+            raise FlowError(f"input.{name}.{error.key}", error.found, error.expected, hint=_hint(error)) from error
+        if bytes(field.default):
+            _check_default(f"input.{name}", field, kind)
+
+
+def _check_fields(place: str, field: Field) -> None:
+    check_parts(f"{place}.fields", len(field.fields))
+    for name, inner in field.fields.items():
+        here = f"{place}.fields.{name}"
+        if not name:
+            raise FlowError(here, "a field without a name", "the name of a key")
+        _check_fields(here, inner)
+        if bytes(inner.default):
+            with contextlib.suppress(BadType):  # told with its place by the whole
+                _check_default(here, inner, type_of(inner))
+
+
+def _check_default(place: str, field: Field, kind: Type) -> None:
+    found = bytes(field.default).decode(errors="replace")
+    try:
+        fit(msgspec.json.decode(field.default), kind, "default")
+    except msgspec.DecodeError as error:
+        raise FlowError(f"{place}.default", found, f"a value of type {field.type}") from error
+    except Unfit as error:
+        where = "" if error.place == "default" else f"{error.place}: {error.reason}."
+        raise FlowError(f"{place}.default", found, f"a value of type {field.type}", hint=where) from error
+
+
+def _hint(error: BadType) -> str:
+    close = nearest(error.found.strip("'"), KINDS)
+    return close if close.startswith("Did") else ""
 
 
 def _check_tiers(flow: Flow) -> None:

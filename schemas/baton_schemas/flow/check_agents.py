@@ -126,6 +126,7 @@ def _check_names_of(flow: Flow, place: str, agent: Agent, step: str, earlier: fr
                     f"the placeholder {{{found.name}}} at character {found.position}",
                     f"an input, or a step that comes before {step!r}",
                     hint=_hint_of(found.name, known),
+                    near=f"{{{found.name}",
                 )
 
 
@@ -138,6 +139,7 @@ def _placeholders(place: str, template: str) -> list[Placeholder]:
             f"{error.text!r} at character {error.position}",
             "a placeholder such as {name} or {name.key}",
             hint="Write {{ and }} for braces.",
+            near=error.text,
         ) from error
 
 

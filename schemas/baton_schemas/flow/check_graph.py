@@ -95,8 +95,8 @@ def _check_each(flow: Flow, name: str, earlier: Earlier) -> None:
         return
     root, *path = each.split(".")
     if root in flow.input:
-        kind = flow.input[root].type
-        if not (kind == "dict" if path else kind.startswith("list")):
+        kind = flow.input[root].type.strip()
+        if not (kind.startswith(("dict", "any")) if path else kind.startswith(("list", "any"))):
             expected = "of type dict, to take a key of" if path else "of a list type, to run once per item"
             raise FlowError(place, f"the input {root!r} of type {kind}", f"an input {expected}")
     elif root not in earlier[name]:

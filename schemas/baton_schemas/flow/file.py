@@ -55,7 +55,7 @@ def load_flow(text: str, file: str = "") -> Flow:
         _refuse_functions(flow)
         check_flow(flow)
     except FlowError as error:
-        line = line_of(text, error.place)
+        line = line_of(text, error.place, error.near)
         place = f"line {line}, {error.place}" if line else error.place
         raise FlowError(place, error.found, error.expected, file=file, hint=error.hint) from error.__cause__
     return flow
@@ -97,7 +97,7 @@ def _syntax_error(text: str, reason: str) -> FlowError:
 def _flow(data: Table) -> Flow:
     _check_keys("", data, Flow)
     tables: dict[str, Any] = {
-        "input": {name: _field(name, value) for name, value in _tables(data, "input").items()},
+        "input": {name: _field(f"input.{name}", value) for name, value in _tables(data, "input").items()},
         "tiers": {
             **DEFAULT_TIERS,
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
@@ -115,11 +115,17 @@ def _tables(data: Table, key: str) -> Table:
     return value
 
 
-def _field(name: str, value: Any) -> Field:
+def _field(place: str, value: Any) -> Field:
     table = {"type": value} if isinstance(value, str) else value
     if isinstance(table, dict) and "default" in table:
         table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
-    return _struct(f"input.{name}", table, Field, "a type such as 'str', or ")
+    if isinstance(table, dict) and "fields" in table:
+        inner = table["fields"]
+        if not isinstance(inner, dict):
+            raise FlowError(f"{place}.fields", _found(inner), 'a table of types, as { id = "int", note = "str?" }')
+        fields = {name: _field(f"{place}.fields.{name}", field) for name, field in inner.items()}
+        table = {"type": "dict", **table, "fields": fields}
+    return _struct(place, table, Field, "a type such as 'str', or ")
 
 
 def _tier(name: str, value: Any) -> Tier:

@@ -13,19 +13,6 @@ from baton_schemas.wire.messages import VERSION
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 
-INPUT_TYPES: dict[str, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "list": list,
-    "list[str]": list[str],
-    "list[int]": list[int],
-    "list[float]": list[float],
-    "dict": dict,
-}
-"""What an input field may be, as it is written in a flow file."""
-
 IN_PROCESS = "in-process:"
 """Before the name of a handler that is a function of the program which built the flow: nobody else can import it."""
 
@@ -34,16 +21,21 @@ ABSENT = Raw()
 
 
 class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One field of a flow's input. Without `default` it is required."""
+    """One field of a flow's input, or of a record in it. Without `default` it is required, unless its type ends in `?`.
+
+    `types.type_of` says what its type means.
+    """
 
     type: str = "str"
     default: Raw = ABSENT
     description: str = ""
+    fields: dict[str, Field] = {}
+    """Of a `dict`, or of the dicts in a list: what each has, by name. It may have more."""
 
     @property
     def required(self) -> bool:
         """Whether a run can't start without it."""
-        return not bytes(self.default)
+        return not bytes(self.default) and not self.type.rstrip().endswith("?")
 
 
 class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -99,6 +91,10 @@ class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     """The step fails when fewer branches than this ended well."""
     failed: OnFailedBranch | None = None
     """`fail` the run, `skip` the branch, or `pass` its error to the merger in its place.
+
+    A plain list leaves out a branch that is skipped; in the place of one that is passed it has `{"error": {"step": …,
+    "type": …, "message": …}}`. A prompt numbers branches by their places, and a handler that asks for `list[Branch[T]]`
+    gets all of them either way.
 
     By default `fail` where the branch's step has `on_error = "fail"`, else `skip`.
     """

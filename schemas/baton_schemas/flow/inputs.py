@@ -9,15 +9,17 @@ import msgspec
 from msgspec import Raw
 
 from baton_schemas.errors import InputError, nearest
-from baton_schemas.flow.flow import INPUT_TYPES, Flow
+from baton_schemas.flow.flow import Field, Flow
 from baton_schemas.flow.prompts import look_up
+from baton_schemas.flow.types import Unfit, fit, json_type, type_of
+from baton_schemas.wire.outcomes import NULL
 from baton_schemas.wire.values import encode_value
 
 
 def check_input(flow: Flow, given: Mapping[str, Raw]) -> dict[str, Raw]:
-    """Return the input of a run: what was given, and defaults for what was not.
+    """Return the input of a run: what was given, and defaults for what was not, also within records.
 
-    Raises `InputError` for a field that is missing, unknown, or of a wrong type.
+    Raises `InputError` for a field that is missing, unknown, or of a wrong type; its place says where (`emails[3].id`).
     """
     for name in given:
         if name not in flow.input:
@@ -25,17 +27,24 @@ def check_input(flow: Flow, given: Mapping[str, Raw]) -> dict[str, Raw]:
     checked: dict[str, Raw] = {}
     for name, field in flow.input.items():
         if name in given:
-            try:
-                msgspec.json.decode(given[name], type=INPUT_TYPES[field.type])
-            except msgspec.DecodeError as error:
-                raise InputError(flow.name, name, f"{error} (type {field.type})") from error
-            checked[name] = given[name]
+            checked[name] = _checked(flow, name, field, given[name])
         elif field.required:
             what = f"; {field.description}" if field.description else ""
             raise InputError(flow.name, name, f"missing; expected {field.type}{what}")
         else:
-            checked[name] = field.default
+            checked[name] = field.default if bytes(field.default) else NULL
     return checked
+
+
+def _checked(flow: Flow, name: str, field: Field, raw: Raw) -> Raw:
+    try:
+        value = msgspec.json.decode(raw)
+        fitted = fit(value, type_of(field), name)
+    except msgspec.DecodeError as error:
+        raise InputError(flow.name, name, f"no JSON: {error}") from error
+    except Unfit as error:
+        raise InputError(flow.name, error.place, error.reason) from error
+    return raw if fitted is value else Raw(msgspec.json.encode(fitted))
 
 
 def encode_input(values: Mapping[str, Any]) -> dict[str, Raw]:
@@ -64,9 +73,3 @@ def items_of(each: str, value: Raw) -> list[Raw]:
         return msgspec.json.decode(value, type=list[Raw])
     except msgspec.DecodeError:
         raise NotAList(each, json_type(msgspec.json.decode(value))) from None
-
-
-def json_type(value: Any) -> str:
-    """Return how JSON calls the type of a decoded value."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _BARE = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _PART = re.compile(_BARE)
@@ -11,18 +12,29 @@ _KEY = re.compile(rf"\s*({_BARE}(?:\s*\.\s*{_BARE})*)\s*=")
 _FENCE = re.compile(r'"""|\'\'\'')
 
 
-def line_of(text: str, place: str) -> int | None:
+def line_of(text: str, place: str, near: str = "") -> int | None:
     """Return the line (from 1) of a key path such as `steps.write.after[0]`, or None.
 
     A path that is not written out (a key that is missing, one in an inline table) has the line of the
-    nearest part of it that is.
+    nearest part of it that is. With `near` it is the first line of its value that has this text in it.
     """
     lines = _lines(text)
     parts = tuple(re.sub(r"\[\d+\]$", "", place).split("."))
     for length in range(len(parts), 0, -1):
         if parts[:length] in lines:
-            return lines[parts[:length]]
+            return _with(text, lines[parts[:length]], _next(lines.values(), lines[parts[:length]]), near)
     return None
+
+
+def _with(text: str, first: int, end: int | None, near: str) -> int:
+    """Return the first of these lines that has `near` in it; `first` if none has, or if nothing is looked for."""
+    value = text.splitlines()[first - 1 : end - 1 if end is not None else None]
+    return next((number for number, line in enumerate(value, first) if near in line), first)
+
+
+def _next(lines: Iterable[int], first: int) -> int | None:
+    """Return the line of the next key or table after a line, None when there is none."""
+    return min((line for line in lines if line > first), default=None)
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:

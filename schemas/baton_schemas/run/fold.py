@@ -133,7 +133,8 @@ class RunFold:
             wasted_usd=math.fsum(work.cost_usd for work in in_vain if work.cost_usd is not None),
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
             usage=_total([work.usage for work in works if work.usage]),
-            rehearsed=any(step.work.rehearsed for step in steps.values() if step.work),
+            rehearsed=any(step.work.rehearsed for step in steps.values() if step.work)
+            or any(call.rehearsed for calls in self._calls.values() for call in calls),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
             forked_from=begins.origin.run if begins and begins.origin else "",
             foreign=self._foreign,

@@ -113,7 +113,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     usage: Usage
     """Of the steps that this run did itself."""
     rehearsed: bool
-    """Whether any step was done by the rehearsal model, reused steps included."""
+    """Whether the rehearsal model answered any step, reused steps included."""
     late: list[str]
     """Branches that replied to a join and are not in the handoff that closed it."""
     wasted_usd: float = 0.0

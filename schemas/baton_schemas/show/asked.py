@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import render
+from baton_schemas.run.branches import BranchEnds
+from baton_schemas.run.prompt_values import PromptValues
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -37,20 +38,15 @@ class Asked(Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses))).hexdigest()
 
 
-def asked_by(plan: Plan, step: str, values: Mapping[str, Raw]) -> Asked:
-    """Return what a step (or a branch of it) asks its model; `values` are those that it reads, and its `errors`.
+def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds]) -> Asked:
+    """Return what a step (or a branch of it) asks its model.
 
-    Raises `msgspec.DecodeError` for a value that is no JSON.
+    `values` are those that it reads, and its `errors`; `branches` those of the fan-outs that it joins and reads.
+    Raises `MissingValue`, and `msgspec.DecodeError` for a value that is no JSON.
     """
     agent = plan.agent(step)
     tier = plan.tier(agent)
-    decoded: dict[str, Any] = {}
-
-    def value_of(name: str) -> Any:
-        if name not in decoded:
-            decoded[name] = _for_prompt(name, values)
-        return decoded[name]
-
+    value_of = PromptValues(values, branches).of
     return Asked(
         model=tier.model,
         system=render(agent.system, value_of),
@@ -63,20 +59,6 @@ def proof_of(asked: Asked, recorded: Iterable[str]) -> str:
     """Return the recorded hash that says that this is what was sent; empty when none does."""
     hashes = {asked.digest(rehearses=rehearses) for rehearses in (False, True)}
     return next((found for found in recorded if found in hashes), "")
-
-
-def _for_prompt(name: str, values: Mapping[str, Raw]) -> Any:
-    """Return a value as a prompt shows it; the errors as sentences, and a failed step as its error."""
-    if name == "errors":
-        return [_sentence(error) for error in msgspec.json.decode(values["errors"])]
-    if name in values:
-        return msgspec.json.decode(values[name])
-    errors = msgspec.json.decode(values["errors"])
-    return next((f"({_sentence(error)})" for error in errors if error["step"] == name), None)
-
-
-def _sentence(error: dict[str, Any]) -> str:
-    return f"step {error['step']} failed: {error['message']}"
 
 
 def _valid(text: str) -> str:

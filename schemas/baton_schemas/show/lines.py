@@ -38,6 +38,23 @@ def one_line(entry: Entry) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
+def is_rehearsed(entry: Entry) -> bool:
+    """Say whether an entry has an answer in it that no model gave."""
+    match entry.message:
+        case Note(fact=ModelCall(rehearsed=rehearsed)):
+            return rehearsed
+        case Handoff(cause=After(outcome=Done(work=work) | Failed(work=work))):
+            return work.rehearsed
+        case Reply(outcome=Done(work=work) | Failed(work=work)):
+            return work.rehearsed
+        case OutcomeRecord(outcome=Done(work=work) | Failed(work=work)):
+            return work.rehearsed
+        case Result(outcome=Done(work=work) | Failed(work=work)):
+            return work.rehearsed
+        case _:
+            return False
+
+
 def of_outcome(outcome: Outcome) -> str:
     """Return how a step ended, by what model, for how long and for what price."""
     match outcome:

@@ -16,6 +16,6 @@ def plan_of(state: RunState) -> Plan | None:
     if state.flow_body is None:
         return None
     try:
-        return check_flow(decode_flow(state.flow_body))
+        return check_flow(decode_flow(state.flow_body), stored=True)
     except (msgspec.DecodeError, ValueError, RecursionError, SchemaError):
         return None

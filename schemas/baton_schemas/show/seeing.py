@@ -9,6 +9,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.prompts import MissingValue
+from baton_schemas.run.branches import branch_ends, fan_outs
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, RunState, StepState
 from baton_schemas.wire.facts import ModelCall, Spent
@@ -17,7 +19,7 @@ from baton_schemas.wire.outcomes import Blob, Value
 
 from .asked import Asked, asked_by, proof_of
 from .attempts import attempts_of
-from .given import Fetched, Given, blobs_of, given_to, values_of
+from .given import Fetched, Given, blobs_of, given_to, replies_of, values_of
 from .standing import says_of, status_of
 from .step import StepSeen, branches_of, count_of
 
@@ -116,7 +118,12 @@ def _read_and_asked(
     if not plan.agent(step).asks_models or len(inline) < len(values) or given.missing or _lacks(given, fetched):
         return values, None
     try:
-        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline})
+        base = plan.name_of(step)
+        wanted = fan_outs(plan, base) & plan.reads[base]
+        branches = branch_ends(plan, base, replies_of(given, fetched), wanted)
+        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches)
+    except MissingValue:  # then nothing was asked
+        return values, None
     except (ValueError, TypeError, KeyError, RecursionError):  # msgspec's errors are ValueErrors
         return values, None
 

@@ -72,6 +72,9 @@ class Error(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The last lines of the user's own code that it came through, as Python writes them: in the step's own record, and
     in the notes on its attempts. What travels on with the run goes without."""
 
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
 
 class Done(Struct, tag="done", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
     """The step ended well. Its output is `output`, or `blob` when it was too large to be inline."""

@@ -20,7 +20,16 @@ from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_page import step_page
-from baton_actors.cli.show.view import console, errors_of, log_line, log_rows, look_at, run_page, runs_table
+from baton_actors.cli.show.view import (
+    console,
+    errors_of,
+    log_line,
+    log_rows,
+    look_at,
+    rehearsal_line,
+    run_page,
+    runs_table,
+)
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
 from baton_bus.client.seen import LISTEN_S, see_step
 from baton_bus.client.size import log_size
@@ -29,6 +38,7 @@ from baton_bus.errors import BlobMissing, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
+from baton_schemas.show.lines import is_rehearsed
 from baton_schemas.wire.names import TOKEN
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024
@@ -145,7 +155,7 @@ async def log(
     json: o.Json = False,
 ) -> int:
     """Print the messages of a run, one a line."""
-    out, number = console(), 0
+    out, number, rehearsed = console(), 0, False
     async with place.bus(reads=True) as bus:
         head = await find_run(bus, run)
         read = (
@@ -156,6 +166,7 @@ async def log(
         async with aclosing(read) as entries:
             async for entry in entries:
                 number += 1
+                rehearsed = rehearsed or is_rehearsed(entry)
                 if json:
                     sys.stdout.buffer.write(dump(entry))
                     sys.stdout.buffer.flush()
@@ -163,6 +174,7 @@ async def log(
                     out.print(log_rows(entry, head.started_at, number))
                 else:
                     out.print(log_line(entry, head.started_at, number), soft_wrap=True)
+    _label(rehearsed and not json)
     return OK
 
 
@@ -173,10 +185,19 @@ async def export(
     json: Annotated[bool, typer.Option("--json", help="The same: it is JSON lines always.")] = False,
 ) -> int:
     """Write a run as JSON lines, for `replay`."""
+    rehearsed = False
     async with place.bus(reads=True) as bus:
         head = await find_run(bus, run)
         async with aclosing(bus.log.read([bus.subjects.run(head.run)], head.start_seq)) as entries:
             async for entry in entries:
+                rehearsed = rehearsed or is_rehearsed(entry)
                 sys.stdout.buffer.write(dump(entry))
     sys.stdout.buffer.flush()
+    _label(rehearsed and not json)
     return OK
+
+
+def _label(rehearsed: bool) -> None:
+    """Say beside what was printed that no model made it: each message that has an answer is marked, too."""
+    if rehearsed:
+        console(stderr=True).print(rehearsal_line(), soft_wrap=True)

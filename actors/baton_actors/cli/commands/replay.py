@@ -22,7 +22,17 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.step_facts import brought_facts
 from baton_actors.cli.show.values import brought_lines, brought_table
-from baton_actors.cli.show.view import console, header, in_brief, log_line, run_page, steps_table, totals, waits_of
+from baton_actors.cli.show.view import (
+    console,
+    header,
+    in_brief,
+    log_line,
+    rehearsal_line,
+    run_page,
+    steps_table,
+    totals,
+    waits_of,
+)
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.client.seen import fetch_small
 from baton_schemas.errors import BadMessage
@@ -129,6 +139,8 @@ def _print_steps(log: _Log, plan: Plan | None) -> None:
         for line in brought_lines(log.brought(plan, number), max(out.width, 80) - len(_INDENT)):
             out.print(Text.assemble(_INDENT, line), soft_wrap=True)
         out.print(Text(f"{_INDENT}{in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
+    if run.state.rehearsed:
+        console(stderr=True).print(rehearsal_line(), soft_wrap=True)
 
 
 def _step_through(log: _Log, plan: Plan | None) -> None:
@@ -166,6 +178,7 @@ def _page(log: _Log, number: int, plan: Plan | None, width: int) -> Group:
         *waits_of(rows),
         Text(),
         Text(totals(state, rows), "dim"),
+        *([rehearsal_line()] if state.rehearsed else []),
         Text(),
         brought_table(log.brought(plan, number), width),
     )

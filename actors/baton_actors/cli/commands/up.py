@@ -16,7 +16,8 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.view import console, rehearsing_line
+from baton_actors.models import ModelSettings
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_actors.processes.supervisor import Supervisor
 from baton_actors.services.clerk import Clerk
@@ -50,9 +51,10 @@ async def up(
     ):
         await supervisor.ready(_READY_S)
         if json:
-            print_json({"url": settings.shown_url, "namespace": settings.namespace, "flows": list(map(_facts, found))})
+            facts = {"url": settings.shown_url, "namespace": settings.namespace, "rehearses": _rehearse(found)}
+            print_json({**facts, "flows": list(map(_facts, found))})
         else:
-            _tell(found, settings, place, copies)
+            tell(found, settings, place, copies)
         await asyncio.Event().wait()
     return 0
 
@@ -99,25 +101,43 @@ async def _settings(place: Place) -> Settings:
         return settings
 
 
-def _tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
+def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
     """Say what runs and how to give it work."""
+    rehearses = _rehearse(flows)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
     for heading in ("flow", "actor", "does it"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for found in flows:
         for index, (actor, agent) in enumerate(found.plan.actors().items()):
-            by = found.flow.agents[agent].handler or found.plan.tier(found.flow.agents[agent]).model
-            table.add_row(Text(found.name if not index else "", "bold"), actor, Text(by, "dim"))
+            table.add_row(Text(found.name if not index else "", "bold"), actor, _by(found, agent, rehearses))
     out = console(stderr=True)
     times = f", {copies} processes per actor" if copies > 1 else ""
     out.print(Text.assemble(("● ", "green"), f"up at {settings.shown_url}{times}; Ctrl-C stops"))
     out.print()
     out.print(table)
     out.print()
+    if rehearses:
+        out.print(rehearsing_line(), soft_wrap=True)
+        out.print()
     where = "" if not place.named else f" --nats {settings.shown_url}"
     for found in flows:
         pairs = " ".join(f"{key}=…" for key, field in found.flow.input.items() if field.required)
         out.print(f"  baton submit{where} {found.source} {pairs} --wait", style="dim", soft_wrap=True)
+
+
+def _by(found: FoundFlow, agent: str, rehearses: bool) -> Text:
+    """Return what does an agent's steps: its handler, or its model; one that rehearses is not asked."""
+    told = found.flow.agents[agent]
+    if not told.asks_models:
+        return Text(told.handler, "dim")
+    model = Text(found.plan.tier(told).model, "dim")
+    return model.append(", rehearsed", "yellow") if rehearses else model
+
+
+def _rehearse(flows: Sequence[FoundFlow]) -> bool:
+    """Say whether agents of these flows answer without a model: workers read the same environment as we do."""
+    asks = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
+    return asks and ModelSettings.from_environ().rehearses
 
 
 def _facts(found: FoundFlow) -> dict[str, object]:

@@ -120,12 +120,10 @@ def totals(state: RunState, rows: Sequence[Row]) -> str:
 
 def cost_of(state: RunState) -> str:
     """Return the price of a run; a lower bound where a price is not known; nothing where no model was called."""
-    if state.cost_usd is None and not state.unpriced:
-        return ""
-    if state.rehearsed and not state.cost_usd and not state.unpriced:
-        return _REHEARSED
+    if not state.cost_usd and not state.unpriced:
+        return _REHEARSED if state.rehearsed else "" if state.cost_usd is None else dollars(0.0)
     cost = dollars(state.cost_usd or 0.0)
-    return f"at least {cost}" if state.unpriced else cost
+    return ("at least " if state.unpriced else "") + cost + (f", partly {_REHEARSED}" if state.rehearsed else "")
 
 
 def dollars(value_usd: float) -> str:
@@ -144,6 +142,11 @@ def elapsed_of(state: RunState, now: datetime | None = None) -> str:
 def rehearsal_line() -> Text:
     """Say that what follows was made by no model."""
     return Text("rehearsed: no model was called, set ANTHROPIC_API_KEY to ask Claude", style="yellow")
+
+
+def rehearsing_line() -> Text:
+    """Say that what is to come is made by no model."""
+    return Text("rehearses: no model is called, set ANTHROPIC_API_KEY to ask Claude", style="yellow")
 
 
 def log_line(entry: Entry, started_at: datetime, number: int = 0) -> Text:
@@ -182,7 +185,7 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
             Text(state.status, style="" if state.status == "done" else style),
             Text(_when(state.started_at, now), style="dim"),
             Text(elapsed_of(state, now), style="dim"),
-            Text(cost_of(state), style="yellow" if cost_of(state) == _REHEARSED else ""),
+            Text(cost_of(state), style="yellow" if state.rehearsed else ""),
         )
     return table
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from baton_actors.models.rehearsal.data import as_lines
+
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)[^<>]{0,200}>")
 _HTML = "a abbr b br code div em font hr i img li ol p span strong sub sup table td th tr u ul"
 _INLINE = frozenset(_HTML.split())
@@ -23,6 +25,12 @@ _SENTENCE_END = re.compile(rf"(?<=[.!?]){_CLOSING}\s+(?={_OPENING}[A-Z0-9])|(?<=
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:e\.g|i\.e|etc|vs|cf|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|approx))\.\Z")
 _WORD = re.compile(r"[^\W_]{2,}")
 
+_LABELLED = re.compile(
+    r"\s*(?!answer|ask|choose|classify|example|format|give|list|note|options|output|reply|return|rules|say|use|write)"
+    r"[A-Za-z][\w-]*(?: [\w-]+)?:[ \t]+(?P<text>(?:\S+[ \t]+){2,}\S.*)",
+    re.IGNORECASE,
+)
+"""`Mail: I was charged twice.` in a prompt without tags: a label of at most two words, and a text of at least three."""
 _MATERIAL_WORDS_MIN = 40
 """A paragraph without tags is text to work on from this many words; instructions are mostly shorter."""
 _SENTENCE_WORDS_MIN = 3
@@ -80,10 +88,24 @@ def split_prompt(prompt: str) -> tuple[list[str], str]:
     paragraphs = _PARAGRAPH.split(prompt)
     long = [place for place, paragraph in enumerate(paragraphs) if _is_long(paragraph)]
     if not long:
-        return [], prompt
+        return _short_texts(prompt, paragraphs)
     # The short ones in between belong to the text; those around it are what is asked for.
     texts, around = paragraphs[long[0] : long[-1] + 1], paragraphs[: long[0]] + paragraphs[long[-1] + 1 :]
     return texts, "\n".join(around)
+
+
+def _short_texts(prompt: str, paragraphs: list[str]) -> tuple[list[str], str]:
+    """Return short texts that a prompt announces with a colon (`Classify this mail:`, `Mail: …`), and the rest."""
+    texts = [place for place in range(1, len(paragraphs)) if paragraphs[place - 1].rstrip().endswith(":")]
+    if texts:
+        rest = [paragraph for place, paragraph in enumerate(paragraphs) if place not in texts]
+        return [paragraphs[place] for place in texts], "\n".join(rest)
+    lines = prompt.splitlines()
+    labelled = {place: match for place, line in enumerate(lines) if (match := _LABELLED.match(line)) is not None}
+    if labelled:
+        rest = [line for place, line in enumerate(lines) if place not in labelled]
+        return [match["text"] for match in labelled.values()], "\n".join(rest)
+    return [], prompt
 
 
 def sentences_of(blocks: list[str]) -> list[Sentence]:
@@ -92,12 +114,11 @@ def sentences_of(blocks: list[str]) -> list[Sentence]:
     seen: set[str] = set()
     for block, text in enumerate(blocks):
         for paragraph in _PARAGRAPH.split(_TAG.sub(" ", _CODE.sub("\n\n", text))):
-            for line in _LINE_START.split(paragraph):
+            for line in _LINE_START.split(_readable(paragraph)):
                 line = " ".join(line.split())
                 if line.startswith(("#", "|")):
                     continue
-                marker = _MARKER.match(line)
-                for sentence in _sentences(line[marker.end() :] if marker else line):
+                for sentence in _sentences(_unmarked(line)):
                     key = sentence.casefold()
                     if key in seen or _CODE_LIKE.search(sentence):
                         continue
@@ -107,9 +128,28 @@ def sentences_of(blocks: list[str]) -> list[Sentence]:
     return found
 
 
+def lines_of(blocks: list[str]) -> list[Sentence]:
+    """Return the lines of texts too short to have a sentence, each once: `Battery dead.`"""
+    lines = [" ".join(line.split()) for text in blocks for line in _TAG.sub(" ", text).splitlines()]
+    texts = [text for text in dict.fromkeys(map(_unmarked, lines)) if _WORD.search(text)]
+    return [Sentence(place, 0, _clipped(text), words_of(text)) for place, text in enumerate(texts)]
+
+
 def words_of(text: str) -> frozenset[str]:
     """Return the content words of a text, in lower case."""
     return frozenset(_WORD.findall(text.lower())) - _STOP_WORDS
+
+
+def _readable(paragraph: str) -> str:
+    """Return a paragraph that is JSON, with or without a number before it, as lines of text."""
+    stripped = paragraph.strip()
+    return as_lines(_unmarked(stripped)) if stripped[-1:] in ("}", "]") else paragraph
+
+
+def _unmarked(line: str) -> str:
+    """Return a line without the hyphen or the number that it begins with."""
+    marker = _MARKER.match(line)
+    return line[marker.end() :] if marker else line
 
 
 def _is_long(paragraph: str) -> bool:

@@ -14,6 +14,12 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _JSON_LIST = re.compile(r"\bJSON\b[^.\n]{0,40}?\b(?:array|list)\b", re.IGNORECASE)
+_EACH_A_LINE = re.compile(
+    r"\b(?:one|a|each on (?:a|its own))\s(?:[\w-]+\s){0,2}?line\s(?:each|for each|per \w+)"
+    r"|\b(?:one|each)\b[^.\n]{0,30}?\b(?:per|on (?:a|its own)) line\b|\bline by line\b",
+    re.IGNORECASE,
+)
+_FAULTS = re.compile(r"\b(?:complain|problem|issue|bug|fault|defect|criticis|error|risk|weakness)", re.IGNORECASE)
 _SHORT = re.compile(r"\b(?:summar|brief|short|concise|tl;?dr|abstract|headline)", re.IGNORECASE)
 
 _COUNT_MAX = 50
@@ -26,9 +32,11 @@ _PER_PARAGRAPH = 4
 class Shape:
     """How many sentences, and how they are laid out; `groups` is the number of paragraphs."""
 
-    kind: Literal["bullets", "paragraphs", "json"]
+    kind: Literal["bullets", "lines", "paragraphs", "json"]
     sentences: int
     groups: int = 1
+    faults: bool = False
+    """Whether it is faults that are asked for, as many as there are."""
 
 
 def shape_of(instruction: str, system: str = "") -> Shape:
@@ -46,6 +54,8 @@ def _asked_for(text: str) -> Shape | None:
     json_list = _JSON_LIST.search(text)
     if json_list:
         return Shape("json", _number(text[json_list.end() :]) or _COUNT_DEFAULT)
+    if _EACH_A_LINE.search(text):
+        return Shape("lines", _number(_EACH_A_LINE.sub("", text)) or _COUNT_DEFAULT, faults=bool(_FAULTS.search(text)))
     asks = [match for match in _ASKED.finditer(text) if match["count"] or match["unit"].lower().startswith("bullet")]
     if not asks:
         return None

@@ -1,0 +1,139 @@
+"""Whether the placeholders of prompts name what there is, as far as types tell before anything runs."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from baton_schemas.errors import FlowError
+from baton_schemas.flow.flow import Flow
+from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.prompts import Placeholder, parse
+from baton_schemas.flow.types import ANY, NUMBER, TEXT, Type, listed, type_of
+
+_TEXTS = Type("list", items=TEXT)
+_LIST = Type("list")
+
+
+def check_paths(plan: Plan) -> None:
+    """Raise `FlowError` for the first placeholder, or `each`, that can never have a value.
+
+    Flows that are in the log already are not asked: whatever their prompts lack, their steps say.
+    """
+    flow = plan.flow
+    for name, step in flow.steps.items():
+        agent = flow.agents[step.agent]
+        if step.each:
+            _check_each(plan, name)
+        for key, template in (("system", agent.system), ("prompt", agent.prompt)):
+            for found in parse(template):
+                _check(plan, name, f"agents.{step.agent}.{key}", found)
+
+
+def _check(plan: Plan, step: str, place: str, found: Placeholder) -> None:
+    kind = kind_of(plan, step, found.name)
+    for number, key in enumerate(("", *found.path)):
+        inner = _part(kind, key) if number else kind
+        if inner is None:
+            _refuse(plan, place, found, number, kind)
+            return
+        if inner.optional and found.optional <= number:
+            optional = replace(found, optional=number + 1).text
+            part = found.up_to(number + 1)
+            raise FlowError(
+                place,
+                f"the placeholder {found.text} at character {found.position}",
+                f"{optional}, as {part} is of type {inner} and may be missing",
+                near=found.text,
+            )
+        kind = inner
+
+
+def _refuse(plan: Plan, place: str, found: Placeholder, number: int, kind: Type) -> None:
+    """Raise the error for a placeholder whose part of that number is nothing that its part before has."""
+    path = found.up_to(number)
+    hint = ""
+    if kind.fields is not None:
+        expected = f"a field that {path} has: {listed(list(kind.fields))}"
+        hint = found.instead(number, kind.fields)
+    elif kind.kind == "list":
+        expected = f"the number of an item, as {{{path}.0}}: {path} is a list"
+    else:
+        expected = f"{{{path}}} alone: it is of type {kind}, which has no keys"
+        hint = _hint_of_text(plan, found.name)
+    what = f"the placeholder {found.text} at character {found.position}"
+    raise FlowError(place, what, expected, hint=hint, near=found.text)
+
+
+def _check_each(plan: Plan, name: str) -> None:
+    root, *path = plan.flow.steps[name].each.split(".")
+    kind, place = kind_of(plan, name, root), f"steps.{name}.each"
+    for number, key in enumerate(path, 1):
+        inner = _part(kind, key)
+        if inner is None:
+            found = Placeholder(root, tuple(path), 0)
+            has = f"a field that {found.up_to(number)} has: {listed(list(kind.fields))}" if kind.fields else "a list"
+            hint = found.instead(number, kind.fields) if kind.fields else _hint_of_text(plan, root)
+            raise FlowError(place, repr(plan.flow.steps[name].each), has, hint=hint)
+        kind = inner
+    if kind.optional:
+        what = f"{plan.flow.steps[name].each!r}, of type {kind}, which may be missing"
+        raise FlowError(place, what, "a list that is always there", hint="Give it `default = []`, without the `?`.")
+    if kind.kind not in ("list", "any"):
+        what = f"{plan.flow.steps[name].each!r}, of type {kind}"
+        raise FlowError(place, what, "a list, to run once per item", hint=_hint_of_text(plan, root))
+
+
+def _hint_of_text(plan: Plan, name: str) -> str:
+    if name not in plan.flow.steps or not plan.agent(name).asks_models:
+        return ""
+    return "What a model answers is text: let a handler take it apart, and name that one's step."
+
+
+def kind_of(plan: Plan, step: str, name: str) -> Type:
+    """Return what is known of the type of a name that a step's prompt may have."""
+    flow = plan.flow
+    if name in flow.input:
+        return type_of(flow.input[name])
+    if name in flow.steps:
+        return _output_of(flow, name)
+    match name:
+        case "item":
+            return _item_of(plan, step)
+        case "index":
+            return NUMBER
+        case "errors":
+            return _TEXTS
+        case _:
+            return ANY
+
+
+def _output_of(flow: Flow, name: str) -> Type:
+    if any(step.join is not None and step.join.failed == "pass" for step in flow.steps.values()):
+        return _LIST if flow.steps[name].each else ANY  # an error may stand in its place
+    texts = flow.agents[flow.steps[name].agent].asks_models
+    if flow.steps[name].each:
+        return _TEXTS if texts else _LIST
+    return TEXT if texts else ANY
+
+
+def _item_of(plan: Plan, step: str) -> Type:
+    root, *path = plan.flow.steps[step].each.split(".")
+    kind = kind_of(plan, step, root)
+    for key in path:
+        kind = _part(kind, key) or ANY
+    return kind.items or ANY
+
+
+def _part(kind: Type, key: str) -> Type | None:
+    """Return the type of what a key gives; None when it can give nothing."""
+    match kind.kind:
+        case "any":
+            return ANY
+        case "dict" if kind.fields is None:
+            return ANY
+        case "dict":
+            return kind.fields.get(key) if kind.fields else ANY
+        case "list":
+            return (kind.items or ANY) if key.isdecimal() else None
+        case _:
+            return None
