@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from baton_actors import Baton, Flow
 from baton_actors.errors import Fail
+from baton_bus import Settings, connect
 from baton_bus.client.runs import find_run
 from baton_bus.client.seen import LISTEN_S, fetch_small, see_step
 from baton_schemas.errors import FlowUnreadable, UnknownStep
@@ -96,6 +98,22 @@ async def test_step_that_was_reused_is_seen_in_the_run_in_which_it_was_done(serv
         assert left.output is not None
         assert bytes(left.output) == b'"A"'  # type: ignore[arg-type] # no blob
         assert (left.reused_from, "not in the log any more" in left.says) == (run, True)
+
+
+async def test_prompt_of_a_merger_is_proved_where_a_branch_failed(server: NatsServer, namespace: str) -> None:
+    flow = Flow("gaps", input={"mails": list[dict]})  # type: ignore[type-arg]
+    flow.ask("read", "<mail>{item.body}</mail> Say it in a line.", each="mails", on_error="continue", max_tokens=50)
+    flow.ask("merge", "<lines>{read}</lines> Say it in a line.", after="read", max_tokens=50)
+    async with Baton.local(flow, url=server.url, namespace=namespace, rehearse=True) as t:
+        run = await t.start(mails=[{"body": "It leaks."}, {"subject": "no body"}, {"body": "It is loud."}])
+        await run.result(30)
+    async with connect(Settings(url=server.url, namespace=namespace)) as client:
+        found = await see_step(client.bus, await find_run(client.bus, run.id), "merge")
+        assert found.asked is not None
+        assert found.asked.prompt.startswith("<lines>[1] It leaks.\n\n[3] It is loud.</lines>")
+        assert found.proof in found.recorded
+        branch = await see_step(client.bus, await find_run(client.bus, run.id), "read-1")
+        assert (branch.asked, branch.recorded) == (None, ())
 
 
 async def test_step_that_a_worker_is_at_is_heard(server: NatsServer, namespace: str) -> None:
