@@ -75,8 +75,10 @@ def test_same_run_id_runs_once(tmp_path: Path) -> None:
     assert (other.returncode, "take another id" in other.stderr) == (2, True)
 
 
-def test_rehearsed_output_says_so(tmp_path: Path) -> None:
-    ended = baton("run", "ask", "question=What is NATS?", cwd=tmp_path)
+def test_rehearsed_output_says_so_and_needs_no_sdk(tmp_path: Path) -> None:
+    """Importing the SDK takes longer than all the rest."""
+    (tmp_path / "anthropic.py").write_text("raise SystemExit('imported')\n")
+    ended = baton("run", "ask", "question=What is NATS?", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 0
     assert "rehearsed: no model was called, set ANTHROPIC_API_KEY" in ended.stderr
     shown = baton("show", cwd=tmp_path)
@@ -153,8 +155,8 @@ def test_handler_that_cannot_be_imported_ends_the_run_and_the_command(tmp_path: 
     assert ended.returncode == 2
     assert "cannot load './gone.py:f': there is no file" in ended.stderr
     assert "Traceback" not in ended.stderr
-    (run,) = json.loads(baton("runs", "--json", cwd=tmp_path).stdout)
-    assert run["status"] == "cancelled"
+    # Workers begin while the run is handed in: one that cannot may say so before there is a run.
+    assert {run["status"] for run in json.loads(baton("runs", "--json", cwd=tmp_path).stdout)} <= {"cancelled"}
 
 
 def test_server_that_is_not_there_exits_with_3(tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ def test_command_is_listed_with_the_first_line_of_its_help(name: str) -> None:
 def test_commands_with_a_place_have_its_options_last_and_in_one_order() -> None:
     options = {name: [option for each in load(name).params for option in each.opts] for name in COMMANDS}
     places = {name: found[-3:] for name, found in options.items() if "--nats" in found}
-    assert set(COMMANDS) - set(places) == {"graph"}
+    assert set(COMMANDS) - set(places) == {"check", "graph", "new", "schema"}
     assert set(map(tuple, places.values())) == {("--nats", "--namespace", "--data-dir")}
 
 

@@ -411,3 +411,18 @@ async def test_worker_that_cannot_start_says_why_in_one_line(
     assert process.returncode == 2
     assert stderr.decode().startswith(line)
     assert stderr.count(b"\n") == 1
+
+
+async def test_body_that_missed_its_cancellation_learns_that_a_worker_failed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """As it happens where Python's `wait_for`, in a library, ends at the very moment of the cancellation."""
+    found = written(tmp_path, "no_such")
+    with pytest.raises(WorkerCannotStart):
+        async with Supervisor([found], settings, restart=False, logs=QUIET) as supervisor:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            with pytest.raises(asyncio.CancelledError):
+                await supervisor.ready()
+            supervisor.leave_if_failed()
+            await asyncio.Event().wait()

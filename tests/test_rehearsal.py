@@ -1,4 +1,4 @@
-"""The rehearsal model: through the real SDK, and the ranking of sentences by itself."""
+"""The rehearsal model: read as a model's answer is, and the ranking of sentences by itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
+from pytest_httpserver import HTTPServer
 
 from baton_actors.models import Models, ModelSettings
 from baton_actors.models.rehearsal.extract import answer_from
+from baton_actors.models.rehearsal.model import events_of, request_id_of
 from baton_actors.models.rehearsal.sentences import sentences_of, split_prompt
 from baton_actors.models.rehearsal.shape import Shape, shape_of
 
-from .model_servers import request_for
+from .model_servers import request_for, settings_for, sse
 
 REPORT = """# Harbour report
 
@@ -38,7 +41,7 @@ def document(instruction: str, text: str = REPORT) -> str:
     return f"{instruction}\n\n<document>\n{text}\n</document>"
 
 
-async def test_call_without_credentials_is_rehearsed_through_the_sdk() -> None:
+async def test_call_without_credentials_is_rehearsed() -> None:
     chunks: list[str] = []
     async with Models(ModelSettings()) as models:
         answer = await models.complete(request_for(document("Give 3 bullets.")), chunks.append)
@@ -53,6 +56,31 @@ async def test_call_without_credentials_is_rehearsed_through_the_sdk() -> None:
     assert answer.usage.output_tokens == len(answer.text) // 4
     assert answer.usage.input_tokens > answer.usage.output_tokens
     assert answer.request_id.startswith("req_rehearsal_")
+
+
+@pytest.mark.parametrize("max_tokens", [10, 100])
+async def test_sdk_reads_the_same_out_of_the_events_of_a_rehearsal(httpserver: HTTPServer, max_tokens: int) -> None:
+    """So a flow that rehearses does nothing that it would not do with a model, though the SDK is not in the way."""
+    request = request_for(document("Give 3 bullets."), max_tokens=max_tokens)
+    httpserver.expect_request("/v1/messages").respond_with_data(
+        sse(*events_of(request)), content_type="text/event-stream", headers={"request-id": request_id_of(request)}
+    )
+    by_sdk: list[str] = []
+    async with Models(settings_for(httpserver.url_for(""))) as models:
+        read = await models.complete(request, by_sdk.append)
+    chunks: list[str] = []
+    async with Models(ModelSettings()) as models:
+        answer = await models.complete(request, chunks.append)
+    assert (chunks, answer) == (by_sdk, msgspec.structs.replace(read, rehearsed=True, cost_usd=0.0))
+
+
+def test_rehearsal_imports_no_sdk() -> None:
+    code = (
+        "import asyncio, sys; from baton_actors.models import *; "
+        "r = ModelRequest(model='m', system='', prompt='Why?', max_tokens=9, timeout_s=9); "
+        "print(asyncio.run(Models(ModelSettings()).complete(r)).rehearsed, 'anthropic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True False\n"
 
 
 async def test_rehearsal_stops_at_max_tokens() -> None:

@@ -32,7 +32,7 @@ class HandlerNotFound(ActorError):
         """`agent` and `handler` as they are in the flow; `reason` says what was tried."""
         self.agent, self.handler, self.reason = agent, handler, reason
         super().__init__(
-            f"agents.{agent}.handler: cannot load {handler!r}: {reason}. "
+            f"agents.{agent}.handler: cannot load {handler!r}: {reason}{'' if reason.endswith('?') else '.'} "
             "Expected 'module:name' of an importable module, or './file.py:name' relative to the flow file."
         )
 

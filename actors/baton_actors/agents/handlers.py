@@ -71,6 +71,11 @@ class Handler:
         arguments = {p.name: self._argument(p, values, context) for p in self.parameters}
         return functools.partial(self.function, **arguments)
 
+    @property
+    def returns(self) -> Any:
+        """What it says it returns; Any when it does not."""
+        return self._returns
+
     def encode(self, output: Any) -> bytes:
         """Return what the function returned as JSON, checked against its annotation. Raises `BadOutput`."""
         if not isinstance(output, str | dict | list | int | float | None):

@@ -38,6 +38,11 @@ class FoundFlow:
     functions: Mapping[str, Handler] = field(default_factory=dict)
     """Handlers that are functions of this process, by the string that names each in the flow."""
 
+    @property
+    def file(self) -> Path:
+        """The flow file."""
+        return self.folder / f"{self.source}.toml" if self.source in shipped_flows() else Path(self.source)
+
 
 class UnknownFlow(ActorError):
     """No flow of this name is shipped, and no file is called so."""

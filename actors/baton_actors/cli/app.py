@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": ("run", "Run a flow and print its output."),
+    "new": ("new", "Write a small team to begin with."),
+    "check": ("check", "Say whether flows can run, without running them."),
+    "graph": ("graph", "Draw the steps of a flow."),
+    "schema": ("check", "Print the JSON Schema of flow files, for editors."),
     "up": ("up", "Keep the actors of flows running."),
     "actor": ("up", "Run one actor in this process."),
     "steward": ("up", "Turn the tasks of clients into runs."),
@@ -27,7 +32,6 @@ COMMANDS = {
     "log": ("look", "Print the messages of a run, one a line."),
     "replay": ("replay", "Step through a run, message by message."),
     "export": ("look", "Write a run as JSON lines, for `replay`."),
-    "graph": ("graph", "Draw the steps of a flow."),
     "doctor": ("doctor", "Say what the server can lose, and what stands still."),
     "retry": ("again", "Go on with a run that failed, from where it broke."),
     "fork": ("again", "Go on from an earlier point of a run."),
@@ -39,6 +43,8 @@ COMMANDS = {
 }
 """By name, in the order of the help: the module in `commands/`, and the first line of the command's docstring."""
 
+_WITH_WORKERS = ("run", "up")
+
 
 class _Commands(TyperGroup):
     """Knows of each command what the help says, and imports its module when it is called."""
@@ -48,8 +54,16 @@ class _Commands(TyperGroup):
         for name, (_, purpose) in COMMANDS.items():
             self.add_command(TyperCommand(name, help=purpose))
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
+        if name in _WITH_WORKERS and not ctx.resilient_parsing and not {"-h", "--help"}.intersection(rest):
+            _begin_imports()
         return name, load(name) if name in COMMANDS else command, rest
 
 
@@ -61,18 +75,43 @@ def load(name: str) -> Command:
     return get_group(registered).commands[name]
 
 
+def _begin_imports() -> None:
+    """Have what workers import imported in another process, while we import what the command needs.
+
+    Not where models are called: whether workers need the SDK too depends on the flow, which the command reads first.
+    """
+    from baton_actors.models.errors import ModelError
+    from baton_actors.models.types import ModelSettings
+    from baton_actors.processes.forks import REHEARSAL, begin_imports
+
+    with contextlib.suppress(ModelError):
+        if ModelSettings.from_environ().rehearses:
+            begin_imports([REHEARSAL])
+
+
 app = typer.Typer(
     cls=_Commands,
     name="baton",
-    no_args_is_help=True,
     rich_markup_mode=None,  # plain help comes at once, and without boxes
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"baton {version('baton-bus')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _baton() -> None:
+def _baton(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Teams of LLM agents as actors on NATS."""
 
 

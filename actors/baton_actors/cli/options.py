@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
+from baton_actors.cli import completing
 from baton_actors.cli.place import Place
 
-Flow = Annotated[str, typer.Argument(metavar="FLOW", help="A shipped flow, or the path of a flow file.")]
-Flows = Annotated[list[str], typer.Argument(metavar="FLOW...", help="Shipped flows, or paths of flow files.")]
+Flow = Annotated[
+    str,
+    typer.Argument(metavar="FLOW", help="A shipped flow, or the path of a flow file.", autocompletion=completing.flows),
+]
+Flows = Annotated[
+    list[str],
+    typer.Argument(metavar="FLOW...", help="Shipped flows, or paths of flow files.", autocompletion=completing.flows),
+]
 Pairs = Annotated[
     list[str] | None,
     typer.Argument(
@@ -21,9 +28,16 @@ Pairs = Annotated[
 ]
 Run = Annotated[
     str,
-    typer.Argument(metavar="[RUN]", help="An id, or its start or end; the latest run without it.", show_default=False),
+    typer.Argument(
+        metavar="RUN",
+        help="An id, or its start or end; the latest run without it.",
+        show_default=False,
+        autocompletion=completing.runs,
+    ),
 ]
-RunNeeded = Annotated[str, typer.Argument(metavar="RUN", help="An id, or its start or end.")]
+RunNeeded = Annotated[
+    str, typer.Argument(metavar="RUN", help="An id, or its start or end.", autocompletion=completing.runs)
+]
 RunId = Annotated[str, typer.Option("--run", metavar="ID", help="The id of the run: the same id starts it once.")]
 NewRunId = Annotated[
     str, typer.Option("--run", metavar="ID", help="The id of the new run: the same id starts it once.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from importlib import import_module
 from types import TracebackType
@@ -19,6 +19,9 @@ from baton_schemas.wire.outcomes import Usage
 if TYPE_CHECKING:
     from baton_actors.models.sdk import Client
 
+_Chunks = Callable[[ModelRequest, Reading], AsyncGenerator[str, None]]
+"""Calls a model, or rehearses, and yields the text of the answer in chunks; see `sdk.chunks`."""
+
 
 class Models:
     """The way to all models, with one pool of connections. Close it, or use it with `async with`."""
@@ -26,22 +29,31 @@ class Models:
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
         self._client: Client | None = None
+        self._chunks: _Chunks | None = None
         self._prices: Prices = {}
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Import the SDK and make the client. The first call does it too; ahead of it, this saves a second.
+        """Import the SDK and make the client, unless calls are rehearsed. The first call does it too; ahead of it, this
+        saves a second.
 
         Raises `ModelError` (`bad_setting`, `no_credentials`): before any call is made, and paid.
         """
         async with self._opening:
-            if self._client is None:
-                self._prices = load_prices(self.settings.prices_path)
-                # In a thread, as the import takes longer than a second and leases must be kept meanwhile.
-                await asyncio.to_thread(import_module, f"{__package__}.sdk")
-                from baton_actors.models import sdk
+            if self._chunks is not None:
+                return
+            self._prices = load_prices(self.settings.prices_path)
+            if self.settings.rehearses:
+                from baton_actors.models.rehearsal import model
 
-                self._client = sdk.make_client(self.settings)
+                self._chunks = model.chunks
+                return
+            # In a thread, as the import takes longer than a second and leases must be kept meanwhile.
+            await asyncio.to_thread(import_module, f"{__package__}.sdk")
+            from baton_actors.models import sdk
+
+            self._client = client = sdk.make_client(self.settings)
+            self._chunks = lambda request, reading: sdk.chunks(client, self.settings, request, reading)
 
     async def complete(
         self,
@@ -81,7 +93,7 @@ class Models:
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""
-        client, self._client = self._client, None
+        client, self._client, self._chunks = self._client, None, None
         if client is not None:
             await client.close()
 
@@ -94,14 +106,12 @@ class Models:
         await self.aclose()
 
     async def _read(self, request: ModelRequest, reading: Reading, on_chunk: Callable[[str], None] | None) -> str:
-        assert self._client is not None
-        from baton_actors.models import sdk
-
+        assert self._chunks is not None
         pieces: list[str] = []
         try:
             async with (
                 asyncio.timeout(request.timeout_s) as deadline,
-                aclosing(sdk.chunks(self._client, self.settings, request, reading)) as chunks,
+                aclosing(self._chunks(request, reading)) as chunks,
             ):
                 async for chunk in chunks:
                     pieces.append(chunk)

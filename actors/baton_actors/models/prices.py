@@ -51,10 +51,14 @@ def load_prices(path: str = "") -> Prices:
     return _built_in() | own
 
 
+def price_of(model: str, prices: Prices) -> Price | None:
+    """Return the price of a model, or of a dated snapshot of it; None when none is known."""
+    return prices.get(model) or prices.get(_SNAPSHOT.sub("", model))
+
+
 def cost_usd(model: str, usage: Usage, prices: Prices | None = None) -> float | None:
     """Return the price in USD of one call, or None for a model without one; by default at built-in prices."""
-    known = _built_in() if prices is None else prices
-    price = known.get(model) or known.get(_SNAPSHOT.sub("", model))
+    price = price_of(model, _built_in() if prices is None else prices)
     if price is None:
         return None
     prompt_tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens

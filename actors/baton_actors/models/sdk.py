@@ -1,4 +1,4 @@
-"""The `anthropic` SDK: the only module that imports it. Imported late, by `Models.open`.
+"""The `anthropic` SDK: the only module that imports it. Imported late, by `Models.open`, and not for a rehearsal.
 
 The SDK's own retries are off: they honour any `retry-after` without a cap, hold the step's lease meanwhile,
 and nothing of them shows in the log. The worker retries.
@@ -22,7 +22,6 @@ from baton_actors.models.errors import (
     retry_after_s,
 )
 from baton_actors.models.reading import Reading
-from baton_actors.models.rehearsal.transport import RehearsalTransport
 from baton_actors.models.texts import valid_text
 from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
 
@@ -44,21 +43,10 @@ def make_client(settings: ModelSettings) -> Client:
 
     Raises `ModelError` (`no_credentials`) when a rehearsal was declined and there is nobody to call as.
     """
-    if settings.rehearses:
-        http = httpx2.AsyncClient(transport=RehearsalTransport(), trust_env=False)
-        # A host that cannot exist (RFC 2606): nothing leaves the process, whatever goes wrong.
-        url = "https://rehearsal.invalid"
-        return Client(api_key="rehearsal", base_url=url, max_retries=0, timeout=_TIMEOUT, http_client=http)
+    settings.check_credentials()
     base_url = settings.base_url or DEFAULT_BASE_URL
     if settings.auth_token and not settings.api_key:
         return Client(auth_token=settings.auth_token, base_url=base_url, max_retries=0, timeout=_TIMEOUT)
-    if not settings.api_key and not settings.base_url:
-        raise ModelError(
-            type="no_credentials",
-            message="no credentials for the model API: set ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL for a "
-            "server that needs none, or unset BATON_REHEARSE to rehearse without a model",
-            retryable=False,
-        )
     key = settings.api_key or PLACEHOLDER_KEY
     return Client(api_key=key, base_url=base_url, max_retries=0, timeout=_TIMEOUT)
 

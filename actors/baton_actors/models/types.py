@@ -109,6 +109,16 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         """Host and port that calls go to."""
         return urlsplit(self.base_url or DEFAULT_BASE_URL).netloc.rpartition("@")[2]
 
+    def check_credentials(self) -> None:
+        """Raise `ModelError` (`no_credentials`) when a rehearsal was declined and there is nobody to call as."""
+        if not (self.rehearses or self.api_key or self.auth_token or self.base_url):
+            raise ModelError(
+                type="no_credentials",
+                message="no credentials for the model API: set ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL for a "
+                "server that needs none, or unset BATON_REHEARSE to rehearse without a model",
+                retryable=False,
+            )
+
     def hide(self, text: str) -> str:
         """Return the text without the key, the token, and user or password of the base URL."""
         parts = urlsplit(self.base_url)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any
 
 import structlog
 from msgspec import Struct
 
 from baton_actors.processes.deaths import told
+from baton_actors.processes.forks import fork_context, terminal_signals_blocked
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_actors.processes.watchdog import Watch
 
@@ -51,12 +49,10 @@ class Child:
     @classmethod
     def start(cls, actor: str, spec: WorkerSpec, preload: Sequence[str]) -> Child:
         """Start a worker; `preload` names the modules that the fork server imports. Blocks until it has."""
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context: Any = multiprocessing.get_context(method)
-        context.set_forkserver_preload([worker_main.__module__, *preload])
+        context = fork_context(preload)
         heard, said = context.Pipe(duplex=False)
         process: BaseProcess = context.Process(target=worker_main, args=(spec, said), name=f"baton {actor}")
-        with _terminal_signals_blocked(), _no_main_module():
+        with terminal_signals_blocked(), _no_main_module():
             process.start()
         said.close()
         return cls(actor, process, heard)
@@ -105,16 +101,6 @@ async def _readable(fd: int) -> None:
         await event.wait()
     finally:
         loop.remove_reader(fd)
-
-
-@contextlib.contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
-    """Have what is started now not hear Ctrl-C and hang-up, from its first instant: we get them, and stop it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -15,9 +15,11 @@ import msgspec
 import structlog
 
 from baton_actors.agents.loading import FoundFlow
+from baton_actors.models import ModelError, ModelSettings
 from baton_actors.processes.child import Child, End
 from baton_actors.processes.deaths import Deaths, remembering
 from baton_actors.processes.errors import WorkerCannotStart, WorkersKeepDying, WorkersNotReady
+from baton_actors.processes.forks import REHEARSAL, SDK
 from baton_actors.processes.groups import Groups
 from baton_actors.processes.hosting import GRACE_S
 from baton_actors.processes.logs import LogSettings
@@ -35,10 +37,18 @@ _GOODBYE_S = 3.0
 """After the grace: to give back what is in hand, and to flush the connection."""
 _REASONS_MAX = 100
 """Reasons that are remembered as said: more than there are actors on a machine."""
-_SDK = "baton_actors.models.sdk"
-"""Imports the model API's SDK, which takes more than a second: once, in the fork server."""
 
 logger = structlog.get_logger("baton.supervisor")
+
+
+def preload_of(flows: Sequence[FoundFlow]) -> list[str]:
+    """Return what workers of these flows import besides what all do: what answers for their models, if they ask any."""
+    try:
+        rehearses = ModelSettings.from_environ().rehearses
+    except ModelError:  # workers say what is wrong with the settings
+        rehearses = True
+    asks_models = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
+    return ([REHEARSAL] if rehearses else [SDK]) if asks_models else []
 
 
 class Supervisor:
@@ -50,7 +60,7 @@ class Supervisor:
     out of the `async with`. At the end the workers get SIGTERM and their grace, then SIGKILL, and with each ends
     what its handlers have started.
 
-    Workers see the environment as it was when the first supervisor of this process started one.
+    Workers see the environment as it was when the fork server of this process began (`forks.py`).
     """
 
     def __init__(
@@ -80,11 +90,11 @@ class Supervisor:
             for actor, agent in found.plan.actors().items()
             for _ in range(copies)
         ]
-        asks_models = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
-        self._preload = [_SDK] if asks_models else []
+        self._preload = preload_of(flows)
         self._restart, self._grace_s, self._stuck_s = restart, grace_s, stuck_s
         self._waiting = [actor for actor, _ in self._specs]
         self._all_ready = asyncio.Event()
+        self._failed = False
         self._live: list[Child] = []
         self._groups = Groups(ORPHAN_S)
         self.deaths = Deaths()
@@ -102,12 +112,22 @@ class Supervisor:
         return await self._stack.__aexit__(kind, error, trace)
 
     async def ready(self, timeout_s: float = 30.0) -> None:
-        """Wait until every worker has taken up work once. Raises `WorkersNotReady`."""
+        """Wait until every worker has taken up work once. Raises `WorkersNotReady`, and as `leave_if_failed`."""
+        self.leave_if_failed()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._all_ready.wait()
         except TimeoutError as error:
             raise WorkersNotReady(self._waiting, timeout_s) from error
+
+    def leave_if_failed(self) -> None:
+        """Raise `CancelledError`, so that the body ends, when a worker's failure has cancelled it and it goes on.
+
+        To be asked before a wait without an end: of a cancellation that comes just when what is awaited is done,
+        `asyncio.wait_for` of Python 3.11, which libraries use, tells nobody.
+        """
+        if self._failed:
+            raise asyncio.CancelledError
 
     @property
     def pids(self) -> dict[int, str]:
@@ -125,6 +145,8 @@ class Supervisor:
             try:
                 async with asyncio.TaskGroup() as group:
                     keepers = [group.create_task(self._keep(starter, *spec)) for spec in self._specs]
+                    for keeper in keepers:
+                        keeper.add_done_callback(self._note_failure)
                     try:
                         yield
                     finally:
@@ -172,6 +194,9 @@ class Supervisor:
             self._say(actor, end, wait_s)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_MAX_S)
+
+    def _note_failure(self, keeper: asyncio.Task[None]) -> None:
+        self._failed |= not keeper.cancelled() and keeper.exception() is not None
 
     def _say(self, actor: str, end: End, wait_s: float) -> None:
         """Say that a worker has died; a reason why it cannot start only once, until one can."""

@@ -27,8 +27,11 @@ class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """
 
     type: str = "str"
+    """What it may be: `str`, `int`, `float`, `bool`, `dict`, `list` or a list of something."""
     default: Raw = ABSENT
+    """Taken when a run does not give it; without one it has to be given."""
     description: str = ""
+    """What it is for: shown where it is missing."""
     fields: dict[str, Field] = {}
     """Of a `dict`, or of the dicts in a list: what each has, by name. It may have more."""
 
@@ -42,7 +45,9 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """A name for a kind of model, so that a flow says `worker` and one line decides which that is."""
 
     model: str
+    """The id of a model."""
     max_tokens: int = 0
+    """The cap of each call, in tokens, for agents without one of their own."""
 
 
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -53,10 +58,16 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """
 
     model: str = ""
+    """A tier (`worker`, `synthesis`, or one of [tiers]), or the id of a model."""
     system: str = ""
+    """The system prompt; it may have placeholders as `prompt` has."""
     prompt: str = ""
+    """What the model is asked. `{name}` and `{name.key}` stand for inputs and earlier steps, `{item}` and `{index}` for
+    those of a step with `each`, `{errors}` for the errors so far; `{{` and `}}` are braces."""
     max_tokens: int = 0
+    """The cap of each call, in tokens; its tier's unless set."""
     handler: str = ""
+    """A Python function in place of a model: `./file.py:name`, relative to this file, or `package.module:name`."""
     reads: list[str] | None = None
     """What a handler is given. By default what its parameters name, where its source tells (a flow that is read from a
     file); else the run's input and what the steps before it put out."""
@@ -68,11 +79,13 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     max_in_flight: int = 1000
     """Steps that all its worker processes together hold at once."""
     max_attempts: int = 3
+    """Attempts at one step, the first included."""
     timeout_s: float = 300.0
-    """Of one attempt."""
+    """Of one attempt, in seconds; a step may have its own."""
     retry_base_s: float = 1.0
+    """The wait before the first retry, in seconds: exponential from here to `retry_max_s`, with jitter."""
     retry_max_s: float = 60.0
-    """The wait before a retry: exponential from base to max, with jitter."""
+    """The longest wait before a retry, in seconds."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
 
@@ -106,10 +119,13 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """A node of a flow."""
 
     agent: str
+    """Who does it: the agent of the step's own name unless set."""
     after: list[str] = []
+    """The steps that it waits for."""
     each: str = ""
     """A list, in the input or put out by an earlier step: the step runs once per item."""
     join: JoinPolicy | None = None
+    """When it begins, where it waits for several branches: `"all"`, a number, or a table."""
     on_error: OnError | None = None
     """When it fails: `fail` the run, or `continue` with the error in `errors`. The flow's unless set."""
     timeout_s: float | None = None
@@ -120,13 +136,21 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """A named graph of steps. `check.check_flow` says whether it can run."""
 
     name: str
+    """What it is called in the log: letters, digits, `_` and `-`."""
     v: int = VERSION
+    """The version of the format of flows."""
     description: str = ""
+    """What it does, for people."""
     input: dict[str, Field] = {}
+    """What a run is given, by name."""
     tiers: dict[str, Tier] = {}
+    """Names for kinds of models, so that one line decides which each is."""
     agents: dict[str, Agent]
+    """Who does the work, by name."""
     steps: dict[str, Step]
+    """What is done, by name."""
     on_error: OnError = "fail"
+    """When a step fails: `fail` the run, or `continue` with the error in `errors`; a step may have its own."""
     deadline_s: float | None = None
     """From the start of a run: then it ends as `expired`, unless it has ended."""
 

@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 from rich.text import Text
 
+from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument, CommandError
@@ -79,7 +80,14 @@ async def fork(
         typer.Option("--until", min=1, metavar="N", help="Keep what is done by message N, as `baton log` counts."),
     ] = None,
     after: Annotated[
-        str, typer.Option("--after", metavar="STEP", help="Keep what is done when STEP has ended.", show_default=False)
+        str,
+        typer.Option(
+            "--after",
+            metavar="STEP",
+            help="Keep what is done when STEP has ended.",
+            show_default=False,
+            autocompletion=completing.steps,
+        ),
     ] = "",
     run_id: o.NewRunId = "",
     wait: o.Wait = False,

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument
@@ -55,7 +56,12 @@ _HELP = "→ next   ← back   g first   G last   q quit"
 @command()
 def replay(
     place: Place,
-    run: Annotated[str, typer.Argument(metavar="[RUN|FILE]", help="A run, or a file made by `baton export`.")] = "",
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE", help="A run, or a file made by `baton export`.", autocompletion=completing.runs
+        ),
+    ] = "",
     until: Annotated[
         int | None, typer.Option("--until", min=0, metavar="N", help="The state after N messages.")
     ] = None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,8 +21,9 @@ from baton_actors.cli.place import Place, logs
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
 from baton_actors.cli.text import plain
+from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.signals import Stop
-from baton_actors.processes.supervisor import Supervisor
+from baton_actors.processes.supervisor import Supervisor, preload_of
 from baton_actors.services.steward import Steward
 from baton_bus import Run, connect
 from baton_schemas.wire.messages import Result
@@ -54,32 +56,47 @@ async def run(
     """
     found = find_flow(flow)
     given = read_input(found.flow, pairs or [], run_id)
+    begin_imports(preload_of([found]))
     # What a worker would warn of (retries, failures) is in the progress.
     log_settings = logs(level="error")
     out = console(stderr=True)
     async with (
         place.server() as settings,
-        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S),
+        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
         connect(settings, name="baton run") as client,
         Steward(client.engine, {found.name: found.plan}, answers_unknown=False).working(),
     ):
-        run = await client.start(found.plan, given, run_id=run_id)
+        run = await _start(client.start(found.plan, given, run_id=run_id), stop, out)
         progress = Progress(client.bus, found.plan, run.id, out, shows=not json)
         try:
             async with progress.showing():
+                supervisor.leave_if_failed()
                 result = await _result(run, timeout_s)
                 await progress.settled(_SETTLE_S)
         except asyncio.CancelledError:
             await _give_up(run, stop, out)
             raise
         output = await output_of(client.bus, result)
-    if json:
-        print_json(run_facts(progress.state, progress.rows, output))
-    else:
-        _tell(progress, result, out)
-        if output is not None:
-            print_output(output)
+        # Before the workers and the server stop: nobody has to wait for that to read an answer.
+        if json:
+            print_json(run_facts(progress.state, progress.rows, output))
+        else:
+            _tell(progress, result, out)
+            if output is not None:
+                print_output(output)
     return exit_code_of(result)
+
+
+async def _start(starting: Coroutine[Any, Any, Run], stop: Stop, out: Console) -> Run:
+    """Start the run. What stops the command meanwhile (a worker that cannot start, Ctrl-C) leaves no run behind."""
+    task = asyncio.ensure_future(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):  # it could not be started, or not soon: there is nothing to give up
+            async with asyncio.timeout(_CANCEL_S):
+                await _give_up(await task, stop, out)
+        raise
 
 
 async def _result(run: Run, timeout_s: float) -> Result:

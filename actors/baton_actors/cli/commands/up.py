@@ -12,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from baton_actors.agents.loading import FoundFlow, find_agent, find_flow
+from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.show.view import console, rehearsing_line
 from baton_actors.models import ModelSettings
+from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.main import WorkerSpec, worker_main
-from baton_actors.processes.supervisor import Supervisor
+from baton_actors.processes.supervisor import Supervisor, preload_of
 from baton_actors.services.clerk import Clerk
 from baton_actors.services.steward import Steward
 from baton_bus import Settings
@@ -42,6 +44,7 @@ async def up(
     Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs.
     """
     found = [find_flow(name) for name in flows]
+    begin_imports(preload_of(found))
     log_settings = logs(level="warning" if sys.stderr.isatty() else "info")  # people see what runs in the table
     async with (
         place.server() as settings,
@@ -63,7 +66,12 @@ async def up(
 def actor(
     place: Place,
     flow: o.Flow,
-    actor: Annotated[str, typer.Argument(metavar="ACTOR", help="An agent of the flow, or its actor's name.")],
+    actor: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTOR", help="An agent of the flow, or its actor's name.", autocompletion=completing.agents
+        ),
+    ],
 ) -> int:
     """Run one actor in this process.
 

@@ -1,0 +1,159 @@
+"""Checking a flow without running it: the file, its handlers, and the models that it asks. Handlers are imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from baton_actors.agents.fitting import misfits
+from baton_actors.agents.handlers import Handler
+from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers
+from baton_actors.errors import ActorError
+from baton_actors.models import ModelError, ModelSettings, load_prices
+from baton_actors.models.prices import Prices, price_of
+from baton_schemas.errors import Coded, SchemaError, nearest
+from baton_schemas.flow.toml_lines import line_of
+
+Level = Literal["error", "warning"]
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """What is wrong with a flow. An `error` keeps it from running, a `warning` does not."""
+
+    level: Level = "error"
+    code: str
+    """For programs: that of the error's class, or `misfit`, `unpriced_model`."""
+    message: str
+
+
+class CheckedFlow(Struct, frozen=True, kw_only=True):
+    """A flow, and what is wrong with it."""
+
+    source: str
+    """As it was asked for."""
+    flow: str = ""
+    """Its name; empty when it cannot be read."""
+    steps: list[str] = []
+    handlers: list[str] = []
+    """As the flow names them."""
+    models: list[str] = []
+    """That it asks, tiers resolved."""
+    inputs: list[str] = []
+    """That have to be given."""
+    problems: list[Problem] = []
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing is known that keeps it from running."""
+        return all(problem.level != "error" for problem in self.problems)
+
+
+def check_source(source: str) -> CheckedFlow:
+    """Check a shipped flow, or the one in a file: all that is wrong with it, but of the file only the first mistake.
+
+    Importing a handler runs what its module does when it is imported; what that prints goes to stderr. Never raises.
+    """
+    try:
+        found = find_flow(source)
+    except (SchemaError, ActorError) as error:
+        return CheckedFlow(source=source, problems=[_problem(error)])
+    problems: list[Problem] = []
+    with _own_modules():
+        handlers = _handlers(found, problems)
+    problems += _misfits(found, handlers)
+    llms = [name for name, agent in found.flow.agents.items() if agent.asks_models]
+    problems += _unpriced(found, llms)
+    return CheckedFlow(
+        source=source,
+        flow=found.name,
+        steps=list(found.plan.order),
+        handlers=sorted({agent.handler for agent in found.flow.agents.values() if agent.handler}),
+        models=sorted({found.plan.tier(found.flow.agents[name]).model for name in llms}),
+        inputs=[key for key, field in found.flow.input.items() if field.required],
+        problems=problems,
+    )
+
+
+def check_models(environ: Mapping[str, str] = os.environ) -> tuple[str, Problem | None]:
+    """Say who answers model calls as the environment is: a host, or `""` for a rehearsal; and what is wrong there."""
+    try:
+        settings = ModelSettings.from_environ(environ)
+        load_prices(settings.prices_path)
+        settings.check_credentials()
+    except ModelError as error:
+        return "", Problem(code=error.type, message=str(error))
+    return "" if settings.rehearses else settings.host, None
+
+
+def _handlers(found: FoundFlow, problems: list[Problem]) -> dict[str, Handler]:
+    """Return the handlers that can be loaded and fit; put what is wrong with the others among the problems."""
+    handlers: dict[str, Handler] = {}
+    for name in found.flow.agents:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                handlers |= load_handlers(found, [name])
+        except ActorError as error:
+            problems.append(_problem(error))
+    return handlers
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Forget what is imported from beside handlers meanwhile: the next flow may have modules of the same names.
+
+    In workers they never meet: each process plays one flow.
+    """
+    path, known = list(sys.path), set(sys.modules)
+    try:
+        yield
+    finally:
+        folders = {Path(each) for each in sys.path} - {Path(each) for each in path}
+        sys.path[:] = path
+        new = sys.modules.keys() - known
+        own = {name for name in new if folders & {*_file_of(name).parents[:1], *_file_of(name).parents[1:2]}}
+        for name in new:
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
+
+
+def _file_of(module: str) -> Path:
+    """Return the file of a module that is imported: `folder/module.py`, or `folder/module/__init__.py`."""
+    return Path(getattr(sys.modules[module], "__file__", None) or "")
+
+
+def _misfits(found: FoundFlow, handlers: dict[str, Handler]) -> Iterator[Problem]:
+    text = found.file.read_text("utf-8", errors="replace")
+    for place, what in dict.fromkeys(misfits(found.plan, handlers)):
+        line = line_of(text, place)
+        yield Problem(code="misfit", message=f"{f'line {line}, ' if line else ''}{place}: {what}")
+
+
+def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
+    try:
+        prices: Prices = load_prices(ModelSettings.from_environ().prices_path)
+    except ModelError:  # `check_models` says so
+        prices = load_prices()
+    by_model: dict[str, list[str]] = {}
+    for name in agents:
+        by_model.setdefault(found.plan.tier(found.flow.agents[name]).model, []).append(name)
+    for model, names in by_model.items():
+        if price_of(model, prices) is None:
+            close = nearest(model, prices)
+            hint = f"{close} Else" if close.startswith("Did") else "If the name is right,"
+            places = ", ".join(f"agents.{name}" for name in names)
+            yield Problem(
+                level="warning",
+                code="unpriced_model",
+                message=f"{places}: no price is known of the model {model!r}, so runs will not say what they cost. "
+                f"{hint} name a file of prices with BATON_PRICES.",
+            )
+
+
+def _problem(error: Coded) -> Problem:
+    return Problem(code=error.code, message=str(error))

@@ -1,0 +1,83 @@
+"""The rehearsal model: the events of an answer as the Messages API streams them, made inside this process.
+
+What takes a model's answer takes these in its place (chunks, usage, `max_tokens`), except that nothing leaves the
+process, nothing is paid, and the text is an extract from the prompt. The SDK is not in the way of it: importing that
+takes longer than all the rest of a first run. A test holds that the SDK reads the same out of the same events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+from baton_actors.models.reading import Reading
+from baton_actors.models.rehearsal.extract import answer_from
+from baton_actors.models.texts import valid_text
+from baton_actors.models.types import ModelRequest, ModelSettings, request_digest
+
+_CHARS_PER_TOKEN = 4
+"""The usual estimate for English; the counts of a rehearsal are for orientation only."""
+_CHUNK_CHARS = 40
+
+
+async def chunks(request: ModelRequest, reading: Reading) -> AsyncGenerator[str, None]:
+    """Answer one request and yield the text in chunks, none of them empty; fill `reading`.
+
+    The same request always gets the same answer.
+    """
+    # In a thread: a long prompt takes a good part of a second, and leases must be kept meanwhile.
+    events = await asyncio.to_thread(events_of, request)
+    reading.request_id = request_id_of(request)
+    for event in events:
+        if text := reading.take(_as_object(event)):
+            yield text
+        # Nothing here waits for a network, so the other tasks of the process get their turn by this.
+        await asyncio.sleep(0)
+
+
+def request_id_of(request: ModelRequest) -> str:
+    """Return the id of a rehearsed call, which follows from what is asked."""
+    return f"req_rehearsal_{request_digest(request, ModelSettings(rehearse=True))[:16]}"
+
+
+def events_of(request: ModelRequest) -> list[dict[str, Any]]:
+    """Make the events of an answer: https://platform.claude.com/docs/en/build-with-claude/streaming."""
+    system, prompt = valid_text(request.system), valid_text(request.prompt)
+    whole = answer_from(system, prompt)
+    text = whole[: request.max_tokens * _CHARS_PER_TOKEN]
+    message: dict[str, Any] = {
+        "id": request_id_of(request).replace("req_", "msg_"),
+        "type": "message",
+        "role": "assistant",
+        "model": request.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": _tokens(system + prompt), "output_tokens": 1},
+    }
+    pieces = (text[start : start + _CHUNK_CHARS] for start in range(0, len(text), _CHUNK_CHARS))
+    stop = {"stop_reason": "end_turn" if text == whole else "max_tokens", "stop_sequence": None}
+    return [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+            for piece in pieces
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": stop, "usage": {"output_tokens": _tokens(text)}},
+        {"type": "message_stop"},
+    ]
+
+
+def _as_object(event: Any) -> Any:
+    """Return an event as the SDK gives it: with attributes."""
+    if not isinstance(event, dict):
+        return event
+    return SimpleNamespace(**{key: _as_object(value) for key, value in event.items()})
+
+
+def _tokens(text: str) -> int:
+    return max(1, len(text) // _CHARS_PER_TOKEN)

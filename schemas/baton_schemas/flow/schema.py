@@ -1,0 +1,151 @@
+"""The JSON Schema of flow files, made of the very structs and limits that they are checked by, for editors.
+
+It says what a file may be before Baton looks at it: with the shorthand that `file.py` writes out. What depends on more
+than one key (that names lead somewhere, that steps form a graph) is left to `check_flow`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.limits import DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
+from baton_schemas.flow.types import PATTERN
+from baton_schemas.wire.messages import VERSION
+from baton_schemas.wire.names import RESERVED, TOKEN
+
+Schema = dict[str, Any]
+
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+"""The latest that the TOML plug-ins of editors read."""
+_NAME = {"pattern": f"^{TOKEN.pattern.removesuffix(chr(92) + 'Z')}$"}
+_FREE_NAME = {**_NAME, "not": {"enum": sorted(RESERVED)}}
+_TIMEOUT = {"exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
+_DEADLINE = {"exclusiveMinimum": 0, "maximum": DEADLINE_MAX_S}
+_BOUNDS: dict[type[Struct], dict[str, Schema]] = {
+    Agent: {
+        "max_tokens": {"minimum": 0},
+        "handler": {"pattern": "^$|^[^:]+:[^:]+$"},
+        "actor": {"pattern": f"^$|{_NAME['pattern']}"},
+        "concurrency": {"minimum": 1},
+        "max_in_flight": {"minimum": 1},
+        "max_attempts": {"minimum": 1},
+        "timeout_s": _TIMEOUT,
+        "retry_base_s": {"exclusiveMinimum": 0},
+        "retry_max_s": {"exclusiveMinimum": 0},
+        "overload_max_s": _TIMEOUT,
+    },
+    Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
+    Field: {"type": {"pattern": PATTERN}},
+    JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
+    Step: {"timeout_s": _TIMEOUT},
+    Flow: {"name": _NAME, "v": {"enum": [VERSION]}, "deadline_s": _DEADLINE},
+}
+"""What the checks say of a key besides its type."""
+
+
+def flow_schema() -> Schema:
+    """Return the JSON Schema (draft 7) of flow files."""
+    join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
+    after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+    agent = _table(Agent)
+    agent["anyOf"] = [{"required": ["handler"]}, {"required": ["prompt", "model"]}]
+    agent["not"] = {"required": ["handler", "prompt"]}
+    field = {"anyOf": [_ref("type"), _ref("input")]}
+    # Of a tier that is there anyway a file need say only what is to be otherwise.
+    known = {name: {"anyOf": [_ref("known-tier"), _ref("model")]} for name in DEFAULT_TIERS}
+    flow = _table(
+        Flow,
+        input=_tables(field, _FREE_NAME),
+        tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
+        agents=_tables(_ref("agent"), _NAME),
+        steps=_tables(_ref("step"), _FREE_NAME),
+    )
+    return {
+        "$schema": _DRAFT,
+        "title": "A flow of Baton",
+        **flow,
+        "definitions": {
+            "type": {"type": "string", **_BOUNDS[Field]["type"]},
+            "input": _table(Field, default={}, fields=_tables(field)),
+            "model": {"type": "string", **_BOUNDS[Tier]["model"]},
+            "tier": _table(Tier),
+            "known-tier": _table(Tier, optional={"model"}),
+            "agent": agent,
+            "step": _table(Step, optional={"agent"}, after=after, join=join),
+            "join": _table(JoinPolicy),
+        },
+    }
+
+
+def _table(kind: type[Struct], optional: set[str] | frozenset[str] = frozenset(), **own: Schema) -> Schema:
+    """Return the schema of a table of a flow file: each key with its type, bounds, default and what is said of it.
+
+    `own` are the schemas of keys that a file may write in more ways than the struct has.
+    """
+    fields, said, bounds = msgspec.structs.fields(kind), _said(kind), _BOUNDS.get(kind, {})
+    properties: Schema = {}
+    for field in fields:
+        schema = own[field.name] if field.name in own else _bounded(_type(field.type), bounds.get(field.name, {}))
+        told = {"description": said[field.name]} if field.name in said else {}
+        default = {"default": field.default} if isinstance(field.default, int | float) and field.default else {}
+        properties[field.name] = {**told, **schema, **default}
+    required = [field.name for field in fields if field.required and field.name not in optional]
+    return {
+        "type": "object",
+        "description": f"{(inspect.getdoc(kind) or '').partition('.')[0]}.",
+        "properties": properties,
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+    }
+
+
+def _type(kind: Any) -> Schema:
+    """Return the schema of a field's type as TOML can say it: there is no null. One that has none may be anything."""
+    try:
+        schema = msgspec.json.schema(kind)
+    except TypeError:  # `Raw` in it
+        return {}
+    options = [option for option in schema.get("anyOf", [schema]) if option != {"type": "null"}]
+    return options[0] if len(options) == 1 else {"anyOf": options}
+
+
+def _bounded(schema: Schema, bounds: Schema) -> Schema:
+    if "anyOf" in schema:
+        return {"anyOf": [option if "enum" in option else option | bounds for option in schema["anyOf"]]}
+    return schema | bounds
+
+
+def _tables(each: Schema, names: Schema | None = None) -> Schema:
+    """Return the schema of a table of tables, by name."""
+    named = {"propertyNames": names, "maxProperties": PARTS_MAX} if names else {}
+    return {"type": "object", **named, "additionalProperties": each}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/definitions/{name}"}
+
+
+@cache
+def _said(kind: type[Struct]) -> dict[str, str]:
+    """Return what is said of each field of a struct: the string below it, on one line. Nothing without the source."""
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    said: dict[str, str] = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                said[name] = " ".join(text.split())
+            case _:
+                pass
+    return said
