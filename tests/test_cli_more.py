@@ -105,7 +105,8 @@ def test_retry_prints_the_id_and_how_to_follow(home: Path, broken: str) -> None:
 
 def test_retry_with_an_id_of_its_own_starts_one_run(home: Path, broken: str) -> None:
     first, second = (json.loads(baton("retry", broken, "--run", "r", "--json", cwd=home).stdout) for _ in "12")
-    assert first == second == {"run": "r", "flow": "mend", "forked_from": "broken", "reused": ["split", "each"]}
+    reused = {"reused": ["split", "each"], "again": {}, "changed": {}}
+    assert first == second == {"run": "r", "flow": "mend", "forked_from": "broken", **reused}
     taken = baton("retry", broken, "--run", broken, cwd=home)
     assert (taken.returncode, "take another id" in taken.stderr) == (2, True)
 

@@ -41,7 +41,7 @@ def test_failed_run_exits_with_1_and_names_the_step_that_broke(tmp_path: Path) -
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "✗ count-1  Retry: the line has 'five' in it at words.py:19 in count (2 tries)" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-1].endswith(" count-1"), "the command that shows the step"
+    assert ended.stderr.splitlines()[-2].endswith(" count-1"), "the command that shows the step"
 
 
 def test_json_is_one_object_with_the_run_in_it(tmp_path: Path) -> None:

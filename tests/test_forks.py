@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from baton_actors.errors import Fail
 from baton_bus.errors import RunExists, UnknownRun
 from baton_schemas.flow.flow import Step
-from baton_schemas.run.fork import Logged, copies, reused, seq_after
+from baton_schemas.run.fork import copies, reused, seq_after
+from baton_schemas.run.past import Logged
 from baton_schemas.wire.codec import encode
 
 from .calls import TEXT, Calls, fan_out, fork_of

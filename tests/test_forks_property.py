@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import Flow, Step
 from baton_schemas.flow.graph import Plan
-from baton_schemas.run.fork import Logged, copies, forked_start, reused
-from baton_schemas.run.lifecycle import Create, Recorded
+from baton_schemas.run.fork import copied_into, copies, forked_start, going_on, origin_of, told_by
+from baton_schemas.run.lifecycle import Create, Recorded, Submitted, spreads
+from baton_schemas.run.past import Logged
 from baton_schemas.run.refs import replied, source_token
-from baton_schemas.wire.messages import Handoff, OutcomeRecord, Reply, Started
+from baton_schemas.wire.messages import Handoff, Origin, OutcomeRecord, Reply
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped
 
 from .logs import closing, done, first, handoff, outcome, reply, woken
@@ -30,15 +31,26 @@ MANY = settings(max_examples=150, deadline=None)
 class Fork(Simulator):
     """A run that goes on from another, with the copying that its first handoff asks for."""
 
-    def __init__(self, flow: Flow, origin: Simulator, until_seq: int, choose: Random) -> None:
+    def __init__(self, flow: Flow, origin: Simulator, until_seq: int, choose: Random, *, failed: bool = False) -> None:
         super().__init__(flow, choose)
         self.input = origin.input
         entries = [Logged(*stored) for stored in origin.log]
-        self.copied = copies(self.plan, entries, RUN, 1, until_seq)
-        self.taken_over = reused(self.plan, entries, until_seq)
         begun = origin.log[0]
         assert isinstance(begun.message, Handoff)
-        self._create(Create(begun.actor, forked_start(begun.message, RUN, until_seq)))
+        start = Create(begun.actor, forked_start(begun.message, RUN, until_seq, failed=failed))
+        if self.plan.digest != origin.plan.digest:
+            lists = self._lists(spreads(self.plan, None), self.input)
+            (made,) = self._decide(Submitted(RUN, self.input), lists)
+            assert isinstance(made, Create)
+            assert isinstance(made.message, Handoff)
+            start = Create(made.actor, going_on(made.message, Origin(run=RUN, until_seq=until_seq, failed=failed)))
+        assert isinstance(start.message, Handoff)
+        self.first, self.redoes_failed = start.message, failed
+        origin_named = origin_of(self.first)
+        assert origin_named is not None
+        self.copied = copied_into(self.plan, entries, self.first, origin_named, 1)
+        self.taken_over = told_by(self.copied)
+        self._create(start)
 
     def run(self) -> None:
         """Deliver until everything is acked."""
@@ -62,13 +74,6 @@ class Fork(Simulator):
         """The steps whose records were copied, and how they had ended."""
         assert all(isinstance(create.message, Handoff | Reply | OutcomeRecord) for create in self.copied)
         return dict(pair for create in self.copied for pair in outcomes_in(create.message))
-
-
-def origin_of(message: object) -> str | None:
-    """The run that this first handoff goes on from."""
-    if isinstance(message, Handoff) and isinstance(message.cause, Started) and message.cause.begins is not None:
-        return message.cause.begins.origin.run if message.cause.begins.origin else None
-    return None
 
 
 @st.composite
@@ -108,13 +113,16 @@ def test_finished_steps_keep_their_outcome_and_are_not_done_again(runs: tuple[Si
 def test_all_that_is_copied_points_to_the_fork(runs: tuple[Simulator, Fork]) -> None:
     _, fork = runs
     begun, *others = [stored.message for stored in fork.log]
-    assert origin_of(begun) == RUN
+    assert isinstance(begun, Handoff)
+    named = origin_of(begun)
+    assert named is not None
+    assert named.run == RUN
     assert all(getattr(message, "start_seq", 1) == 1 for message in others)
-    subjects = [(type(create.message).__name__, create.message.step, told_by(create)) for create in fork.copied]
+    subjects = [(type(create.message).__name__, create.message.step, source_of(create)) for create in fork.copied]
     assert len(subjects) == len(set(subjects))
 
 
-def told_by(create: Create) -> str:
+def source_of(create: Create) -> str:
     match create.message:
         case Handoff() as message:
             return source_token(message)

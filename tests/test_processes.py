@@ -133,6 +133,11 @@ async def logged(process: Process, event: str) -> dict[str, Any]:
     raise AssertionError(f"the worker ended without {event}")
 
 
+async def asking(bus: Bus, actor: str) -> int:
+    """How many workers ask for handoffs of an actor, as the server says."""
+    return (await bus.js.consumer_info(bus.settings.namespace, f"handoff-{actor}")).num_waiting or 0
+
+
 # ---- the supervisor ------------------------------------------------------------------------------
 
 
@@ -148,6 +153,49 @@ async def test_killed_worker_is_started_again_and_the_run_is_finished(
         assert isinstance(result.outcome, Done)
         assert result.outcome.work.attempt == 1  # nobody knew yet that it was the step that killed it
         assert int(bytes(result.outcome.output)) in set(supervisor.pids) - first
+
+
+async def test_worker_that_is_replaced_finishes_what_it_holds_however_long_that_takes(
+    bus: Bus, settings: Settings, tmp_path: Path
+) -> None:
+    found = written(tmp_path, "wait_for_go")
+    async with Supervisor([found], settings, restart=True, logs=QUIET, grace_s=0.05) as supervisor:
+        await supervisor.ready()
+        (first,) = supervisor.pids
+        run = await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(str(tmp_path), "begun"))
+        await supervisor.reload(found, {"wait_for_go"})
+        assert set(supervisor.pids) > {first}
+        (second,) = set(supervisor.pids) - {first}
+        (tmp_path / "begun").unlink()
+        async with asyncio.timeout(WAIT_S):  # the first has heard of it, and asks for no more
+            while await asking(bus, "t--wait_for_go") != 1:  # noqa: ASYNC110 (only the server knows)
+                await asyncio.sleep(0.01)
+        other = await submit(bus, found, tmp_path)
+        await until(lambda: is_marked(str(tmp_path), "begun"))
+        mark(str(tmp_path), "go")
+        for each, pid in ((run, first), (other, second)):
+            result = await ended(bus, each)
+            assert isinstance(result.outcome, Done)
+            assert (result.outcome.work.attempt, result.outcome.work.worker.rpartition(":")[2]) == (1, str(pid))
+        await until(lambda: set(supervisor.pids) == {second})
+    assert supervisor.pids == {}
+
+
+async def test_worker_stays_when_no_other_can_take_its_place(bus: Bus, settings: Settings, tmp_path: Path) -> None:
+    found = written(tmp_path, "raises")
+    async with Supervisor([found], settings, restart=True, logs=QUIET) as supervisor:
+        await supervisor.ready()
+        before = supervisor.pids
+        broken = written(tmp_path, "no_such")
+        with pytest.raises(WorkerCannotStart, match="has no 'no_such'"):
+            await supervisor.reload(broken, {"no_such"})
+        await until(lambda: supervisor.pids == before)
+        await supervisor.reload(written(tmp_path, "raises", "die_once"), {"die_once"})
+        assert sorted(supervisor.pids.values()) == ["t--die_once", "t--raises"]
+        await supervisor.reload(written(tmp_path, "die_once"), {"die_once"})
+        await until(lambda: list(supervisor.pids.values()) == ["t--die_once"])
+    assert supervisor.pids == {}
 
 
 async def test_each_actor_has_as_many_processes_as_asked_for_and_all_end_with_the_context(

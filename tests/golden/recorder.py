@@ -14,7 +14,7 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.inputs import encode_input, items_of
 from baton_schemas.run.carry import state_at, with_outcome
-from baton_schemas.run.fork import Logged, copies, forked_start
+from baton_schemas.run.fork import copies, forked_start
 from baton_schemas.run.joins import Chain
 from baton_schemas.run.lifecycle import (
     Begun,
@@ -31,6 +31,7 @@ from baton_schemas.run.lifecycle import (
     decide,
     spreads,
 )
+from baton_schemas.run.past import Logged
 from baton_schemas.run.refs import base_of
 from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ORDER, LOOKS, CHAIN = "tests/test_wire_order.py", "tests/test_looked_up.py", "tests/test_join_chain.py"
+CHANGES, MENDED = "tests/test_changes.py", "tests/test_mended.py"
 DELIVERY, CALLS = "tests/test_worker_delivery.py", "tests/test_recorded_calls.py"
 STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schemas/baton_schemas/run"
 STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
@@ -289,5 +290,34 @@ MUTANTS = (
         "((*texts, self.max_tokens, rehearses))",
         "((*texts, 0, rehearses))",
         (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
+    ),
+    # ---- going on under a changed flow ------------------------------------------------------------
+    Mutant(
+        "kept-after-what-is-done-again",
+        RUN,
+        'f"after {before[0]}" if before else ""',
+        '""',
+        (f"{CHANGES}::test_step_is_done_again_for_what_decides_its_outcome_and_for_nothing_else",),
+    ),
+    Mutant(
+        "kept-with-another-prompt",
+        RUN,
+        '_DECIDING = ("model", "system", "prompt", "handler")',
+        '_DECIDING = ("model", "system", "handler")',
+        (f"{CHANGES}::test_step_is_done_again_for_what_decides_its_outcome_and_for_nothing_else",),
+    ),
+    Mutant(
+        "kept-and-not-looked-up",
+        RUN,
+        "found.append(Create(actor, replace(message, copied=True)))",
+        "found.append(Create(actor, replace(message, copied=False)))",
+        (f"{CHANGES}::test_output_of_the_last_step_is_kept_when_another_comes_after_it",),
+    ),
+    Mutant(
+        "another-flow-carries-what-the-old-one-did",
+        RUN,
+        "        return with_outcome(self._sees[source], source, self._past.outcomes[source])\n",
+        "        return self._sees[source]\n",
+        (f"{MENDED}::test_step_that_now_reads_what_was_not_carried_to_it_gets_it",),
     ),
 )

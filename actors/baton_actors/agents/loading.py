@@ -15,8 +15,9 @@ from baton_actors.agents.threads import Threads
 from baton_actors.errors import ActorError
 from baton_actors.models import Models
 from baton_schemas.errors import nearest
+from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.file import read_flow
-from baton_schemas.flow.flow import Flow
+from baton_schemas.flow.flow import Flow, decode_flow
 from baton_schemas.flow.graph import Plan
 
 SHIPPED = Path(__file__).parent.parent / "flows"
@@ -37,6 +38,9 @@ class FoundFlow:
     was built in Python: it is in this process only."""
     functions: Mapping[str, Handler] = field(default_factory=dict)
     """Handlers that are functions of this process, by the string that names each in the flow."""
+
+    recorded: bool = False
+    """It is the flow that a run has in the log, and not what is in its file now."""
 
     @property
     def file(self) -> Path:
@@ -83,8 +87,19 @@ def find_flow(name: str) -> FoundFlow:
     else:
         raise UnknownFlow(name, shipped)
     folder = path.absolute().parent
-    plan = with_reads(Plan(read_flow(path)), folder)
+    plan = with_reads(Plan(read_flow(path), source), folder)
     return FoundFlow(name=plan.flow.name, flow=plan.flow, plan=plan, folder=folder, source=source)
+
+
+def recorded_flow(body: bytes, folder: Path, source: str = "") -> FoundFlow:
+    """Return the flow of a run as its log has it; its handlers are those that `folder` has now.
+
+    Raises `FlowError`, `msgspec.DecodeError`.
+    """
+    plan = check_flow(decode_flow(body), stored=True)
+    return FoundFlow(
+        name=plan.flow.name, flow=plan.flow, plan=plan, folder=folder, source=source or plan.flow.name, recorded=True
+    )
 
 
 def find_agent(found: FoundFlow, name: str) -> str:

@@ -28,7 +28,7 @@ def with_reads(plan: Plan, folder: Path) -> Plan:
     if agents == plan.flow.agents:
         return plan
     flow: Flow = msgspec.structs.replace(plan.flow, agents=agents)
-    return Plan(flow)
+    return Plan(flow, plan.source)
 
 
 def parameters_of(handler: str, folder: Path) -> list[str] | None:
@@ -37,7 +37,7 @@ def parameters_of(handler: str, folder: Path) -> list[str] | None:
     Takes no part in importing: the file is found and parsed.
     """
     where, _, name = handler.rpartition(":")
-    file = folder / where if where.endswith(".py") else _file_of(where)
+    file = folder / where if where.endswith(".py") else file_of(where)
     try:
         tree = ast.parse(file.read_bytes()) if file is not None else None
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
@@ -88,7 +88,7 @@ def _before(plan: Plan, step: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _file_of(module: str) -> Path | None:
+def file_of(module: str) -> Path | None:
     """Return the source of a module as Python would find it, without importing the packages that it is in."""
     top, *rest = module.split(".")
     try:

@@ -42,6 +42,13 @@ RunId = Annotated[str, typer.Option("--run", metavar="ID", help="The id of the r
 NewRunId = Annotated[
     str, typer.Option("--run", metavar="ID", help="The id of the new run: the same id starts it once.")
 ]
+OtherFlow = Annotated[
+    str,
+    typer.Option(
+        "--flow", metavar="FLOW", help="Go on with this flow, instead of the present version of the run's own."
+    ),
+]
+Same = Annotated[bool, typer.Option("--same", help="Go on with the flow as the run has it, however its file is now.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print the output.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]

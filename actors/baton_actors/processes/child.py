@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from baton_actors.processes.deaths import told
 from baton_actors.processes.forks import fork_context, terminal_signals_blocked
-from baton_actors.processes.main import WorkerSpec, worker_main
+from baton_actors.processes.main import RETIRE, WorkerSpec, worker_main
 from baton_actors.processes.watchdog import Watch
 
 logger = structlog.get_logger("baton.supervisor")
@@ -75,6 +76,11 @@ class Child:
     def terminate(self) -> None:
         """Tell it to stop."""
         self._process.terminate()
+
+    def retire(self) -> None:
+        """Tell it to take no more work, and to end once it has done what it holds."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, RETIRE)
 
     def end_within(self, wait_s: float) -> bool:
         """Wait for its end, and kill it when it takes longer; say whether it ended by itself."""

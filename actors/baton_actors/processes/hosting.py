@@ -14,7 +14,7 @@ from baton_actors.steps.shared import sharing
 from baton_bus.engine.engine import Engine
 
 from .deaths import worker_name
-from .worker import Worker
+from .worker import Retires, Worker
 
 GRACE_S = 10.0
 """How long steps in hand may go on after a stop: a supervisor or an orchestrator mostly gives 30 s in all."""
@@ -29,6 +29,7 @@ async def hosting(
     models: Models | None = None,
     grace_s: float = GRACE_S,
     how_it_died: Callable[[str], str] = lambda _: "",
+    retires: Retires | None = None,
 ) -> AsyncIterator[asyncio.Event]:
     """Play these agents of the flow while the context is open: each takes the handoffs of its actor.
 
@@ -49,5 +50,6 @@ async def hosting(
         await stack.enter_async_context(Clerk(engine).working())
         for name in agents:
             worker = Worker(shared, actors[name], found.flow.agents[name], playing.concurrency(found.plan, name))
-            await stack.enter_async_context(worker.working(joins=actors[name] in mergers, grace_s=grace_s))
+            working = worker.working(joins=actors[name] in mergers, grace_s=grace_s, retires=retires)
+            await stack.enter_async_context(working)
         yield playing.threads.too_many

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
 from msgspec import Struct
 
-from baton_actors.agents.loading import find_agent, find_flow
+from baton_actors.agents.loading import find_agent, find_flow, recorded_flow
 from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, Models, ModelSettings
 from baton_actors.processes import garbage, groups
@@ -24,6 +25,7 @@ from baton_actors.processes.deaths import Deaths
 from baton_actors.processes.hosting import GRACE_S, hosting
 from baton_actors.processes.logs import LogSettings, configure, without_secrets
 from baton_actors.processes.watchdog import STUCK_S, Line, beat_s, tell_if_stuck
+from baton_actors.processes.worker import Retires
 from baton_bus import BusError, Settings
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import AccountFull, LoginRefused, NotAllowed
@@ -36,6 +38,8 @@ REFUSED = 77
 """Exit code of one that the server does not let take work, today and tomorrow: EX_NOPERM of sysexits.h."""
 RECYCLE = 75
 """Exit code of a worker that wants to be started anew, and is at once: EX_TEMPFAIL of sysexits.h."""
+RETIRE = signal.SIGUSR1
+"""Tells a worker that another one has taken its place: from now on this one takes no work."""
 ORPHAN_S = 2.0
 """From the death of the parent to our own at the latest. What is given back by then need not wait for a lease."""
 _EXPECTED = (ActorError, BusError, ModelError, SchemaError)
@@ -50,6 +54,10 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
 
     flow: str
     """For `find_flow`."""
+    body: bytes = b""
+    """The flow itself as JSON, when it is that of a run and not what is in its file now."""
+    folder: Path = Path()
+    """Where the handlers of that are."""
     agent: str
     """An agent of the flow, or its actor."""
     settings: Settings
@@ -72,7 +80,8 @@ def worker_main(
     one, tells it `""` when it takes work, or else the reason why it cannot, and then that it lives; it stops when
     the parent is gone. Alone, the reason is one line on stderr, and nobody kills it when it is stuck.
 
-    Once `recycle` is set it gives back what it cannot finish in its grace, and ends. What handlers have started
+    Once `recycle` is set it gives back what it cannot finish in its grace, and ends. On `RETIRE` it takes no more work,
+    and ends once it has done what it holds, however long that takes. What handlers have started
     ends with it (see `groups`).
     """
     line = None
@@ -103,15 +112,16 @@ def worker_main(
 
 
 async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> int:
-    stop = asyncio.Event()
+    stop, retire = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(RETIRE, retire.set)
     if line is None:
         loop.add_signal_handler(signal.SIGINT, stop.set)
         loop.add_signal_handler(signal.SIGHUP, stop.set)
     else:
         threading.Thread(target=_beat, args=(line, loop, stop, spec.stuck_s), name="beats", daemon=True).start()
-    found = find_flow(spec.flow)
+    found = recorded_flow(spec.body, spec.folder, spec.flow) if spec.body else find_flow(spec.flow)
     agent = find_agent(found, spec.agent)
     async with contextlib.AsyncExitStack() as stack:
         bus = await stack.enter_async_context(open_bus(spec.settings, name=f"baton {found.name} {agent}"))
@@ -121,15 +131,21 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> 
             rehearses = {"rehearses": True} if models.settings.rehearses else {}
             await models.open()
         hosted = hosting(
-            Engine(bus), found, [agent], models=models, grace_s=spec.grace_s, how_it_died=spec.deaths.how_it_died
+            Engine(bus),
+            found,
+            [agent],
+            models=models,
+            grace_s=spec.grace_s,
+            how_it_died=spec.deaths.how_it_died,
+            retires=Retires(retire, stop),
         )
         too_many = await stack.enter_async_context(hosted)
         garbage.look_seldom()
         if line is not None:
             line.tell("")
         logger.info("worker.ready", flow=found.name, agent=agent, **rehearses)
-        await _either(stop, recycle, too_many)
-        recycles = not stop.is_set()
+        await _either(stop, retire, recycle, too_many)
+        recycles = not (stop.is_set() or retire.is_set())
         logger.info("worker.recycles" if recycles else "worker.stops", flow=found.name, agent=agent)
     return RECYCLE if recycles else 0
 

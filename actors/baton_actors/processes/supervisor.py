@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -33,6 +33,8 @@ _WAIT_FIRST_S, _WAIT_MAX_S = 0.5, 30.0
 """Before a restart: short after one crash, and no load on the machine when each start fails."""
 _LIVED_S = 60.0
 """A worker that lived so long had started well: the next restart is a first one."""
+_READY_S = 60.0
+"""For a worker that is to replace another to take work: seconds, unless a handler's imports are slow."""
 _GOODBYE_S = 3.0
 """After the grace: to give back what is in hand, and to flush the connection."""
 _REASONS_MAX = 100
@@ -49,6 +51,18 @@ def preload_of(flows: Sequence[FoundFlow]) -> list[str]:
         rehearses = True
     asks_models = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
     return ([REHEARSAL] if rehearses else [SDK]) if asks_models else []
+
+
+class _Keeper:
+    """Keeps one worker of an actor: whose process it is now, and whether another is to follow it."""
+
+    def __init__(self, actor: str, spec: WorkerSpec) -> None:
+        self.actor, self.spec = actor, spec
+        self.task: asyncio.Task[None] | None = None
+        self.child: Child | None = None
+        self.is_ready: asyncio.Future[str] | None = None
+        """Of one that is to replace another: `""` once it takes work, or why it cannot."""
+        self.retired = False
 
 
 class Supervisor:
@@ -79,23 +93,18 @@ class Supervisor:
         A worker in which nothing runs for `stuck_s` seconds is killed.
         """
         logs = logs or LogSettings.from_environ()
-        self._specs = [
-            (
-                actor,
-                WorkerSpec(
-                    flow=found.source, agent=agent, settings=settings, logs=logs, grace_s=grace_s, stuck_s=stuck_s
-                ),
-            )
-            for found in flows
-            for actor, agent in found.plan.actors().items()
-            for _ in range(copies)
-        ]
+        self._like = WorkerSpec(flow="", agent="", settings=settings, logs=logs, grace_s=grace_s, stuck_s=stuck_s)
+        self._copies = copies
+        self._keepers = [keeper for found in flows for keeper in self._keepers_of(found)]
         self._preload = preload_of(flows)
         self._restart, self._grace_s, self._stuck_s = restart, grace_s, stuck_s
-        self._waiting = [actor for actor, _ in self._specs]
+        self._waiting = [keeper.actor for keeper in self._keepers]
         self._all_ready = asyncio.Event()
         self._failed = False
         self._live: list[Child] = []
+        self._retiring: set[_Keeper] = set()
+        """Whose workers still hold work that they began before others took their place."""
+        self._start_keeper: Callable[[_Keeper], asyncio.Task[None]] | None = None
         self._groups = Groups(ORPHAN_S)
         self.deaths = Deaths()
         """How workers died, while the context is open."""
@@ -130,6 +139,11 @@ class Supervisor:
             raise asyncio.CancelledError
 
     @property
+    def starting(self) -> list[str]:
+        """The actors of workers that have not taken up work yet, one for each."""
+        return list(self._waiting)
+
+    @property
     def pids(self) -> dict[int, str]:
         """The processes that live now: the actor of each by its process id."""
         return {child.pid: child.actor for child in list(self._live)}
@@ -144,25 +158,78 @@ class Supervisor:
         ):
             try:
                 async with asyncio.TaskGroup() as group:
-                    keepers = [group.create_task(self._keep(starter, *spec)) for spec in self._specs]
-                    for keeper in keepers:
-                        keeper.add_done_callback(self._note_failure)
+                    for keeper in self._keepers:
+                        keeper.task = group.create_task(self._keep(starter, keeper))
+                        keeper.task.add_done_callback(self._note_failure)
+                    self._start_keeper = lambda keeper: group.create_task(self._keep(starter, keeper))
                     try:
                         yield
                     finally:
-                        for keeper in keepers:
-                            keeper.cancel()
+                        self._start_keeper = None
+                        tasks = [each.task for each in (*self._keepers, *self._retiring) if each.task is not None]
+                        for task in tasks:
+                            task.cancel()
                         try:
-                            await asyncio.gather(*keepers, return_exceptions=True)
+                            await asyncio.gather(*tasks, return_exceptions=True)
                         finally:
                             await asyncio.to_thread(self._stop, starter)
             except BaseExceptionGroup as errors:
                 first = errors.exceptions[0]
                 raise first from first.__cause__
 
-    async def _keep(self, starter: ThreadPoolExecutor, actor: str, spec: WorkerSpec) -> None:
-        """Run one worker, and another whenever it has ended."""
-        loop = asyncio.get_running_loop()
+    async def reload(self, found: FoundFlow, agents: Collection[str]) -> None:
+        """Have these agents of a flow played by new workers, which find its files as they are now.
+
+        An old one goes on until a new one takes its work, and then lets go of what it holds as that is done. Agents
+        that the flow has besides are left as they are, those that it has no more are retired. Raises
+        `WorkerCannotStart`, `WorkersNotReady`: then the old ones go on.
+        """
+        ours = [keeper for keeper in self._keepers if keeper.spec.flow == found.source]
+        new = [keeper for keeper in self._keepers_of(found) if keeper.spec.agent in agents]
+        assert self._start_keeper is not None, "a supervisor reloads while its context is open"
+        for keeper in new:
+            keeper.is_ready = asyncio.get_running_loop().create_future()
+            keeper.task = self._start_keeper(keeper)
+        self._keepers += new
+        try:
+            async with asyncio.timeout(_READY_S):
+                for keeper in new:
+                    assert keeper.is_ready is not None
+                    if reason := await keeper.is_ready:
+                        raise WorkerCannotStart(keeper.actor, reason)
+        except TimeoutError as error:
+            self._retire(new)
+            raise WorkersNotReady([keeper.actor for keeper in new], _READY_S) from error
+        except BaseException:
+            self._retire(new)
+            raise
+        actors = found.plan.actors()
+        replaced = {keeper.actor for keeper in new}
+        self._retire([keeper for keeper in ours if keeper.actor in replaced or keeper.actor not in actors])
+
+    def _keepers_of(self, found: FoundFlow) -> list[_Keeper]:
+        like = msgspec.structs.replace(self._like, flow=found.source)
+        if found.recorded:
+            like = msgspec.structs.replace(like, body=found.plan.body, folder=found.folder)
+        return [
+            _Keeper(actor, msgspec.structs.replace(like, agent=agent))
+            for actor, agent in found.plan.actors().items()
+            for _ in range(self._copies)
+        ]
+
+    def _retire(self, keepers: Sequence[_Keeper]) -> None:
+        """Have the workers of these end when they have done what they hold, and start none in their place."""
+        for keeper in keepers:
+            keeper.retired = True
+            self._keepers.remove(keeper)
+            if keeper.task is not None and not keeper.task.done():
+                self._retiring.add(keeper)
+            if keeper.child is not None:
+                keeper.child.retire()
+
+    async def _keep(self, starter: ThreadPoolExecutor, keeper: _Keeper) -> None:
+        """Run one worker, and another whenever it has ended, until it is retired."""
+        loop, actor = asyncio.get_running_loop(), keeper.actor
         deaths, wait_s, was_ready = 0, _WAIT_FIRST_S, False
 
         def on_ready() -> None:
@@ -170,16 +237,23 @@ class Supervisor:
             self._said.clear()
             if not was_ready:
                 was_ready = True
-                self._waiting.remove(actor)
-                if not self._waiting:
-                    self._all_ready.set()
+                self._on_ready(keeper)
 
-        while True:
-            child = await loop.run_in_executor(starter, self._start, actor, spec)
+        while not keeper.retired:
+            child = keeper.child = await loop.run_in_executor(starter, self._start, actor, keeper.spec)
             started = loop.time()
+            if keeper.retired:  # while it was being started
+                child.retire()
             await child.watch(self._stuck_s, on_ready)
+            keeper.child = None
             end = self._bury(child)
             await asyncio.to_thread(self._groups.end, child.pid)
+            if keeper.is_ready is not None and not keeper.is_ready.done():
+                keeper.is_ready.set_result(end.reason or end.how)  # the one that it was to replace goes on
+                return
+            if keeper.retired:
+                logger.info("worker.retired", actor=actor)
+                break
             # Where a run waits for it, what no other try mends is said at once.
             if end.reason and (not was_ready or (end.exit_code == REFUSED and not self._restart)):
                 raise WorkerCannotStart(actor, end.reason)
@@ -194,6 +268,16 @@ class Supervisor:
             self._say(actor, end, wait_s)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_MAX_S)
+        self._retiring.discard(keeper)
+
+    def _on_ready(self, keeper: _Keeper) -> None:
+        if keeper.is_ready is not None:
+            if not keeper.is_ready.done():
+                keeper.is_ready.set_result("")
+            return
+        self._waiting.remove(keeper.actor)
+        if not self._waiting:
+            self._all_ready.set()
 
     def _note_failure(self, keeper: asyncio.Task[None]) -> None:
         self._failed |= not keeper.cancelled() and keeper.exception() is not None

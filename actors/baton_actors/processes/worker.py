@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -36,6 +36,15 @@ _BROKEN_RETRY_S = 2.0
 logger = structlog.get_logger("baton.worker")
 
 
+class Retires(NamedTuple):
+    """How a worker is told to let go of its work for one that has begun in its place."""
+
+    asked: asyncio.Event
+    """Set before its context is left."""
+    enough: asyncio.Event
+    """Set when it is to stop at once, with its grace."""
+
+
 class Worker:
     """Plays one actor. Use `working` to run it; the workers of one process share what they can."""
 
@@ -53,10 +62,13 @@ class Worker:
         shared.ends.tell(self._run_ended)
 
     @contextlib.asynccontextmanager
-    async def working(self, *, joins: bool, grace_s: float = 10.0) -> AsyncIterator[None]:
+    async def working(
+        self, *, joins: bool, grace_s: float = 10.0, retires: Retires | None = None
+    ) -> AsyncIterator[None]:
         """Take work while the context is open; then finish what is in hand, or give it back after `grace_s`.
 
-        `joins` says whether the actor is a merger and takes replies too.
+        `joins` says whether the actor is a merger and takes replies too. One that `retires` has all the time it needs
+        before that.
         """
         bus, subjects = self._engine.bus, self._engine.bus.subjects
         bus.when_back(self._look_for_ends)
@@ -94,6 +106,8 @@ class Worker:
             finally:
                 for puller in pullers:
                     await puller.stop()
+                if retires is not None and retires.asked.is_set():
+                    await self._let_go(retires.enough)
                 await self._finish(grace_s)
                 await self._joiner.stop()
 
@@ -168,6 +182,16 @@ class Worker:
         with contextlib.suppress(BusError):
             if await self._engine.bus.log.last_sure(subjects.result(job.flow, job.run)) is not None:
                 job.cancel("run ended")
+
+    async def _let_go(self, enough: asyncio.Event) -> None:
+        """Wait until all that is in hand is done, or until it is enough."""
+        stopped = asyncio.create_task(enough.wait())
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        try:
+            while not stopped.done() and (tasks := [task for task in tasks if not task.done()]):
+                await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
 
     async def _finish(self, grace_s: float) -> None:
         tasks = [job.task for job in self._jobs.values() if job.task is not None]

@@ -73,9 +73,16 @@ class Steward:
         self._plans, self._answers_unknown = dict(plans), answers_unknown
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def know(self, plan: Plan) -> None:
+        """From now on start the runs of a flow that is known already in this version of it."""
+        self._plans[plan.flow.name] = plan
+
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Take tasks while the context is open. Raises the errors of the bus when a consumer cannot be made."""
+    async def working(self) -> AsyncIterator[Steward]:
+        """Take tasks while the context is open, which gives the steward itself.
+
+        Raises the errors of the bus when a consumer cannot be made.
+        """
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._finish)
             subjects = self._bus.subjects
@@ -84,7 +91,7 @@ class Steward:
                 await stack.enter_async_context(self._taking(_consumer(flow), subjects.task(flow), self._start))
             if self._answers_unknown:
                 await stack.enter_async_context(self._taking("steward", subjects.tasks(), self._answer_unknown))
-            yield
+            yield self
 
     @contextlib.asynccontextmanager
     async def _taking(

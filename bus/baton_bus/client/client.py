@@ -92,20 +92,23 @@ class Client:
         """
         return await recent_runs(self.bus, limit, flow=flow, status=status)
 
-    async def fork(self, run: str, *, until_seq: int = 0, run_id: str = "") -> Run:
+    async def fork(
+        self, run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""
+    ) -> Run:
         """Start a run that goes on from another: see `Run.fork`."""
         new_run = check_token("run id", run_id) if run_id else sortable_id()
         _, first = await self.engine.first(run)
+        flow = first.flow if plan is None else plan.flow.name
         if run_id:
-            await self._refuse_purged(first.flow, new_run)
+            await self._refuse_purged(flow, new_run)
         else:
-            await self.results.expect(first.flow, new_run)
+            await self.results.expect(flow, new_run)
         try:
-            await self.engine.fork(run, new_run, until_seq=until_seq)
+            await self.engine.fork(run, new_run, plan=plan, until_seq=until_seq, failed=failed)
         except BaseException:
-            self.results.forget(first.flow, new_run)
+            self.results.forget(flow, new_run)
             raise
-        return Run(self, new_run, first.flow)
+        return Run(self, new_run, flow)
 
 
 @contextlib.asynccontextmanager

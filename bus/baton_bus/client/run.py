@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 
 from baton_bus.errors import RunCancelled, RunExpired, RunFailed, RunNotDone, UnexpectedOutput
+from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import at
@@ -94,10 +95,15 @@ class Run:
         entry, first = await self._client.engine.first(self.id)
         return await self._client.engine.stop(first, entry.seq, "cancelled", reason)
 
-    async def fork(self, *, until_seq: int = 0, run_id: str = "") -> Run:
+    async def fork(
+        self, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""
+    ) -> Run:
         """Start a run that goes on from this one, with the steps that it had finished.
 
-        Steps whose failure ended this run are done again. With `until_seq` only what was recorded up to that stream
-        sequence counts as finished. Raises `UnknownRun` and as `Client.start`.
+        Steps whose failure ended this run are done again; with `failed`, those whose failure did not (`on_error =
+        "continue"`) are too. With a `plan` it goes on under that version of the flow: a step that it changes is done
+        again, with all that comes after it. With `until_seq` only what was recorded up to that stream sequence counts
+        as finished. Raises `UnknownRun`, `InputError` when that flow does not take this run's input, and as
+        `Client.start`.
         """
-        return await self._client.fork(self.id, until_seq=until_seq, run_id=run_id)
+        return await self._client.fork(self.id, plan=plan, until_seq=until_seq, failed=failed, run_id=run_id)

@@ -19,7 +19,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, check_input, items_of
 from baton_schemas.flow.limits import DEADLINE_MAX_S
 from baton_schemas.run.carry import with_outcome
-from baton_schemas.run.fork import Logged, copies, forked_start
+from baton_schemas.run.fork import forked_start, going_on, origin_of
 from baton_schemas.run.lifecycle import (
     Action,
     Begun,
@@ -37,13 +37,15 @@ from baton_schemas.run.lifecycle import (
     decisive_of,
     spreads,
 )
+from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.refs import base_of
 from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import Decisive, Handoff, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.messages import Decisive, Handoff, Origin, OutcomeRecord, Reply, Result, Started, Woken
 from baton_schemas.wire.outcomes import Done, Failed, ResultStatus, State, Value
 from baton_schemas.wire.values import clean_text
 
+from .forking import Forking, with_source_of, without_source
 from .values import Values
 
 _AT_ONCE = 500
@@ -59,6 +61,7 @@ class Engine:
 
     def __init__(self, bus: Bus) -> None:
         self.bus, self.values = bus, Values(bus)
+        self.forking = Forking(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------
 
@@ -70,22 +73,30 @@ class Engine:
         if deadline_s is not None and not 0 < deadline_s <= DEADLINE_MAX_S:
             reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
             raise InputError(plan.flow.name, "deadline_s", reason)
-        checked = check_input(plan.flow, given)
-        lists = await self._first_items(plan, checked)
-        state = await self.values.fitted(State(input=checked))
-        event = Submitted(run, state, deadline_s or plan.flow.deadline_s or 0.0)
-        (first,) = decide(View(plan, lists=lists), event)
-        assert isinstance(first, Create)
-        await self._start(first)
+        await self._start(await self._first_of(plan, given, run, deadline_s or plan.flow.deadline_s or 0.0))
 
-    async def fork(self, run: str, new_run: str, *, until_seq: int = 0) -> None:
+    async def fork(
+        self, run: str, new_run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False
+    ) -> None:
         """Start a run that goes on from another, with the steps that it had finished.
 
-        Steps whose failure ended the other run are done again. With `until_seq` only what was recorded up to
-        that stream sequence counts as finished. Raises `UnknownRun` and as `start`.
+        With a `plan` it does so under that version of the flow, and what that changes is done again, with all that
+        comes after it (see `baton_schemas.run.keeping`). Steps whose failure ended the other run are done again; with
+        `failed`, those whose failure did not are too. With `until_seq` only what was recorded up to that stream
+        sequence counts as finished. Raises `UnknownRun`, `InputError` when the changed flow does not take the input of
+        the other run, and as `start`.
         """
         entry, first = await self.first(run)
-        await self._start(Create(self.bus.subjects.split(entry.subject).who, forked_start(first, new_run, until_seq)))
+        if plan is None or plan.digest == first.digest:
+            start = forked_start(first, new_run, until_seq, failed=failed)
+            await self._start(Create(self.bus.subjects.split(entry.subject).who, start))
+            return
+        past = past_of([Logged(entry.seq, "", first)])
+        deadline_s = self.forking.deadline_s(plan, past.plan if past else None, first)
+        actor, begins = await self._first_of(plan, await self.forking.input(plan, first), new_run, deadline_s)
+        assert isinstance(begins, Handoff)
+        origin = Origin(run=first.run, until_seq=until_seq, failed=failed)
+        await self._start(Create(actor, with_source_of(first, going_on(begins, origin))))
 
     async def stop(self, plan_of: Handoff, start_seq: int, status: ResultStatus, reason: str) -> Result:
         """End a run beside its steps; return the result that it then has, this one or an earlier one.
@@ -128,9 +139,9 @@ class Engine:
 
         Raises those of `CANNOT_GO_ON` when a list of the input cannot be read, and the errors of `Publisher.create`.
         """
-        cause = first.cause
-        if isinstance(cause, Started) and cause.begins is not None and cause.begins.origin is not None:
-            await self._copy(plan, first, cause.begins.origin.run, cause.begins.origin.until_seq, seq)
+        origin = origin_of(first)
+        if origin is not None:
+            await self._copy(plan, first, origin, seq)
         return await self.apply(plan, Begun(first, seq, stored_at_s))
 
     async def park(self, actor: str, parked: Handoff, seq: int, number: int, delay_s: float, why: str) -> None:
@@ -298,25 +309,30 @@ class Engine:
             raise BadMessage("a decisive record cannot be read", subject)
         return message
 
+    async def _first_of(self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float) -> Create:
+        """Return the handoff that starts a run with this input, checked. Raises as `start`."""
+        checked = check_input(plan.flow, given)
+        lists = await self._first_items(plan, checked)
+        state = await self.values.fitted(State(input=checked))
+        (first,) = decide(View(plan, lists=lists), Submitted(run, state, deadline_s))
+        assert isinstance(first, Create)
+        return first
+
     async def _start(self, first: Create) -> None:
         """Write the handoff that starts a run: whatever its first step or actor, a run id starts once."""
         pattern = self.bus.subjects.start(first.message.run)
         subject, body = self.bus.subjects.of(*first), encode(first.message)
         patience_s = self.bus.settings.patience_s
         if await self.bus.publisher.create(subject, body, patience_s=patience_s, once_in=pattern) is None:
-            entry, _ = await self.first(first.message.run)
-            if entry.data != body:
-                raise RunExists(first.message.run)
+            entry, there = await self.first(first.message.run)
+            ours = first.message
+            assert isinstance(ours, Handoff)
+            if entry.data != body and encode(without_source(there)) != encode(without_source(ours)):
+                raise RunExists(ours.run)
 
-    async def _copy(self, plan: Plan, first: Handoff, origin: str, until_seq: int, start_seq: int) -> None:
+    async def _copy(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> None:
         """Copy the finished steps of the run that this one goes on from, what goes to the last steps first."""
-        subjects = self.bus.subjects
-        logged = [
-            Logged(entry.seq, subjects.split(entry.subject).who, entry.message)  # type: ignore[arg-type]
-            for entry in await self.bus.log.run_sure(origin)
-            if known(entry) is not None
-        ]
-        creates = copies(plan, logged, first.run, start_seq, until_seq)
+        creates = await self.forking.copies(plan, first, origin, start_seq)
         for start in range(0, len(creates), _AT_ONCE):
             await asyncio.gather(*map(self._create, creates[start : start + _AT_ONCE]))
         for create in creates:

@@ -19,8 +19,9 @@ class Plan:
     Steps are named without a branch's index throughout.
     """
 
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
+    def __init__(self, flow: Flow, source: str = "") -> None:
+        """`source` says where the flow's file is, if it has one: a hint for people, no part of what the flow is."""
+        self.flow, self.source = flow, source
         self.body = encode_flow(flow)
         self.digest = flow_digest(self.body)
         self.sources = {name: sources_of(flow, name) for name in flow.steps}

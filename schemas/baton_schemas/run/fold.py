@@ -137,6 +137,7 @@ class RunFold:
             or any(call.rehearsed for calls in self._calls.values() for call in calls),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
             forked_from=begins.origin.run if begins and begins.origin else "",
+            source=begins.source if begins else "",
             foreign=self._foreign,
         )
 

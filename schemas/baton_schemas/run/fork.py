@@ -7,8 +7,7 @@ looked up before its handler is called, and found done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -17,31 +16,36 @@ from baton_schemas.wire.messages import After, Handoff, Message, Origin, Outcome
 from baton_schemas.wire.names import DEADLINE
 from baton_schemas.wire.outcomes import Failed
 
+from .keeping import Texts, in_order, remade
 from .lifecycle import Create, ends_run
+from .past import Logged, is_ours, past_of
 from .refs import name_of, replied
 
 
-class Logged(NamedTuple):
-    """A message of the log, with its stream sequence and the actor in its subject."""
+def forked_start(first: Handoff, run: str, until_seq: int = 0, *, failed: bool = False) -> Handoff:
+    """Return the first handoff of `run`, which goes on from the run that `first` began, under the same flow.
 
-    seq: int
-    actor: str
-    message: Message
+    With `failed`, failures that did not end that run are done again too.
+    """
+    origin = Origin(run=first.run, until_seq=until_seq, failed=failed)
+    return going_on(replace(first, run=run, start_seq=0), origin)
 
 
-def forked_start(first: Handoff, run: str, until_seq: int = 0) -> Handoff:
-    """Return the first handoff of `run`, which goes on from the run that `first` began."""
+def going_on(first: Handoff, origin: Origin) -> Handoff:
+    """Return the first handoff of a run, as one of a run that goes on from another."""
     assert isinstance(first.cause, Started)
     assert first.cause.begins is not None
-    begins = replace(first.cause.begins, origin=Origin(run=first.run, until_seq=until_seq))
-    return replace(first, run=run, start_seq=0, cause=replace(first.cause, begins=begins))
+    return replace(first, cause=replace(first.cause, begins=replace(first.cause.begins, origin=origin)))
+
+
+def origin_of(first: Handoff) -> Origin | None:
+    """Return which run the one that begins with this handoff goes on from."""
+    begins = first.cause.begins if isinstance(first.cause, Started) else None
+    return begins.origin if begins is not None else None
 
 
 def copies(plan: Plan, log: Iterable[Logged], run: str, start_seq: int, until_seq: int = 0) -> list[Create]:
-    """Return what is copied into `run`, in the order in which to write it: what goes to the last steps first.
-
-    So the record of a step comes before whatever could start it, and what a join had before whatever could
-    bring it more.
+    """Return what is copied into `run`, which has the same flow, in the order in which to write it.
 
     Steps whose failure ended the run are left out, and so are done again; joins close by themselves once
     their replies are there. With `until_seq` only records up to that sequence are copied.
@@ -50,21 +54,32 @@ def copies(plan: Plan, log: Iterable[Logged], run: str, start_seq: int, until_se
     for seq, actor, message in log:
         if (until_seq and seq > until_seq) or not isinstance(message, Handoff | Reply | OutcomeRecord):
             continue
-        if _is_ours(plan, message) and _is_copied(plan, message):
+        if is_ours(plan, message) and _is_copied(plan, message):
             copied.append(Create(actor, replace(message, run=run, start_seq=start_seq, copied=True)))
-    places = {step: place for place, step in enumerate(reversed(plan.order))}
+    return in_order(plan, copied)
 
-    def place(create: Create) -> tuple[int, bool]:
-        # An outcome record starts nothing, and comes before the handoff of its own step.
-        message = create.message
-        return places[name_of(message.step)], not isinstance(message, OutcomeRecord)
 
-    return sorted(copied, key=place)
+def copied_into(
+    plan: Plan, log: Sequence[Logged], first: Handoff, origin: Origin, start_seq: int, texts: Texts | None = None
+) -> list[Create]:
+    """Return what is copied into the run that `first` begins, whatever its flow; `log` is that of the other run.
+
+    `texts` has values that are kept beside the log (see `keeping.texts_needed`).
+    """
+    past = past_of(log, origin.until_seq)
+    if past is None or (past.plan.digest == plan.digest and not origin.failed):
+        return copies(plan, log, first.run, start_seq, origin.until_seq)
+    return remade(past, plan, first, start_seq, failed=origin.failed, texts=texts)
 
 
 def reused(plan: Plan, log: Iterable[Logged], until_seq: int = 0) -> frozenset[str]:
-    """Return the steps, and branches of steps, whose outcome a fork takes over."""
-    return frozenset(decided_by(create.message) for create in copies(plan, log, "", 0, until_seq)) - {""}
+    """Return the steps, and branches of steps, whose outcome a fork under the same flow takes over."""
+    return told_by(copies(plan, log, "", 0, until_seq))
+
+
+def told_by(copied: Iterable[Create]) -> frozenset[str]:
+    """Return the steps, and branches of steps, whose outcome is in these copies."""
+    return frozenset(decided_by(create.message) for create in copied) - {""}
 
 
 def seq_after(plan: Plan, log: Iterable[Logged], step: str) -> int:
@@ -86,20 +101,6 @@ def decided_by(message: Message) -> str:
             return step
         case _:
             return ""
-
-
-def _is_ours(plan: Plan, message: Handoff | Reply | OutcomeRecord) -> bool:
-    """Say whether the lifecycle could have written it: the log keeps what it rejected, too."""
-    if (message.flow, message.digest) != (plan.flow.name, plan.digest):
-        return False
-    sources = plan.sources.get(name_of(message.step))
-    match message:
-        case Handoff(cause=After(step=step)):
-            return sources is not None and name_of(step) in sources
-        case Reply(source=source) if source != DEADLINE:
-            return sources is not None and source in sources
-        case _:
-            return sources is not None
 
 
 def _is_copied(plan: Plan, message: Handoff | Reply | OutcomeRecord) -> bool:

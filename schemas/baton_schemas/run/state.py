@@ -120,5 +120,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     """What of `cost_usd` was paid for attempts that failed."""
     forked_from: str = ""
     """The run that this one goes on from."""
+    source: str = ""
+    """Where the flow's file was when the run was asked for, if that is known: a path, or the name of a shipped flow."""
     foreign: int = 0
     """Results beside the run's own: of another flow, by a client that took its id. They change nothing."""

@@ -36,7 +36,7 @@ def first_of(plan: Plan, event: Submitted, lists: Lists) -> Create:
     """Return the handoff that starts a run: it carries the flow and the whole input."""
     actor, first = _opening(plan, event.run, event.state, lists, 0)[0]
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
-    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s)
+    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source)
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
     return Create(actor, replace(first, cause=cause, state=event.state))
 

@@ -47,6 +47,8 @@ class Origin(Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str
     until_seq: int = 0
     """Only records up to this stream sequence are copied; 0 for all."""
+    failed: bool = False
+    """Steps and branches that failed without ending that run are done again too, and all that comes after them."""
 
 
 class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,6 +58,9 @@ class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_s: float = 0.0
     """Seconds from when the handoff was stored to when the run expires; 0 for never."""
     origin: Origin | None = None
+    source: str = ""
+    """Where the flow's file was when the run was asked for: an absolute path, or the name of a shipped flow. A hint for
+    people who go on with the run; it identifies nothing, and may name a file of another machine."""
 
 
 class Joined(Struct, tag="join", tag_field="by", frozen=True, kw_only=True, omit_defaults=True):

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.text import Text
 
+from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
+from baton_actors.cli.commands.run import playing
 from baton_actors.cli.exits import OK, BadArgument, CommandError
+from baton_actors.cli.going import Going, going_on_from
+from baton_actors.cli.nobody import left_to_play, nobody_lines, up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
+from baton_actors.cli.present import Present, playable, present_flow, shown_source
+from baton_actors.cli.show.changes import again_line, changes_line, failed_lines
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
 from baton_actors.cli.waiting import wait_for
+from baton_actors.processes.signals import Stop
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import nearest
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
-from baton_schemas.run.fork import Logged, reused, seq_after
+from baton_schemas.run.fork import reused, seq_after
+from baton_schemas.run.past import Logged
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.wire.names import check_token
 
@@ -49,31 +57,65 @@ class _Old(Struct, frozen=True):
     log: list[Logged]
 
 
+class _Version(Struct, frozen=True):
+    """The flow to go on with."""
+
+    plan: Plan | None = None
+    """None for that of the run, unchanged."""
+    found: FoundFlow | None = None
+    """Where its actors can be started from, if that is known."""
+    note: str = ""
+
+
+class _Asked(Struct, frozen=True):
+    """How to go on."""
+
+    until_seq: int = 0
+    failed: bool = False
+    run_id: str = ""
+    wait: bool = False
+    json: bool = False
+
+
 @command()
 async def retry(
-    place: Place, run: o.RunNeeded, run_id: o.NewRunId = "", wait: o.Wait = False, json: o.Json = False
+    place: Place,
+    stop: Stop,
+    run: o.RunNeeded,
+    flow: o.OtherFlow = "",
+    same: o.Same = False,
+    run_id: o.NewRunId = "",
+    wait: o.Wait = False,
+    json: o.Json = False,
 ) -> int:
     """Go on with a run that failed, from where it broke.
 
-    A new run, which reuses the steps that were done; its id is printed. For cancelled and expired runs too.
-    Actors elsewhere do it, as those of `baton submit`.
+    A new run, which reuses the steps that were done; its id is printed. For cancelled and expired runs too, and for
+    those branches of a run that failed without ending it. A flow file that was changed since is used as it is now: what
+    the change touches is done again. Actors that are up do it; where none is, on this machine, they are started for it,
+    as `baton run` does.
     """
     _check_id(run_id)
     async with place.client(reads=True) as client:
         old = await _read(client.bus, run)
-        run = old.state.run
-        if old.state.status == "done":
-            advice = f"`baton fork {run} --after STEP` does what comes after a step again"
-            raise CannotGoOn(run, "is done, there is nothing to retry", advice)
+        version = _version(old, flow, same)
         if old.state.status == "running":
-            advice = f"`baton up` goes on with it, `baton cancel {run}` ends it"
-            raise CannotGoOn(run, "has not ended, so it needs no retry", advice)
-        return await _go_on(client, old, 0, run_id, wait, json)
+            advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
+            raise CannotGoOn(old.state.run, "has not ended, so it needs no retry", advice)
+        failed = old.state.status == "done"
+        if failed and not any(step.status == "failed" for step in old.state.steps.values()):
+            advice = f"`baton fork {old.state.run} --after STEP` does what comes after a step again"
+            if version.plan is not None:
+                advice = f"`baton fork {old.state.run}` does again what has changed in its flow since"
+            raise CannotGoOn(old.state.run, "is done, there is nothing to retry", advice)
+        asked = _Asked(failed=failed, run_id=run_id, wait=wait, json=json)
+        return await _go_on(client, place, stop, old, version, asked)
 
 
 @command()
 async def fork(
     place: Place,
+    stop: Stop,
     run: o.RunNeeded,
     until: Annotated[
         int | None,
@@ -89,28 +131,36 @@ async def fork(
             autocompletion=completing.steps,
         ),
     ] = "",
+    flow: o.OtherFlow = "",
+    same: o.Same = False,
     run_id: o.NewRunId = "",
     wait: o.Wait = False,
     json: o.Json = False,
 ) -> int:
     """Go on from an earlier point of a run.
 
-    A new run, which reuses the steps that were done by then and does the others again.
+    A new run, which reuses the steps that were done by then and does the others again. A flow file that was changed
+    since is used as it is now: what the change touches is done again.
     """
     _check_id(run_id)
     if until is not None and after:
         raise BadArgument("--until and --after both say from where to go on: give one of them")
     async with place.client(reads=True) as client:
         old = await _read(client.bus, run)
+        version = _version(old, flow, same)
         until_seq = 0
         if until is not None:
             until_seq = _seq_of(old, until)
         elif after:
             # What a run has reused came into its log all at once: when each step ended, the other run's log says.
+            meant = old
             while _is_reused(old, after):
                 old = await _read(client.bus, old.state.forked_from)
             until_seq = _seq_after(old, after)
-        return await _go_on(client, old, until_seq, run_id, wait, json)
+            if version.plan is None and old.plan.digest != meant.plan.digest:  # that one had another version
+                version = replace(version, plan=meant.plan)
+        asked = _Asked(until_seq=until_seq, run_id=run_id, wait=wait, json=json)
+        return await _go_on(client, place, stop, old, version, asked)
 
 
 def _check_id(run_id: str) -> None:
@@ -132,6 +182,24 @@ async def _read(bus: Bus, name: str) -> _Old:
     # On whose subject a message is does not matter for which steps are reused.
     log = [Logged(entry.seq, "", entry.message) for entry in entries if entry.message is not None]
     return _Old(state, plan, entries, log)
+
+
+def _version(old: _Old, flow: str, same: bool) -> _Version:
+    """Return the flow to go on with: the one that is named, or the present version of the run's own.
+
+    Raises `BadArgument`, `UnknownFlow`, `FlowError`, `FlowBroken`.
+    """
+    if flow and same:
+        raise BadArgument("--flow takes another flow and --same that of the run: give one of them")
+    source = old.state.source
+    present = Present(find_flow(flow)) if flow else Present() if same else present_flow(old.state.flow, source)
+    if present.found is not None and present.found.plan.digest != old.plan.digest:
+        return _Version(present.found.plan, present.found)
+    note = ""
+    if present.missing:
+        note = f"{present.missing} has no flow {old.state.flow!r} any more: goes on with that of the run"
+        note += "; --flow FILE takes another"
+    return _Version(None, present.found or playable(old.plan, source), note)
 
 
 def _seq_of(old: _Old, number: int) -> int:
@@ -159,28 +227,57 @@ def _seq_after(old: _Old, step: str) -> int:
     return seq_after(old.plan, old.log, step)
 
 
-async def _go_on(client: Client, old: _Old, until_seq: int, run_id: str, wait: bool, as_json: bool) -> int:
-    flow = old.plan.flow.name
-    run = (await client.fork(old.state.run, until_seq=until_seq, run_id=run_id)).id
-    steps = _in_words(old, reused(old.plan, old.log, until_seq))
-    if not as_json:
-        print(run, file=sys.stderr if wait else sys.stdout, flush=True)
-        out = console(stderr=True)
-        out.print(Text(plain(f"forked from {old.state.run}: reuses {', '.join(steps) or 'no step'}")), soft_wrap=True)
-        if not wait:
-            out.print(Text(f"  baton log {run} --follow   its actors have to be up", "dim"), soft_wrap=True)
-    elif not wait:
-        print_json({"run": run, "flow": flow, "forked_from": old.state.run, "reused": steps})
-    return await wait_for(client, run, flow, as_json) if wait else OK
+async def _go_on(client: Client, place: Place, stop: Stop, old: _Old, version: _Version, asked: _Asked) -> int:
+    new = await client.fork(
+        old.state.run, plan=version.plan, until_seq=asked.until_seq, failed=asked.failed, run_id=asked.run_id
+    )
+    plan = version.plan or old.plan
+    _, first = await client.engine.first(new.id)
+    going = going_on_from(old.plan, old.log, rows_of(old.state, old.plan), plan, first)
+    left = await left_to_play(client.bus, plan)
+    # On a server that is named, others may be about to play, with credentials and code of their own; and what its log
+    # names as handlers, anybody may have written who can publish there.
+    plays = version.found is not None and bool(left) and not place.named
+    waits, out = asked.wait or plays, console(stderr=True)
+    if not asked.json:
+        print(new.id, file=sys.stderr if waits else sys.stdout, flush=True)
+        for line in _lines(old, version, going, asked):
+            out.print(line, soft_wrap=not out.is_terminal)
+    elif not waits:
+        print_json(_facts(new.id, plan, old, going))
+    if plays:
+        assert version.found is not None
+        return await playing(client, version.found, plan, new, stop, json=asked.json)
+    source = version.found.source if version.found and not version.found.recorded else old.state.source
+    start = up_command(place, source, plan)
+    if asked.wait:
+        return await wait_for(client, new.id, plan.flow.name, asked.json, plan=plan, start=start)
+    if not asked.json:
+        out.print(Text(f"  baton log {new.id} --follow   its actors have to be up", "dim"), soft_wrap=True)
+        for line in nobody_lines(left, start):
+            out.print(line, soft_wrap=True)
+    return OK
 
 
-def _in_words(old: _Old, ended: Collection[str]) -> list[str]:
-    """Return the steps that are reused, in the order of the flow; of a fan-out, how many branches if not all."""
-    words = []
-    for row in rows_of(old.state, old.plan):
-        branches = sum(1 for name in ended if name != row.step and old.plan.name_of(name) == row.step)
-        if row.step in ended or branches == row.count > 0:
-            words.append(row.step)
-        elif branches:
-            words.append(f"{row.step} {branches}/{row.count}")
-    return words
+def _lines(old: _Old, version: _Version, going: Going, asked: _Asked) -> list[Text]:
+    lines = [Text(plain(version.note))] if version.note else []
+    if version.plan is not None and version.found is not None and not version.found.recorded:
+        file = shown_source(version.found.source)
+        lines.append(changes_line(file, going.changed, going.others))
+    if asked.failed:
+        lines += failed_lines(rows_of(old.state, old.plan))
+    lines.append(Text(plain(f"forked from {old.state.run}: reuses {', '.join(going.reused) or 'no step'}")))
+    if going.again:
+        lines.append(again_line(going.again))
+    return lines
+
+
+def _facts(run: str, plan: Plan, old: _Old, going: Going) -> dict[str, Any]:
+    return {
+        "run": run,
+        "flow": plan.flow.name,
+        "forked_from": old.state.run,
+        "reused": going.reused,
+        "again": going.again,
+        "changed": {agent: [change.key for change in changes] for agent, changes in going.changed.items()},
+    }

@@ -14,6 +14,7 @@ from rich.text import Text
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
+from baton_actors.cli.nobody import left_alone, nobody_lines, up_command
 from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
@@ -90,14 +91,19 @@ async def show(
             if json:
                 raise
             missing = error
-    rows = rows_of(state, plan_of(state), now=datetime.now(UTC))
+        plan = plan_of(state)
+        left = await left_alone(bus, plan, state) if plan is not None else []
+    rows = rows_of(state, plan, now=datetime.now(UTC))
     if json:
-        print_json(run_facts(state, rows, output))
+        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left]})
         return OK
     out = console()
     out.print(run_page(state, rows, datetime.now(UTC)))
     if errors_of(rows):
         out.print(Text(f"  {look_at(state, rows)}", "dim"), soft_wrap=True)
+    if plan is not None:
+        for line in nobody_lines(left, up_command(place, state.source, plan)):
+            out.print(line, soft_wrap=True)
     if output is not None:
         out.print()
         print_output(output)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from baton_actors.agents.loading import find_flow
+from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
+from baton_actors.cli.earlier import earlier_lines
 from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
+from baton_actors.cli.reloading import telling_of_changes
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
 from baton_actors.cli.text import plain
@@ -25,13 +28,16 @@ from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.signals import Stop
 from baton_actors.processes.supervisor import Supervisor, preload_of
 from baton_actors.services.steward import Steward
-from baton_bus import Run, connect
+from baton_bus import Client, Run, connect
+from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import Result
 
 _CANCEL_S = 2.0
 """Ctrl-C cancels the run first; a server that does not answer in this time must not hold the user up."""
 _SETTLE_S = 2.0
 """From the result to the moment when the progress has heard it too: some milliseconds."""
+_SLOW_S = 1.9
+"""A worker that imports the SDK takes less, and nobody is to wait for more than two seconds without a word."""
 _GRACE_S = 1.0
 """For steps in hand when the command stops: what is not done by then goes back to the log. The user is waiting."""
 
@@ -62,28 +68,89 @@ async def run(
     out = console(stderr=True)
     async with (
         place.server() as settings,
-        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
         connect(settings, name="baton run") as client,
+        _told_of_earlier_work(client, found.plan, out),  # before workers are there that do it
+        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
+        _told_of_slow_starts(supervisor, out),
         Steward(client.engine, {found.name: found.plan}, answers_unknown=False).working(),
+        telling_of_changes([found], "this run goes on with the code that they have", partial(_print, out)),
     ):
         run = await _start(client.start(found.plan, given, run_id=run_id), stop, out)
-        progress = Progress(client.bus, found.plan, run.id, out, shows=not json)
-        try:
-            async with progress.showing():
-                supervisor.leave_if_failed()
-                result = await _result(run, timeout_s)
-                await progress.settled(_SETTLE_S)
-        except asyncio.CancelledError:
-            await _give_up(run, stop, out)
-            raise
-        output = await output_of(client.bus, result)
-        # Before the workers and the server stop: nobody has to wait for that to read an answer.
-        if json:
-            print_json(run_facts(progress.state, progress.rows, output))
-        else:
-            _tell(progress, result, out)
-            if output is not None:
-                print_output(output)
+        return await _follow(client, found.plan, run, supervisor, stop, out, timeout_s, json=json)
+
+
+async def playing(client: Client, found: FoundFlow, plan: Plan, run: Run, stop: Stop, *, json: bool) -> int:
+    """Play the actors of a flow here until a run ends that is in the log already, as `baton run` does.
+
+    `plan` is the version of the flow that the run has. Prints its output, and returns the exit code.
+    """
+    out = console(stderr=True)
+    log_settings = logs(level="error")
+    async with (
+        Supervisor([found], client.bus.settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
+        _told_of_slow_starts(supervisor, out),
+    ):
+        return await _follow(client, plan, run, supervisor, stop, out, 0, json=json)
+
+
+@contextlib.asynccontextmanager
+async def _told_of_earlier_work(client: Client, plan: Plan, out: Console) -> AsyncIterator[None]:
+    """Say what is queued for the actors that are about to be played here."""
+    for line in await earlier_lines(client.bus, plan):
+        _print(out, line)
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _told_of_slow_starts(supervisor: Supervisor, out: Console) -> AsyncIterator[None]:
+    """Say to whoever looks on which actors have not begun to take work, as handlers may be slow to import."""
+
+    async def tell() -> None:
+        await asyncio.sleep(_SLOW_S)
+        if supervisor.starting and out.is_terminal:
+            _print(out, Text(f"· waits for {', '.join(supervisor.starting)}: still starting", "dim"))
+
+    teller = asyncio.create_task(tell(), name="slow starts")
+    try:
+        yield
+    finally:
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
+
+
+def _print(out: Console, line: Text) -> None:
+    out.print(line, soft_wrap=not out.is_terminal)
+
+
+async def _follow(
+    client: Client,
+    plan: Plan,
+    run: Run,
+    supervisor: Supervisor,
+    stop: Stop,
+    out: Console,
+    timeout_s: float,
+    *,
+    json: bool,
+) -> int:
+    """Show a run until it ends; print how, and its output, and return the exit code."""
+    progress = Progress(client.bus, plan, run.id, out, shows=not json)
+    try:
+        async with progress.showing():
+            supervisor.leave_if_failed()
+            result = await _result(run, timeout_s)
+            await progress.settled(_SETTLE_S)
+    except asyncio.CancelledError:
+        await _give_up(run, stop, out)
+        raise
+    output = await output_of(client.bus, result)
+    # Before the workers and the server stop: nobody has to wait for that to read an answer.
+    if json:
+        print_json(run_facts(progress.state, progress.rows, output))
+    else:
+        _tell(progress, result, out)
+        if output is not None:
+            print_output(output)
     return exit_code_of(result)
 
 
@@ -131,6 +198,8 @@ def _tell(progress: Progress, result: Result, out: Console) -> None:
     if state.rehearsed:
         lines.append(rehearsal_line())
     lines += [ended, Text(f"  {look_at(state, rows)}", style="dim")]
+    if result.status == "failed":
+        lines.append(Text(f"  baton retry {state.run}   once it is mended", style="dim"))
     for line in lines:
         out.print(line, soft_wrap=True)
     if out.is_terminal:

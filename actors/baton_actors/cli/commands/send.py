@@ -12,6 +12,7 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import FAILED, OK
 from baton_actors.cli.inputs import read_input
+from baton_actors.cli.nobody import up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.waiting import wait_for
@@ -40,7 +41,8 @@ async def submit(
             return OK
         if not json:
             print(run, file=sys.stderr, flush=True)
-        return await wait_for(client, run, found.flow.name, json)
+        start = up_command(place, found.source, found.plan)
+        return await wait_for(client, run, found.name, json, plan=found.plan, start=start)
 
 
 @command()

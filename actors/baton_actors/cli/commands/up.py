@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
+from baton_actors.cli.reloading import reloading, telling_of_changes
 from baton_actors.cli.show.view import console, rehearsing_line
 from baton_actors.models import ModelSettings
 from baton_actors.processes.forks import begin_imports
@@ -37,11 +39,15 @@ async def up(
     place: Place,
     flows: o.Flows,
     copies: Annotated[int, typer.Option("--copies", min=1, metavar="N", help="Processes per actor.")] = 1,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start actors anew when the file of their flow or handler changes.")
+    ] = False,
     json: o.Json = False,
 ) -> int:
     """Keep the actors of flows running.
 
-    Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs.
+    Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs. With --reload, an
+    actor whose files change is started anew; what it has begun it does to its end with the code that it had.
     """
     found = [find_flow(name) for name in flows]
     begin_imports(preload_of(found))
@@ -50,7 +56,8 @@ async def up(
         place.server() as settings,
         Supervisor(found, settings, copies=copies, restart=True, logs=log_settings) as supervisor,
         open_bus(settings, name="baton up") as bus,
-        Steward(Engine(bus), {each.name: each.plan for each in found}).working(),
+        Steward(Engine(bus), {each.name: each.plan for each in found}).working() as steward,
+        _watching(found, supervisor, steward, reload=reload),
     ):
         await supervisor.ready(_READY_S)
         if json:
@@ -107,6 +114,21 @@ async def steward(place: Place, flows: o.Flows) -> int:
 async def _settings(place: Place) -> Settings:
     async with place.running_server() as settings:
         return settings
+
+
+def _watching(
+    found: Sequence[FoundFlow], supervisor: Supervisor, steward: Steward, *, reload: bool
+) -> AbstractAsyncContextManager[None]:
+    """Look at the files of flows: take up what changes, or say that it has changed."""
+    out = console(stderr=True)
+
+    def print_line(line: Text) -> None:
+        out.print(line, soft_wrap=not out.is_terminal)
+
+    if reload:
+        return reloading(found, supervisor, steward, print_line)
+    advice = "they go on with the code that they have; `baton up --reload` takes up changes"
+    return telling_of_changes(found, advice, print_line)
 
 
 def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:

@@ -1,0 +1,75 @@
+"""What people see of a run that goes on from another: what of the flow has changed, what is reused and done again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from rich.text import Text
+
+from baton_actors.cli.show.rows import Row
+from baton_actors.cli.text import plain
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.changes import Change
+
+_SHOWN_MAX = 40
+"""Characters of a value that is shown as it was and is; one that is longer is only named."""
+_TEXTS = frozenset({"system", "prompt"})
+"""What is only named, however short it is."""
+
+
+def changes_line(file: str, changed: Mapping[str, Sequence[Change]], others: Sequence[str]) -> Text:
+    """Return what has changed in the flow of a run since: its agents, and steps that are `others`, in words."""
+    parts = [f"agent {name}{_told(changes)}" for name, changes in changed.items()]
+    parts += [f"step {step}" for step in others]
+    what = ", ".join(parts) or "nothing that its steps rest on"
+    return Text(plain(f"{file} has changed since: {what}"))
+
+
+def again_line(again: Mapping[str, str]) -> Text:
+    """Return which finished steps are done again, and why."""
+    return Text(plain("  does again " + ", ".join(f"{step} ({why})" for step, why in again.items())))
+
+
+def failed_lines(rows: Sequence[Row]) -> list[Text]:
+    """Return a line for each fan-out, and each step, whose failures are done again."""
+    lines = []
+    for row in rows:
+        if row.failed and row.count:
+            kept = f"{row.ended - row.failed:,} {'is' if row.ended - row.failed == 1 else 'are'} kept"
+            them = "it is" if row.failed == 1 else "they are"
+            branches = f"{row.failed:,} of {row.count:,} branches of {row.step} failed"
+            lines.append(Text(plain(f"{branches}: {them} done again, {kept}")))
+        elif row.status == "failed":
+            lines.append(Text(plain(f"{row.step} failed: it is done again")))
+    return lines
+
+
+def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> list[str]:
+    """Return the steps that are among these, in the order of the flow; of a fan-out, how many branches if not all."""
+    words = []
+    for row in rows:
+        branches = sum(1 for name in ended if name != row.step and plan.name_of(name) == row.step)
+        if row.step in ended or branches == row.count > 0:
+            words.append(row.step)
+        elif branches:
+            words.append(f"{row.step} {branches}/{row.count}")
+    return words
+
+
+def _told(changes: Sequence[Change]) -> str:
+    if not changes:
+        return " (new)"
+    return f" ({', '.join(map(_change, changes))})"
+
+
+def _change(change: Change) -> str:
+    before, after = _short(change.before), _short(change.after)
+    if change.key in _TEXTS or before is None or after is None:
+        return change.key
+    return f"{change.key} {before or 'as by default'} → {after or 'as by default'}"
+
+
+def _short(value: object) -> str | None:
+    """Return a value in a few words; None for one that is too long to stand in a line."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
+    return text if len(text) <= _SHOWN_MAX and "\n" not in text else None

@@ -1,0 +1,241 @@
+"""What a run keeps that goes on from another under a changed flow, or with its failures done again.
+
+Each step of the new flow, in its order, is kept or done again. It is done again when it is another than it was (see
+`changes`), when it failed and that is not to stand, and when any step before it is done again: what it read would be
+another. The branches of a fan-out are kept one by one. A failure stands when it ended neither the other run nor would
+end this one. Whatever had not ended is simply still to be done.
+
+The records of what is kept are made anew by the lifecycle, as the new flow has them: to whom they go, and what they
+carry. They rest on the log of the other run and on the flow alone, so that whoever makes them makes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.messages import Branch, Handoff, OutcomeRecord, Reply, Result, Started
+from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.outcomes import Blob, Done, Failed, Skipped, State, Value
+
+from .carry import select, state_of_join, with_outcome
+from .changes import is_cut_otherwise, why_changed
+from .lifecycle import Action, Begun, Create, Ended, Lists, Recorded, View, decide
+from .past import Past
+from .refs import StepRef, named, parse, replied
+from .transitions import handoff_to
+
+Texts = Mapping[Blob, Raw]
+"""Values that are kept beside the log, as far as they were read."""
+FAILED, CUT = "it failed", "another max_tokens"
+"""Why some branches of a step are done again, and others kept."""
+_UNKNOWN = Branch(index=0, count=0)
+
+
+class Keeping(Struct, frozen=True):
+    """What is kept of a run, and why the rest is not."""
+
+    steps: frozenset[str]
+    """Steps and branches whose outcome is taken over."""
+    again: dict[str, str]
+    """Why a step of the flow is done again, or a part of its branches, in the order of the flow: `another prompt`."""
+
+
+def keeping(past: Past, plan: Plan, given: State, *, failed: bool = False) -> Keeping:
+    """Return what a run of this plan keeps that goes on from another and begins with the input `given`.
+
+    With `failed`, failures that did not end the other run are done again too.
+    """
+    again: dict[str, str] = {}
+    kept: set[str] = set()
+    for step in plan.order:
+        before = [source for source in plan.sources[step] if source in again]
+        if why := why_changed(past, plan, given, step) or (f"after {before[0]}" if before else ""):
+            again[step] = why
+            continue
+        for token in past.tokens(step) if plan.successors[step] else ():
+            outcome = past.outcomes[token]
+            if isinstance(outcome, Failed) and (failed or _ends_a_run(past, plan, step)):
+                again[step] = FAILED
+            elif is_cut_otherwise(past, plan, step, outcome):
+                again.setdefault(step, CUT)
+            else:
+                kept.add(token)
+    return Keeping(frozenset(kept), {step: again[step] for step in plan.flow.steps if step in again})
+
+
+def texts_needed(past: Past, plan: Plan, kept: Keeping) -> list[Blob]:
+    """Return the values beside the log that are needed to make the records of joins anew, each once."""
+    found: dict[Blob, None] = {}
+    for step in plan.joins & kept.steps:
+        for source in plan.record_needs(step) & frozenset(plan.sources[step]):
+            outcomes = [past.outcomes[token] for token in past.tokens(source)]
+            found.update((each.blob, None) for each in outcomes if isinstance(each, Done) and each.blob is not None)
+    return list(found)
+
+
+def remade(
+    past: Past, plan: Plan, first: Handoff, start_seq: int, *, failed: bool = False, texts: Texts | None = None
+) -> list[Create]:
+    """Return the messages that tell the run which `first` begins (stored at `start_seq`) what it keeps.
+
+    As `fork.copies`: in the order in which to write them. A join that rests on values which are not in `texts` is done
+    again.
+    """
+    kept = keeping(past, plan, first.state, failed=failed)
+    return in_order(plan, _Remaking(past, plan, kept, first, start_seq, texts or {}).all())
+
+
+def in_order(plan: Plan, creates: Iterable[Create]) -> list[Create]:
+    """Return messages that are written before their run begins in their order: what goes to the last steps first.
+
+    So the record of a step comes before whatever could start it, and what a join had before whatever could bring it
+    more.
+    """
+    places = {step: place for place, step in enumerate(reversed(plan.order))}
+
+    def place(create: Create) -> tuple[int, bool]:
+        # An outcome record starts nothing, and comes before the handoff of its own step.
+        message = create.message
+        return places[plan.name_of(message.step)], not isinstance(message, OutcomeRecord)
+
+    return sorted(creates, key=place)
+
+
+def _ends_a_run(past: Past, plan: Plan, step: str) -> bool:
+    """Say whether a failure of this step ended the run, or would end the one that goes on."""
+    return any(
+        not version.successors[step] or any(version.ends_run(step, name) for name in version.successors[step])
+        for version in (past.plan, plan)
+    )
+
+
+class _Remaking:
+    """Walks the new flow from its beginning, with what each step sees, as far as that is known."""
+
+    def __init__(self, past: Past, plan: Plan, kept: Keeping, first: Handoff, start_seq: int, texts: Texts) -> None:
+        self._past, self._plan, self._kept, self._texts = past, plan, kept, texts
+        self._first, self._start_seq = first, start_seq
+        self._sees: dict[str, State] = {}
+        self._replies: dict[str, dict[str, Reply]] = {}
+        """By join: what its branches say, by their tokens."""
+
+    def all(self) -> list[Create]:
+        """Return all messages, in no order that matters."""
+        begun = decide(View(self._plan, lists=self._lists(self._plan.first)), Begun(self._first, self._start_seq, 0.0))
+        # The handoffs among them are written by whoever begins the run, as copies too.
+        found = [create for create in self._known(_creates(begun)) if isinstance(create.message, Reply)]
+        for step in self._plan.order:
+            state = self._state(step)
+            if state is not None:
+                self._sees[step] = state
+                for token in self._past.tokens(step):
+                    if token in self._kept.steps:
+                        found += self._record(step, token, state)
+        return found
+
+    def _record(self, step: str, token: str, state: State) -> list[Create]:
+        """Return the record of how a step, or a branch, ended, and what follows from it."""
+        plan, index = self._plan, parse(token).index if token != step else None
+        branch = None if index is None else Branch(index=index, count=self._past.counts[step])
+        handoff = handoff_to(plan, self._first.run, token, Started(), state, self._start_seq)
+        ended = Ended(replace(handoff, branch=branch), state, self._past.outcomes[token], self._start_seq)
+        (create,) = decide(View(plan), ended)
+        assert isinstance(create, Create)
+        made = [create]
+        if isinstance(create.message, OutcomeRecord):
+            view = View(plan, lists=self._lists(plan.successors[step]))
+            made += _creates(decide(view, Recorded(create.message)))
+        return self._known(made)
+
+    def _known(self, creates: Iterable[Create]) -> list[Create]:
+        """Return those of the messages that are sure, as copies: where a list was not known, none of its branches."""
+        found: list[Create] = []
+        for actor, message in creates:
+            match message:
+                case Handoff(branch=Branch()) if message.step not in self._past.branches:
+                    continue
+                case Reply(source=source, count=0) if self._past.counts.get(source) != 0 or not self._is_same(source):
+                    continue
+                case Reply():
+                    self._replies.setdefault(message.step, {})[replied(message)] = message
+                case Result():
+                    continue
+            found.append(Create(actor, replace(message, copied=True)))
+        return found
+
+    def _lists(self, steps: Iterable[str]) -> Lists:
+        """Return the lists of those of these fan-outs that are as they were; of a branch that is not known, nothing."""
+        lists: dict[str, Sequence[Value]] = {}
+        for step in steps:
+            if self._plan.step(step).each and step in self._past.counts and self._is_same(step):
+                tokens = [StepRef(step, index).token for index in range(self._past.counts[step])]
+                branches = [self._past.branches.get(token, _UNKNOWN) for token in tokens]
+                lists[step] = [branch.blob or branch.item for branch in branches]
+        return lists
+
+    def _is_same(self, fan_out: str) -> bool:
+        """Say whether a fan-out is over the list that it was over."""
+        return self._kept.again.get(fan_out, FAILED) in (FAILED, CUT)
+
+    # ---- what a step sees --------------------------------------------------------------------------
+
+    def _state(self, step: str) -> State | None:
+        """Return what a step sees; None when it is not known, as what comes before it is still to be done."""
+        sources = self._plan.sources[step]
+        if not sources:
+            return self._first.state
+        if step in self._plan.joins:
+            return self._joined(step) if step in self._kept.steps else None
+        (source,) = sources
+        if source not in self._sees or source not in self._kept.steps:
+            return None
+        return with_outcome(self._sees[source], source, self._past.outcomes[source])
+
+    def _joined(self, step: str) -> State | None:
+        """Return what a merger saw of the branches that its join closed with."""
+        closing = self._past.closings.get(step)
+        if closing is None:
+            return None
+        came = {**self._replies.get(step, {}), DEADLINE: self._deadline(step)}
+        try:
+            replies = [came[name] for name in named(closing)]
+        except (KeyError, ValueError):
+            return None
+        needed = self._plan.record_needs(step)
+        whole = [self._whole(reply) if reply.source in needed else reply for reply in replies]
+        if None in whole:
+            return None
+        state = self._first.state if not replies else State()  # the run began with it: it waited for empty lists only
+        handoff = handoff_to(self._plan, self._first.run, step, closing, state, self._start_seq)
+        return state_of_join(self._plan, handoff, [reply for reply in whole if reply is not None])
+
+    def _deadline(self, step: str) -> Reply:
+        """Return word of the deadline of a join, which carries what the first of its branches was given."""
+        sees = next((self._sees[source] for source in self._plan.sources[step] if source in self._sees), State())
+        why = Skipped(reason="")
+        return Reply(
+            run=self._first.run,
+            flow=self._plan.flow.name,
+            step=step,
+            source=DEADLINE,
+            count=0,
+            state=select(sees, self._plan.carried[step]),
+            outcome=why,
+        )
+
+    def _whole(self, reply: Reply) -> Reply | None:
+        """Return a reply with its output inline; None when that is not known."""
+        match reply.outcome:
+            case Done(blob=Blob() as blob):
+                text = self._texts.get(blob)
+                return None if text is None else replace(reply, outcome=Done(output=text, work=reply.outcome.work))
+            case _:
+                return reply
+
+
+def _creates(actions: Iterable[Action]) -> list[Create]:
+    return [action for action in actions if isinstance(action, Create)]

@@ -1,0 +1,130 @@
+"""How the steps of a run ended, as its log says up to a point: what a run that goes on from it may keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from baton_schemas.errors import SchemaError
+from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.flow import decode_flow
+from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.messages import After, Branch, Handoff, Joined, Message, OutcomeRecord, Reply, Result, Started
+from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.outcomes import Done, Failed, Outcome
+
+from .fits import misfit
+from .refs import INDEX_MAX, joined, name_of, parse, replied
+
+
+class Logged(NamedTuple):
+    """A message of the log, with its stream sequence and the actor in its subject."""
+
+    seq: int
+    actor: str
+    message: Message
+
+
+class Past(Struct, frozen=True):
+    """What the log of a run says of its steps, by their tokens (`digest-3` for a branch)."""
+
+    plan: Plan
+    """The flow that the run has."""
+    first: Handoff
+    outcomes: dict[str, Outcome]
+    """How each ended. The failure that ended the run is among them, and so is the output of the last step."""
+    branches: dict[str, Branch]
+    """Of a fan-out's branches: place and item, as far as their handoffs are there."""
+    counts: dict[str, int]
+    """By fan-out: how many branches it has; 0 when its list was empty."""
+    closings: dict[str, Joined]
+    """By step that joins: the branches that it closed with."""
+
+    def tokens(self, step: str) -> list[str]:
+        """Return the step itself, or its branches in their order, as far as they have ended."""
+        count = self.counts.get(step)
+        names = [step] if count is None else [f"{step}-{index}" for index in range(count)]
+        return [name for name in names if name in self.outcomes]
+
+
+def past_of(log: Iterable[Logged], until_seq: int = 0) -> Past | None:
+    """Return how the steps of a run had ended by `until_seq` (0: all of them), from its messages in their order.
+
+    None when its first handoff is not there, or has a flow that this release cannot read.
+    """
+    past: Past | None = None
+    for seq, _, message in log:
+        if past is None:
+            past = _begun(message)
+        # What its first handoff says is so from the beginning on.
+        elif (not until_seq or seq <= until_seq) and is_ours(past.plan, message) and _fits(past.plan, message):
+            _take(past, message)
+    return past
+
+
+def is_ours(plan: Plan, message: Message) -> bool:
+    """Say whether the lifecycle of this flow could have written a message: the log keeps what it rejected, too."""
+    if not isinstance(message, Handoff | Reply | OutcomeRecord | Result):
+        return False
+    if (message.flow, message.digest) != (plan.flow.name, plan.digest):
+        return False
+    sources = plan.sources.get(name_of(message.step))
+    match message:
+        case Handoff(cause=After(step=step)):
+            return sources is not None and name_of(step) in sources
+        case Reply(source=source) if source != DEADLINE:
+            return sources is not None and source in sources
+        case _:
+            return sources is not None
+
+
+def _fits(plan: Plan, message: Message) -> bool:
+    """Say whether a message of this flow tells of branches that there can be."""
+    match message:
+        case Handoff() | Reply():
+            return not misfit(plan, message)
+        case OutcomeRecord(branch=Branch() as branch):
+            return 0 <= branch.index < branch.count <= INDEX_MAX and parse(message.step).index == branch.index
+        case _:
+            return True
+
+
+def _begun(message: Message) -> Past | None:
+    cause = message.cause if isinstance(message, Handoff) else None
+    if not isinstance(message, Handoff) or not isinstance(cause, Started) or cause.begins is None:
+        return None
+    try:
+        plan = check_flow(decode_flow(cause.begins.flow_body), stored=True)
+    except (msgspec.DecodeError, SchemaError, ValueError, RecursionError):
+        return None
+    past = Past(plan=plan, first=message, outcomes={}, branches={}, counts={}, closings={})
+    _take(past, message)
+    return past
+
+
+def _take(past: Past, message: Message) -> None:
+    match message:
+        case Handoff():
+            if message.branch is not None:
+                past.branches.setdefault(message.step, message.branch)
+                past.counts.setdefault(name_of(message.step), message.branch.count)
+            if (closing := joined(message)) is not None:
+                past.closings.setdefault(message.step, closing)
+            if isinstance(message.cause, After) and message.cause.outcome is not None:
+                past.outcomes.setdefault(message.cause.step, message.cause.outcome)
+        case Reply(source=source) if source != DEADLINE:
+            if message.each:
+                past.counts.setdefault(source, message.count)
+            if message.count:
+                past.outcomes.setdefault(replied(message), message.outcome)
+        case OutcomeRecord():
+            if message.branch is not None:
+                past.counts.setdefault(name_of(message.step), message.branch.count)
+            past.outcomes.setdefault(message.step, message.outcome)
+        case Result(step=step, outcome=Done() | Failed() as outcome):
+            past.outcomes.setdefault(step, outcome)
+        case _:
+            pass
