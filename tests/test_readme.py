@@ -19,15 +19,18 @@ from .commands import WAIT_S, environ, start
 from .maps import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+DOCS = sorted(ROOT.glob("*/docs/*.md"))
+ALL = "\n".join([README, *(doc.read_text("utf-8") for doc in DOCS)])
+SETTINGS = (ROOT / "deploy" / "docs" / "settings.md").read_text("utf-8")
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """Return the code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-PROGRAMS = [block for block in blocks("python") if not re.match(r"# \S+\.py\n", block)]
-"""What is shown in Python and is no file with handlers."""
+PROGRAMS = [block for block in dict.fromkeys(blocks("python", ALL)) if "Baton" in block]
+"""What is shown in Python and is no handler."""
 
 
 def save_files(folder: Path) -> None:
@@ -39,10 +42,10 @@ def save_files(folder: Path) -> None:
 
 
 @pytest.fixture
-def reviews(tmp_path: Path) -> FoundFlow:
-    """The README's flow and handler."""
+def mails(tmp_path: Path) -> FoundFlow:
+    """The README's flow and handlers."""
     save_files(tmp_path)
-    return find_flow(str(tmp_path / "reviews.toml"))
+    return find_flow(str(tmp_path / "mails.toml"))
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +63,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         up.communicate(timeout=WAIT_S)
 
 
-def test_the_flow_is_valid_and_its_handler_fits(reviews: FoundFlow) -> None:
-    handler = load_handlers(reviews)["./reviews.py:count"]
-    assert reviews.plan.order == ("read", "count", "write")
-    assert handler.name.endswith(":count")
+def test_it_is_short() -> None:
+    assert README.count("\n") <= 250
+
+
+def test_the_flow_is_valid_and_its_handlers_fit(mails: FoundFlow) -> None:
+    assert load_handlers(mails).keys() == {"./mails.py:cases", "./mails.py:report"}
+    assert mails.plan.order == ("classify", "cases", "reply", "report")
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
@@ -76,10 +82,10 @@ def test_each_program_in_python_does_what_it_shows(home: Path, number: int) -> N
 
 
 def test_each_command_that_is_shown_exists() -> None:
-    shown = set(re.findall(r"(?:\$ |`)baton ([a-z]+)", README))
+    shown = set(re.findall(r"(?:\$ |`)baton ([a-z]+)", ALL))
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
     assert shown <= known
-    assert known <= shown, "the README names each command"
+    assert known <= shown, "the README, or what it leads to, names each command"
 
 
 def test_each_shipped_flow_that_is_run_takes_the_input_that_is_shown() -> None:
@@ -97,17 +103,18 @@ def test_each_setting_is_in_the_table() -> None:
     texts = [module.read_text("utf-8") for folder in folders for module in folder.rglob("*.py")]
     named = {name for text in texts for name in re.findall(r"\"((?:BATON|ANTHROPIC)_[A-Z_]+[A-Z])\"", text)}
     settings = {f"BATON_{name.upper()}" for name in Settings.__struct_fields__}
-    assert {name for name in named | settings if f"`{name}`" not in README} == set()
+    assert {name for name in named | settings if f"`{name}`" not in SETTINGS} == set()
 
 
 def test_defaults_in_the_table_are_those_of_the_settings() -> None:
-    rows = dict(re.findall(r"^\| `BATON_([A-Z_]+)` \| `?([\w.-]+)`? \|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `BATON_([A-Z_]+)` \| `?([\w.-]+)`? \|", SETTINGS, re.MULTILINE))
     shown = {name.lower(): value for name, value in rows.items() if name.lower() in Settings.__struct_fields__}
     assert shown == {name: f"{getattr(Settings(), name)}".removesuffix(".0") for name in shown}
     assert len(shown) > 5
 
 
-def test_links_lead_somewhere() -> None:
-    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", README)]
-    local = [target for target in targets if not target.startswith("https://")]
-    assert [target for target in local if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("doc", [ROOT / "README.md", *DOCS], ids=lambda doc: str(doc.relative_to(ROOT)))
+def test_links_lead_somewhere(doc: Path) -> None:
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", doc.read_text("utf-8"))]
+    local = [target for target in targets if target and not target.startswith("https://")]
+    assert [target for target in local if not (doc.parent / target).exists()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,24 +21,28 @@ from .commands import WAIT_S, baton, start
 from .test_readme import blocks
 
 LABEL = "rehearsed: no model was called, set ANTHROPIC_API_KEY to ask Claude"
-REVIEWS = ["reviews=The battery dies after two hours. I love it, though.", "reviews=It arrived broken."]
+EMAILS = [
+    {"id": "m-1", "body": "Where is my parcel? I ordered it on Monday."},
+    {"id": "m-2", "body": "The mirror came broken. I want my money back."},
+]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the README's flow and its handler in it."""
-    folder = tmp_path_factory.mktemp("reviews")
+    """A directory with the README's flow and its handlers in it."""
+    folder = tmp_path_factory.mktemp("mails")
     for block in [*blocks("toml"), *blocks("python")]:
-        for name in ("reviews.toml", "reviews.py"):
+        for name in ("mails.toml", "mails.py"):
             if block.startswith(f"# {name}\n"):
                 (folder / name).write_text(block, "utf-8")
+    (folder / "emails.json").write_text(json.dumps(EMAILS))
     return folder
 
 
 @pytest.fixture(scope="module")
 def up(home: Path) -> Iterator[str]:
     """What `up` says on stderr once it is up; its server is the one of all these commands."""
-    process = start("up", "./reviews.toml", "--json", cwd=home)
+    process = start("up", "./mails.toml", "--json", cwd=home)
     assert process.stdout is not None
     yield process.stdout.readline()
     process.terminate()
@@ -46,8 +51,10 @@ def up(home: Path) -> Iterator[str]:
 
 def test_readme_example_rehearses_to_something_sensible_and_labelled(home: Path, up: str) -> None:
     assert json.loads(up)["rehearses"] is True
-    waited = baton("submit", "./reviews.toml", *REVIEWS, "--wait", cwd=home)
-    assert waited.stdout == "The battery dies after two hours (1). It arrived broken (1).\n"
+    waited = baton("submit", "./mails.toml", "emails=@emails.json", "--wait", cwd=home)
+    first, second = waited.stdout.rstrip("\n").split("\n\n")
+    assert re.fullmatch(r"m-1 \((delivery|refund|damage|spam)\): Where is my parcel\? I ordered it on Monday\.", first)
+    assert re.fullmatch(r"m-2 \((refund|damage)\): The mirror came broken\. I want my money back\.", second)
     assert LABEL in waited.stderr
     assert json.loads(baton("runs", "--json", cwd=home).stdout)[0]["rehearsed"] is True
     for command in ("show", "log", "replay", "export"):
