@@ -95,7 +95,8 @@ async def read_all(url: str | list[str], namespace: str) -> Seen:
     chunks: dict[str, dict[int, bytes]] = {}
     for each in await read_stream(url, f"{namespace}-blobs", missing_is_empty=True):
         _, sha256, index = each.subject.split(".")
-        chunks.setdefault(sha256, {})[int(index)] = each.data
+        if index.isdigit():  # else a mark: somebody is about to name it, or to remove it
+            chunks.setdefault(sha256, {})[int(index)] = each.data
     blobs = {
         sha256: b"".join(data for index, data in sorted(found.items()) if index)
         for sha256, found in chunks.items()
