@@ -42,9 +42,10 @@ _started: list[subprocess.Popen[str]] = []
 
 def start(*arguments: str, cwd: Path, **more: Any) -> subprocess.Popen[str]:
     """Start the command in a session of its own, with pipes, which `close_pipes` closes."""
-    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **more}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    given = {**pipes, "env": environ(), **more}
     process = subprocess.Popen(
-        [*BATON, *arguments], cwd=cwd, env=environ(), text=True, encoding="utf-8", start_new_session=True, **given
+        [*BATON, *arguments], cwd=cwd, text=True, encoding="utf-8", start_new_session=True, **given
     )
     _started.append(process)
     return process

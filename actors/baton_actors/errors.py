@@ -13,11 +13,11 @@ class ActorError(Coded, Exception):
 
 
 class Retry(ActorError):
-    """A handler raises it to be tried again, no sooner than after `after_s` seconds."""
+    """A handler raises it to be tried again: after `after_s` seconds, or as its agent's `retry_base_s` has it."""
 
-    def __init__(self, message: str, *, after_s: float = 0.0) -> None:
-        """`message` goes into the log's note of the attempt."""
-        self.after_s = float(after_s)
+    def __init__(self, message: str, *, after_s: float | None = None) -> None:
+        """`message` goes into the log's note of the attempt. `after_s` is kept: no sooner, and hardly later."""
+        self.after_s = None if after_s is None else float(after_s)
         super().__init__(message)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -29,6 +30,8 @@ from baton_schemas.wire.values import clean_text, encode_value
 __all__ = ["BUILT_IN", "Context", "Handler", "actor", "source_of"]
 
 BUILT_IN = frozenset({"item", "index", "errors"})
+WRITTEN = "__baton_written__"
+"""What a handler's file is called in the flow, in its module: the module's own name is nobody's business."""
 _NULL = Raw(b"null")
 _REASON_MAX = 500
 
@@ -201,7 +204,9 @@ def _code(function: Callable[..., Any]) -> Any:
 
 def _name(function: Callable[..., Any]) -> str:
     code = _code(function)
-    return f"{getattr(code, '__module__', '?')}:{getattr(code, '__qualname__', type(function).__qualname__)}"
+    module = getattr(code, "__module__", None) or "?"
+    where = getattr(sys.modules.get(module), WRITTEN, module)
+    return f"{where}:{getattr(code, '__qualname__', type(function).__qualname__)}"
 
 
 def _said(error: Exception, what: str) -> str:

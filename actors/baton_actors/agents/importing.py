@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baton_actors.agents.code_lines import keep_source
-from baton_actors.agents.handlers import Handler
+from baton_actors.agents.handlers import WRITTEN, Handler
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of
 from baton_actors.errors import HandlerNotFound
@@ -31,7 +31,7 @@ def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
         raise HandlerNotFound(agent_name, agent.handler, reason)
     where, _, name = agent.handler.rpartition(":")
     try:
-        module = _import_file(folder / where) if where.endswith(".py") else importlib.import_module(where)
+        module = _import_file(folder / where, where) if where.endswith(".py") else importlib.import_module(where)
     except FileNotFoundError as error:
         missing = folder / where
         if not where.endswith(".py") or missing.exists():  # it is the module's own code that misses a file
@@ -59,7 +59,7 @@ def _import_raised(error: BaseException) -> str:
     return f"importing it raised {kind}: {message}{at(place_of(error))}"
 
 
-def _import_file(path: Path) -> Any:
+def _import_file(path: Path, written: str) -> Any:
     path = path.resolve(strict=True)
     name = f"baton_handlers_{path.stem}_{abs(hash(str(path))):x}"
     if name in sys.modules:
@@ -67,6 +67,7 @@ def _import_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, WRITTEN, written)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))  # so that the file's own neighbours can be imported
     keep_source(str(path))

@@ -39,7 +39,7 @@ class PythonAgent:
         Raises as `AgentKind.perform` says, and what the handler raises.
         """
         timeout_s = task.plan.timeout_s(task.step)
-        call = self.handler.call(_values_of(task), task.context)
+        call = self.handler.call(values_of(task), task.context)
         if self.handler.is_async:
             output = await contained(call, timeout_s)
         else:
@@ -55,7 +55,7 @@ class PythonAgent:
         return Performed(output=self.handler.encode(output))
 
 
-def _values_of(task: StepTask) -> Mapping[str, Raw]:
+def values_of(task: StepTask) -> Mapping[str, Raw]:
     """Return what the handler reads, with the branches that it asks for in place of plain lists."""
     if not task.branches:
         return task.values

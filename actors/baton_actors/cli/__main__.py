@@ -1,6 +1,6 @@
 """`python -m baton_actors.cli`, for when the command `baton` is not on PATH."""
 
-from baton_actors.cli import main
+from baton_actors.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()

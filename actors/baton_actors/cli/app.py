@@ -62,7 +62,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        if name in _WITH_WORKERS and not ctx.resilient_parsing and not {"-h", "--help"}.intersection(rest):
+        if name in _WITH_WORKERS and not ctx.resilient_parsing and not {"-h", "--help", "--debug"}.intersection(rest):
             _begin_imports()
         return name, load(name) if name in COMMANDS else command, rest
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import typer
 
 from baton_actors.cli.options import place_of
-from baton_actors.processes.signals import run_to_end
+from baton_actors.processes.signals import interruptible, run_to_end
 
 _OF_PLACE = inspect.signature(place_of, eval_str=True).parameters
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -44,7 +44,8 @@ def _with_options(function: Callable[..., Any], until_stopped: bool) -> Callable
         if "place" in wanted:
             arguments["place"] = place_of(**{name: given[name] for name in _OF_PLACE})
         if not inspect.iscoroutinefunction(function):
-            return int(function(**arguments))
+            with interruptible():
+                return int(function(**arguments))
         return run_to_end(
             lambda stop: function(**arguments, **({"stop": stop} if "stop" in wanted else {})),
             until_stopped=until_stopped,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
-from baton_actors.cli.text import plain_lines
+from baton_actors.cli.text import plain_lines, wrapped
 from baton_schemas.errors import Coded, snake_case
 
 OK, FAILED, USAGE, NO_BUS, ENDED = 0, 1, 2, 3, 4
@@ -73,7 +74,10 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
             facts = {"code": code_of(error), "type": type(error).__name__, "message": _sentence(error)}
             print(json.dumps({"error": facts, "exit_code": exit_code}), flush=True)
         elif not isinstance(error, Interrupted):
-            print(f"baton: {plain_lines(_sentence(error))}", file=sys.stderr, flush=True)
+            said = f"baton: {plain_lines(_sentence(error))}"
+            if sys.stderr.isatty():
+                said = wrapped(said, shutil.get_terminal_size().columns)
+            print(said, file=sys.stderr, flush=True)
     except OSError:
         pass  # whoever would read it is gone
     if isinstance(error, BrokenPipeError):

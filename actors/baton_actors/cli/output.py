@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from baton_actors.cli.exits import ENDED, FAILED, OK
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.view import error_of
-from baton_actors.cli.text import plain_lines
+from baton_actors.cli.text import plain_lines, wrapped
 from baton_bus.client.runs import RunHead
 from baton_bus.store.bus import Bus
 from baton_schemas.run.fold import fold
@@ -34,14 +35,19 @@ async def output_of(bus: Bus, result: Result | None) -> Raw | None:
 def print_output(output: Raw) -> None:
     """Print an output: a JSON string as its text, anything else as JSON that people can read.
 
+    On a terminal long lines of a text are broken between words.
+
     What is no JSON, as a stranger may have published it, is printed as it is, in UTF-8.
     """
-    data = bytes(output)
+    data, value = bytes(output), None
     with contextlib.suppress(ValueError, RecursionError):  # msgspec's errors are ValueErrors
         value = msgspec.json.decode(output)
         data = value.encode() if isinstance(value, str) else msgspec.json.format(data, indent=2)
     text = data.decode(errors="replace")
-    data = (plain_lines(text) if sys.stdout.isatty() else text).encode()
+    if sys.stdout.isatty():
+        text = plain_lines(text)
+        text = wrapped(text, shutil.get_terminal_size().columns) if isinstance(value, str) else text
+    data = text.encode()
     sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
     sys.stdout.buffer.flush()
 

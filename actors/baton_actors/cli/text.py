@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 
 def plain(text: str) -> str:
     """Return text on one line, without what would control the terminal."""
@@ -11,3 +13,20 @@ def plain(text: str) -> str:
 def plain_lines(text: str) -> str:
     """Return text with its line breaks and tabs, and without what else would control the terminal."""
     return "\n".join(plain(line) for line in text.expandtabs().split("\n"))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text whose long lines are broken between words, below where each began; a long word stays whole."""
+    return "\n".join(line if len(line) <= width else _broken(line, width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line.strip(),
+        max(width, len(indent) + 1),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

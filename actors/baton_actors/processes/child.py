@@ -15,7 +15,8 @@ import structlog
 from msgspec import Struct
 
 from baton_actors.processes.deaths import told
-from baton_actors.processes.forks import fork_context, terminal_signals_blocked
+from baton_actors.processes.forks import fork_context, stdout_not_inherited, terminal_signals_blocked
+from baton_actors.processes.hearing import Hearing, Tell
 from baton_actors.processes.main import RETIRE, WorkerSpec, worker_main
 from baton_actors.processes.watchdog import Watch
 
@@ -41,22 +42,30 @@ class End(Struct, frozen=True):
 class Child:
     """One worker's process. Make it with `start`; it has ended when `bury` returns."""
 
-    def __init__(self, actor: str, process: BaseProcess, pipe: Connection) -> None:
+    def __init__(self, actor: str, process: BaseProcess, pipe: Connection, hearing: Hearing) -> None:
         self.actor, self.pid = actor, process.pid or 0
+        self.hearing = hearing
+        """What it prints. Whoever starts the child begins it, and closes it once it is buried."""
         self._process, self._pipe = process, pipe
         self._word: str | None = None
         self._how = ""
 
     @classmethod
-    def start(cls, actor: str, spec: WorkerSpec, preload: Sequence[str]) -> Child:
-        """Start a worker; `preload` names the modules that the fork server imports. Blocks until it has."""
+    def start(cls, actor: str, spec: WorkerSpec, preload: Sequence[str], tell: Tell) -> Child:
+        """Start a worker; `preload` names the modules that the fork server imports. Blocks until it has.
+
+        `tell` is given what it prints.
+        """
         context = fork_context(preload)
         heard, said = context.Pipe(duplex=False)
-        process: BaseProcess = context.Process(target=worker_main, args=(spec, said), name=f"baton {actor}")
-        with terminal_signals_blocked(), _no_main_module():
+        prints, printed = context.Pipe(duplex=False)
+        process: BaseProcess = context.Process(target=worker_main, args=(spec, said, printed), name=f"baton {actor}")
+        with terminal_signals_blocked(), _no_main_module(), stdout_not_inherited():
             process.start()
         said.close()
-        return cls(actor, process, heard)
+        printed.close()
+        held = spec.deaths.held_file(process.pid or 0)
+        return cls(actor, process, heard, Hearing(prints, actor, held, tell))
 
     async def watch(self, stuck_s: float, on_ready: Callable[[], None]) -> None:
         """Hear it until it has ended, and kill it when it is silent for `stuck_s` seconds."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from baton_actors.steps.held import HeldStep, read_held
+
 KEPT_MAX = 300
 """Deaths that are remembered: who asks does so within a few leases, and a supervisor has dozens of workers."""
 
@@ -49,6 +51,19 @@ class Deaths(Struct, frozen=True):
             return Path(self.folder, pid).read_text("utf-8")
         except OSError:
             return ""
+
+    def held_file(self, pid: int) -> Path | None:
+        """Return where a worker says which steps it is doing; None without a folder."""
+        return Path(self.folder, f"{pid}.held") if self.folder else None
+
+    def held_by(self, pid: int) -> list[HeldStep]:
+        """Return the steps that a dead worker was doing, the longest held first, and forget them."""
+        file = self.held_file(pid)
+        if file is None:
+            return []
+        held = read_held(file)
+        file.unlink(missing_ok=True)
+        return held
 
     def _oldest_first(self) -> list[Path]:
         paths = [path for path in Path(self.folder).iterdir() if path.name.isdecimal()]

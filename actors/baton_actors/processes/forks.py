@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
@@ -11,6 +12,7 @@ from typing import Any
 
 WORKER = "baton_actors.processes.main"
 """What every worker imports. By name, as importing it here is just what a command need not wait for."""
+_ITSELF = "baton_actors.processes.fork_server"
 REHEARSAL = "baton_actors.models.rehearsal.model"
 """What answers in place of a model."""
 SDK = "baton_actors.models.sdk"
@@ -21,7 +23,7 @@ def fork_context(preload: Sequence[str] = ()) -> Any:
     """Return how workers are started: by a fork server that has imported these modules too, where there is one."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
-    context.set_forkserver_preload([WORKER, *preload])
+    context.set_forkserver_preload([_ITSELF, WORKER, *preload])
     return context
 
 
@@ -32,7 +34,7 @@ def begin_imports(preload: Sequence[str] = ()) -> None:
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
         fork_context(preload)
-        with terminal_signals_blocked():
+        with terminal_signals_blocked(), stdout_not_inherited():
             forkserver.ensure_running()
 
 
@@ -44,3 +46,19 @@ def terminal_signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def stdout_not_inherited() -> Iterator[None]:
+    """Have the fork server, and the tracker that comes with it, not get our stdout: `baton run … | jq` waits for the
+    last who has it. What these two leave behind ends some time after us.
+    """
+    try:
+        os.set_inheritable(1, False)
+    except OSError:  # we have none
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.set_inheritable(1, True)

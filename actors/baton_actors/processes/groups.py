@@ -52,13 +52,15 @@ class Groups:
 
     def __init__(self, wait_s: float) -> None:
         """`wait_s` is what workers have to stop by themselves, once their supervisor was killed."""
-        self._command = ["sh", "-c", _GUARDIAN, "sh", str(wait_s), str(GROUP_GRACE_S)]
+        name = "baton: guardian of what handlers start"
+        self._command = ["sh", "-c", 'eval "$baton_guardian"', name, str(wait_s), str(GROUP_GRACE_S)]
         self._leaders: set[int] = set()
 
     def __enter__(self) -> Self:
         self._guardian = subprocess.Popen(
             self._command,
             bufsize=0,
+            env={**os.environ, "baton_guardian": _GUARDIAN},  # not an argument: `ps` shows those
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -7,9 +7,11 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from baton_actors.agents.loading import FoundFlow, load_agents
+from baton_actors.agents.agents import Agents
+from baton_actors.agents.loading import FoundFlow, load_handlers
 from baton_actors.models import Models
 from baton_actors.services.clerk import Clerk
+from baton_actors.steps.held import Held
 from baton_actors.steps.shared import sharing
 from baton_bus.engine.engine import Engine
 
@@ -30,22 +32,25 @@ async def hosting(
     grace_s: float = GRACE_S,
     how_it_died: Callable[[str], str] = lambda _: "",
     retires: Retires | None = None,
+    held: Held | None = None,
+    make_agents: Callable[[Models | None], Agents] = Agents,
 ) -> AsyncIterator[asyncio.Event]:
     """Play these agents of the flow while the context is open: each takes the handoffs of its actor.
 
     What is due (deadlines, parked steps, scheduled tasks) is written into the log besides, whosever it is. The event
     that it gives is set when so many handlers hang that this process should end and another begin.
 
-    An LLM agent needs `models`. At the end each actor finishes what it holds, or gives it back after
-    `grace_s` seconds, one actor after another. Raises `HandlerNotFound`, `BadHandler`, and the errors of the
+    An LLM agent needs `models`, which `make_agents` is given. At the end each actor finishes what it holds, or gives it
+    back after `grace_s` seconds, one actor after another. Raises `HandlerNotFound`, `BadHandler`, and the errors of the
     bus when a consumer cannot be made.
     """
-    playing = load_agents(found, agents, models=models)
+    playing = make_agents(models)
+    playing.add(found.plan, load_handlers(found, agents))
     actors = {agent: actor for actor, agent in found.plan.actors().items()}
     mergers = {found.plan.actor(step) for step in found.plan.joins}
     async with contextlib.AsyncExitStack() as stack:
         shared = await stack.enter_async_context(
-            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died)
+            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died, held)
         )
         await stack.enter_async_context(Clerk(engine).working())
         for name in agents:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import multiprocessing
 import os
+import pdb
 import signal
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import NoReturn
 
 import structlog
 from msgspec import Struct
+from setproctitle import setproctitle
 
 from baton_actors.agents.loading import find_agent, find_flow, recorded_flow
 from baton_actors.errors import ActorError
@@ -23,9 +26,11 @@ from baton_actors.models import ModelError, Models, ModelSettings
 from baton_actors.processes import garbage, groups
 from baton_actors.processes.deaths import Deaths
 from baton_actors.processes.hosting import GRACE_S, hosting
-from baton_actors.processes.logs import LogSettings, configure, without_secrets
+from baton_actors.processes.logs import LogSettings, carry_logging, configure, without_secrets
+from baton_actors.processes.prints import flush_all, pass_over, take_over
 from baton_actors.processes.watchdog import STUCK_S, Line, beat_s, tell_if_stuck
 from baton_actors.processes.worker import Retires
+from baton_actors.steps.held import Held
 from baton_bus import BusError, Settings
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import AccountFull, LoginRefused, NotAllowed
@@ -62,6 +67,8 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     """An agent of the flow, or its actor."""
     settings: Settings
     logs: LogSettings
+    actor: str = ""
+    """How `ps` calls it; the agent without one."""
     grace_s: float = GRACE_S
     """How long steps in hand may go on after SIGTERM, in seconds."""
     deaths: Deaths = Deaths()
@@ -71,29 +78,42 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
 
 
 def worker_main(
-    spec: WorkerSpec, supervisor: Connection | None = None, *, recycle: asyncio.Event | None = None
+    spec: WorkerSpec,
+    supervisor: Connection | None = None,
+    printed: Connection | None = None,
+    *,
+    recycle: asyncio.Event | None = None,
 ) -> NoReturn:
     """Host one actor, and end the process: 0 after a stop, `RECYCLE`, `CANNOT_START`, `REFUSED`, or 1 when something
     broke.
 
     Alone it stops on SIGTERM, SIGINT and SIGHUP. With a `supervisor` it leaves the terminal's signals to that
     one, tells it `""` when it takes work, or else the reason why it cannot, and then that it lives; it stops when
-    the parent is gone. Alone, the reason is one line on stderr, and nobody kills it when it is stuck.
+    the parent is gone; what is printed here goes to `printed`. Alone, the reason is one line on stderr, and nobody
+    kills it when it is stuck.
 
     Once `recycle` is set it gives back what it cannot finish in its grace, and ends. On `RETIRE` it takes no more work,
     and ends once it has done what it holds, however long that takes. What handlers have started
     ends with it (see `groups`).
     """
     line = None
+    held = Held(spec.deaths.held_file(os.getpid()))
+    setproctitle(f"baton: worker of {spec.actor or spec.agent}")
+    if printed is not None:
+        held.on_free = take_over(printed.fileno(), lambda: held.only)
+        printed.close()
+        faulthandler.enable(all_threads=False)  # a crash in C code says where
+        sys.breakpointhook = pdb.set_trace = pass_over
     if supervisor is not None:
         groups.lead()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         line = Line(supervisor)
     configure(spec.logs)
+    carry_logging(spec.logs)
     code = 1
     try:
-        code = asyncio.run(_work(spec, line, recycle or asyncio.Event()))
+        code = asyncio.run(_work(spec, line, recycle or asyncio.Event(), held))
     except _EXPECTED as error:
         code = REFUSED if isinstance(error, _REFUSALS) else CANNOT_START
         reason = without_secrets(str(error))
@@ -103,15 +123,14 @@ def worker_main(
             line.tell(reason)
     except Exception:
         logger.exception("worker.broken", flow=spec.flow, agent=spec.agent)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_all()
     if line is None:
         groups.end_descendants()
     # A plain handler whose step was given back may still run in its thread, and Python would wait for it.
     os._exit(code)
 
 
-async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> int:
+async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event, held: Held) -> int:
     stop, retire = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -138,6 +157,7 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event) -> 
             grace_s=spec.grace_s,
             how_it_died=spec.deaths.how_it_died,
             retires=Retires(retire, stop),
+            held=held,
         )
         too_many = await stack.enter_async_context(hosted)
         garbage.look_seldom()

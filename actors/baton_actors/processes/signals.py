@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from baton_schemas.errors import Coded
 
@@ -22,11 +23,27 @@ class Interrupted(Coded, Exception):
         super().__init__(f"stopped by signal {number}")
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGINT raise `Interrupted` in what is no coroutine: what it has changed is put back on the way out."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Stop:
     """Which signal has asked the command to stop; 0 as long as none has."""
 
     def __init__(self) -> None:
         self.number = 0
+        self.ask: Callable[[int], None] = lambda _: None
+        """Does what the signal of this number would."""
 
 
 def run_to_end(command: Callable[[Stop], Awaitable[int]], *, until_stopped: bool = False) -> int:
@@ -35,7 +52,11 @@ def run_to_end(command: Callable[[Stop], Awaitable[int]], *, until_stopped: bool
     SIGINT, SIGTERM and SIGHUP cancel it once; a further SIGINT cancels what it does to stop in order.
     Raises `Interrupted` then, unless it runs `until_stopped` and so has ended well; and whatever it raises.
     """
-    return asyncio.run(_guarded(command, until_stopped))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return asyncio.run(_guarded(command, until_stopped))
+    finally:
+        signal.signal(signal.SIGINT, before)  # closing the loop has set Python's own
 
 
 async def _guarded(command: Callable[[Stop], Awaitable[int]], until_stopped: bool) -> int:
@@ -47,6 +68,7 @@ async def _guarded(command: Callable[[Stop], Awaitable[int]], until_stopped: boo
             task.cancel()
         stop.number = stop.number or number
 
+    stop.ask = on_signal
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks for just that
             loop.add_signal_handler(number, on_signal, number)

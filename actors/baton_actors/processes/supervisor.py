@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -21,10 +22,13 @@ from baton_actors.processes.deaths import Deaths, remembering
 from baton_actors.processes.errors import WorkerCannotStart, WorkersKeepDying, WorkersNotReady
 from baton_actors.processes.forks import REHEARSAL, SDK
 from baton_actors.processes.groups import Groups
+from baton_actors.processes.hearing import Tell
 from baton_actors.processes.hosting import GRACE_S
 from baton_actors.processes.logs import LogSettings
 from baton_actors.processes.main import ORPHAN_S, RECYCLE, REFUSED, WorkerSpec
+from baton_actors.processes.printed import Printed
 from baton_actors.processes.watchdog import STUCK_S
+from baton_actors.steps.held import HeldStep
 from baton_bus import Settings
 
 RESTARTS_MAX = 10
@@ -65,6 +69,17 @@ class _Keeper:
         self.retired = False
 
 
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker has died, and another takes its place."""
+
+    actor: str
+    end: End
+    held: tuple[HeldStep, ...]
+    """What it was doing."""
+    restart_s: float
+    """When the other one is started, in seconds."""
+
+
 class Supervisor:
     """Runs the workers of flows while its context is open, and starts those again that die.
 
@@ -87,10 +102,13 @@ class Supervisor:
         logs: LogSettings | None = None,
         grace_s: float = GRACE_S,
         stuck_s: float = STUCK_S,
+        on_printed: Tell | None = None,
+        on_death: Callable[[Death], None] | None = None,
     ) -> None:
         """`copies` is the number of processes per actor; `settings` say where the bus is.
 
-        A worker in which nothing runs for `stuck_s` seconds is killed.
+        A worker in which nothing runs for `stuck_s` seconds is killed. `on_printed` is given what handlers print, which
+        else goes to stderr; `on_death` is told of each worker that dies, in place of the log.
         """
         logs = logs or LogSettings.from_environ()
         self._like = WorkerSpec(flow="", agent="", settings=settings, logs=logs, grace_s=grace_s, stuck_s=stuck_s)
@@ -109,6 +127,9 @@ class Supervisor:
         self.deaths = Deaths()
         """How workers died, while the context is open."""
         self._said: deque[str] = deque(maxlen=_REASONS_MAX)
+        self._tell, self._on_death = on_printed or _to_stderr, on_death
+        self._ended: list[Child] = []
+        """Dead workers whose last words are not taken yet."""
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -173,6 +194,7 @@ class Supervisor:
                             await asyncio.gather(*tasks, return_exceptions=True)
                         finally:
                             await asyncio.to_thread(self._stop, starter)
+                            self._hear_last_words()
             except BaseExceptionGroup as errors:
                 first = errors.exceptions[0]
                 raise first from first.__cause__
@@ -212,7 +234,7 @@ class Supervisor:
         if found.recorded:
             like = msgspec.structs.replace(like, body=found.plan.body, folder=found.folder)
         return [
-            _Keeper(actor, msgspec.structs.replace(like, agent=agent))
+            _Keeper(actor, msgspec.structs.replace(like, agent=agent, actor=actor))
             for actor, agent in found.plan.actors().items()
             for _ in range(self._copies)
         ]
@@ -242,11 +264,14 @@ class Supervisor:
         while not keeper.retired:
             child = keeper.child = await loop.run_in_executor(starter, self._start, actor, keeper.spec)
             started = loop.time()
+            child.hearing.begin()
             if keeper.retired:  # while it was being started
                 child.retire()
             await child.watch(self._stuck_s, on_ready)
             keeper.child = None
             end = self._bury(child)
+            self._hear_last_words()
+            held = self.deaths.held_by(child.pid)
             await asyncio.to_thread(self._groups.end, child.pid)
             if keeper.is_ready is not None and not keeper.is_ready.done():
                 keeper.is_ready.set_result(end.reason or end.how)  # the one that it was to replace goes on
@@ -265,7 +290,7 @@ class Supervisor:
             deaths += 1
             if deaths > RESTARTS_MAX and not self._restart:
                 raise WorkersKeepDying(actor, deaths, end.exit_code, end.reason)
-            self._say(actor, end, wait_s)
+            self._say(Death(actor=actor, end=end, held=tuple(held), restart_s=wait_s))
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_MAX_S)
         self._retiring.discard(keeper)
@@ -282,16 +307,32 @@ class Supervisor:
     def _note_failure(self, keeper: asyncio.Task[None]) -> None:
         self._failed |= not keeper.cancelled() and keeper.exception() is not None
 
-    def _say(self, actor: str, end: End, wait_s: float) -> None:
+    def _say(self, death: Death) -> None:
         """Say that a worker has died; a reason why it cannot start only once, until one can."""
-        if not end.reason:
-            logger.warning("worker.died", actor=actor, how=end.how, exit_code=end.exit_code, restart_in_s=wait_s)
-        elif end.reason not in self._said:
-            self._said.append(end.reason)
-            logger.error("worker.cannot_start", actor=actor, reason=end.reason, tried_again_within_s=_WAIT_MAX_S)
+        actor, end = death.actor, death.end
+        if end.reason:
+            if end.reason not in self._said:
+                self._said.append(end.reason)
+                logger.error("worker.cannot_start", actor=actor, reason=end.reason, tried_again_within_s=_WAIT_MAX_S)
+        elif self._on_death is not None:
+            self._on_death(death)
+        else:
+            held = [f"{step.run} {step.step}" for step in death.held]
+            logger.warning(
+                "worker.died",
+                actor=actor,
+                how=end.how,
+                exit_code=end.exit_code,
+                did=held,
+                restart_in_s=death.restart_s,
+            )
+
+    def _hear_last_words(self) -> None:
+        while self._ended:
+            self._ended.pop().hearing.close()
 
     def _start(self, actor: str, spec: WorkerSpec) -> Child:
-        child = Child.start(actor, msgspec.structs.replace(spec, deaths=self.deaths), self._preload)
+        child = Child.start(actor, msgspec.structs.replace(spec, deaths=self.deaths), self._preload, self._tell)
         self._live.append(child)
         self._groups.add(child.pid)
         self.deaths.forget(child.pid)
@@ -301,6 +342,7 @@ class Supervisor:
         end = child.bury()
         self.deaths.note(child.pid, end.how)
         self._live.remove(child)
+        self._ended.append(child)
         return end
 
     def _stop(self, starter: ThreadPoolExecutor) -> None:
@@ -314,3 +356,9 @@ class Supervisor:
                 logger.warning("worker.killed", actor=child.actor, grace_s=self._grace_s)
             self._bury(child)
         self._groups.end(*[child.pid for child in stopped])
+
+
+def _to_stderr(lines: Sequence[Printed]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write("".join(line.text + "\n" if line.is_log else f"{line.who} | {line.text}\n" for line in lines))
+        sys.stderr.flush()

@@ -44,7 +44,7 @@ class Attempting:
         """`pace` is the gate of an actor that asks models."""
         self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
         self._pace, self._reading = pace, reading
-        self._suspects = shared.suspects
+        self._suspects, self._held = shared.suspects, shared.held
         self._failing = Failing(shared)
 
     async def attempt(self, job: Job, work: Claim, journal: Journal, notes: list[Note]) -> Ended | Settlement:
@@ -156,6 +156,7 @@ class Attempting:
         if job.came_to is not None:
             return
         job.in_handler = True
+        slot = self._held.take(job.run, job.step)
         try:
             job.came_to = await agent.perform(task, memory)
         except NotRecorded as error:
@@ -164,6 +165,7 @@ class Attempting:
             job.came_to = error
         finally:
             job.in_handler = False
+            self._held.free(slot)
         if memory.owes:
             await memory.settle_up()
 

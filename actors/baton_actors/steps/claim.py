@@ -26,6 +26,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """Where that is in the log."""
     woken: int = 0
     """How often the step was woken; 0 for never."""
+    due_s: float = 0.0
+    """When a step that was woken is to be done, by the broker's clock."""
 
     @property
     def asks_models(self) -> bool:
@@ -82,4 +84,4 @@ async def _woken(engine: Engine, plan: Plan, woken: Handoff, cause: Woken) -> Cl
     found = isinstance(original, Handoff) and not isinstance(original.cause, Woken)
     if not found or (original.run, original.step) != (woken.run, woken.step):  # type: ignore[union-attr]
         raise BadMessage(f"sequence {cause.seq}, which it is to wake, is no handoff of step {woken.step!r}")
-    return Claim(plan=plan, handoff=original, seq=cause.seq, woken=cause.number)  # type: ignore[arg-type]
+    return Claim(plan=plan, handoff=original, seq=cause.seq, woken=cause.number, due_s=cause.due_s)  # type: ignore[arg-type]

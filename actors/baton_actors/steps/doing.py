@@ -5,8 +5,10 @@ What comes back says how the delivery is to be settled. Errors of the bus go thr
 
 from __future__ import annotations
 
+import asyncio
+
 from baton_actors.models.pace import Pace
-from baton_bus.engine.engine import CANNOT_GO_ON
+from baton_bus.engine.engine import CANNOT_GO_ON, WOKEN_AHEAD_S
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import PayloadTooLarge
 from baton_schemas.run.carry import state_at
@@ -45,6 +47,8 @@ class Doing:
         log_with(run=job.run, step=job.step, actor=self._actor)
         if not self._ends.hears(work.plan):
             await self._ends.hear(work.plan)
+        if work.due_s:
+            await self._until_due(work)
 
         # 2. Is it still to be done? On a fresh first delivery nobody else can have done it.
         journal = Journal(self._engine.bus, self._actor, job.run, job.step, self._worker)
@@ -71,6 +75,12 @@ class Doing:
             return Ack()
         await self._engine.derive(work.plan, record)
         return Ack()
+
+    async def _until_due(self, work: Claim) -> None:
+        """Wait for the rest of a time that was asked for: the broker's timers are woken early, as they may be late."""
+        wait_s = work.due_s - self._engine.bus.now_s()
+        if wait_s > 0:
+            await asyncio.sleep(min(wait_s, WOKEN_AHEAD_S))
 
     # ---- is it to be done? -----------------------------------------------------------------------
 

@@ -15,6 +15,11 @@ def log_with(**fields: str) -> None:
     _fields.set(fields)
 
 
+def fields() -> dict[str, str]:
+    """Return what is added here: `run`, `step` and `actor` within a step, else nothing."""
+    return _fields.get({})
+
+
 def add_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Add them to an event, unless it says otherwise: a processor of structlog."""
     return {**_fields.get({}), **event}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from baton_actors.agents.raising import describe
@@ -23,14 +24,16 @@ def is_final(error: BaseException) -> bool:
 
 
 def delay_s(agent: Agent, attempt: int, error: BaseException, dice: random.Random) -> float:
-    """Return the wait before the next attempt: exponential, half of it jitter, and no less than was asked for.
+    """Return the wait before the next attempt: exponential, half of it jitter, and no less than a provider asked for.
+
+    What a handler asked for is what it gets.
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter").
     """
     backoff = min(agent.retry_max_s, agent.retry_base_s * 2.0 ** min(attempt - 1, 30))
     wait = backoff / 2 + dice.uniform(0, backoff / 2)
-    if isinstance(error, Retry):
-        wait = max(wait, error.after_s)
+    if isinstance(error, Retry) and error.after_s is not None and not math.isnan(error.after_s):
+        wait = max(error.after_s, 0.0)
     elif isinstance(error, ModelError) and error.retry_after_s is not None:
         wait = max(wait, error.retry_after_s)
     return min(wait, WAIT_MAX_S)

@@ -11,6 +11,7 @@ from baton_bus.engine.engine import Engine
 from baton_schemas.flow.graph import Plan
 
 from .ends import Ends
+from .held import Held
 from .plans import Plans
 from .suspects import Suspects
 
@@ -26,20 +27,27 @@ class Shared(NamedTuple):
     """How the log calls this process."""
     suspects: Suspects
     """They begin one at a time, whichever actor's they are: what kills the process kills all that is in it."""
+    held: Held
 
 
 @contextlib.asynccontextmanager
 async def sharing(
-    engine: Engine, agents: Agents, plan: Plan, worker: str, how_it_died: Callable[[str], str] = lambda _: ""
+    engine: Engine,
+    agents: Agents,
+    plan: Plan,
+    worker: str,
+    how_it_died: Callable[[str], str] = lambda _: "",
+    held: Held | None = None,
 ) -> AsyncIterator[Shared]:
     """Share these while the context is open, and hear the ends of this flow's runs: no worker may miss one.
 
-    `how_it_died` says how a worker died, by its name in the log; empty when nobody here knows.
+    `how_it_died` says how a worker died, by its name in the log; empty when nobody here knows. `held` is where others
+    see what is being done.
     """
     ends = Ends(engine.bus)
     async with ends.listening():
         await ends.hear(plan)
         try:
-            yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, Suspects(how_it_died))
+            yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, Suspects(how_it_died), held or Held())
         finally:
             agents.threads.close()

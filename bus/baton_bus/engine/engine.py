@@ -52,6 +52,9 @@ _AT_ONCE = 500
 """Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
 CANNOT_GO_ON = (BlobMissing, NotAList, TooManyBranches, PayloadTooLarge)
 """What no second try makes good when it is met in writing what follows: the run ends with it."""
+WOKEN_AHEAD_S = 0.3
+"""What was parked comes so early, and is then held until it is due: nats-server looks at its timers every 250 ms at
+most (`MsgScheduling.resetTimer`, 2.12 to 2.15), so that they were up to 270 ms late in a trial of 60."""
 REASON_MAX = 2_000
 """Characters of a reason that are kept: it stands in a result, which is read often."""
 
@@ -149,17 +152,18 @@ class Engine:
 
         `number` counts the wakings of the step. Raises the errors of `Publisher.create`.
         """
+        due_s = self.bus.now_s() + delay_s
         woken = Handoff(
             run=parked.run,
             flow=parked.flow,
             digest=parked.digest,
             start_seq=parked.start_seq,
             step=parked.step,
-            cause=Woken(seq=seq, number=number, why=why),
+            cause=Woken(seq=seq, number=number, why=why, due_s=due_s),
             copied=parked.copied,
         )
         timer = f"{parked.step}--w{number}"  # not that of the step's join
-        await self.bus.timers.at(actor, parked.run, timer, self.bus.now_s() + delay_s, encode(woken))
+        await self.bus.timers.at(actor, parked.run, timer, due_s - WOKEN_AHEAD_S, encode(woken))
 
     async def record(self, plan: Plan, ended: Ended) -> Decisive:
         """Write the decisive record of a step; return the one that is stored, ours or that of whoever was first.

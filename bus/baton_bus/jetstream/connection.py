@@ -24,6 +24,8 @@ NEEDED = (2, 12)
 """Message schedules, which deadlines use, came with nats-server 2.12 (ADR-51)."""
 _PENDING_BYTES = 64 * 1024 * 1024
 """What may wait for a connection that is being mended: the decisive records of every step in hand."""
+_GIVE_UP_AGAIN_S = 0.1
+"""After this a connection that is being made and did not end is told so once more."""
 _GONE = (OSError, NoServersError, TimeoutError, UnexpectedEOF)
 """What nats-py tells again and again while there is no server: `bus.lost` has said it."""
 
@@ -108,15 +110,17 @@ async def opened(
         )
     )
     failing = asyncio.create_task(failed.wait())
-    done, _ = await asyncio.wait(
-        {connecting, failing}, timeout=settings.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
-    )
-    failing.cancel()
+    try:
+        done, _ = await asyncio.wait(
+            {connecting, failing}, timeout=settings.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+    except asyncio.CancelledError:
+        await _give_up(nc, connecting)
+        raise
+    finally:
+        failing.cancel()
     if connecting not in done or connecting.exception() is not None:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await nc.close()
+        await _give_up(nc, connecting)
         raise _refused(settings.shown_url, connecting, failures)
     phase = "open"
     nc.leases = LeaseKeeper(connect_beside)
@@ -133,6 +137,15 @@ async def opened(
                 await nc.flush(timeout=2)
         with contextlib.suppress(Exception):
             await nc.close()
+
+
+async def _give_up(nc: NatsClient, connecting: asyncio.Task[None]) -> None:
+    """End a connection that is being made: left to itself, it would try again for ever, and the loop never end."""
+    while not connecting.done():
+        connecting.cancel()  # more than once: `wait_for`, which the library uses, may lose it
+        await asyncio.wait([connecting], timeout=_GIVE_UP_AGAIN_S)
+    with contextlib.suppress(Exception):
+        await nc.close()
 
 
 async def _say_nothing(_: Exception) -> None:

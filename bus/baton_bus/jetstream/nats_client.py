@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -54,6 +54,19 @@ class NatsClient(BatonClient):
         """Subscribe, and have `heard` called from where messages are read: it must be quick, and never waits."""
         self.listeners[self._sid + 1] = heard
         return await self.subscribe(subject)
+
+    async def request(self, *args: Any, **kwargs: Any) -> Msg:
+        """As the library's, but a cancellation that comes together with the answer is not lost.
+
+        The library uses `asyncio.wait_for`, which drops it before Python 3.12
+        (https://github.com/python/cpython/issues/86296): Ctrl-C in that moment would go unheard.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        answer = await super().request(*args, **kwargs)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return answer
 
     async def send(self, frame: bytes) -> None:
         """Send what `frame_of` made; waits when more is on its way than the connection may hold.

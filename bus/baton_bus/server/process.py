@@ -43,6 +43,7 @@ USER, KEEPER = "baton", "keeper"
 # it closes however the starter ends. Stdout is the lock: only this shell and the command keep it open. The
 # last line takes the watcher, and the sleep it may be in, along; the shell leads a group of its own.
 _TIED = """
+unset baton_tied
 exec 3<&0 4>&1 </dev/null >&2
 grace_s=$1; shift
 "$@" 3<&- & server=$!
@@ -83,11 +84,11 @@ def start_tied(command: Sequence[str | Path], *, lock: int, log: int) -> subproc
     writes is for this user alone. The returned process ends when the command does, with its exit code.
     """
     return subprocess.Popen(
-        ["sh", "-c", _TIED, "sh", str(STOP_TIMEOUT_S), *command],
+        ["sh", "-c", 'eval "$baton_tied"', "baton: keeper of nats-server", str(STOP_TIMEOUT_S), *command],
         stdin=subprocess.PIPE,
         stdout=lock,
         stderr=log,
-        env={"GOMEMLIMIT": MEMORY_LIMIT, **os.environ},
+        env={"GOMEMLIMIT": MEMORY_LIMIT, **os.environ, "baton_tied": _TIED},  # not an argument: `ps` shows those
         start_new_session=True,
         umask=0o077,
     )

@@ -99,6 +99,8 @@ class Woken(Struct, tag="wake", tag_field="by", frozen=True, kw_only=True, omit_
     number: int
     """Counts the wakings of this step, from 1."""
     why: str = ""
+    due_s: float = 0.0
+    """When it is to be done, in seconds of Unix time by the broker's clock: it may come a moment before."""
 
 
 Cause = Started | After | Joined | Woken

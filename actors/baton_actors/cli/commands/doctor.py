@@ -6,7 +6,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import FAILED, OK, NoRunsHere
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
+from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
 from baton_bus.doctor.doctor import examine_server
 from baton_bus.doctor.findings import Finding
@@ -47,7 +47,7 @@ async def doctor(
     if json:
         print_json(msgspec.to_builtins(findings))
     else:
-        Console(highlight=False).print(findings_table(findings))
+        console().print(findings_table(findings))
     return FAILED if any(finding.level == "error" for finding in findings) else OK
 
 

@@ -22,6 +22,7 @@ from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.step_facts import brought_facts
+from baton_actors.cli.show.stepping import Stepping
 from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_actors.cli.show.view import (
     console,
@@ -46,11 +47,11 @@ from baton_schemas.show.given import Fetched
 from baton_schemas.show.lines import one_line
 from baton_schemas.wire.names import TOKEN
 
-_FORWARD, _BACK = frozenset({"right", "n", " ", "\r", "\n", "l", "j"}), frozenset({"left", "p", "\x7f", "h", "k"})
 _INDENT = " " * 6
 _FETCH_MAX_BYTES = 1024 * 1024
 """Of one value beside the log that is fetched to be shown among messages; `baton show RUN STEP` fetches larger ones."""
-_HELP = "→ next   ← back   g first   G last   q quit"
+_SEARCHED_MAX = 10_000
+"""Bytes of a message that a search looks at."""
 
 
 @command()
@@ -151,31 +152,28 @@ def _print_steps(log: _Log, plan: Plan | None) -> None:
 
 def _step_through(log: _Log, plan: Plan | None) -> None:
     """Show one message and the state after it; keys move. It leaves the terminal as it was."""
-    fd, at, last = sys.stdin.fileno(), 1, len(log.entries)
+    fd, stepping = sys.stdin.fileno(), Stepping([_searched(entry) for entry in log.entries])
     with single_keys(fd), Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_page(log, at, plan, live.console.width), refresh=True)
-            match read_key(fd):
-                case "q" | "\x1b" | "\x04" | "":
-                    return
-                case "g" | "home":
-                    at = 1
-                case "G" | "end":
-                    at = last
-                case key if key in _FORWARD:
-                    at = min(at + 1, last)
-                case key if key in _BACK:
-                    at = max(at - 1, 1)
+            live.update(_page(log, stepping.at, plan, live.console.width, stepping.line), refresh=True)
+            if not stepping.press(read_key(fd)):
+                return
 
 
-def _page(log: _Log, number: int, plan: Plan | None, width: int) -> Group:
+def _searched(entry: Entry) -> str:
+    """Return what a search looks at: a message as it is shown, and as it is."""
+    return f"{one_line(entry)} {entry.subject} {entry.data[:_SEARCHED_MAX].decode(errors='replace')}"
+
+
+def _page(log: _Log, number: int, plan: Plan | None, width: int, line: str) -> Group:
     entries = log.entries
     entry, state = entries[number - 1], fold(entries[:number])
     rows = rows_of(state, plan, now=entry.at)
     return Group(
         header(state, entry.at),
         Text(),
-        Text.assemble((f"message {number} of {len(entries)}", "bold"), (f"   {_HELP}", "dim")),
+        Text(f"message {number} of {len(entries)}", "bold"),
+        Text(line, "dim", no_wrap=True, overflow="ellipsis"),
         Text(),
         log_line(entry, entries[0].at),
         Text(f"{entry.subject}  seq {entry.seq}, {len(entry.data):,} bytes", "dim", no_wrap=True, overflow="ellipsis"),

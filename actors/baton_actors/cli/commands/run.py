@@ -10,6 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
+from msgspec import Raw
 from rich.console import Console
 from rich.text import Text
 
@@ -21,14 +22,17 @@ from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import telling_of_changes
+from baton_actors.cli.show.lost import Lost
 from baton_actors.cli.show.progress import Progress
+from baton_actors.cli.show.said import begin_line, death_teller, teller
 from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
 from baton_actors.cli.text import plain
 from baton_actors.processes.forks import begin_imports
+from baton_actors.processes.logs import LogSettings
 from baton_actors.processes.signals import Stop
-from baton_actors.processes.supervisor import Supervisor, preload_of
+from baton_actors.processes.supervisor import Death, Supervisor, preload_of
 from baton_actors.services.steward import Steward
-from baton_bus import Client, Run, connect
+from baton_bus import Client, Run, Settings, connect
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import Result
 
@@ -53,30 +57,41 @@ async def run(
         float,
         typer.Option("--timeout", metavar="S", min=0, help="Cancel the run after so many seconds.", show_default=False),
     ] = 0,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="All actors in this process, one step at a time: breakpoint() stops."),
+    ] = False,
     json: o.Json = False,
 ) -> int:
     """Run a flow and print its output.
 
-    Starts what is needed here and stops it again. The output goes to stdout, progress to stderr. Exit codes:
-    0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
+    Starts what is needed here and stops it again. The output goes to stdout, progress to stderr, and what handlers
+    print too. Exit codes: 0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
     """
     found = find_flow(flow)
     given = read_input(found.flow, pairs or [], run_id)
-    begin_imports(preload_of([found]))
+    if not debug:
+        begin_imports(preload_of([found]))
     # What a worker would warn of (retries, failures) is in the progress.
     log_settings = logs(level="error")
     out = console(stderr=True)
+    lost = Lost()
     async with (
         place.server() as settings,
         connect(settings, name="baton run") as client,
         _told_of_earlier_work(client, found.plan, out),  # before workers are there that do it
-        Supervisor([found], settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
+        _debugging(client, found, log_settings, stop, out)
+        if debug
+        else _workers(found, settings, log_settings, lost, out) as supervisor,
         _told_of_slow_starts(supervisor, out),
         Steward(client.engine, {found.name: found.plan}, answers_unknown=False).working(),
         telling_of_changes([found], "this run goes on with the code that they have", partial(_print, out)),
     ):
         run = await _start(client.start(found.plan, given, run_id=run_id), stop, out)
-        return await _follow(client, found.plan, run, supervisor, stop, out, timeout_s, json=json)
+        ended = await _follow(client, found.plan, run, supervisor, lost, stop, out, timeout_s, json=json)
+        if not debug:  # before the workers and the server stop: nobody has to wait for that to read an answer
+            return _say(*ended, out, json=json)
+    return _say(*ended, out, json=json)  # stdout was the handlers' until now
 
 
 async def playing(client: Client, found: FoundFlow, plan: Plan, run: Run, stop: Stop, *, json: bool) -> int:
@@ -85,12 +100,13 @@ async def playing(client: Client, found: FoundFlow, plan: Plan, run: Run, stop: 
     `plan` is the version of the flow that the run has. Prints its output, and returns the exit code.
     """
     out = console(stderr=True)
-    log_settings = logs(level="error")
+    log_settings, lost = logs(level="error"), Lost()
     async with (
-        Supervisor([found], client.bus.settings, restart=False, logs=log_settings, grace_s=_GRACE_S) as supervisor,
+        _workers(found, client.bus.settings, log_settings, lost, out) as supervisor,
         _told_of_slow_starts(supervisor, out),
     ):
-        return await _follow(client, plan, run, supervisor, stop, out, 0, json=json)
+        ended = await _follow(client, plan, run, supervisor, lost, stop, out, 0, json=json)
+        return _say(*ended, out, json=json)
 
 
 @contextlib.asynccontextmanager
@@ -102,12 +118,12 @@ async def _told_of_earlier_work(client: Client, plan: Plan, out: Console) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def _told_of_slow_starts(supervisor: Supervisor, out: Console) -> AsyncIterator[None]:
+async def _told_of_slow_starts(supervisor: Supervisor | None, out: Console) -> AsyncIterator[None]:
     """Say to whoever looks on which actors have not begun to take work, as handlers may be slow to import."""
 
     async def tell() -> None:
         await asyncio.sleep(_SLOW_S)
-        if supervisor.starting and out.is_terminal:
+        if supervisor is not None and supervisor.starting and out.is_terminal:
             _print(out, Text(f"· waits for {', '.join(supervisor.starting)}: still starting", "dim"))
 
     teller = asyncio.create_task(tell(), name="slow starts")
@@ -126,25 +142,34 @@ async def _follow(
     client: Client,
     plan: Plan,
     run: Run,
-    supervisor: Supervisor,
+    supervisor: Supervisor | None,
+    lost: Lost,
     stop: Stop,
     out: Console,
     timeout_s: float,
     *,
     json: bool,
-) -> int:
-    """Show a run until it ends; print how, and its output, and return the exit code."""
-    progress = Progress(client.bus, plan, run.id, out, shows=not json)
+) -> tuple[Progress, Result, Raw | None]:
+    """Show a run until it ends; return its progress, its result and its output.
+
+    Without `supervisor` its actors are played in this process, for a debugger.
+    """
+    lost.run = run.id
+    progress = Progress(client.bus, plan, run.id, out, shows=not json, live=supervisor is not None, lost=lost)
     try:
         async with progress.showing():
-            supervisor.leave_if_failed()
+            if supervisor is not None:
+                supervisor.leave_if_failed()
             result = await _result(run, timeout_s)
             await progress.settled(_SETTLE_S)
     except asyncio.CancelledError:
         await _give_up(run, stop, out)
         raise
-    output = await output_of(client.bus, result)
-    # Before the workers and the server stop: nobody has to wait for that to read an answer.
+    return progress, result, await output_of(client.bus, result)
+
+
+def _say(progress: Progress, result: Result, output: Raw | None, out: Console, *, json: bool) -> int:
+    """Print how a run ended, and its output; return the exit code."""
     if json:
         print_json(run_facts(progress.state, progress.rows, output))
     else:
@@ -164,6 +189,44 @@ async def _start(starting: Coroutine[Any, Any, Run], stop: Stop, out: Console) -
             async with asyncio.timeout(_CANCEL_S):
                 await _give_up(await task, stop, out)
         raise
+
+
+def _workers(found: FoundFlow, settings: Settings, logs: LogSettings, lost: Lost, out: Console) -> Supervisor:
+    """Return the flow's workers, each a process of its own; what they print, and how they die, is shown on `out`."""
+    tell_death = death_teller(out, settings.lease_s, lambda: lost.run)
+
+    def on_death(death: Death) -> None:
+        lost.add(death.held, settings.lease_s)
+        tell_death(death)
+
+    return Supervisor(
+        [found],
+        settings,
+        restart=False,
+        logs=logs,
+        grace_s=_GRACE_S,
+        on_printed=teller(out, lambda: lost.run),
+        on_death=on_death,
+    )
+
+
+def _debugging(
+    client: Client, found: FoundFlow, logs: LogSettings, stop: Stop, out: Console
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Return what plays all actors of the flow in this process."""
+    from baton_actors.processes.debugging import debugging
+
+    timed = [name for name in found.plan.joins if found.plan.join_policy(name).deadline_s is not None]
+    if timed or found.flow.deadline_s is not None:
+        out.print("deadlines of the flow go on while you are at the prompt; attempts have no time limit", style="dim")
+    return debugging(
+        client.engine,
+        found,
+        logs,
+        on_begin=lambda task: out.print(begin_line(task), soft_wrap=True),
+        quits=lambda: stop.ask(signal.SIGINT),
+        grace_s=_GRACE_S,
+    )
 
 
 async def _result(run: Run, timeout_s: float) -> Result:
@@ -201,6 +264,6 @@ def _tell(progress: Progress, result: Result, out: Console) -> None:
     if result.status == "failed":
         lines.append(Text(f"  baton retry {state.run}   once it is mended", style="dim"))
     for line in lines:
-        out.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=not out.is_terminal)
     if out.is_terminal:
         out.print()

@@ -19,6 +19,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import reloading, telling_of_changes
+from baton_actors.cli.show.said import death_teller, json_teller, teller
 from baton_actors.cli.show.view import console, rehearsing_line
 from baton_actors.models import ModelSettings
 from baton_actors.processes.forks import begin_imports
@@ -52,9 +53,18 @@ async def up(
     found = [find_flow(name) for name in flows]
     begin_imports(preload_of(found))
     log_settings = logs(level="warning" if sys.stderr.isatty() else "info")  # people see what runs in the table
+    out, as_text = console(stderr=True), log_settings.format == "console"
     async with (
         place.server() as settings,
-        Supervisor(found, settings, copies=copies, restart=True, logs=log_settings) as supervisor,
+        Supervisor(
+            found,
+            settings,
+            copies=copies,
+            restart=True,
+            logs=log_settings,
+            on_printed=teller(out) if as_text else json_teller(),
+            on_death=death_teller(out, settings.lease_s) if as_text else None,
+        ) as supervisor,
         open_bus(settings, name="baton up") as bus,
         Steward(Engine(bus), {each.name: each.plan for each in found}).working() as steward,
         _watching(found, supervisor, steward, reload=reload),

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.rows import Row, rows_of
 from baton_actors.cli.show.view import MARKS, elapsed_of, steps_table, totals, waits_of
 from baton_actors.cli.text import plain
@@ -33,8 +34,20 @@ _ENDED = frozenset({"done", "failed", "skipped"})
 class Progress:
     """Follows one run and shows it on a console until the context ends."""
 
-    def __init__(self, bus: Bus, plan: Plan, run: str, console: Console, *, shows: bool) -> None:
-        """With `shows` false it only follows, so that `state` is known at the end."""
+    def __init__(
+        self,
+        bus: Bus,
+        plan: Plan,
+        run: str,
+        console: Console,
+        *,
+        shows: bool,
+        live: bool = True,
+        lost: Lost | None = None,
+    ) -> None:
+        """With `shows` false it only follows, so that `state` is known at the end; `live` says whether a
+        terminal may have a live table; `lost` are steps of dead workers."""
+        self._lost, self._live_table = lost or Lost(), live
         self.run = run
         self._bus, self._plan, self._console, self._shows = bus, plan, console, shows
         self._fold = RunFold()
@@ -51,7 +64,8 @@ class Progress:
     @property
     def rows(self) -> list[Row]:
         """The steps as they are now."""
-        return rows_of(self._fold.state, self._plan, running=self._running, now=self._now)
+        rows = rows_of(self._fold.state, self._plan, running=self._running, now=self._now)
+        return with_lost(rows, self._lost.steps())
 
     @property
     def _now(self) -> datetime:
@@ -69,7 +83,7 @@ class Progress:
     async def showing(self) -> AsyncIterator[Progress]:
         """Follow and show while the context is open; what is then shown stays."""
         following = asyncio.create_task(self._follow(), name=f"progress of {self.run}")
-        shown = self._live() if self._console.is_terminal else self._lines()
+        shown = self._live() if self._live_table and self._console.is_terminal else self._lines()
         try:
             async with shown if self._shows else contextlib.nullcontext():
                 yield self
@@ -84,10 +98,12 @@ class Progress:
                 async for event in events:
                     if isinstance(event, Running):
                         self._running[event.step] = event.attempt
+                        self._lost.found(event.step)
                         continue
                     self._fold.apply(event)
                     if isinstance(event.message, Note):
                         self._running.pop(event.message.step, None)
+                        self._lost.found(event.message.step)
                 self._ended.set()
 
     @contextlib.asynccontextmanager

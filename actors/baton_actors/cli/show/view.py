@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
@@ -30,6 +32,10 @@ MARKS = {
 }
 """Sign and colour of each status: the sign says the same without the colour."""
 
+_COLOURS = Theme({"green": "color(28)", "cyan": "color(30)", "yellow": "color(136)", "red": "color(160)"})
+"""What the names of colours stand for: shades that can be read on black and on white alike. A terminal's own yellow and
+cyan vanish on white in many. A test works out their contrast."""
+
 _KINDS = {"handoff": "cyan", "reply": "cyan", "outcome": "green", "note": "yellow", "result": "bold", "unknown": "red"}
 _REHEARSED = "rehearsed"
 _OFFSET_WIDE = len("   1      +0.000 s  ")
@@ -38,14 +44,49 @@ _OFFSET_WIDE = len("   1      +0.000 s  ")
 
 def console(*, stderr: bool = False) -> Console:
     """Return where a command prints: texts as they are, colours only on a terminal and without NO_COLOR."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, theme=_COLOURS)
 
 
-def steps_table(rows: Sequence[Row]) -> Table:
-    """Return the steps of a run. Columns that no row has anything for are left out; it fits 80 columns."""
+class _Steps:
+    """The steps of a run as a table, as wide as the console allows."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for tokens, costs in ((True, True), (False, True), (False, False)):
+            table = _steps_table(self._rows, tokens=tokens, costs=costs)
+            if _narrowest(table) <= options.max_width:
+                break
+        yield table
+
+
+def steps_table(rows: Sequence[Row]) -> RenderableType:
+    """Return the steps of a run. Columns that no row has anything for are left out, and those of tokens and cost where
+    there is no room for them: with all of them it fits 80 columns.
+    """
+    return _Steps(rows)
+
+
+def _narrowest(table: Table) -> int:
+    """Return the columns that a table needs when those of its columns that may give way do."""
+    widths = [
+        column.min_width
+        if column.min_width and not column.no_wrap
+        else max(map(_cells_of, (column.header, *column.cells)))
+        for column in table.columns
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _cells_of(cell: RenderableType) -> int:
+    return cell.cell_len if isinstance(cell, Text) else cell_len(str(cell))
+
+
+def _steps_table(rows: Sequence[Row], *, tokens: bool = True, costs: bool = True) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    tokens = any(row.input_tokens or row.output_tokens for row in rows)
-    costs = any(row.cost_usd is not None or row.rehearsed for row in rows)
+    tokens = tokens and any(row.input_tokens or row.output_tokens for row in rows)
+    costs = costs and any(row.cost_usd is not None or row.rehearsed for row in rows)
     # These two give way when the others need room: rich narrows columns that may wrap, and their texts do not.
     for heading in ("  step", "status"):
         table.add_column(Text(heading.ljust(16), no_wrap=True, overflow="crop"), min_width=12)

@@ -1,0 +1,74 @@
+"""Agents in front of a debugger: one step at a time, in the thread of the loop, for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import bdb
+from collections.abc import Callable
+
+from baton_actors.agents.agents import Agents
+from baton_actors.agents.contained import contained
+from baton_actors.agents.kinds import AgentKind, Journal, Performed, StepTask
+from baton_actors.agents.python import PythonAgent, values_of
+from baton_actors.agents.raising import caught, unwrapped
+from baton_actors.agents.threads import Threads
+from baton_actors.errors import HandlerRaised
+from baton_actors.models import Models
+from baton_schemas.flow.graph import Plan
+
+NO_LIMIT_S = 365 * 24 * 3600.0
+"""The time of an attempt whose handler somebody looks at."""
+_QUITS = (bdb.BdbQuit, KeyboardInterrupt)
+"""What a handler ends with when its person has typed `q` or pressed Ctrl-C."""
+
+
+class DebuggedAgents(Agents):
+    """As `Agents`, but a handler has the thread with the terminal for itself, and no time runs out."""
+
+    def __init__(
+        self,
+        models: Models | None = None,
+        threads: Threads | None = None,
+        *,
+        on_begin: Callable[[StepTask], None] = lambda _: None,
+        on_quit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_begin` is told of each step; `on_quit` that the person has left the debugger, or stopped a handler."""
+        super().__init__(models, threads)
+        self.on_begin, self.on_quit = on_begin, on_quit
+        self.turn = asyncio.Lock()
+
+    def of(self, plan: Plan, step: str) -> AgentKind:
+        """Return who does a step when it is its turn. Raises `HandlerMissing`."""
+        return _InTurn(super().of(plan, step), self)
+
+
+class _InTurn:
+    """An agent that does its steps when no other does one."""
+
+    def __init__(self, agent: AgentKind, among: DebuggedAgents) -> None:
+        self._agent, self._among = agent, among
+
+    @property
+    def concurrency(self) -> int:
+        return self._agent.concurrency
+
+    def asks(self, plan: Plan, step: str) -> frozenset[str]:
+        return self._agent.asks(plan, step)
+
+    async def perform(self, task: StepTask, journal: Journal) -> Performed:
+        async with self._among.turn:
+            self._among.on_begin(task)
+            if not isinstance(self._agent, PythonAgent):
+                return await self._agent.perform(task, journal)
+            handler = self._agent.handler
+            call = handler.call(values_of(task), task.context)
+            try:
+                output = await contained(call, NO_LIMIT_S) if handler.is_async else unwrapped(caught(call))
+            except Exception as error:
+                if not isinstance(error.original if isinstance(error, HandlerRaised) else error, _QUITS):
+                    raise
+                self._among.on_quit()
+                await asyncio.Event().wait()  # until we are cancelled
+                raise
+            return Performed(output=handler.encode(output))
