@@ -11,7 +11,7 @@ READY := .venv/.ready
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
-	@echo "make test     the tests; some of them with ARGS='-k join', on two cores with ARGS='-n 2'"
+	@echo "make test     the tests; some of them with ARGS='-k join', on two cores with ARGS='-n 2 --dist loadfile'"
 	@echo "make check    lint, types and tests: what has to pass before a commit"
 	@echo "make chaos    workers, server and connections crashed under load, and nothing lost or doubled"
 	@echo "              (chaos-long: 1,100 runs, 300 faults; chaos-matrix: a death at every bus operation)"

@@ -1,12 +1,19 @@
-"""The command `baton` as its users start it: as a process of its own, in a directory of its own."""
+"""The command `baton` as its users start it: as a process of its own, in a directory of its own; or in this one."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import pytest
+
+from baton_actors.cli import main
 
 from .servers import is_gone
 
@@ -35,6 +42,31 @@ def baton(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> subprocess
         encoding="utf-8",
         timeout=WAIT_S,
     )
+
+
+def here(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end as `baton` does, but in this process: it starts in no time, so that many can be run.
+
+    It prints into pipes, in UTF-8. For commands that start no process. An error that is a bug comes out as it is.
+    """
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", how, write_through=True) for how in ("strict", "backslashreplace")
+    )
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, environ(**env), clear=True),
+        mock.patch.object(sys, "argv", ["baton", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert isinstance(ended.value.code, int)
+    said = []
+    for each in (out, err):
+        each.seek(0)
+        said.append(each.read())
+    return subprocess.CompletedProcess(arguments, ended.value.code, *said)
 
 
 _started: list[subprocess.Popen[str]] = []

@@ -9,9 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from .commands import close_pipes
 from .servers import NatsServer
+
+# How long an example takes says how busy the machine is: whether it is too slow, others measure (`make bench`).
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -29,16 +34,27 @@ def own_logs() -> Iterator[None]:
     configured = structlog.get_config()
     yield
     structlog.configure(**configured)
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a copy in one go: what is collected meanwhile may import
         logger = getattr(module, "logger", None) if name.startswith("baton_") else None
         if isinstance(logger, type(structlog.get_logger())):
             vars(logger).pop("bind", None)
 
 
-@pytest.fixture(autouse=True, scope="session")
+_imported = 0
+
+
+@pytest.fixture(autouse=True)
 def imported_once() -> None:
-    """What is imported stays: collecting after each test need not look at it."""
-    gc.freeze()
+    """What is imported stays: collecting after each test need not look at it.
+
+    Some of it is imported by a test, as the SDK of the models is, whose three thousand modules take longer to look at
+    than most tests run. What that test itself left is gone by the time the next one begins.
+    """
+    global _imported
+    if len(sys.modules) != _imported:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +69,6 @@ def own_litter() -> Iterator[None]:
 def namespace() -> str:
     """A namespace of the test's own, so that tests share the server but no stream."""
     return f"t{uuid.uuid4().hex[:12]}"
-
-
-def pytest_collection_finish() -> None:
-    """Leave out what is there for good when litter is looked for: that takes milliseconds then."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

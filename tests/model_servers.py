@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +20,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, ModelSettings
+
+from .servers import peer
 
 
 @pytest.fixture(scope="module", name="llmock_server")
@@ -155,7 +157,6 @@ def start_rated() -> Iterator[RatedServer]:
 @asynccontextmanager
 async def sends(*pieces: bytes, pause_s: float = 0.0, reset: bool = False) -> AsyncIterator[str]:
     """Serve these bytes to each request, piece by piece, and close: with `reset` as a crash would. Gives the URL."""
-    stopped = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -164,20 +165,14 @@ async def sends(*pieces: bytes, pause_s: float = 0.0, reset: bool = False) -> As
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), pause_s)
+            await asyncio.sleep(pause_s)
         if reset:
             # A linger of zero makes the close a reset (RFC 793), as when the peer's process is killed.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            stopped.set()
+    async with peer(answer) as address:
+        yield f"http://{address}"
 
 
 def head(status: str = "200 OK", **headers: str) -> bytes:

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,40 @@ async def nats_server(store: Path, **options: Any) -> AsyncIterator[NatsServer]:
         yield server
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def peer(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """Have `answer` talk to whoever connects, over a bare socket; yield the address.
+
+    In the end all connections are closed, whatever was being said: one that is left open is told in another test.
+    """
+    talking: list[asyncio.Task[None]] = []
+    open_ones: list[asyncio.Task[None]] = []
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await answer(reader, writer)
+
+    async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        open_ones.append(task)
+        talking.append(asyncio.create_task(say(reader, writer)))
+        await asyncio.wait(talking[-1:])
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(on_client, "127.0.0.1", 0) as server:
+        try:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            for task in talking:
+                task.cancel()
+            await asyncio.gather(*open_ones)
+            said = await asyncio.gather(*talking, return_exceptions=True)
+            assert [each for each in said if isinstance(each, Exception)] == []  # a cancellation is none
 
 
 async def until(condition: Callable[[], object]) -> None:

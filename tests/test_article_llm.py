@@ -10,7 +10,7 @@ import pytest
 from llmock.scenarios import Fail
 from llmock.testing import LLMockServer
 
-from .commands import baton
+from .commands import baton, here
 from .model_servers import fresh_llmock as fresh_llmock  # fixtures
 from .model_servers import start_llmock as start_llmock
 
@@ -50,7 +50,7 @@ def test_refusal_with_retry_after_is_waited_for_and_is_no_attempt(llmock: LLMock
     assert ended.returncode == 0
     (done,) = [line for line in ended.stderr.splitlines() if line.startswith("✓ research  done in ")]
     assert "retry" not in done
-    (noted,) = [line for line in baton("log", cwd=tmp_path).stdout.splitlines() if "waits" in line]
+    (noted,) = [line for line in here("log", cwd=tmp_path).stdout.splitlines() if "waits" in line]
     assert "note     research   waits for the model's provider, which asks for 1 s" in noted
     assert len(llmock.state.journal.records()) == 4
 
@@ -62,4 +62,4 @@ def test_wrong_key_fails_the_run_at_once_and_names_its_variable(llmock: LLMockSe
     assert "✗ research" in ended.stderr
     assert "check ANTHROPIC_API_KEY" in ended.stderr
     assert len(llmock.state.journal.records()) == 1
-    assert "check ANTHROPIC_API_KEY" in baton("dead", cwd=tmp_path).stdout
+    assert "check ANTHROPIC_API_KEY" in here("dead", cwd=tmp_path).stdout

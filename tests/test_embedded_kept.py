@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from baton_bus.server.lock import Record, close_to_others, read_record
 from baton_bus.server.process import KEEPER
 from baton_bus.store.bus import open_bus
 
-from .commands import WAIT_S, WORDS, baton, start
+from .commands import WAIT_S, WORDS, baton, here, start
 from .maps import ROOT
 from .servers import NatsServer, is_gone, nats_server, until
 
@@ -238,12 +239,17 @@ async def test_password_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_password_of_a_url_is_in_no_error(tmp_path: Path, more: list[str]) -> None:
     url = "nats://me:hunter2@127.0.0.1:1, tls://hunter2@127.0.0.1:1"
-    for arguments in (["runs"], ["up", WORDS], ["run", WORDS, "text=a"], ["actor", WORDS, "adder"]):
+
+    def told(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         json_too = [] if arguments[0] == "actor" else more
-        ended = baton(*arguments, *json_too, cwd=tmp_path, BATON_URL=url, BATON_CONNECT_TIMEOUT_S="0.5")
-        assert ended.returncode != 0
-        assert "***@127.0.0.1:1" in ended.stdout + ended.stderr
-        assert "hunter2" not in ended.stdout + ended.stderr
+        return baton(*arguments, *json_too, cwd=tmp_path, BATON_URL=url, BATON_CONNECT_TIMEOUT_S="0.5")
+
+    commands = (["runs"], ["up", WORDS], ["run", WORDS, "text=a"], ["actor", WORDS, "adder"])
+    with ThreadPoolExecutor() as pool:
+        for ended in pool.map(told, commands):
+            assert ended.returncode != 0
+            assert "***@127.0.0.1:1" in ended.stdout + ended.stderr
+            assert "hunter2" not in ended.stdout + ended.stderr
 
 
 async def test_password_of_a_url_is_in_no_banner(tmp_path: Path) -> None:
@@ -264,20 +270,22 @@ async def test_password_of_a_url_is_in_no_banner(tmp_path: Path) -> None:
 
 def test_address_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
     for url in (",", " ", "nats://a:99999"):
-        ended = baton("runs", cwd=tmp_path, BATON_URL=url)
+        ended = here("runs", cwd=tmp_path, BATON_URL=url)
         assert ended.returncode == 2
         assert ended.stderr.startswith(f"baton: BATON_URL is {url!r}: expected nats://")
-    assert baton("runs", "--nats", ",", cwd=tmp_path).returncode == 2
+    assert here("runs", "--nats", ",", cwd=tmp_path).returncode == 2
 
 
 async def test_mistyped_namespace_makes_nothing_and_is_told_with_those_there_are(
     tmp_path: Path, server: NatsServer, namespace: str
 ) -> None:
     async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
-        for command, exit_code in (("runs", 3), ("doctor", 1), ("dead", 3)):
-            ended = await asyncio.to_thread(
-                baton, command, "--namespace", f"{namespace}x", cwd=tmp_path, BATON_URL=server.url
-            )
+        codes = {"runs": 3, "doctor": 1, "dead": 3}
+        commands = [
+            asyncio.to_thread(baton, command, "--namespace", f"{namespace}x", cwd=tmp_path, BATON_URL=server.url)
+            for command in codes
+        ]
+        for exit_code, ended in zip(codes.values(), await asyncio.gather(*commands), strict=True):
             told = " ".join((ended.stdout + ended.stderr).split())
             assert (ended.returncode, f"{namespace}x" in told) == (exit_code, True)
             assert namespace in told.replace(f"{namespace}x", "")

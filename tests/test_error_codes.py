@@ -19,7 +19,7 @@ from baton_actors.cli.exits import code_of
 from baton_bus.errors import LogFull
 from baton_schemas.errors import Coded, snake_case
 
-from .commands import baton
+from .commands import here
 
 
 def classes_of(base: type[Coded]) -> Iterator[type[Coded]]:
@@ -72,7 +72,7 @@ def test_code_is_the_name_of_its_class_unless_that_says_otherwise() -> None:
     ],
 )
 def test_command_tells_the_code_of_its_error(arguments: list[str], code: str, exit_code: int, tmp_path: Path) -> None:
-    ended = baton(*arguments, "--json", cwd=tmp_path, BATON_CONNECT_TIMEOUT_S="1")
+    ended = here(*arguments, "--json", cwd=tmp_path, BATON_CONNECT_TIMEOUT_S="1")
     told = json.loads(ended.stdout)
     assert (told["error"]["code"], told["exit_code"], ended.returncode) == (code, exit_code, exit_code)
     assert told["error"].keys() == {"code", "type", "message"}

@@ -28,6 +28,7 @@ LONG_S = 0.5
 @pytest.fixture(autouse=True)
 def parks_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baton_actors.steps.failing.PARK_FROM_S", LONG_S / 4)
+    monkeypatch.setattr("baton_actors.steps.failing.HANDLER_MISSING_MAX_S", LONG_S / 4)
 
 
 def one(base_s: float, **more: Any) -> Flow:

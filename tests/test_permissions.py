@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,7 +30,7 @@ from baton_bus.store.bus import open_bus
 from baton_schemas.wire.messages import Result
 
 from .clusters import free_ports
-from .commands import FLOWS, baton, start
+from .commands import FLOWS, here, start
 from .maps import ROOT
 from .servers import WAIT_S, nats_server, until
 
@@ -60,6 +61,11 @@ class Guarded(NamedTuple):
         return [what for user, what in found if user in users]
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A server started from deploy/nats.conf with its line for users.conf made one that counts."""
@@ -76,6 +82,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with ours.log.open("wb") as log:
         process = subprocess.Popen(command, env=environ, stderr=log)
     try:
+        asyncio.run(until(lambda: listens(port)))
         yield ours
     finally:
         process.terminate()
@@ -149,7 +156,7 @@ async def facts(admin: NatsClient) -> dict[str, Any]:
 
 def test_operator_has_every_command(working: Guarded, refused: Refused, tmp_path: Path) -> None:
     def do(*arguments: str, **env: str) -> str:
-        done = baton(*arguments, "--nats", working.url("operator"), cwd=tmp_path, **env)
+        done = here(*arguments, "--nats", working.url("operator"), cwd=tmp_path, **env)
         assert done.returncode == 0, (arguments, done.stderr, refused("operator", "worker"))
         return done.stdout
 
@@ -159,7 +166,7 @@ def test_operator_has_every_command(working: Guarded, refused: Refused, tmp_path
     assert do("submit", words, TEXT, "--run", "first", "--wait") == OUTPUT
     large = "text=" + "one two three\n" * 100
     assert "300 words" in do("submit", words, large, "--run", "large", "--wait", BATON_INLINE_LIMIT_BYTES="500")
-    ended = baton("submit", late, TEXT, "pause_s=60", "--wait", "--nats", working.url("operator"), cwd=tmp_path)
+    ended = here("submit", late, TEXT, "pause_s=60", "--wait", "--nats", working.url("operator"), cwd=tmp_path)
     assert ended.returncode != 0
     assert "deadline" in ended.stderr + ended.stdout
     do("submit", words, TEXT, "pause_s=60", "--run", "cancelled")
@@ -227,12 +234,12 @@ async def test_observer_sees_what_runs_there_are_and_what_they_do(working: Guard
 
 def test_observer_has_the_commands_that_read(working: Guarded, refused: Refused, tmp_path: Path) -> None:
     def do(*arguments: str, user: str = "observer") -> str:
-        done = baton(*arguments, "--nats", working.url(user), cwd=tmp_path, BATON_API_PREFIX=API)
+        done = here(*arguments, "--nats", working.url(user), cwd=tmp_path, BATON_API_PREFIX=API)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr, refused(user))
         return done.stdout
 
     words = str(FLOWS / "words.toml")
-    made = baton("submit", words, TEXT, "--run", "seen", "--wait", "--nats", working.url("operator"), cwd=tmp_path)
+    made = here("submit", words, TEXT, "--run", "seen", "--wait", "--nats", working.url("operator"), cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "seen" in do("runs")
     assert "3 words" in do("show", "seen")
@@ -401,10 +408,10 @@ async def test_within_one_account_such_an_answer_is_stored(guarded: Guarded) -> 
         js = admin.jetstream()
         await js.add_stream(StreamConfig(name="tried", subjects=["tried.*"]))
         await admin.publish("$JS.API.STREAM.INFO.tried", b"", reply="tried.forged")
-        await admin.request("$JS.API.STREAM.INFO.tried", b"", WAIT_S)
-        state = (await js.stream_info("tried")).state
+        async with asyncio.timeout(WAIT_S):
+            while (await js.stream_info("tried")).state.messages != 1:  # noqa: ASYNC110 (the server sets no event)
+                await asyncio.sleep(0.01)
         await js.delete_stream("tried")
-    assert state.messages == 1
 
 
 async def test_task_that_would_remove_all_others_is_refused_by_the_log(working: Guarded) -> None:

@@ -343,16 +343,21 @@ async def test_worker_that_cannot_start_again_is_tried_for_ever_and_says_each_re
 # ---- what handlers have started ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-async def test_subprocesses_of_handlers_end_with_the_command(tmp_path: Path, number: int, code: int) -> None:
-    found = written(tmp_path, "start_children")
-    command = start("run", found.source, f"folder={tmp_path}", cwd=tmp_path)
-    await until(lambda: is_marked(tmp_path, "children"))
-    below = descendants(command.pid)
-    assert children(tmp_path) <= below
-    command.send_signal(number)
-    assert command.wait(WAIT_S) == code
-    await until(lambda: all_gone(below))
+async def test_subprocesses_of_handlers_end_with_the_command(tmp_path: Path) -> None:
+    async def end_with(number: int, code: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = written(folder, "start_children")
+        command = start("run", found.source, f"folder={folder}", cwd=folder)
+        await until(lambda: is_marked(folder, "children"))
+        below = descendants(command.pid)
+        assert children(folder) <= below
+        command.send_signal(number)
+        assert await asyncio.to_thread(command.wait, WAIT_S) == code
+        await until(lambda: all_gone(below))
+
+    signals = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+    await asyncio.gather(*(end_with(number, code) for number, code in signals.items()))
 
 
 async def test_subprocesses_of_a_handler_end_with_its_worker(bus: Bus, settings: Settings, tmp_path: Path) -> None:

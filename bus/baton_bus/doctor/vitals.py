@@ -73,6 +73,7 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
         ask.lacks() if log else _all_there(),
     )
     version = bus.nc.connected_server_version
+    readable = log is not None and log.config.allow_direct  # otherwise nobody would answer
     return Vitals(
         version=(version.major, version.minor, version.patch),
         max_payload=bus.nc.max_payload,
@@ -86,8 +87,8 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
         monitor=monitor,
         overdue_s=overdue_s,
         others=others or (),
-        waits=await ask.of_log(read_waits(bus), ()) if log else (),
-        newer=await ask.of_log(read_newer(bus, consumers or []), ()) if log else (),
+        waits=await ask.of_log(read_waits(bus), ()) if readable else (),
+        newer=await ask.of_log(read_newer(bus, consumers or []), ()) if readable else (),
         lacks=lacks,
         mismatch=mismatch,
         withheld=tuple(ask.withheld) if ask.answers else (),
