@@ -189,7 +189,7 @@ def test_purging_is_for_the_admin_and_an_operator_is_told_before_anything_is_wri
     words = str(FLOWS / "words.toml")
 
     def do(user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return baton(*arguments, "--nats", working.url(user), cwd=tmp_path)
+        return here(*arguments, "--nats", working.url(user), cwd=tmp_path)
 
     assert do("operator", "submit", words, TEXT, "--run", "to-purge", "--wait").stdout == OUTPUT
     refused = do("operator", "purge", "to-purge", "--yes")
