@@ -11,7 +11,7 @@ READY := .venv/.ready
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
-	@echo "make test     the tests; some of them with ARGS='-k join', on two cores with ARGS='-n 2 --dist loadfile'"
+	@echo "make test     the tests; on two cores; some of them with ARGS='-k join', one after another with ARGS='-n 0'"
 	@echo "make check    lint, types and tests: what has to pass before a commit"
 	@echo "make chaos    workers, server and connections crashed under load, and nothing lost or doubled"
 	@echo "              (chaos-long: 1,100 runs, 300 faults; chaos-matrix: a death at every bus operation)"
@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/baton run report document=@"$(FILE)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

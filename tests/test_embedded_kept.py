@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from baton_bus import Settings
 from baton_bus.errors import ServerFailed
+from baton_bus.server import keeper
 from baton_bus.server.embedded import embedded, find_server
 from baton_bus.server.health import health
 from baton_bus.server.lock import Record, close_to_others, read_record
@@ -140,6 +141,25 @@ def test_full_disk_is_said_and_the_server_goes_on_once_there_is_room(tmp_path: P
     assert facts["said"].index("disk.full") < facts["said"].index("server.restarts")
     assert facts["kept"] >= facts["stored"] > 0, "nothing that was accepted is lost"
     assert facts["again"] == facts["kept"] + 1
+
+
+async def test_server_that_is_not_well_for_a_moment_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it says while a stream is made or deleted: one look in twenty found it so."""
+    looks: list[str] = []
+
+    async def looked_at(*_: object) -> str:
+        looks.append("stuck" if len(looks) < 4 else "well")
+        return looks[-1]
+
+    monkeypatch.setattr(keeper, "health", looked_at)
+    monkeypatch.setattr(keeper, "HEALTH_S", 0.1)
+    with capture_logs() as said:
+        async with embedded(tmp_path):
+            await until(lambda: looks.count("well") >= 2)
+    assert looks.count("stuck") == 4
+    assert [event["event"] for event in said] == []
 
 
 async def test_server_that_is_well_says_so_to_its_keeper_alone(tmp_path: Path, server: NatsServer) -> None:

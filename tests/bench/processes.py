@@ -44,9 +44,8 @@ def is_server(pid: int) -> bool:
 
 
 def is_worker(pid: int) -> bool:
-    """Say whether a process is a worker: it comes from the fork server of multiprocessing, and is not that itself."""
-    fields = _stat(pid)
-    return bool(fields) and "multiprocessing.forkserver" in _command(int(fields[1]))
+    """Say whether a process is a worker, by what it is called in `ps`."""
+    return _command(pid).startswith("baton: worker of")
 
 
 def _command(pid: int) -> str:

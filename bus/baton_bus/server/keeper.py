@@ -23,6 +23,9 @@ HEIR_LOOK_S = 0.25
 """Between two looks at whether the server of another command is gone: the one that started it comes first."""
 HEALTH_S = 2.0
 """Between two questions to our server how it is."""
+STUCK_S, STUCK_LOOK_S = 3.0, 0.25
+"""A server says for a moment that it is not well while a stream is made or deleted: it is stuck once it has said so for
+so long, each time that it was asked."""
 SETTLED_S = 5.0
 """A server that ended sooner than this is likely to do so again: each next one is waited for twice as long."""
 AGAIN_MAX_S = 5.0
@@ -86,21 +89,26 @@ class Keeper:
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Return once our server has ended, or was stopped because it was stuck and may go on now."""
-        asked_at = time.monotonic()
-        said = False
+        asked_at, stuck_since, said = time.monotonic(), None, False
         while process.poll() is None:
             await asyncio.sleep(LOOK_S)
-            if time.monotonic() - asked_at < HEALTH_S:
+            if time.monotonic() - asked_at < (HEALTH_S if stuck_since is None else STUCK_LOOK_S):
                 continue
             asked_at = time.monotonic()
             how = await health(self._record.port, KEEPER, self._record.password, self._record.server_id)
+            if how != "stuck":
+                stuck_since = None
+                continue
+            stuck_since = stuck_since or asked_at
+            if asked_at - stuck_since < STUCK_S:
+                continue
             free_bytes = _free_bytes(self._data_dir)
-            if how == "stuck" and free_bytes >= ROOM_BYTES and time.monotonic() >= self._restart_after:
+            if free_bytes >= ROOM_BYTES and time.monotonic() >= self._restart_after:
                 logger.warning("server.restarts", data_dir=str(self._data_dir), free_bytes=free_bytes)
                 await stop_server(process)
                 self._process, self._restart_after = None, time.monotonic() + RESTART_S
                 return
-            if how == "stuck" and free_bytes < ROOM_BYTES and not said:
+            if free_bytes < ROOM_BYTES and not said:
                 advice = "free some space: the server goes on by itself, and nothing that was accepted is lost"
                 logger.error("disk.full", data_dir=str(self._data_dir), free_bytes=free_bytes, advice=advice)
                 said = True
