@@ -12,7 +12,7 @@ from baton_actors.agents.files import syntax_error
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli.text import plain
 from baton_actors.errors import ActorError
-from baton_actors.processes.freshness import FilesChanged, Freshness, watch
+from baton_actors.processes.freshness import SELDOM_S, FilesChanged, Freshness, watch
 from baton_actors.processes.supervisor import Supervisor
 from baton_actors.services.steward import Steward
 from baton_schemas.errors import SchemaError
@@ -31,7 +31,7 @@ async def telling_of_changes(flows: Sequence[FoundFlow], advice: str, tell: Tell
         said = f"{changed.names} {have} changed since its workers began: {advice}"
         tell(Text.assemble(("· ", "yellow"), plain(said)))
 
-    async with _watching(flows, on_change):
+    async with _watching(flows, on_change, SELDOM_S):
         yield
 
 
@@ -81,9 +81,12 @@ def _mended(changed: FilesChanged) -> FoundFlow:
 
 @contextlib.asynccontextmanager
 async def _watching(
-    flows: Sequence[FoundFlow], on_change: Callable[[Freshness, FilesChanged], Awaitable[None]]
+    flows: Sequence[FoundFlow],
+    on_change: Callable[[Freshness, FilesChanged], Awaitable[None]],
+    looks_s: float | None = None,
 ) -> AsyncIterator[None]:
-    watcher = asyncio.create_task(watch([Freshness(found) for found in flows], on_change), name="files of flows")
+    fresh = [Freshness(found) for found in flows]
+    watcher = asyncio.create_task(watch(fresh, on_change, looks_s), name="files of flows")
     try:
         yield
     finally:

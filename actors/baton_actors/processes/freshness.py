@@ -12,7 +12,9 @@ from baton_actors.agents.files import code_files, flow_file
 from baton_actors.agents.loading import FoundFlow
 
 LOOKS_S = 0.5
-"""Between two looks at the files of a flow, of which there are a dozen: nothing for the machine, at once for people."""
+"""Between two looks at the files of flows, a dozen each, that are taken up: at once for people."""
+SELDOM_S = 2.0
+"""Between two looks where a change is only said: an idle `baton up` costs less than a hundredth of a core."""
 _Stamp = tuple[int, int, int]
 
 
@@ -71,14 +73,21 @@ class Freshness:
         return {file: _stamp(file) for file in (flow_file(self.found), *self._code)}
 
 
-async def watch(flows: Sequence[Freshness], on_change: Callable[[Freshness, FilesChanged], Awaitable[None]]) -> None:
-    """Call `on_change` for each change of the files of these flows, one after another, for ever."""
+async def watch(
+    flows: Sequence[Freshness],
+    on_change: Callable[[Freshness, FilesChanged], Awaitable[None]],
+    looks_s: float | None = None,
+) -> None:
+    """Call `on_change` for each change of the files of these flows, one after another, for ever.
+
+    They are looked at every `looks_s` seconds (None: `LOOKS_S`).
+    """
     while True:
-        await asyncio.sleep(LOOKS_S)
-        for flow in flows:
-            changed = await asyncio.to_thread(flow.look)
+        await asyncio.sleep(LOOKS_S if looks_s is None else looks_s)
+        found = await asyncio.to_thread(lambda: [(flow, flow.look()) for flow in flows])
+        for fresh, changed in found:
             if changed is not None:
-                await on_change(flow, changed)
+                await on_change(fresh, changed)
 
 
 def _stamp(file: Path) -> _Stamp | None:

@@ -17,7 +17,7 @@ from baton_bus.server.health import health
 from baton_bus.server.lock import Record, try_lock
 from baton_bus.server.process import KEEPER, await_ready, start_server, stop_server
 
-LOOK_S = 0.1
+LOOK_S = 0.2
 """Between two looks at whether our server has ended; clients mend connections in 0.2 s steps."""
 HEIR_LOOK_S = 0.25
 """Between two looks at whether the server of another command is gone: the one that started it comes first."""
