@@ -111,7 +111,7 @@ async def test_server_that_cannot_be_started_again_is_tried_again_more_slowly_un
     ours.chmod(0o755)
     with capture_logs() as events:
         async with embedded(tmp_path / "data", server=str(ours)) as server:
-            client = await nats.connect(server.url, reconnect_time_wait=0.05)
+            client = await nats.connect(server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1)
             broken.touch()
             os.kill(server.pid, signal.SIGKILL)
 
