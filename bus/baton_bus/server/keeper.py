@@ -28,6 +28,8 @@ STUCK_S, STUCK_LOOK_S = 3.0, 0.25
 so long, each time that it was asked."""
 SETTLED_S = 5.0
 """A server that ended sooner than this is likely to do so again: each next one is waited for twice as long."""
+AGAIN_S = 0.1
+"""Before a server that ended is started again, where it is likely to end again."""
 AGAIN_MAX_S = 5.0
 """The longest wait before a server is started again: whoever repairs what is broken should see it soon."""
 ROOM_BYTES = 16 * 1024 * 1024
@@ -119,7 +121,7 @@ class Keeper:
     async def _back_off(self, event: str, **facts: object) -> None:
         """Say what happened to the server, and wait the longer, the sooner it happened again."""
         lived_s = time.monotonic() - self._started_at
-        self._again_s = 0.0 if lived_s > SETTLED_S else min(AGAIN_MAX_S, self._again_s * 2 or LOOK_S)
+        self._again_s = 0.0 if lived_s > SETTLED_S else min(AGAIN_MAX_S, self._again_s * 2 or AGAIN_S)
         logger.error(event, data_dir=str(self._data_dir), again_in_s=self._again_s, **facts)
         await asyncio.sleep(self._again_s)
 
