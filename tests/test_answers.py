@@ -10,8 +10,9 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from baton_actors.models import ModelError, Models
-from baton_actors.models.texts import Joiner, valid_text
+from baton_actors.models.texts import Joiner
 from baton_schemas.wire.outcomes import Usage
+from baton_schemas.wire.values import valid_text
 
 from .model_servers import (
     answer_to,

@@ -280,7 +280,7 @@ MUTANTS = (
     Mutant(
         "recalled-for-another-model",
         "schemas/baton_schemas/show",
-        "texts = (_valid(self.model), ",
+        "texts = (valid_text(self.model), ",
         'texts = ("", ',
         (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
     ),

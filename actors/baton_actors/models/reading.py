@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from baton_actors.models.texts import Joiner, valid_text
+from baton_actors.models.texts import Joiner
 from baton_schemas.wire.outcomes import Usage
+from baton_schemas.wire.values import valid_text
 
 _CHARS_PER_TOKEN = 4
 """The usual estimate for English, for the part of an answer that the API did not count any more."""

@@ -22,8 +22,8 @@ from baton_actors.models.errors import (
     retry_after_s,
 )
 from baton_actors.models.reading import Reading
-from baton_actors.models.texts import valid_text
 from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
+from baton_schemas.wire.values import valid_text
 
 _CONNECT_TIMEOUT_S = 10.0
 """A TCP and TLS handshake takes well under a second; ten allow for lost packets, and no more."""

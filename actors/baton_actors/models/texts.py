@@ -5,19 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+from baton_schemas.wire.values import valid_text
+
 _USER_INFO = re.compile(r"(?<=//)[^\s/?#@]*@")
 _API_KEY = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
 _SECRET_NAME = re.compile(r"(API_?KEY|ACCESS_KEY|SECRET(_KEY)?|TOKEN|PASSWORD|PASSWD)\Z", re.IGNORECASE)
 _SECRET_CHARS_MIN = 6
 """A shorter one is no secret (`none`, `test`), and hiding it would garble what is said."""
-
-
-def valid_text(text: str) -> str:
-    """Return the text as valid Unicode: surrogates that form a pair joined, and each lone one as U+FFFD."""
-    if not _SURROGATE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class Joiner:

@@ -7,7 +7,6 @@ what was sent.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -17,8 +16,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import render
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
-
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+from baton_schemas.wire.values import valid_text
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -34,7 +32,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 
         A rehearsed call has another one, so that a rehearsed answer is not reused once there is a key.
         """
-        texts = (_valid(self.model), _valid(self.system), _valid(self.prompt))
+        texts = (valid_text(self.model), valid_text(self.system), valid_text(self.prompt))
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses))).hexdigest()
 
 
@@ -59,10 +57,3 @@ def proof_of(asked: Asked, recorded: Iterable[str]) -> str:
     """Return the recorded hash that says that this is what was sent; empty when none does."""
     hashes = {asked.digest(rehearses=rehearses) for rehearses in (False, True)}
     return next((found for found in recorded if found in hashes), "")
-
-
-def _valid(text: str) -> str:
-    """Return the text as valid Unicode: surrogates that form a pair joined, and each lone one as U+FFFD."""
-    if not _SURROGATE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

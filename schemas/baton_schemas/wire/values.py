@@ -87,7 +87,14 @@ def clean_text(text: str, limit: int) -> str:
         text = text[: max(limit - 1, 0)] + "…"[:limit]
     if _TEXT_MARKS.search(text) is None:
         return text
-    return text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return valid_text(text.replace("\0", "\ufffd"))
+
+
+def valid_text(text: str) -> str:
+    """Return the text as valid Unicode: surrogates that form a pair joined, and each lone one as U+FFFD."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def to_json(value: Any) -> Any:

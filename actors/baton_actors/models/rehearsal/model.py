@@ -14,8 +14,8 @@ from typing import Any
 
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.extract import answer_from
-from baton_actors.models.texts import valid_text
 from baton_actors.models.types import ModelRequest, ModelSettings, request_digest
+from baton_schemas.wire.values import valid_text
 
 _CHARS_PER_TOKEN = 4
 """The usual estimate for English; the counts of a rehearsal are for orientation only."""
