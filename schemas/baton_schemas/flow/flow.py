@@ -88,6 +88,19 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The longest wait before a retry, in seconds."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
+    description: str = ""
+    """What it is good for, in a sentence: for people, and for the model of an agent that may ask it."""
+    input: dict[str, Field] = {}
+    """What it is given when another agent asks it, by name. In a step of the flow it reads what its prompt names."""
+    workers: list[str] = []
+    """The agents that it may ask while it does a step."""
+    max_asks: int = 10_000
+    """How much one step of it may ask for, all in all."""
+    max_depth: int = 8
+    """How deep what it asks may lie: an agent that a step of the flow asks is at 1, one that this one asks at 2."""
+    park_after_s: float = 60.0
+    """How long a step of it that waits for an answer is held by its worker, in seconds: then nothing holds it, and the
+    answer brings it back."""
 
     @property
     def asks_models(self) -> bool:
