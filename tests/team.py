@@ -28,7 +28,7 @@ from baton_schemas.run.refs import joined, replied, tokens
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.export import dump, load
 from baton_schemas.wire.facts import Fact
-from baton_schemas.wire.messages import After, Handoff, Note, OutcomeRecord, Reply, Result
+from baton_schemas.wire.messages import After, Answer, Handoff, Note, OutcomeRecord, Parked, Reply, Result
 from baton_schemas.wire.outcomes import Done, Outcome, State
 
 from .servers import WAIT_S, until
@@ -43,8 +43,11 @@ def flow_of(
     agents: Mapping[str, Mapping[str, Any]] | None = None,
     on_error: OnError = "fail",
 ) -> Flow:
-    """A flow with a handler agent for each agent name that the steps use; `agents` has what is special about them."""
-    names = dict.fromkeys(step.agent for step in steps.values())
+    """A flow with a handler agent for each agent name that the steps use, and for those that `agents` names besides.
+
+    `agents` has what is special about each.
+    """
+    names = dict.fromkeys([*(step.agent for step in steps.values()), *(agents or {})])
     usual: dict[str, Any] = {"retry_base_s": 0.02, "retry_max_s": 0.05}
     return Flow(
         name="flow",
@@ -213,8 +216,9 @@ def assert_one_outcome_a_step(entries: list[Entry]) -> None:
     outcomes: dict[str, Outcome] = {}
     written: set[str] = set()
     for entry in entries:
-        assert entry.subject not in written, f"{entry.subject} was written twice"
-        written.add(entry.subject)
+        if not isinstance(entry.message, Parked):  # the answer comes behind it
+            assert entry.subject not in written, f"{entry.subject} was written twice"
+            written.add(entry.subject)
         step, outcome = _decided(entry)
         if outcome is not None:
             assert outcomes.setdefault(step, outcome) == outcome, f"step {step} ended in two ways"
@@ -226,6 +230,8 @@ def _decided(entry: Entry) -> tuple[str, Outcome | None]:
             return step, outcome
         case Reply() as reply:
             return replied(reply), reply.outcome
+        case Answer(child=child):
+            return child, entry.message.outcome
         case OutcomeRecord(step=step) | Result(step=step):
             return step, entry.message.outcome
         case _:

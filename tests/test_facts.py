@@ -6,8 +6,20 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits, key_of
-from baton_schemas.wire.names import TOKEN
+from baton_schemas.wire.facts import (
+    Begun,
+    Fact,
+    GivenBack,
+    ModelCall,
+    Recorded,
+    Rejected,
+    Retry,
+    Spent,
+    Unasked,
+    Waits,
+    key_of,
+)
+from baton_schemas.wire.names import TOKEN, short_hash
 from baton_schemas.wire.outcomes import Error, Usage, Work
 
 ERROR = Error(step="write", type="Overloaded", message="no answer")
@@ -19,6 +31,8 @@ KEYS: list[tuple[Fact, str]] = [
     (Spent(id="01kb", reason="cut off", work=Work()), "spent-01kb"),
     (Rejected(seq=17, subject="b.handoff.x", reason="no JSON"), "17"),
     (ModelCall(request_sha256="ab" * 32), "model-" + "ab" * 16),
+    (Recorded(name="the time", number=2), "rec-" + short_hash("the time", "2")),
+    (Unasked(children=["helper--kx"], count=1, seq=17, delivered=3), "unasked-17-3"),
 ]
 SAME: list[tuple[Fact, Fact]] = [
     (Begun(attempt=1, number=2), Begun(attempt=3, number=2)),
@@ -28,6 +42,7 @@ SAME: list[tuple[Fact, Fact]] = [
     ),
     (GivenBack(attempt=1, seq=8, delivered=1), GivenBack(attempt=1, begun=2, reason="stops", seq=8, delivered=1)),
     (Waits(what="provider", reason="429"), Waits(what="provider", reason="529", attempt=2)),
+    (Recorded(name="n", value=Raw(b"1")), Recorded(name="n", value=Raw(b"2"))),
     (Rejected(seq=1, subject="a", reason="a"), Rejected(seq=1, subject="b", reason="b")),
     (
         ModelCall(request_sha256="0" * 64, text=Raw(b'"a"')),

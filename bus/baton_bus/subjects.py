@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from baton_schemas.run.refs import replied, source_token
-from baton_schemas.wire.messages import Decisive, Handoff, OutcomeRecord, Reply, Result
+from baton_schemas.run.refs import key_of_child, replied, source_token
+from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
 from baton_schemas.wire.names import REJECTED, TOKEN, check_token
 
 
@@ -55,6 +55,8 @@ class Subjects:
                 return self.reply(actor, message.run, message.step, replied(message))
             case OutcomeRecord():
                 return self.outcome(actor, message.run, message.step)
+            case Answer():
+                return self.answer(actor, message.run, message.step, key_of_child(message.child))
             case Result():
                 return self.result(message.flow, message.run)
 
@@ -65,6 +67,14 @@ class Subjects:
     def reply(self, merger: str, run: str, step: str, branch: str) -> str:
         """Return where a branch tells the join how it ended; `*` for all branches."""
         return f"{self.namespace}.reply.{merger}.{run}.{step}.{branch}"
+
+    def answer(self, actor: str, run: str, step: str, key: str) -> str:
+        """Return where a child's answer is, or what stands in its place; `*` as the key for all of a step."""
+        return f"{self.namespace}.answer.{actor}.{run}.{step}.{key}"
+
+    def say(self, who: str, run: str, step: str) -> str:
+        """Return where a word from outside is published: to a role or of an event, for a child of this run or step."""
+        return f"{self.namespace}.say.{who}.{run}.{step}"
 
     def outcome(self, actor: str, run: str, step: str) -> str:
         """Return where it is recorded how a step ended, where that is not one handoff or reply."""

@@ -13,6 +13,7 @@ from baton_actors.errors import BadHandler, HandlerMissing
 from baton_actors.models import Models
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
+from baton_schemas.run.refs import key_of_child
 
 
 class Agents:
@@ -24,7 +25,7 @@ class Agents:
         self._prompt = PromptAgent(models) if models is not None else None
         self._by_version: dict[tuple[str, str], PythonAgent] = {}
         self._by_flow: dict[tuple[str, str], PythonAgent] = {}
-        self._fits: set[tuple[str, str]] = set()
+        self._fits: set[tuple[str, str, str]] = set()
 
     def add(self, plan: Plan, handlers: Mapping[str, Handler]) -> None:
         """Take in the handlers of a flow, by the strings that name them in it (see `load_handlers`).
@@ -36,19 +37,24 @@ class Agents:
             self._by_version[plan.digest, name] = self._by_flow[plan.flow.name, name] = agent
 
     def of(self, plan: Plan, step: str) -> AgentKind:
-        """Return who does a step of a run of this flow, or of one of its branches. Raises `HandlerMissing`."""
-        handler = plan.agent(step).handler
+        """Return who does a step of a run of this flow, a branch of one, or a child. Raises `HandlerMissing`."""
+        return self.playing(plan, plan.agent_of(step), step)
+
+    def playing(self, plan: Plan, agent: str, step: str = "") -> AgentKind:
+        """Return who plays an agent of this flow, when it does a step. Raises `HandlerMissing`."""
+        handler = plan.flow.agents[agent].handler
         if not handler:
             if self._prompt is None:
-                raise self._missing(plan, step, "it was started without models, or for handlers only")
+                raise self._missing(plan, agent, "it was started without models, or for handlers only")
             return self._prompt
         exact = self._by_version.get((plan.digest, handler))
         if exact is not None:
             return exact
         other = self._by_flow.get((plan.flow.name, handler))
         if other is None:
-            raise self._missing(plan, step)
-        self._check(other.handler, plan, plan.name_of(step))
+            raise self._missing(plan, agent)
+        if step:
+            self._check(other.handler, plan, agent, step)
         return other
 
     def concurrency(self, plan: Plan, agent: str) -> int:
@@ -56,9 +62,8 @@ class Agents:
         told = plan.flow.agents[agent].concurrency
         if told is not None:
             return told
-        step = next(name for name, step in plan.flow.steps.items() if step.agent == agent)
         try:
-            return self.of(plan, step).concurrency
+            return self.playing(plan, agent).concurrency
         except HandlerMissing:  # its steps are given back
             return COMPUTING
 
@@ -71,22 +76,26 @@ class Agents:
         except HandlerMissing:  # the step is given back
             return frozenset()
 
-    def _check(self, handler: Handler, plan: Plan, step: str) -> None:
+    def _check(self, handler: Handler, plan: Plan, agent: str, step: str) -> None:
         """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""
-        if (plan.digest, step) in self._fits:
+        name = "" if key_of_child(step) else plan.name_of(step)
+        if (plan.digest, agent, name) in self._fits:
             return
         try:
-            handler.check(plan, step)
+            if name:
+                handler.check(plan, name)
+            else:
+                handler.check_asked(plan, agent)
         except BadHandler as error:
-            raise self._missing(plan, step, f"the one of its own version does not fit ({error.reason})") from error
-        self._fits.add((plan.digest, step))
+            raise self._missing(plan, agent, f"the one of its own version does not fit ({error.reason})") from error
+        self._fits.add((plan.digest, agent, name))
 
-    def _missing(self, plan: Plan, step: str, reason: str = "") -> HandlerMissing:
+    def _missing(self, plan: Plan, agent: str, reason: str = "") -> HandlerMissing:
         return HandlerMissing(
             flow=plan.flow.name,
             digest=plan.digest,
-            agent=plan.step(step).agent,
-            handler=plan.agent(step).handler,
+            agent=agent,
+            handler=plan.flow.agents[agent].handler,
             known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
             reason=reason,
         )

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
+from baton_actors.agents.clock import Clock
 from baton_actors.errors import ActorError
 from baton_schemas.wire.outcomes import Error
 
@@ -21,11 +22,14 @@ class AskFailed(ActorError):
 
 
 class AskRefused(ActorError):
-    """What is asked for cannot be: an agent that is none of `workers`, arguments that do not fit, too many, too deep."""
+    """What is asked for cannot be: an agent that is none of `workers`, arguments that do not fit, too much of it."""
 
 
 class Asks(Protocol):
     """How a step asks. What was asked for before is found again by what it is, whatever happened in between."""
+
+    def told(self, clock: Clock, *, in_thread: bool = False) -> None:
+        """Take the clock of the step, which stands still while it waits, and whether a thread does the waiting."""
 
     async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
         """Ask an agent of the flow, one of the `workers` of the agent that asks; return its output as JSON.
@@ -33,5 +37,46 @@ class Asks(Protocol):
         `deadline_s` counts from when it is asked first. Raises `AskFailed`, `AskRefused`.
         """
 
+    async def sleep(self, seconds: float) -> None:
+        """Return so many seconds after it was called first. Raises `AskRefused`."""
+
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Return what `make` gave when it was first called under this name, as JSON. Raises what `make` raises."""
+
+    def close(self) -> None:
+        """The step is done with: whoever still waits is let go."""
+
+    async def note_unasked(self) -> None:
+        """The step is done: note what it asked before, and not this time."""
+
+
+class NoAsks:
+    """Those of a step that no worker does."""
+
+    def told(self, clock: Clock, *, in_thread: bool = False) -> None:
+        """It never waits."""
+
+    async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
+        """Refuse."""
+        raise _NO_WORKER
+
+    async def sleep(self, seconds: float) -> None:
+        """Refuse."""
+        raise _NO_WORKER
+
+    async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
+        """Refuse."""
+        raise _NO_WORKER
+
+    def close(self) -> None:
+        """Nobody waits."""
+
+    async def note_unasked(self) -> None:
+        """Nothing was asked."""
+
+
+_NO_WORKER = AskRefused(
+    "nobody does this step: a Context that a worker gives can ask. In a test of a handler, run it in a flow with "
+    "Baton.local(), or give it a stand-in with the methods that it calls."
+)
+NO_ASKS = NoAsks()

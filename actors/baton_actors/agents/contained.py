@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from baton_actors.agents.alarms import Alarms
+from baton_actors.agents.clock import Clock
 from baton_actors.agents.code_lines import CodeLine, lines_of_task
 from baton_actors.agents.raising import unwrapped
 from baton_actors.errors import HandlerHung, HandlerRaised
@@ -29,12 +30,12 @@ _going_on: set[asyncio.Task[None]] = set()
 """Those that were left to themselves: the loop's own references are weak."""
 
 
-async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
+async def contained(call: Callable[[], Any], timeout_s: float, told: Callable[[Clock], None] | None = None) -> Any:
     """Call the user's code in a task of its own, await what it makes if that can be awaited, and return its result.
 
     Only `Exception`s come out (`HandlerRaised` for anything else, such as `SystemExit` or a cancellation that nobody
     asked for), `HandlerHung` when `timeout_s` ran out, and `CancelledError` when the caller itself was cancelled:
-    whatever the clean-up then raised or returned.
+    whatever the clean-up then raised or returned. `told` is given the clock, which may be paused.
 
     A task of its own, as only so it is sure who was cancelled: before Python 3.13 a `TaskGroup` that fails leaves a
     cancellation behind in its task (https://github.com/python/cpython/issues/116720).
@@ -52,7 +53,9 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
             hung.extend(lines_of_task(task))
         timed_out = ended.cancel()
 
-    cancel = alarms.set(timeout_s, time_out)
+    clock = Clock(timeout_s, lambda left_s: alarms.set(left_s, time_out))
+    if told is not None:
+        told(clock)
     try:
         return unwrapped(await ended)
     except asyncio.CancelledError:  # of the waiting: what the handler raised comes as a result
@@ -66,7 +69,7 @@ async def contained(call: Callable[[], Any], timeout_s: float) -> Any:
             raise
         raise HandlerHung(timeout_s, hung) from None
     finally:
-        cancel()
+        clock.end()
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,13 +1,123 @@
-"""The `Context`: what a handler may know about the step that it does."""
+"""The `Context`: what a handler may know about the step that it does, and ask for while it does it."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError as Unfinished
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from baton_actors.agents.asks import NO_ASKS, AskFailed, AskRefused, Asks
+from baton_actors.agents.conversion import decoder_of
+
+Asked = Awaitable[Any] | tuple[str, Mapping[str, Any]]
+"""What `gather` takes: what `ask` gives in an async handler, or an agent and its arguments in any."""
+
+
+class LetGo(BaseException):
+    """Raised in the thread of a plain handler that waits, when it need not go on: it is done again, or never."""
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """Who a handler is doing a step for. Fields may be added, each with a default."""
+    """Who a handler is doing a step for, and what it may ask for. Fields may be added, each with a default.
+
+    In an async handler what is asked for is awaited; in a plain one the same calls block its thread. When the handler
+    runs again, after a crash or because it was parked, it comes to what it asked for before at once: nothing is asked
+    or paid twice. What may differ the next time (the time, a random number, a request to a server) goes through
+    `record`.
+    """
 
     run: str
     step: str
     attempt: int
+    asks: Asks = NO_ASKS
+    loop: asyncio.AbstractEventLoop | None = None
+    """Of a plain handler: the loop that does its asking."""
+
+    def ask(self, agent: str, /, *, returns: Any = Any, deadline_s: float | None = None, **arguments: Any) -> Any:
+        """Ask an agent, one of the `workers` of this one, and return its output, decoded as `returns`.
+
+        Raises `AskFailed` when it failed, or did not answer within `deadline_s` seconds from when it was asked first;
+        `AskRefused` when it cannot be asked, or `returns` does not fit.
+        """
+        return self._do(self._ask(agent, arguments, returns, deadline_s))
+
+    def gather(self, *asked: Asked, failed: Literal["raise", "return"] = "raise", returns: Any = Any) -> Any:
+        """Ask for all of these at once, and return what came back, in their order.
+
+        Each is what `ask` gives, in an async handler, or an agent with its arguments: `("researcher", {"topic": …})`.
+        With `failed="raise"` the first that fails is raised; with `"return"` an `AskFailed` stands in its place.
+        """
+        return self._do(self._gather(asked, failed, returns))
+
+    def sleep(self, seconds: float) -> Any:
+        """Return so many seconds later, however often the handler runs again meanwhile; a long sleep holds nothing."""
+        return self._do(self.asks.sleep(seconds))
+
+    def record(self, name: str, function: Callable[..., Any], /, *args: Any, returns: Any = Any, **kwargs: Any) -> Any:
+        """Return what `function(*args, **kwargs)` returns, and the same whenever the handler runs again.
+
+        For whatever has an effect, or may differ next time. It is called again only if it raised, or if nothing had
+        been recorded when the worker died. What it returns has to be JSON; `returns` decodes it.
+        """
+
+        async def make() -> Any:
+            if self.loop is not None and not inspect.iscoroutinefunction(function):
+                return await asyncio.to_thread(function, *args, **kwargs)
+            value = function(*args, **kwargs)
+            return await value if inspect.isawaitable(value) else value
+
+        async def recorded() -> Any:
+            return _decoded(await self.asks.record(name, make), returns, name)
+
+        return self._do(recorded())
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self.loop is None:
+            return work
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        except Unfinished:
+            raise LetGo from None
+
+    async def _ask(self, agent: str, arguments: Mapping[str, Any], returns: Any, deadline_s: float | None) -> Any:
+        return _decoded(await self.asks.ask(agent, arguments, deadline_s=deadline_s), returns, agent)
+
+    async def _gather(self, asked: tuple[Asked, ...], failed: str, returns: Any) -> list[Any]:
+        awaited = [self._ask(each[0], each[1], returns, None) if isinstance(each, tuple) else each for each in asked]
+        tasks = [asyncio.ensure_future(each) for each in awaited]
+        try:
+            if failed == "raise":
+                return list(await asyncio.gather(*tasks))
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, AskFailed):
+                raise each
+        return list(found)
+
+
+def _decoded(value: Raw, returns: Any, of: str) -> Any:
+    """Return a value as the type that is asked for. Raises `AskRefused`."""
+    if returns is Any:
+        return msgspec.json.decode(value)
+    try:
+        return _decoder(returns).decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AskRefused(f"what {of} gave does not fit `returns`: {error}") from error
+
+
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = decoder_of(kind)
+    return decoder

@@ -120,6 +120,19 @@ class Handler:
                     nearest(parameter.name, known),
                 )
 
+    def check_asked(self, plan: Plan, agent: str) -> None:
+        """Raise `BadHandler` when a parameter names nothing that an agent which is only asked is given."""
+        known = frozenset(plan.flow.agents[agent].input)
+        for parameter in self.parameters:
+            if parameter.decoder is None:
+                continue
+            if parameter.branches or (source_of(parameter.name, known) is None and parameter.default is NODEFAULT):
+                raise BadHandler(
+                    plan.flow.agents[agent].handler,
+                    f"parameter {parameter.name!r} is no input of agent {agent!r}, which other agents ask.",
+                    nearest(parameter.name, known) or f'Declare it: `input.{parameter.name} = "str"`.',
+                )
+
     # ---- its signature -----------------------------------------------------------------------------
 
     def _refuse_kind(self, function: Callable[..., Any], code: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
+from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
 from baton_schemas.flow.graph import Plan
@@ -32,6 +33,8 @@ class StepTask(Struct, frozen=True, kw_only=True):
     context: Context
     branches: Mapping[str, BranchEnds] = {}
     """How the branches of fan-outs ended that the step joins, by step: those that its agent `asks` for."""
+    asks: Asks = NO_ASKS
+    """What it may ask for."""
     items: Mapping[str, list[Raw]] = {}
     """By the same steps: the lists that they fanned out over, for a handler."""
 

@@ -124,9 +124,11 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
             continue
         handler = found.functions.get(agent.handler) or load_handler(name, agent, found.folder)
         handlers[agent.handler] = handler
-        for step_name, step in found.flow.steps.items():
-            if step.agent == name:
-                handler.check(found.plan, step_name)
+        steps = [step_name for step_name, step in found.flow.steps.items() if step.agent == name]
+        for step_name in steps:
+            handler.check(found.plan, step_name)
+        if not steps:
+            handler.check_asked(found.plan, name)
     return handlers
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from baton_actors.agents.branch import branches_value
+from baton_actors.agents.clock import Clock
 from baton_actors.agents.code_lines import CodeLine
 from baton_actors.agents.contained import contained
 from baton_actors.agents.handlers import Handler
@@ -39,20 +42,34 @@ class PythonAgent:
         Raises as `AgentKind.perform` says, and what the handler raises.
         """
         timeout_s = task.plan.timeout_s(task.step)
-        call = self.handler.call(values_of(task), task.context)
         if self.handler.is_async:
-            output = await contained(call, timeout_s)
+            output = await contained(self.handler.call(values_of(task), task.context), timeout_s, task.asks.told)
         else:
-            hung: list[CodeLine] = []
-            async with self._threads.place():
-                try:
-                    async with asyncio.timeout(timeout_s) as deadline:
-                        output = await self._threads.run(call, hung)
-                except TimeoutError as error:
-                    if not deadline.expired():  # it is the handler's own
-                        raise
-                    raise HandlerHung(timeout_s, hung) from error
+            output = await self._in_thread(task, timeout_s)
         return Performed(output=self.handler.encode(output))
+
+    async def _in_thread(self, task: StepTask, timeout_s: float) -> Any:
+        loop = asyncio.get_running_loop()
+        call = self.handler.call(values_of(task), replace(task.context, loop=loop))
+        hung: list[CodeLine] = []
+        async with self._threads.place():
+            try:
+                async with asyncio.timeout(None) as deadline:
+
+                    def alarm(left_s: float) -> Callable[[], None]:
+                        deadline.reschedule(loop.time() + left_s)
+                        return lambda: None if deadline.expired() else deadline.reschedule(None)
+
+                    clock = Clock(timeout_s, alarm)
+                    task.asks.told(clock, in_thread=True)
+                    try:
+                        return await self._threads.run(call, hung)
+                    finally:
+                        clock.end()
+            except TimeoutError as error:
+                if not deadline.expired():  # it is the handler's own
+                    raise
+                raise HandlerHung(timeout_s, hung) from error
 
 
 def values_of(task: StepTask) -> Mapping[str, Raw]:

@@ -54,7 +54,8 @@ def parameters_of(handler: str, folder: Path) -> list[str] | None:
 
 
 def _with_reads(plan: Plan, name: str, agent: Agent, folder: Path) -> Agent:
-    if not agent.handler or agent.reads is not None:
+    is_done = any(step.agent == name for step in plan.flow.steps.values())
+    if not agent.handler or agent.reads is not None or not is_done:  # what is only asked declares its input
         return agent
     parameters = parameters_of(agent.handler, folder)
     return agent if parameters is None else reading(plan, name, parameters)

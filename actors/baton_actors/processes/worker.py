@@ -12,6 +12,7 @@ import structlog
 
 from baton_actors.models.pace import Pace
 from baton_actors.steps.doing import Doing
+from baton_actors.steps.hearing import Answers
 from baton_actors.steps.job import Job
 from baton_actors.steps.joiner import NEWER_RETRY_S, Joiner
 from baton_actors.steps.reading import Reading
@@ -55,7 +56,8 @@ class Worker:
         self._joiner = Joiner(shared.engine, actor, shared.plans, shared.ends)
         reading = Reading(shared.engine, actor, self._joiner.in_hand)
         self._pace = Pace(actor, agent.overload_max_s, tell=self._tell_pause) if agent.asks_models else None
-        self._doing = Doing(shared, actor, self._pace, reading)
+        self._answers = Answers(shared.engine, actor, agent.max_in_flight)
+        self._doing = Doing(shared, actor, self._pace, reading, self._answers)
         self._jobs: dict[int, Job] = {}
         self._in_hand = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -109,6 +111,7 @@ class Worker:
                 if retires is not None and retires.asked.is_set():
                     await self._let_go(retires.enough)
                 await self._finish(grace_s)
+                await self._answers.stop()
                 await self._joiner.stop()
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -194,6 +197,9 @@ class Worker:
             stopped.cancel()
 
     async def _finish(self, grace_s: float) -> None:
+        for job in list(self._jobs.values()):
+            if job.waits:  # what it waits for is not to be waited for here
+                job.cancel("worker stops")
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
@@ -215,6 +221,10 @@ class Worker:
             now = time.monotonic()
             for job in list(self._jobs.values()):
                 last = job.announced_at
-                if job.in_handler and now - (last or job.started) > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S):
+                if (
+                    job.in_handler
+                    and not job.waits
+                    and now - (last or job.started) > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S)
+                ):
                     job.announced_at = now
                     await bus.say(bus.subjects.live(job.run, "running", job.step), b'{"attempt":%d}' % job.attempt)

@@ -17,7 +17,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, BadToken, NewerMessage
 from baton_schemas.wire.codec import decode, encode
-from baton_schemas.wire.messages import Handoff, Reply, Result, Task
+from baton_schemas.wire.messages import Answer, Handoff, Reply, Result, Task
 from baton_schemas.wire.names import check_token, run_of_firing
 
 IN_HAND = 64
@@ -33,7 +33,7 @@ class Clerk:
     """Takes due messages and writes each into the log, create-only: doing it twice changes nothing."""
 
     def __init__(self, engine: Engine) -> None:
-        self._bus = engine.bus
+        self._engine, self._bus = engine, engine.bus
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -75,9 +75,13 @@ class Clerk:
                 for what, token in (("actor", parts.who), ("run id", message.run)):
                     check_token(what, token)
                 await self._bus.create(subjects.of(parts.who, message), encode(message))
+            case Answer() as answer:
+                for what, token in (("actor", parts.who), ("run id", answer.run), ("step", answer.step)):
+                    check_token(what, token)
+                await self._engine.asking.answer(parts.who, answer)
             case Task() as task:
                 # The run id follows from the firing: written twice, it still is one run.
                 named = replace(task, run=run_of_firing(delivery.stored_at_ns, delivery.seq))
                 await self._bus.publisher.append(subjects.task(parts.run), encode(named))
             case _:
-                raise BadMessage("expected a handoff, a reply, a result or a task", delivery.subject)
+                raise BadMessage("expected a handoff, a reply, an answer, a result or a task", delivery.subject)

@@ -20,12 +20,14 @@ from baton_schemas.run.carry import state_at, with_outcome
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
 from baton_schemas.run.refs import base_of, joined
 from baton_schemas.wire.facts import Begun
-from baton_schemas.wire.messages import Note
+from baton_schemas.wire.messages import Asked, Note
 from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, State, Work
 
+from .asking import StepAsks
 from .attempts import Tries, is_suspect, tries_of
 from .claim import Claim
 from .failing import Failing
+from .hearing import Answers
 from .job import Job
 from .looking import look
 from .memory import Memory, NotRecorded
@@ -34,15 +36,19 @@ from .retries import as_error
 from .settlement import Ack, Settlement
 from .shared import Shared
 
+NO_NOTES: list[Note] = []
+"""In place of the notes on a step that is done for the first time."""
+
 logger = structlog.get_logger("baton.worker")
 
 
 class Attempting:
     """Makes attempts at the steps of one actor."""
 
-    def __init__(self, shared: Shared, pace: Pace | None, reading: Reading) -> None:
+    def __init__(self, shared: Shared, pace: Pace | None, reading: Reading, answers: Answers) -> None:
         """`pace` is the gate of an actor that asks models."""
         self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
+        self._answers = answers
         self._pace, self._reading = pace, reading
         self._suspects, self._held = shared.suspects, shared.held
         self._failing = Failing(shared)
@@ -59,7 +65,8 @@ class Attempting:
         try:
             seen = Seen(state) if self._reading.has_all(work, state) else await self._reading.seen(work)
             state = seen.state
-            task = await self._task(job, work, seen)
+            asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
+            task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
         if job.came_to is None:
@@ -82,18 +89,20 @@ class Attempting:
         assert came_to is not None
         return await self._failing.what_follows(job, work, state, journal, came_to)
 
-    async def _task(self, job: Job, work: Claim, seen: Seen) -> StepTask:
+    async def _task(self, job: Job, work: Claim, seen: Seen, asks: StepAsks) -> StepTask:
         """Return what the step's agent is given. Raises `BlobMissing`, `BusUnavailable`."""
         plan, step = work.plan, base_of(work.handoff)
         values = await self._reading.values(work, seen.state)
-        context = Context(run=job.run, step=job.step, attempt=job.attempt)
+        context = Context(run=job.run, step=job.step, attempt=job.attempt, asks=asks)
         asked = self._agents.asks(plan, step) if seen.replies else frozenset[str]()
         if not asked:
-            return StepTask(plan=plan, step=job.step, values=values, context=context)
+            return StepTask(plan=plan, step=job.step, values=values, context=context, asks=asks)
         branches = branch_ends(plan, step, seen.replies, asked)
         # A prompt shows no items.
         items = {} if work.asks_models else {name: await self._reading.items(work, name) for name in asked}
-        return StepTask(plan=plan, step=job.step, values=values, context=context, branches=branches, items=items)
+        return StepTask(
+            plan=plan, step=job.step, values=values, context=context, asks=asks, branches=branches, items=items
+        )
 
     async def _not_to_be_begun(self, job: Job, work: Claim, state: State, tries: Tries) -> Error | None:
         """Return why the step fails without an attempt: its join fell short, or its workers died of it."""
@@ -158,14 +167,20 @@ class Attempting:
         job.in_handler = True
         slot = self._held.take(job.run, job.step)
         try:
-            job.came_to = await agent.perform(task, memory)
+            came_to: Performed | BaseException = await agent.perform(task, memory)
         except NotRecorded as error:
             raise error.because from error
         except (Exception, asyncio.CancelledError) as error:
-            job.came_to = error
+            came_to = error
         finally:
             job.in_handler = False
             self._held.free(slot)
+            task.asks.close()
+        if job.cancelled == "parked" or (job.cancelled is not None and job.let_go is not None):
+            came_to = asyncio.CancelledError()  # whatever a handler made of being let go
+        elif isinstance(came_to, Performed):
+            await task.asks.note_unasked()
+        job.came_to = came_to
         if memory.owes:
             await memory.settle_up()
 
@@ -191,7 +206,7 @@ class Attempting:
                 cost_usd=performed.cost_usd,
             ),
         )
-        to_spread = spreads(plan, base)
+        to_spread = {} if isinstance(work.handoff.cause, Asked) else spreads(plan, base)
         if to_spread:
             try:
                 await self._engine.values.lists(to_spread, with_outcome(state, base, done))

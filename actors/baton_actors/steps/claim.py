@@ -11,7 +11,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fits import misfit, misplaced, unreadable
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import decode
-from baton_schemas.wire.messages import Handoff, Reply, Started, Woken
+from baton_schemas.wire.messages import Asked, Handoff, Reply, Started, Woken
 
 from .plans import Plans
 
@@ -25,7 +25,10 @@ class Claim(Struct, frozen=True, kw_only=True):
     seq: int
     """Where that is in the log."""
     woken: int = 0
-    """How often the step was woken; 0 for never."""
+    """How often the step's time had come; 0 for never."""
+    is_woken: bool = False
+    strays: int = 0
+    """As in `Parked`."""
     due_s: float = 0.0
     """When a step that was woken is to be done, by the broker's clock."""
 
@@ -38,6 +41,12 @@ class Claim(Struct, frozen=True, kw_only=True):
     def start_seq(self) -> int:
         """Where the run's first handoff is."""
         return self.handoff.start_seq or self.seq
+
+    @property
+    def depth(self) -> int:
+        """How many asked for one another above this step: 0 for a step of the flow."""
+        cause = self.handoff.cause
+        return cause.depth if isinstance(cause, Asked) else 0
 
     @property
     def begins(self) -> bool:
@@ -84,4 +93,12 @@ async def _woken(engine: Engine, plan: Plan, woken: Handoff, cause: Woken) -> Cl
     found = isinstance(original, Handoff) and not isinstance(original.cause, Woken)
     if not found or (original.run, original.step) != (woken.run, woken.step):  # type: ignore[union-attr]
         raise BadMessage(f"sequence {cause.seq}, which it is to wake, is no handoff of step {woken.step!r}")
-    return Claim(plan=plan, handoff=original, seq=cause.seq, woken=cause.number, due_s=cause.due_s)  # type: ignore[arg-type]
+    return Claim(
+        plan=plan,
+        handoff=original,  # type: ignore[arg-type]
+        seq=cause.seq,
+        woken=cause.number,
+        is_woken=True,
+        strays=cause.strays,
+        due_s=cause.due_s,
+    )

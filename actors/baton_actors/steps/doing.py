@@ -16,8 +16,9 @@ from baton_schemas.run.lifecycle import Create, Ended, Entered, ends_run
 from baton_schemas.wire.messages import After, Note, Result
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, State, Work
 
-from .attempting import Attempting
+from .attempting import NO_NOTES, Attempting
 from .claim import Claim, claim
+from .hearing import Answers
 from .job import Job
 from .logged import log_with
 from .looking import look
@@ -30,11 +31,11 @@ from .shared import Shared
 class Doing:
     """Does the handoffs of one actor. Several may be under way at once; each has a `Job`."""
 
-    def __init__(self, shared: Shared, actor: str, pace: Pace | None, reading: Reading) -> None:
+    def __init__(self, shared: Shared, actor: str, pace: Pace | None, reading: Reading, answers: Answers) -> None:
         """`pace` is the gate of an actor that asks models."""
         self._engine, self._plans, self._ends = shared.engine, shared.plans, shared.ends
         self._actor, self._worker = actor, shared.worker
-        self._attempting = Attempting(shared, pace, reading)
+        self._attempting = Attempting(shared, pace, reading, answers)
 
     async def do(self, job: Job) -> Settlement:
         """Take a handoff to its outcome, or say when it is to come again.
@@ -90,12 +91,12 @@ class Doing:
         What the handoff itself stands for is written by then.
         """
         plan, handoff = work.plan, work.handoff
-        notes: list[Note] | None = []
+        notes: list[Note] | None = NO_NOTES
         if self._ends.has(job.flow, job.run):
             if await self._has_ended(work):
                 return None
             self._ends.forget(job.flow, job.run)
-        begins = work.begins and not work.woken  # what is woken had begun before it was parked
+        begins = work.begins and not work.is_woken  # what is woken had begun before it was parked
         if begins and work.forks and not await self._begin(job, work):
             return None
         if self._may_be_done(job, work) and (notes := await look(self._engine, work, journal)) is None:
@@ -111,7 +112,7 @@ class Doing:
 
     def _may_be_done(self, job: Job, work: Claim) -> bool:
         # What is paid for is looked up at every delivery: it costs a thousandth of what is asked for.
-        again = work.handoff.copied or work.forks or work.woken or job.again
+        again = work.handoff.copied or work.forks or work.is_woken or job.again
         return bool(again) or work.asks_models or not self._ends.is_fresh(work.plan, job.delivery)
 
     def _may_have_ended(self, job: Job) -> bool:

@@ -92,6 +92,8 @@ class Failing:
         if task is None or job.cancelled is None:
             raise asyncio.CancelledError
         task.uncancel()
+        if job.cancelled == "parked" and not job.begun:
+            return None, Ack()
         if job.cancelled == "run ended" and await self._engine.ended(job.flow, job.run) is not None:
             return None, Ack()
         self._ends.forget(job.flow, job.run)
@@ -102,7 +104,7 @@ class Failing:
             seq=delivery.seq,
             delivered=delivery.delivered,
         )
-        return note, Nak()
+        return note, Ack() if job.cancelled == "parked" else Nak()
 
     def _handler_missing(self, job: Job, work: Claim, error: HandlerMissing) -> tuple[Waits, Settlement]:
         """Give a step back that this worker cannot do, free of charge, and say so."""

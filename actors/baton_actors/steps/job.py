@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from baton_actors.agents.kinds import Performed
 from baton_bus.jetstream.consumer import Delivery
 
-Cancelled = Literal["run ended", "worker stops"]
+Cancelled = Literal["run ended", "worker stops", "parked"]
 
 
 class Job:
@@ -32,6 +33,10 @@ class Job:
         self.in_handler = False
         self.waits_for_turn = False
         """Whether it may be done only once others have begun."""
+        self.waits = False
+        """Whether its handler waits for what it asked, and holds no place."""
+        self.let_go: Callable[[], None] | None = None
+        """Lets go of a handler that waits in a thread: nobody can cancel that."""
         self.announced_at: float | None = None
         """When watchers were last told that it is running, by the monotonic clock."""
         self.cancelled: Cancelled | None = None
@@ -47,5 +52,7 @@ class Job:
         if self.task is None or self.cancelled is not None or self.came_to is not None:
             return
         self.cancelled = why
-        if self.in_handler or self.waits_for_turn:
+        if self.waits and self.let_go is not None:
+            self.let_go()
+        elif self.in_handler or self.waits_for_turn:
             self.task.cancel()

@@ -16,7 +16,7 @@ from baton_bus.errors import BranchesMissing
 from baton_schemas.flow.inputs import NotAList, items_of
 from baton_schemas.run.branches import list_comes_from
 from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join, with_outcome
-from baton_schemas.run.refs import base_of, joined, named, replied
+from baton_schemas.run.refs import joined, named, replied
 from baton_schemas.run.state import known
 from baton_schemas.wire.messages import Handoff, OutcomeRecord, Reply
 from baton_schemas.wire.outcomes import Blob, State
@@ -89,7 +89,7 @@ class Reading:
         """Return the values that the step reads, from beside the log where they are there. Raises as `seen`."""
         load = self._engine.values.load
         values: dict[str, Raw] = {}
-        for name in claim.plan.reads[base_of(claim.handoff)]:
+        for name in claim.plan.inputs_of(claim.handoff.step):
             value = find(state, name)
             if value is not None:
                 values[name] = await load(value) if isinstance(value, Blob) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, Retry
@@ -15,11 +16,13 @@ from baton_schemas.wire.outcomes import Error
 
 WAIT_MAX_S = DEADLINE_MAX_S
 """A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
-_FINAL = (Fail, BadOutput, BadValue, BadHandler, MissingValue)
+_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue)
 
 
 def is_final(error: BaseException) -> bool:
     """Say whether trying again would be of no use."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_final, error.exceptions))
     return isinstance(error, _FINAL) or (isinstance(error, ModelError) and not error.retryable)
 
 

@@ -41,10 +41,11 @@ from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.refs import base_of
 from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import Decisive, Handoff, Origin, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.messages import Answer, Decisive, Handoff, Origin, OutcomeRecord, Reply, Result, Started, Woken
 from baton_schemas.wire.outcomes import Done, Failed, ResultStatus, State, Value
 from baton_schemas.wire.values import clean_text
 
+from .asking import Asking
 from .forking import Forking, with_source_of, without_source
 from .values import Values
 
@@ -65,6 +66,7 @@ class Engine:
     def __init__(self, bus: Bus) -> None:
         self.bus, self.values = bus, Values(bus)
         self.forking = Forking(bus, self.values)
+        self.asking = Asking(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------
 
@@ -172,6 +174,8 @@ class Engine:
         """
         (create,) = decide(View(plan), ended)
         assert isinstance(create, Create)
+        if isinstance(create.message, Answer):
+            return await self.asking.record(self.bus.subjects.of(*create), create.message)
         return await self._record(create)
 
     async def decided(self, plan: Plan, handoff: Handoff) -> Decisive | None:
@@ -181,7 +185,7 @@ class Engine:
         """
         entry = await self.bus.log.last_sure(self.bus.subjects.of(*decisive_of(plan, handoff)))
         message = known(entry)
-        return message if isinstance(message, Handoff | Reply | OutcomeRecord | Result) else None
+        return message if isinstance(message, Decisive) else None
 
     async def ended(self, flow: str, run: str) -> Result | None:
         """Return the result of a run, by the leader's word, if it has ended. Raises as `decided`."""
@@ -296,7 +300,7 @@ class Engine:
     async def _fitted(self, create: Create) -> tuple[str, bytes]:
         subject, message = self.bus.subjects.of(*create), create.message
         body = encode(message)
-        if len(body) > self.bus.inline_limit_bytes and not isinstance(message, Result):
+        if len(body) > self.bus.inline_limit_bytes and not isinstance(message, Result | Answer):
             body = encode(replace(message, state=await self.values.fitted(message.state)))
         return subject, body
 
@@ -309,7 +313,7 @@ class Engine:
         if stored is not None:
             return create.message
         message = known(await self.bus.log.taken(subject))
-        if not isinstance(message, Handoff | Reply | OutcomeRecord | Result):
+        if not isinstance(message, Decisive):
             raise BadMessage("a decisive record cannot be read", subject)
         return message
 

@@ -64,6 +64,10 @@ class Puller:
         self._held: dict[int, Delivery] = {}
         """All whose leases are ours, by their sequence: those that were given to `on_delivery`, and those that wait."""
         self._spare: deque[Delivery] = deque()
+        self._lent = 0
+        """Deliveries in hand that hold no place: whoever works on them waits."""
+        self._returning: deque[tuple[Delivery, asyncio.Future[None]]] = deque()
+        """Those that want their places back, the first first: they come before what nobody has seen yet."""
         self._pulls: dict[bytes, int] = {}
         self._outstanding = 0
         self._connection = nc.stats["reconnects"]
@@ -80,8 +84,8 @@ class Puller:
 
     @property
     def in_hand(self) -> int:
-        """How many deliveries `on_delivery` was given that are not settled."""
-        return len(self._held) - len(self._spare)
+        """How many deliveries `on_delivery` was given that hold a place and are not settled."""
+        return len(self._held) - len(self._spare) - self._lent
 
     @contextlib.asynccontextmanager
     async def pulling(self) -> AsyncIterator[Puller]:
@@ -156,6 +160,43 @@ class Puller:
         if not delivery.settled:
             self._let_go(delivery)
 
+    def lend(self, delivery: Delivery) -> None:
+        """Give the place of a delivery to others for a while; its lease is kept."""
+        if not delivery.settled and not delivery.lent:
+            delivery.lent = True
+            self._lent += 1
+            self._fill()
+
+    async def take_back(self, delivery: Delivery) -> None:
+        """Have its place again, once there is one."""
+        if delivery.settled or not delivery.lent:
+            return
+        if self._returning or self.in_hand >= self._in_hand_max:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._returning.append((delivery, turn))
+            await turn  # once it is done, the place is its own; one that is cancelled is passed over
+        else:
+            self._hold_again(delivery)
+
+    def _hold_again(self, delivery: Delivery) -> None:
+        if delivery.lent:
+            delivery.lent = False
+            self._lent -= 1
+
+    def _fill(self) -> None:
+        """Give free places away, and ask for more."""
+        room = self._in_hand_max - self.in_hand
+        while room > 0 and self._returning:
+            delivery, turn = self._returning.popleft()
+            if not turn.done() and not delivery.settled:
+                self._hold_again(delivery)
+                turn.set_result(None)
+                room -= 1
+        while room > 0 and self._spare:
+            self._give(self._spare.popleft())
+            room -= 1
+        self._refill()
+
     def say(self, delivery: Delivery, body: bytes) -> None:
         """Send a word about a delivery; a lost connection loses it, and the lease decides."""
         with contextlib.suppress(Error):
@@ -163,10 +204,9 @@ class Puller:
 
     def _let_go(self, delivery: Delivery) -> None:
         delivery.settled = True
+        self._hold_again(delivery)
         self._held.pop(delivery.seq, None)
-        while self._spare and self.in_hand < self._in_hand_max:
-            self._give(self._spare.popleft())
-        self._refill()
+        self._fill()
 
     def _give(self, delivery: Delivery) -> None:
         try:
@@ -261,7 +301,7 @@ class Puller:
         if self._connection != (connection := self._nc.stats["reconnects"]):
             self._connection = connection
             self._forget_pulls()
-        room = self._in_hand_max - len(self._held) - self._outstanding
+        room = self._in_hand_max - len(self._held) + self._lent - self._outstanding
         if room <= 0 or (room < self._in_hand_max // 2 and self._outstanding > 0):
             return
         self.pulls += 1

@@ -21,6 +21,12 @@ class Settles(Protocol):
     def say(self, delivery: Delivery, body: bytes) -> None:
         """Send a word about a delivery that stays in hand."""
 
+    def lend(self, delivery: Delivery) -> None:
+        """Give the place of a delivery to others for a while."""
+
+    async def take_back(self, delivery: Delivery) -> None:
+        """Have its place again."""
+
 
 class Delivery:
     """One unacked message and its lease. Settle it once, with `ack`, `nak` or `term`.
@@ -38,6 +44,7 @@ class Delivery:
         "delivered",
         "held_since",
         "kept_at",
+        "lent",
         "seq",
         "settled",
         "stored_at_ns",
@@ -64,6 +71,8 @@ class Delivery:
         self.kept_at = now
         """When the lease began, both by the monotonic clock."""
         self.settled = False
+        self.lent = False
+        """Whether it holds no place: see `lend`."""
         self.ack_subject, self._puller = reply, puller
 
     def renew(self, other: Delivery) -> None:
@@ -86,6 +95,14 @@ class Delivery:
     async def release(self) -> None:
         """Let go of it without a word to the broker: there are no acks, or the lease is to lapse."""
         await self._puller.release(self)
+
+    def lend(self) -> None:
+        """Give its place to others while whoever works on it waits; its lease is kept."""
+        self._puller.lend(self)
+
+    async def take_back(self) -> None:
+        """Have a place again, once there is one."""
+        await self._puller.take_back(self)
 
     async def keep(self) -> None:
         """Begin the lease anew. It is done without this for as long as the delivery is in hand."""

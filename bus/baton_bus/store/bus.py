@@ -78,6 +78,18 @@ class Bus:
                 logger.error("log.full", error=str(error), subject=subject)
                 await asyncio.sleep(_FULL_RETRY_S)
 
+    async def replace_last(self, subject: str, body: bytes, last_seq: int) -> int | None:
+        """Write behind the last message on a subject, if it still is that one, else None. Waits and raises as `create`.
+
+        None may also mean that our own earlier try was stored.
+        """
+        while True:
+            try:
+                return await self.publisher.update(subject, body, last_seq)
+            except (LogFull, JetStreamStopped) as error:
+                logger.error("log.full", error=str(error), subject=subject)
+                await asyncio.sleep(_FULL_RETRY_S)
+
     async def say(self, subject: str, body: bytes) -> None:
         """Publish a word on core NATS that is not stored: advice to whoever listens. Never fails."""
         with contextlib.suppress(Exception):

@@ -18,6 +18,7 @@ _FILE = re.compile(r"(\.{0,2}/)[^:]+\.py:[^\W\d]\w*\Z")
 
 def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
     """Raise `FlowError` for the first mistake; `earlier` says which steps come before which."""
+    asked = {worker for agent in flow.agents.values() for worker in agent.workers}
     for name, agent in flow.agents.items():
         place = f"agents.{name}"
         _check_limits(place, agent)
@@ -26,7 +27,7 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
         else:
             _check_llm(place, agent, flow)
         users = [step for step in flow.steps if flow.steps[step].agent == name]
-        if not users:
+        if not users and name not in asked:
             raise FlowError(
                 place,
                 f"the agent {name!r}, which no step uses",

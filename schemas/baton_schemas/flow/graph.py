@@ -6,7 +6,9 @@ from graphlib import TopologicalSorter
 
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.prompts import parse
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.refs import name_of as step_of
+from baton_schemas.run.refs import parse as parse_ref
 from baton_schemas.wire.names import actor_name
 
 _BUILT_IN = frozenset({"item", "index", "errors"})
@@ -46,29 +48,45 @@ class Plan:
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.reads = {name: reads_of(flow, name) for name in flow.steps}
         self.carried = self._carried()
-        self._actors = {
-            name: self.agent(name).actor or actor_name(flow.name, flow.steps[name].agent) for name in flow.steps
-        }
+        self._actors = {name: agent.actor or actor_name(flow.name, name) for name, agent in flow.agents.items()}
 
     def name_of(self, step: str) -> str:
         """Return the step that `step` is or is a branch of."""
         return step if step in self.flow.steps else step_of(step)
 
     def agent(self, step: str) -> Agent:
-        """Return the agent that does a step (or a branch of it)."""
-        return self.flow.agents[self.step(step).agent]
+        """Return the agent that does a step, a branch of it, or a child step. Raises KeyError."""
+        return self.flow.agents[self.agent_of(step)]
+
+    def agent_of(self, step: str) -> str:
+        """Return the name of the agent that does a step, a branch of it, or a child step. Raises KeyError."""
+        own = self.flow.steps.get(step)
+        if own is not None:
+            return own.agent
+        ref = parse_ref(step)
+        return ref.name if ref.key else self.flow.steps[ref.name].agent
 
     def step(self, step: str) -> Step:
         """Return a step by its name or by the name of one of its branches. Raises KeyError."""
         return self.flow.steps[self.name_of(step)]
 
     def actor(self, step: str) -> str:
-        """Return the subject token of the actor that does a step (or a branch of it)."""
-        return self._actors[self.name_of(step)]
+        """Return the subject token of the actor that does a step, a branch of it, or a child step. Raises KeyError."""
+        return self._actors[self.agent_of(step)]
+
+    def actor_of_agent(self, agent: str) -> str:
+        """Return the subject token of the actor that plays an agent. Raises KeyError."""
+        return self._actors[agent]
 
     def actors(self) -> dict[str, str]:
-        """Return the agents of the flow by the subject token of their actor."""
-        return {self._actors[name]: step.agent for name, step in self.flow.steps.items()}
+        """Return the agents of the flow by the subject token of their actor: those of steps, and those they may ask."""
+        used = dict.fromkeys([*(step.agent for step in self.flow.steps.values()), *self.flow.agents])
+        return {self._actors[name]: name for name in used}
+
+    def inputs_of(self, step: str) -> frozenset[str]:
+        """Return the names that a step, a branch of it or a child step reads."""
+        ref = parse_ref(step)
+        return frozenset(self.flow.agents[ref.name].input) if ref.key else self.reads[self.name_of(step)]
 
     def tier(self, agent: Agent) -> Tier:
         """Return the model and the `max_tokens` of an LLM agent, its own before its tier's."""
@@ -77,7 +95,7 @@ class Plan:
 
     def timeout_s(self, step: str) -> float:
         """Return how long one attempt of a step may take, in seconds."""
-        own = self.step(step).timeout_s
+        own = None if key_of_child(step) else self.step(step).timeout_s
         return self.agent(step).timeout_s if own is None else own
 
     def fails_run(self, step: str) -> bool:

@@ -21,29 +21,37 @@ def check_input(flow: Flow, given: Mapping[str, Raw]) -> dict[str, Raw]:
 
     Raises `InputError` for a field that is missing, unknown, or of a wrong type; its place says where (`emails[3].id`).
     """
+    return check_fields(flow.name, "flow", flow.input, given)
+
+
+def check_fields(of: str, kind: str, fields: Mapping[str, Field], given: Mapping[str, Raw]) -> dict[str, Raw]:
+    """Return what was given for these fields, and defaults for what was not. Raises as `check_input`.
+
+    They are those of the flow, or of the agent that is asked (`kind`), with the name `of`.
+    """
     for name in given:
-        if name not in flow.input:
-            raise InputError(flow.name, name, "the flow has no such input.", hint=nearest(name, flow.input))
+        if name not in fields:
+            raise InputError(of, name, f"the {kind} has no such input.", hint=nearest(name, fields))
     checked: dict[str, Raw] = {}
-    for name, field in flow.input.items():
+    for name, field in fields.items():
         if name in given:
-            checked[name] = _checked(flow, name, field, given[name])
+            checked[name] = _checked(of, name, field, given[name])
         elif field.required:
             what = f"; {field.description}" if field.description else ""
-            raise InputError(flow.name, name, f"missing; expected {field.type}{what}")
+            raise InputError(of, name, f"missing; expected {field.type}{what}")
         else:
             checked[name] = field.default if bytes(field.default) else NULL
     return checked
 
 
-def _checked(flow: Flow, name: str, field: Field, raw: Raw) -> Raw:
+def _checked(of: str, name: str, field: Field, raw: Raw) -> Raw:
     try:
         value = msgspec.json.decode(raw)
         fitted = fit(value, type_of(field), name)
     except msgspec.DecodeError as error:
-        raise InputError(flow.name, name, f"no JSON: {error}") from error
+        raise InputError(of, name, f"no JSON: {error}") from error
     except Unfit as error:
-        raise InputError(flow.name, error.place, error.reason) from error
+        raise InputError(of, error.place, error.reason) from error
     return raw if fitted is value else Raw(msgspec.json.encode(fitted))
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from baton_schemas.errors import BadContent
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import DEADLINE_MAX_S
-from baton_schemas.wire.messages import After, Cause, Handoff, Joined, Reply, Started, Woken
+from baton_schemas.wire.messages import After, Asked, Cause, Handoff, Joined, Reply, Started, Woken
 from baton_schemas.wire.names import DEADLINE, TOKEN
 from baton_schemas.wire.values import check_json
 
-from .refs import INDEX_MAX, base_of, indices, name_of, parse, replied
+from .refs import INDEX_MAX, base_of, indices, key_of_child, name_of, parse, replied
 
 _SEQ_MAX = 2**63 - 1
 """No stream gets there, and no server reads a larger number."""
@@ -53,6 +53,9 @@ def misplaced(message: Handoff | Reply, subject: str, subject_of: Callable[[], s
 
 def _misfit_of_handoff(plan: Plan, handoff: Handoff) -> str:
     base, branch = base_of(handoff), handoff.branch
+    key = key_of_child(handoff.step)
+    if isinstance(handoff.cause, Asked) or key:
+        return _misfit_of_child(plan, handoff)
     if base not in plan.flow.steps:
         return f"flow {plan.flow.name!r} has no step {handoff.step!r}"
     if isinstance(handoff.cause, Woken):
@@ -64,6 +67,29 @@ def _misfit_of_handoff(plan: Plan, handoff: Handoff) -> str:
     if branch is not None and not 0 <= branch.index < branch.count <= INDEX_MAX:
         return f"it is branch {branch.index} of {branch.count}, which cannot be"
     return ""
+
+
+def _misfit_of_child(plan: Plan, handoff: Handoff) -> str:
+    name, cause = base_of(handoff), handoff.cause
+    if name not in plan.flow.agents:
+        return f"flow {plan.flow.name!r} has no agent {name!r}"
+    if not key_of_child(handoff.step):
+        return f"it is asked for, and {handoff.step!r} is no child"
+    match cause:
+        case Asked(kind="agent", step=step) if knows_step(plan, step):
+            return ""
+        case Woken():
+            return ""
+        case Asked(kind="agent", step=step):
+            return f"flow {plan.flow.name!r} has no step {step!r}"
+        case _:
+            return f"{handoff.step!r} is a child that nobody asked for"
+
+
+def knows_step(plan: Plan, step: str) -> bool:
+    """Say whether a step, a branch or a child of this name can be in a run of this flow."""
+    ref = parse(step)
+    return ref.name in (plan.flow.agents if ref.key else plan.flow.steps)
 
 
 def _misfit_of_cause(plan: Plan, base: str, cause: Cause) -> str:

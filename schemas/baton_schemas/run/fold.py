@@ -12,15 +12,19 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import sources_of
-from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Waits
+from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Unasked, Waits
 from baton_schemas.wire.messages import (
     After,
+    Answer,
+    Asked,
     Begins,
+    Decisive,
     Handoff,
     Join,
     Joined,
     Note,
     OutcomeRecord,
+    Parked,
     Reply,
     Result,
     Started,
@@ -29,6 +33,7 @@ from baton_schemas.wire.messages import (
 from baton_schemas.wire.names import DEADLINE, JOIN
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Usage, Work
 
+from .asking import waits_for
 from .refs import joined, name_of, replied, source_token, tokens
 from .state import Entry, RunState, StepState, StepStatus
 
@@ -74,7 +79,7 @@ class RunFold:
             self._unreadable += 1
             return
         self._run = self._run or message.run
-        if isinstance(message, Handoff | Reply | OutcomeRecord | Result):
+        if isinstance(message, Decisive):
             self._flow = self._flow or message.flow
         match message:
             case Handoff(cause=Woken()):
@@ -87,6 +92,10 @@ class RunFold:
                 self._arrive(message, entry.at)
             case OutcomeRecord():
                 self._decide(message.step, message.outcome, entry.at, message.copied)
+            case Answer():
+                self._answer(message, entry.at)
+            case Parked():
+                self._park(message)
             case Result():
                 self._end(message, entry.at)
             case Note():
@@ -162,6 +171,7 @@ class RunFold:
         step = self._step(handoff.step, "queued")
         if step.queued_at is None:
             closing = joined(handoff)
+            asked = handoff.cause if isinstance(handoff.cause, Asked) else None
             self._steps[step.name] = replace(
                 step,
                 status="queued" if step.status == "joining" else step.status,
@@ -169,6 +179,8 @@ class RunFold:
                 queued_at=at,
                 error=step.error or (closing.error if closing else None),
                 branches=_branches(closing) if closing else [],
+                asked=asked.kind if asked else None,
+                question=asked.question.text if asked and asked.question else "",
             )
 
     def _wake(self, handoff: Handoff) -> None:
@@ -177,6 +189,22 @@ class RunFold:
         assert isinstance(handoff.cause, Woken)
         if step.waits == handoff.cause.why:
             self._steps[handoff.step] = replace(step, waits="")
+
+    def _answer(self, answer: Answer, at: datetime) -> None:
+        child = self._step(answer.child, "queued")
+        if child.status in _OPEN:
+            self._steps[answer.child] = replace(
+                child, source=child.source or answer.step, answered_by=answer.who, note=answer.note
+            )
+        self._decide(answer.child, answer.outcome, at, answer.copied)
+        asker = self._steps.get(answer.step)
+        if asker is not None and asker.waits == waits_for(answer.child):
+            self._steps[answer.step] = replace(asker, waits="")
+
+    def _park(self, parked: Parked) -> None:
+        step = self._step(parked.step, "queued")
+        if step.status in _OPEN:
+            self._steps[parked.step] = replace(step, waits=waits_for(parked.child), due_at=None)
 
     def _arrive(self, reply: Reply, at: datetime) -> None:
         self._step(reply.step, "joining")
@@ -252,6 +280,9 @@ class RunFold:
                 self._calls.setdefault(note.step, []).append(_work_of(fact))
             case Spent(work=work):
                 self._in_vain.append(work)
+            case Unasked(count=count):
+                step = self._step(note.step, "queued")
+                self._steps[note.step] = replace(step, unasked=count)
             case _:
                 pass
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from baton_schemas.wire.messages import After, Handoff, Joined, OutcomeRecord, Reply, Started, Woken
+from baton_schemas.wire.messages import After, Asked, Handoff, Joined, OutcomeRecord, Reply, Started, Woken
 from baton_schemas.wire.names import DEADLINE, JOIN, START
 
 _BRANCH = re.compile(r"(.+)-([0-9]+)\Z")
@@ -64,6 +64,11 @@ def name_of(token: str) -> str:
     return parse(token).name
 
 
+def key_of_child(token: str) -> str:
+    """Return the key in the token of a child step; empty for any other."""
+    return parse(token).key
+
+
 def is_plain(name: str) -> bool:
     """Say whether a step may be called so: no token made from its name means anything else."""
     return "--" not in name and not name.endswith("-") and not _BRANCH.match(name)
@@ -97,6 +102,10 @@ def source_token(handoff: Handoff) -> str:
             return START
         case Joined():
             return JOIN
+        case Asked(step=step):
+            return step
+        case Woken(parked=parked) if parked:
+            return f"wake-s{parked}"
         case Woken(number=number):
             return f"wake-{number}"
 

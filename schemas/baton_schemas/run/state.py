@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.wire.codec import decode
-from baton_schemas.wire.messages import Message, Result
+from baton_schemas.wire.messages import AskedKind, Message, Result
 from baton_schemas.wire.outcomes import Blob, Error, Usage, Work
 
 RunStatus = Literal["running", "done", "failed", "cancelled", "expired"]
@@ -84,6 +84,15 @@ class StepState(Struct, frozen=True, kw_only=True):
     """A join: how many branches have replied, and of how many as far as the log says."""
     reused: bool = False
     """It was done in the run that this one goes on from."""
+    asked: AskedKind | None = None
+    """Of a child: who answers. `source` is then the step that asked."""
+    question: str = ""
+    """What a person is asked."""
+    answered_by: str = ""
+    """Of a person's answer: who gave it, as they say themselves, and with which note."""
+    note: str = ""
+    unasked: int = 0
+    """How many children it asked for once, and not when it was done last."""
 
 
 class RunState(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import (
     After,
+    Answer,
+    Asked,
     Begins,
     Branch,
     Decisive,
@@ -24,6 +26,7 @@ from baton_schemas.wire.messages import (
 from baton_schemas.wire.names import DEADLINE, END
 from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, Skipped, State, Value
 
+from .asking import answer_to, woken_by
 from .carry import select, with_outcome
 from .events import Action, Begun, CancelTimer, Create, Ended, Lists, SetTimer, Submitted, View
 from .joins import Chain, shortfall
@@ -102,6 +105,8 @@ def _joins_begun(plan: Plan, lists: Lists) -> list[str]:
 def decisive(plan: Plan, event: Ended) -> Create:
     """Return the one record that decides a step, on a subject that follows from flow, run and step."""
     handoff, outcome, start_seq = event.handoff, event.outcome, event.start_seq
+    if isinstance(handoff.cause, Asked):
+        return Create(plan.actor(handoff.cause.step), answer_to(handoff, outcome, start_seq))
     base = base_of(handoff)
     successors = plan.successors[base]
     if not successors:
@@ -137,6 +142,9 @@ def recorded(view: View, record: Decisive) -> list[Action]:
             return [CancelTimer(record.flow, record.run, END)] if has_deadline else []
         case Handoff():
             return [_failed_run(plan, record, _cause_step(record))] if ends_run(plan, record) else []
+        case Answer():
+            woken = woken_by(record)
+            return [Create(plan.actor(record.step), woken)] if woken is not None else []
         case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
             return [_failed_run(plan, record, replied(record))]
         case Reply():

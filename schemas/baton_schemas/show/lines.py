@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from baton_schemas.run.refs import indices, joined, replied, source_token
+from baton_schemas.run.refs import indices, joined, parse, replied, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.errors import at
-from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
+from baton_schemas.wire.facts import (
+    Begun,
+    Fact,
+    GivenBack,
+    ModelCall,
+    Recorded,
+    Rejected,
+    Retry,
+    Spent,
+    Unasked,
+    Waits,
+)
 from baton_schemas.wire.messages import (
     After,
+    Answer,
+    Asked,
     Branch,
     Handoff,
     Join,
     Joined,
     Note,
     OutcomeRecord,
+    Parked,
     Reply,
     Result,
+    Say,
     Started,
     Task,
     Woken,
@@ -48,6 +63,8 @@ def is_rehearsed(entry: Entry) -> bool:
         case Reply(outcome=Done(work=work) | Failed(work=work)):
             return work.rehearsed
         case OutcomeRecord(outcome=Done(work=work) | Failed(work=work)):
+            return work.rehearsed
+        case Answer(outcome=Done(work=work) | Failed(work=work)):
             return work.rehearsed
         case Result(outcome=Done(work=work) | Failed(work=work)):
             return work.rehearsed
@@ -95,6 +112,13 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
             return "join", message.step, _of_join(message)
         case Note():
             return "note", message.step, _of_fact(message.fact)
+        case Answer():
+            answer = _list(of_outcome(message.outcome), f"by {_short(message.who)}" if message.who else "")
+            return "answer", f"{message.child} → {message.step}", answer
+        case Parked():
+            return "parked", message.step, f"held by nobody until {parse(message.child).name} has answered"
+        case Say():
+            return "say", entry.subject, _list(f"by {_short(message.who)}" if message.who else "", _short(message.note))
         case Result():
             return "result", message.status, _of_result(message)
         case _:
@@ -109,6 +133,10 @@ def _of_handoff(handoff: Handoff) -> str:
             return _of_closing(cause)
         case Woken(why=why, seq=seq):
             return _list(f"woken, waited for {why}" if why else "woken", f"its handoff is at sequence {seq}")
+        case Asked(kind=kind, question=question):
+            names = ", ".join([*handoff.state.input, *handoff.state.blobs])
+            asked = f"asked: {_short(question.text)}" if question else f"asked with {names}" if names else "asked"
+            return _list("" if kind == "agent" else kind, asked, copied)
         case After(outcome=outcome):
             return _list(branch, of_outcome(outcome) if outcome else "", copied)
         case Started(begins=begins):
@@ -174,6 +202,11 @@ def _of_fact(fact: Fact) -> str:
             return _list(f"spent on nothing: {_short(fact.reason)}", _of(fact.work))
         case Rejected():
             return f"rejected; its bytes are at sequence {fact.seq}: {_short(fact.reason)}"
+        case Recorded():
+            return f"recorded {_short(fact.name)}" + (f" ({fact.number})" if fact.number > 1 else "")
+        case Unasked():
+            others = f" and {fact.count - 1} more" if fact.count > 1 else ""
+            return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
         case ModelCall():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
             return f"attempt {fact.attempt}: {_list(fact.model or 'model', said)}"

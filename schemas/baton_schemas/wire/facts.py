@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+from .names import short_hash
 from .outcomes import NULL, Blob, Error, Usage, Work
 
 
@@ -101,7 +102,35 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     cost_usd: float | None = None
 
 
-Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall
+class Recorded(Struct, tag="recorded", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A value that a handler recorded under a name: what may differ the next time, and is to be the same.
+
+    The key is `rec-{hash of name and number}`.
+    """
+
+    name: str
+    number: int = 1
+    """Counts those of this name in the step, from 1."""
+    value: Raw = NULL
+    blob: Blob | None = None
+    """The value, when it was too large to be inline."""
+
+
+class Unasked(Struct, tag="unasked", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """What a step asked for once and, when it was done again, did not: its code or its values are others now.
+
+    The key is `unasked-{seq}-{delivered}`.
+    """
+
+    children: list[str]
+    """Some of them, by their tokens."""
+    count: int
+    seq: int = 0
+    delivered: int = 0
+    """By which message, and at which delivery of it, the step was done again."""
+
+
+Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall | Recorded | Unasked
 
 
 def key_of(fact: Fact) -> str:
@@ -119,5 +148,9 @@ def key_of(fact: Fact) -> str:
             return f"spent-{fact.id}"
         case Rejected():
             return str(fact.seq)
+        case Recorded():
+            return f"rec-{short_hash(fact.name, str(fact.number))}"
+        case Unasked():
+            return f"unasked-{fact.seq}-{fact.delivered}"
         case ModelCall():
             return f"model-{fact.request_sha256[:32]}"

@@ -6,6 +6,8 @@ an upcast in `upcasts.py`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Raw, Struct, field
 
 from .facts import Fact
@@ -51,6 +53,18 @@ class Origin(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Steps and branches that failed without ending that run are done again too, and all that comes after them."""
 
 
+class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which step asked for a run, as its answer needs it."""
+
+    run: str
+    flow: str
+    digest: str
+    start_seq: int
+    actor: str
+    step: str
+    child: str
+
+
 class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the first handoff of a run says of the whole run."""
 
@@ -58,6 +72,8 @@ class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_s: float = 0.0
     """Seconds from when the handoff was stored to when the run expires; 0 for never."""
     origin: Origin | None = None
+    parent: Parent | None = None
+    """The step of another run that asked for this one, and waits for its result."""
     source: str = ""
     """Where the flow's file was when the run was asked for: an absolute path, or the name of a shipped flow. A hint for
     people who go on with the run; it identifies nothing, and may name a file of another machine."""
@@ -101,9 +117,44 @@ class Woken(Struct, tag="wake", tag_field="by", frozen=True, kw_only=True, omit_
     why: str = ""
     due_s: float = 0.0
     """When it is to be done, in seconds of Unix time by the broker's clock: it may come a moment before."""
+    parked: int = 0
+    """Where its `Parked` is in the log, when an answer wakes it; 0 when its time has come."""
+    strays: int = 0
+    """As in `Parked`."""
 
 
-Cause = Started | After | Joined | Woken
+AskedKind = Literal["agent", "flow", "person", "sleep", "event"]
+"""Who answers: an agent's worker, whoever ends a child run, a person, the clock, or a word from outside."""
+
+
+class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person is asked."""
+
+    text: str
+    answers: list[str] = []
+    """What may be answered, when it is a choice."""
+    output: dict[str, Raw] = {}
+    """Else the fields of the answer by name, as the flow has them (`Field`); empty for any JSON."""
+
+
+class Asked(Struct, tag="ask", tag_field="by", frozen=True, kw_only=True, omit_defaults=True):
+    """A step that is under way asks for it: a child step, whose arguments are the `input` of its state."""
+
+    step: str
+    """Who asks."""
+    kind: AskedKind = "agent"
+    number: int = 1
+    """Counts what this step asked alike: the same of the same."""
+    depth: int = 1
+    """How many ask above it, this one included."""
+    due_s: float = 0.0
+    """When it is answered by itself, in seconds of Unix time by the broker's clock; 0 for never."""
+    default: Raw | None = None
+    """That answer; None for an error that says that the time is up (null for a sleep)."""
+    question: Question | None = None
+
+
+Cause = Started | After | Joined | Woken | Asked
 
 
 class Branch(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -172,6 +223,57 @@ class Join(OfRun, tag="join", tag_field="kind", frozen=True, kw_only=True, omit_
     """Some of these replies were copied from the run that this one goes on from."""
 
 
+class Wakes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which step sleeps until an answer comes."""
+
+    parked: int
+    """Where its `Parked` is in the log."""
+    seq: int
+    number: int = 0
+    strays: int = 0
+    """As in `Parked`."""
+
+
+class Answer(OfRun, tag="answer", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
+    """How a child step ended, told to the step that asked: the child's decisive record."""
+
+    step: str
+    """Who asked."""
+    child: str
+    outcome: Outcome
+    wakes: Wakes | None = None
+    """It came when the step that asked had been parked: then its handoff follows."""
+    who: str = ""
+    """Of a person: who answered, as they say themselves."""
+    note: str = ""
+    say: int = 0
+    """Where the word from outside is in the log that this answer is made of."""
+    copied: bool = False
+
+
+class Parked(OfRun, tag="parked", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
+    """The step that asked is held by nobody. It stands in the place of the answer that brings it back."""
+
+    step: str
+    child: str
+    seq: int
+    """Where the handoff of the step is in the log."""
+    number: int = 0
+    """How often its time had come before, as `Woken` counts."""
+    strays: int = 0
+    """How often in a row it asked for something new, and not again for what it had asked before."""
+
+
+class Say(Head, tag="say", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
+    """A word from outside, of a person or a program, to a step that waits for one. `kind` and `v` may be left out."""
+
+    answer: Raw = NULL
+    who: str = ""
+    note: str = ""
+    run: str = ""
+    """The subject says it."""
+
+
 class Result(OfRun, tag="result", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
     """How a run ended. For `done` it is the decisive record of the last step and `outcome` has the output."""
 
@@ -192,5 +294,5 @@ class Note(Head, tag="note", tag_field="kind", frozen=True, kw_only=True, omit_d
     worker: str = ""
 
 
-Message = Task | Handoff | Reply | OutcomeRecord | Join | Note | Result
-Decisive = Handoff | Reply | OutcomeRecord | Result
+Message = Task | Handoff | Reply | OutcomeRecord | Join | Note | Answer | Parked | Say | Result
+Decisive = Handoff | Reply | OutcomeRecord | Answer | Result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -21,6 +22,9 @@ END = "end"
 
 REJECTED = "rejected"
 """In place of the step in the subjects of notes about rejected messages, whose step may be nonsense."""
+
+TIMER, FLOW, PERSON, EVENT = "-timer", "-flow", "-person", "-event"
+"""In place of an actor in the handoff of what no worker does. No actor is called so: their names begin otherwise."""
 
 RESERVED = frozenset({START, JOIN, DEADLINE, END, REJECTED, "input", "errors", "item", "index"})
 """Names that no step and no input field may have: prompts and subjects use them for something else."""
@@ -44,6 +48,18 @@ def sortable_id(now_s: float | None = None) -> str:
     ms = time.time_ns() // 1_000_000 if now_s is None else int(now_s * 1000)
     number = (ms << 80) | int.from_bytes(os.urandom(10), "big")
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def short_hash(*parts: str) -> str:
+    """Return 100 bits of a SHA-256 of these texts as 20 characters: they name what was asked or recorded."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    number = int.from_bytes(digest[:13], "big") >> 4
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(90, -1, -10)])
+
+
+def child_run(run: str, key: str) -> str:
+    """Return the id of a run that a step of another asks for: it sorts beside that one; `--k` says what it is."""
+    return f"{run[:40].rstrip('-')}--k{key}"
 
 
 def run_of_task(sequence: int) -> str:

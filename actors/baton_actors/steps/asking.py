@@ -1,0 +1,465 @@
+"""What one step asks for while it is done: children that are found again, waiting that holds no place, and parking."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Raw
+from msgspec.structs import replace
+
+from baton_actors.agents.asks import AskFailed, AskRefused
+from baton_actors.agents.clock import Clock
+from baton_bus.engine.engine import Engine
+from baton_bus.engine.journal import Journal
+from baton_bus.errors import BlobMissing, BusError, PayloadTooLarge
+from baton_schemas.errors import BadContent, InputError, NewerMessage, nearest
+from baton_schemas.flow.inputs import check_fields
+from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.run.asking import by_itself, child_handoff, child_of, who_is_asked
+from baton_schemas.run.refs import key_of_child, parse
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.facts import Recorded, Unasked
+from baton_schemas.wire.messages import Answer, Asked, AskedKind, Handoff, Note, Parked
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Failed, State
+from baton_schemas.wire.values import encode_value
+
+from .claim import Claim
+from .hearing import Answers
+from .job import Job
+from .memory import NotRecorded
+
+T = TypeVar("T")
+
+_AGAIN_S = 2.0
+_PARK_AGAIN_S = 5.0
+"""A step that cannot be parked now, as it records something or the bus refuses, is so after this many seconds."""
+STRAYS_MAX = 3
+"""A step that asks for something new so often in a row, and not for what it asked before, would do so for ever."""
+_NAMED_MAX = 20
+"""Children that are named in a note on those that a step does not ask for any more."""
+
+logger = structlog.get_logger("baton.worker")
+
+
+class StepAsks:
+    """The asking of one step, in one worker's hands, from its handler's beginning to its end."""
+
+    def __init__(
+        self, engine: Engine, answers: Answers, job: Job, work: Claim, journal: Journal, notes: Sequence[Note] | None
+    ) -> None:
+        """`notes` are those on the step; None when it is done for the first time, and nothing can have been asked."""
+        self._engine, self._answers, self._journal = engine, answers, journal
+        self._job, self._work = job, work
+        self._actor = work.plan.actor(work.handoff.step)
+        self._agent = work.plan.agent(work.handoff.step)
+        self._notes, self._again = notes, notes is not None
+        self._before: dict[str, Answer] = {}
+        """What was answered when this step was done before."""
+        self._read: asyncio.Task[None] | None = None
+        self._asked: dict[str, bool] = {}
+        """Children that were asked for this time, and whether nobody had before."""
+        self._alike: Counter[tuple[str, ...]] = Counter()
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._sleeping: dict[str, Handoff] = {}
+        """By child: what answers by itself here, and needs a timer when the step is parked upon it."""
+        self._clock: Clock | None = None
+        self._in_thread = False
+        self._park_timer: asyncio.TimerHandle | None = None
+        self._parking: asyncio.Task[None] | None = None
+        self._back: asyncio.Future[None] | None = None
+        self._recording = 0
+        self._count = 0
+        """Children that it asked for, those included that are being asked for."""
+        self._closed = False
+
+    # ---- as agents see it --------------------------------------------------------------------------
+
+    def told(self, clock: Clock, *, in_thread: bool = False) -> None:
+        """Take the clock of the step, which stands still while it waits, and whether a thread does the waiting."""
+        self._clock, self._in_thread = clock, in_thread
+        if in_thread:
+            self._job.let_go = self.close
+
+    async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
+        """Ask an agent and return its output. Raises `AskFailed`, `AskRefused`, `NotRecorded`."""
+        self._check_worker(agent)
+        values = self._fitting(agent, arguments)
+        return await self.child("agent", agent, values, State(input=values), deadline_s=deadline_s)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return so many seconds after it was called first. Raises `AskRefused`, `NotRecorded`."""
+        seconds = _seconds("sleep", seconds, least=0.0)
+        await self.child("sleep", "sleep", seconds, State(), deadline_s=seconds)
+
+    async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
+        """Return what `make` gave when it was first called under this name.
+
+        Raises `AskRefused`, `NotRecorded`, and what it raises.
+        """
+        if not isinstance(name, str) or not name:
+            raise AskRefused(f"record: the name is {name!r}; expected a text that says what is recorded")
+        self._alike["record", name] += 1
+        number = self._alike["record", name]
+        for note in self._notes or ():
+            if isinstance(note.fact, Recorded) and (note.fact.name, note.fact.number) == (name, number):
+                return await self._recorded(note.fact)
+        self._recording += 1
+        try:
+            value = await make()
+            try:
+                data = encode_value(value, name)
+            except BadContent as error:
+                raise AskRefused(f"record {name!r}: what it gave cannot be recorded: {error}") from error
+            stored = await sure(lambda: self._engine.values.stored(data))
+            fact = Recorded(
+                name=name,
+                number=number,
+                value=NULL if isinstance(stored, Blob) else stored,
+                blob=stored if isinstance(stored, Blob) else None,
+            )
+            written = await sure(lambda: self._journal.write(fact))
+            return await self._recorded(written) if isinstance(written, Recorded) else Raw(data)
+        finally:
+            self._recording -= 1
+
+    def close(self) -> None:
+        """The step is done with: whoever still waits is let go."""
+        self._closed = True
+        self._answers.forget(self._job.run, self._job.step, self._heard)
+        for timer in (self._park_timer, self._parking):
+            if timer is not None:
+                timer.cancel()
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        if self._waiting:
+            self._waits_no_more()
+        if self._clock is not None and self._in_thread:  # what it still does, it is to do in its time
+            self._clock.go_on()
+
+    # ---- children ----------------------------------------------------------------------------------
+
+    async def child(
+        self,
+        kind: AskedKind,
+        name: str,
+        asked: object,
+        state: State,
+        *,
+        deadline_s: float | None = None,
+        cause: Asked | None = None,
+    ) -> Raw:
+        """Ask for a child, unless it was asked for before, and return its output once it has answered.
+
+        `asked` is what makes it what it is, besides kind and name; `cause` says more of it. Raises `AskFailed`,
+        `AskRefused`, `NotRecorded`.
+        """
+        if deadline_s is not None and kind != "sleep":
+            deadline_s = _seconds("deadline_s", deadline_s, least=0.001)
+        what = (kind, name, msgspec.json.encode(asked, order="sorted").decode())
+        self._alike[what] += 1
+        token = child_of(self._job.step, kind, name, asked, self._alike[what])
+        if self._again:
+            await self._remember()
+        if token in self._before:
+            self._asked[token] = False
+            answer = self._before[token]
+        else:
+            self._check_more(name)
+            answer = await self._ask_for(token, kind, state, deadline_s, cause or Asked(step=""), what)
+        match answer.outcome:
+            case Done():
+                return await sure(lambda: self._engine.asking.value(answer))
+            case Failed(error=error):
+                raise AskFailed(name, error)
+            case _:
+                return NULL
+
+    async def _ask_for(
+        self, token: str, kind: AskedKind, state: State, deadline_s: float | None, more: Asked, what: tuple[str, ...]
+    ) -> Answer:
+        engine, work = self._engine, self._work
+        if self._closed:
+            raise asyncio.CancelledError
+        cause = replace(
+            more,
+            step=self._job.step,
+            kind=kind,
+            number=self._alike[what],
+            depth=work.depth + 1,
+            due_s=engine.bus.now_s() + deadline_s if deadline_s is not None else 0.0,
+        )
+        handoff = child_handoff(work.handoff, work.start_seq, token, cause, state)
+        await sure(lambda: self._answers.begin(self._job.delivery.seq))
+        waiting = self._waits_for(token)
+        try:
+            there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
+            self._asked[token] = there is None
+            handoff = replace(handoff, cause=there or cause)
+            if there is not None and not waiting.done():
+                # It was asked by a worker that is gone, or by one that still goes on: its answer may be older than we.
+                await self._look(token)
+            if cause.due_s and not waiting.done():
+                await sure(lambda: self._until_due(token, handoff))
+            return await waiting
+        finally:
+            await self._done_waiting(token)
+
+    async def _until_due(self, token: str, child: Handoff) -> None:
+        """Have a child answered when its time is up: by us as long as we are here, else by a timer of the broker."""
+        cause = child.cause
+        assert isinstance(cause, Asked)
+        left_s = cause.due_s - self._engine.bus.now_s()
+        sleeps = cause.kind == "sleep"
+        if not sleeps or left_s > self._agent.park_after_s:
+            await self._set_timer(child)
+        if sleeps:
+            self._sleeping[token] = child
+            if left_s > self._agent.park_after_s:
+                self._park_soon(0.0)
+            else:
+                loop = asyncio.get_running_loop()
+                loop.call_later(max(left_s, 0.0), lambda: loop.create_task(self._answer_itself(token, child)))
+
+    async def _set_timer(self, child: Handoff) -> None:
+        assert isinstance(child.cause, Asked)
+        body = encode(by_itself(child, self._work.start_seq))
+        await self._engine.bus.timers.at(self._actor, self._job.run, child.step, child.cause.due_s, body)
+
+    async def _answer_itself(self, token: str, child: Handoff) -> None:
+        waiting = self._waiting.get(token)
+        if waiting is None or waiting.done() or self._closed:
+            return
+        answer = by_itself(child, self._work.start_seq)
+        self._heard(await sure(lambda: self._engine.asking.answer(self._actor, answer)))
+
+    async def _look(self, token: str) -> None:
+        job, key = self._job, key_of_child(token)
+        for answer in await sure(lambda: self._engine.asking.some(self._actor, job.run, job.step, [key])):
+            self._heard(answer)
+
+    async def _remember(self) -> None:
+        """Read once what was answered when this step was done before."""
+        if self._read is None:
+            self._read = asyncio.ensure_future(self._read_answers())
+        await asyncio.shield(self._read)
+
+    async def _read_answers(self) -> None:
+        job = self._job
+        await sure(lambda: self._answers.begin(job.delivery.seq))
+        self._before = await sure(
+            lambda: self._engine.asking.of_step(self._actor, job.run, job.step, self._work.start_seq)
+        )
+
+    # ---- waiting -----------------------------------------------------------------------------------
+
+    def _waits_for(self, token: str) -> asyncio.Future[Answer]:
+        waiting = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._answers.tell(self._job.run, self._job.step, self._heard)
+            self._answers.held += 1
+            self._job.waits = True
+            self._job.delivery.lend()
+            if self._clock is not None:
+                self._clock.pause()
+            self._park_soon()
+        self._waiting[token] = waiting
+        return waiting
+
+    async def _done_waiting(self, token: str) -> None:
+        """Take a wait as over; with the last, the step has a place again before it goes on."""
+        if self._waiting.pop(token, None) is None or self._closed or self._job.cancelled is not None:
+            return
+        self._sleeping.pop(token, None)
+        if not self._waiting:
+            self._waits_no_more()
+            self._back = asyncio.ensure_future(self._job.delivery.take_back())
+        else:
+            self._park_soon()
+        if self._back is not None and not self._back.done():
+            await asyncio.shield(self._back)
+        if not self._waiting and self._clock is not None:
+            self._clock.go_on()
+
+    def _waits_no_more(self) -> None:
+        self._answers.forget(self._job.run, self._job.step, self._heard)
+        self._answers.held -= 1
+        self._job.waits = False
+        if self._park_timer is not None:
+            self._park_timer.cancel()
+            self._park_timer = None
+
+    def _heard(self, answer: Answer) -> None:
+        waiting = self._waiting.get(answer.child)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    # ---- parking -----------------------------------------------------------------------------------
+
+    def _park_soon(self, after_s: float | None = None) -> None:
+        """Park the step when nothing has come for a while; at once where it must not be held."""
+        if after_s is None:
+            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
+            at_once = self._job.begun or self._answers.held > self._answers.held_max
+            after_s = 0.0 if at_once else self._agent.park_after_s
+        if self._park_timer is not None:
+            self._park_timer.cancel()
+        self._park_timer = asyncio.get_running_loop().call_later(after_s, self._park)
+
+    def _park(self) -> None:
+        if self._parking is None or self._parking.done():
+            self._parking = asyncio.create_task(self._try_to_park(), name=f"park {self._job.run} {self._job.step}")
+
+    async def _try_to_park(self) -> None:
+        waits = [token for token, waiting in self._waiting.items() if not waiting.done()]
+        known = [token for token in waits if token in self._asked]  # the others are being asked for right now
+        if not waits or self._closed:
+            return
+        if self._recording or len(known) < len(waits):
+            self._park_soon(_PARK_AGAIN_S if self._recording else 0.05)
+            return
+        strays = self._strays()
+        if strays >= STRAYS_MAX:
+            self._refuse_strays()
+            return
+        token, work = waits[0], self._work
+        parked = Parked(
+            run=self._job.run,
+            flow=work.handoff.flow,
+            digest=work.handoff.digest,
+            start_seq=work.start_seq,
+            step=self._job.step,
+            child=token,
+            seq=work.seq,
+            number=work.woken,
+            strays=strays,
+        )
+        try:
+            if token in self._sleeping:
+                await self._set_timer(self._sleeping[token])
+            await self._note_unasked()
+            answer = await self._engine.asking.park(self._actor, key_of_child(token), parked)
+        except (BusError, NewerMessage) as error:
+            logger.error("bus.refuses", error=str(error), child=token)
+            self._park_soon(_PARK_AGAIN_S)
+            return
+        if answer is not None:
+            self._heard(answer)
+            self._park_soon()
+        else:
+            logger.info("step.parked", waits_for=parse(token).name)
+            self._job.cancel("parked")
+            self.close()
+
+    # ---- what it does not ask for any more ---------------------------------------------------------
+
+    @property
+    def _unasked(self) -> list[str]:
+        return [token for token in self._before if token not in self._asked] if self._asked else []
+
+    def _strays(self) -> int:
+        is_stray = bool(self._unasked) and any(self._asked.values())
+        return self._work.strays + 1 if is_stray else 0
+
+    def _refuse_strays(self) -> None:
+        name = parse(next(token for token, is_new in self._asked.items() if is_new)).name
+        refused = AskRefused(
+            f"it asks {name} for something else each time it runs, {STRAYS_MAX + 1} times by now, and never again for "
+            f"what it asked before: is there a time, a random number or an unordered set in the arguments? What may "
+            f"differ goes through context.record, which gives the same every time"
+        )
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(refused)
+
+    async def note_unasked(self) -> None:
+        """Note what was asked before, and not this time. Raises the errors of the bus."""
+        if self._again and self._read is not None and self._read.done():
+            await self._note_unasked()
+
+    async def _note_unasked(self) -> None:
+        unasked = self._unasked
+        if unasked:
+            delivery = self._job.delivery
+            logger.warning("step.asks_otherwise", before=[parse(token).name for token in unasked[:_NAMED_MAX]])
+            fact = Unasked(
+                children=unasked[:_NAMED_MAX], count=len(unasked), seq=delivery.seq, delivered=delivery.delivered
+            )
+            await self._journal.write(fact)
+
+    # ---- what can be asked -------------------------------------------------------------------------
+
+    def _check_worker(self, agent: str) -> None:
+        own = self._work.plan.agent_of(self._job.step)
+        if agent in self._agent.workers:
+            return
+        if not isinstance(agent, str) or agent not in self._work.plan.flow.agents:
+            raise AskRefused(
+                f"agent {own!r} asks {agent!r}, and the flow has no such agent. "
+                f"{nearest(str(agent), self._agent.workers)}".rstrip()
+            )
+        raise AskRefused(
+            f"agent {own!r} asks {agent!r}, which is none of its workers: add it to `workers` of [agents.{own}]"
+        )
+
+    def _check_more(self, name: str) -> None:
+        own = self._work.plan.agent_of(self._job.step)
+        self._count += 1
+        if self._count > self._agent.max_asks:
+            raise AskRefused(
+                f"agent {own!r} asks {name} after {self._agent.max_asks} others: max_asks of [agents.{own}] is "
+                f"{self._agent.max_asks}"
+            )
+        if self._work.depth >= self._agent.max_depth:
+            raise AskRefused(
+                f"agent {own!r} asks {name} at a depth of {self._work.depth + 1}: max_depth of [agents.{own}] is "
+                f"{self._agent.max_depth}"
+            )
+
+    def _fitting(self, agent: str, arguments: Mapping[str, Any]) -> dict[str, Raw]:
+        fields = self._work.plan.flow.agents[agent].input
+        given: dict[str, Raw] = {}
+        try:
+            for name, value in arguments.items():
+                given[name] = _in_order(encode_value(value, name))
+            return check_fields(agent, "agent", fields, given)
+        except BadContent as error:
+            raise AskRefused(f"agent {agent!r} cannot be asked with this: {error}") from error
+        except InputError as error:
+            raise AskRefused(f"agent {agent!r}, input {error.place!r}: {error.reason} {error.hint}".rstrip()) from error
+
+    async def _recorded(self, fact: Recorded) -> Raw:
+        return await sure(lambda: self._engine.values.load(fact.blob or fact.value))
+
+
+async def sure(do: Callable[[], Awaitable[T]]) -> T:
+    """Do something on the bus until it lets us: the lease is held meanwhile, and no handler sees the bus's errors.
+
+    Raises `AskRefused` for what no other try makes good, and `NotRecorded` for what a later release wrote.
+    """
+    while True:
+        try:
+            return await do()
+        except (PayloadTooLarge, BlobMissing) as error:
+            raise AskRefused(str(error)) from error
+        except NewerMessage as error:
+            raise NotRecorded(error) from error
+        except BusError as error:
+            logger.error("bus.refuses", error=str(error))
+            await asyncio.sleep(_AGAIN_S)
+
+
+def _in_order(data: bytes) -> Raw:
+    """Return JSON with the keys of its objects in one order: the same arguments are the same however they are made."""
+    return Raw(msgspec.json.encode(msgspec.json.decode(data), order="sorted") if b"{" in data else data)
+
+
+def _seconds(what: str, given: float, *, least: float) -> float:
+    if not isinstance(given, int | float) or not math.isfinite(given) or not least <= given <= DEADLINE_MAX_S:
+        raise AskRefused(f"{what}: {given!r}; expected seconds, at most {DEADLINE_MAX_S:.0f} (a year)")
+    return float(given)

@@ -1,0 +1,78 @@
+"""Hearing the answers to what the steps of one actor asked, as they are stored: one reader for all of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+import structlog
+
+from baton_bus.engine.engine import Engine
+from baton_bus.errors import BusError
+from baton_schemas.wire.messages import Answer
+
+_AGAIN_S = 2.0
+"""After this the answers are followed again, when the bus would not let us."""
+HELD_PART = 4
+"""A process holds no more waiting steps than this part of what all may hold: what they wait for may be steps of the
+same actor, which are not handed out while all places are held."""
+
+logger = structlog.get_logger("baton.worker")
+
+Heard = Callable[[Answer], None]
+
+
+class Answers:
+    """Tells the steps of one actor that wait in this process what was answered; follows nothing before the first."""
+
+    def __init__(self, engine: Engine, actor: str, max_in_flight: int) -> None:
+        self._engine, self._actor = engine, actor
+        self.held_max = max_in_flight // HELD_PART
+        self.held = 0
+        """Steps that wait in this process."""
+        self._waiting: dict[tuple[str, str], list[Heard]] = {}
+        self._follower: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def begin(self, seq: int) -> None:
+        """Have the answers followed that come from now on; they come after `seq`. Raises `BusUnavailable`."""
+        if self._follower is not None:
+            return
+        async with self._lock:
+            if self._follower is None:
+                last = await self._engine.bus.log.last_sure(self._engine.bus.subjects.for_actor("answer", self._actor))
+                next_seq = (last.seq if last is not None else seq) + 1
+                self._follower = asyncio.create_task(self._follow(next_seq), name=f"answers to {self._actor}")
+
+    def tell(self, run: str, step: str, heard: Heard) -> None:
+        """Call `heard` with each answer to this step of this run, until `forget`."""
+        self._waiting.setdefault((run, step), []).append(heard)
+
+    def forget(self, run: str, step: str, heard: Heard) -> None:
+        """Do so no more."""
+        left = [each for each in self._waiting.pop((run, step), []) if each is not heard]
+        if left:
+            self._waiting[run, step] = left
+
+    async def stop(self) -> None:
+        """Follow no more."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+
+    async def _follow(self, next_seq: int) -> None:
+        pattern = self._engine.bus.subjects.for_actor("answer", self._actor)
+        while True:
+            try:
+                async with aclosing(self._engine.bus.log.follow([pattern], next_seq)) as followed:
+                    async for entry in followed:
+                        next_seq = entry.seq + 1
+                        if isinstance(entry.message, Answer):
+                            for heard in self._waiting.get((entry.message.run, entry.message.step), ()):
+                                heard(entry.message)
+            except BusError as error:
+                logger.error("bus.refuses", error=str(error), subject=pattern)
+            except Exception:
+                logger.exception("answers.broken", actor=self._actor)
+            await asyncio.sleep(_AGAIN_S)
