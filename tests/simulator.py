@@ -42,7 +42,18 @@ from baton_schemas.run.lifecycle import (
     spreads,
 )
 from baton_schemas.run.refs import base_of, joined, named, replied, source_token
-from baton_schemas.wire.messages import Decisive, Handoff, Join, Message, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.messages import (
+    Answer,
+    Decisive,
+    Handoff,
+    Join,
+    Message,
+    OutcomeRecord,
+    Reply,
+    Result,
+    Started,
+    Woken,
+)
 from baton_schemas.wire.names import END
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 from tests.strategies import output_shape
@@ -356,5 +367,7 @@ def subject_of(create: Create) -> str:
             return f"reply.{actor}.{message.run}.{message.step}.{replied(message)}"
         case OutcomeRecord():
             return f"outcome.{actor}.{message.run}.{message.step}"
+        case Answer():
+            return f"answer.{actor}.{message.run}.{message.step}.{message.child.rpartition('--k')[2]}"
         case Result():
             return f"result.{message.flow}.{message.run}.end"

@@ -72,7 +72,8 @@ async def test_what_is_asked_is_answered(server: NatsServer, namespace: str) -> 
 
 async def test_many_are_asked_at_once_and_come_back_in_order(server: NatsServer, namespace: str) -> None:
     async def boss(text: str, context: Context) -> list[str]:
-        return await context.gather(*(context.ask("helper", topic=f"{text}{number}") for number in range(50)))
+        asked = [context.ask("helper", topic=f"{text}{number}") for number in range(50)]
+        return list(await context.gather(*asked))
 
     helper = Helper()
     async with team(server.url, namespace, asking(), {"boss": boss, "helper": helper.helper}) as t:
@@ -82,7 +83,7 @@ async def test_many_are_asked_at_once_and_come_back_in_order(server: NatsServer,
 
 async def test_same_question_twice_is_two_questions(server: NatsServer, namespace: str) -> None:
     async def boss(text: str, context: Context) -> list[str]:
-        return await context.gather(("helper", {"topic": text}), ("helper", {"topic": text}))
+        return list(await context.gather(("helper", {"topic": text}), ("helper", {"topic": text})))
 
     helper = Helper()
     async with team(server.url, namespace, asking(), {"boss": boss, "helper": helper.helper}) as t:

@@ -52,6 +52,9 @@ def _check_names(flow: Flow) -> None:
         _check_own_token(f"agents.{name}", name)
         if agent.actor:
             _check_token(f"agents.{name}.actor", agent.actor)
+            if agent.actor.startswith("-"):
+                found, expected = repr(agent.actor), "a name that begins with a letter or a digit"
+                raise FlowError(f"agents.{name}.actor", found, expected)
         actor = agent.actor or actor_name(flow.name, name)
         if len(actor) > 64:
             raise FlowError(
