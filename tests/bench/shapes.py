@@ -14,14 +14,15 @@ _AT_ONCE = 500
 
 
 class Pipeline(Struct, frozen=True, tag=True):
-    """Three hops: a, b, c, and the result."""
+    """Hops, three unless told: a, b, c, and the result."""
 
+    hops: int = 3
     wait_s: float = 0.0
     in_hand_max: int = 256
 
     @property
     def actors(self) -> tuple[str, ...]:
-        return ("a", "b", "c")
+        return ("a", "b", "c")[: self.hops]
 
     def works(self, floor: Floor) -> dict[str, Work]:
         def hop(following: str) -> Work:
@@ -33,7 +34,8 @@ class Pipeline(Struct, frozen=True, tag=True):
 
             return work
 
-        return {"a": hop("b"), "b": hop("c"), "c": hop("end")}
+        following = [*self.actors[1:], "end"]
+        return {actor: hop(name) for actor, name in zip(self.actors, following, strict=True)}
 
 
 class FanOut(Struct, frozen=True, tag=True):
