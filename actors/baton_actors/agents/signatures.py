@@ -65,6 +65,8 @@ def reading(plan: Plan, name: str, parameters: Iterable[str]) -> Agent:
     """Return an agent that is given what these parameters name; unchanged when one of them names nothing."""
     agent = plan.flow.agents[name]
     steps = [step for step, of in plan.flow.steps.items() if of.agent == name]
+    if not steps:  # it is only asked, and is given what is asked
+        return agent
     known = frozenset.intersection(*(_before(plan, step) for step in steps)) | plan.flow.input.keys()
     reads: set[str] = set()
     for parameter in parameters:

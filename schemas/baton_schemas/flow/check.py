@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -32,10 +32,12 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
         raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
     if flow.deadline_s is not None:
         check_deadline("deadline_s", flow.deadline_s)
-    for place, parts in (("steps", flow.steps), ("agents", flow.agents), ("input", flow.input)):
+    for place, parts in (("steps", flow.steps), ("agents", flow.agents)):
         check_parts(place, len(parts))
     _check_names(flow)
-    _check_inputs(flow)
+    _check_inputs("input", flow.input)
+    for name, agent in flow.agents.items():
+        _check_inputs(f"agents.{name}.input", agent.input)
     _check_tiers(flow)
     earlier = check_graph(flow)
     check_agents(flow, earlier)
@@ -80,7 +82,6 @@ def _check_names(flow: Flow) -> None:
                 hint=f"Try {name.replace('-', '_')!r}.",
             )
     for name in flow.input:
-        _check_name(f"input.{name}", name)
         if name in flow.steps:
             raise FlowError(f"input.{name}", f"a step that is called {name!r} too", "another name for one of the two")
 
@@ -104,15 +105,19 @@ def _check_name(place: str, name: str) -> None:
         raise FlowError(place, f"the reserved name {name!r}", f"another name than {_listed(RESERVED)}")
 
 
-def _check_inputs(flow: Flow) -> None:
-    for name, field in flow.input.items():
-        _check_fields(f"input.{name}", field)
+def _check_inputs(place: str, fields: Mapping[str, Field]) -> None:
+    """Check the input of a flow, or of an agent that is asked."""
+    check_parts(place, len(fields))
+    for name, field in fields.items():
+        here = f"{place}.{name}"
+        _check_name(here, name)
+        _check_fields(here, field)
         try:
             kind = type_of(field)
         except BadType as error:
-            raise FlowError(f"input.{name}.{error.key}", error.found, error.expected, hint=_hint(error)) from error
+            raise FlowError(f"{here}.{error.key}", error.found, error.expected, hint=_hint(error)) from error
         if bytes(field.default):
-            _check_default(f"input.{name}", field, kind)
+            _check_default(here, field, kind)
 
 
 def _check_fields(place: str, field: Field) -> None:

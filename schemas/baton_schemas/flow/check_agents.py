@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.check_asking import asked_agents, check_given, check_keys, check_workers, refuse_unused
 from baton_schemas.flow.flow import IN_PROCESS, Agent, Flow
 from baton_schemas.flow.limits import check_at_least, check_timeout
 from baton_schemas.flow.prompts import BadPlaceholder, Placeholder, parse
@@ -18,7 +19,8 @@ _FILE = re.compile(r"(\.{0,2}/)[^:]+\.py:[^\W\d]\w*\Z")
 
 def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
     """Raise `FlowError` for the first mistake; `earlier` says which steps come before which."""
-    asked = {worker for agent in flow.agents.values() for worker in agent.workers}
+    check_workers(flow)
+    asked = asked_agents(flow)
     for name, agent in flow.agents.items():
         place = f"agents.{name}"
         _check_limits(place, agent)
@@ -28,14 +30,13 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
             _check_llm(place, agent, flow)
         users = [step for step in flow.steps if flow.steps[step].agent == name]
         if not users and name not in asked:
-            raise FlowError(
-                place,
-                f"the agent {name!r}, which no step uses",
-                "a step for every agent",
-                hint=f"Add [steps.{name}], correct a step's `agent`, or remove this one.",
-            )
+            refuse_unused(flow, name)
         for step in users:
             _check_names_of(flow, place, agent, step, earlier[step])
+        if name in asked:
+            check_keys(f"{place}.input", agent.input)
+            for key, template in (("system", agent.system), ("prompt", agent.prompt)):
+                check_given(place, agent, key, _placeholders(f"{place}.{key}", template))
 
 
 def _check_limits(place: str, agent: Agent) -> None:
@@ -48,6 +49,7 @@ def _check_limits(place: str, agent: Agent) -> None:
         raise FlowError(f"{place}.retry_base_s", f"{agent.retry_base_s:g}", "seconds: a number more than 0")
     check_at_least(f"{place}.retry_max_s", agent.retry_max_s, agent.retry_base_s)
     check_timeout(f"{place}.overload_max_s", agent.overload_max_s)
+    check_timeout(f"{place}.park_after_s", agent.park_after_s)
 
 
 def _check_handler(place: str, agent: Agent) -> None:

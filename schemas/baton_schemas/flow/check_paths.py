@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from baton_schemas.errors import FlowError
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import Placeholder, parse
@@ -26,11 +27,18 @@ def check_paths(plan: Plan) -> None:
             _check_each(plan, name)
         for key, template in (("system", agent.system), ("prompt", agent.prompt)):
             for found in parse(template):
-                _check(plan, name, f"agents.{step.agent}.{key}", found)
+                _check(plan, f"agents.{step.agent}.{key}", found, kind_of(plan, name, found.name))
+    asked = asked_agents(flow)
+    for name, agent in flow.agents.items():
+        if name not in asked:
+            continue
+        for key, template in (("system", agent.system), ("prompt", agent.prompt)):
+            for found in parse(template):
+                _check(plan, f"agents.{name}.{key}", found, type_of(agent.input[found.name]))
 
 
-def _check(plan: Plan, step: str, place: str, found: Placeholder) -> None:
-    kind = kind_of(plan, step, found.name)
+def _check(plan: Plan, place: str, found: Placeholder, kind: Type) -> None:
+    """Check the path of a placeholder whose name stands for a value of this type."""
     for number, key in enumerate(("", *found.path)):
         inner = _part(kind, key) if number else kind
         if inner is None:

@@ -102,17 +102,27 @@ def _flow(data: Table) -> Flow:
             **DEFAULT_TIERS,
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
         },
-        "agents": {name: _struct(f"agents.{name}", value, Agent) for name, value in _tables(data, "agents").items()},
+        "agents": {name: _agent(name, value) for name, value in _tables(data, "agents").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
     }
     return _struct("", {**data, **tables}, Flow)
 
 
-def _tables(data: Table, key: str) -> Table:
+def _tables(data: Table, key: str, within: str = "") -> Table:
     value = data.get(key, {})
     if not isinstance(value, dict):
-        raise FlowError(key, _found(value), f"a table, as [{key}]")
+        place = _join(within, key)
+        raise FlowError(place, _found(value), f"a table, as [{place}]")
     return value
+
+
+def _agent(name: str, value: Any) -> Agent:
+    place = f"agents.{name}"
+    if not isinstance(value, dict) or "input" not in value:
+        return _struct(place, value, Agent)
+    fields = _tables(value, "input", place)
+    given = {key: _field(f"{place}.input.{key}", field) for key, field in fields.items()}
+    return _struct(place, {**value, "input": given}, Agent)
 
 
 def _field(place: str, value: Any) -> Field:

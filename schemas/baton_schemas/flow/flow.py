@@ -96,6 +96,8 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The agents that it may ask while it does a step."""
     max_asks: int = 10_000
     """How much one step of it may ask for, all in all."""
+    max_rounds: int = 12
+    """Of an LLM agent with `workers`: how often a step of it asks its model, which is to have answered by then."""
     max_depth: int = 8
     """How deep what it asks may lie: an agent that a step of the flow asks is at 1, one that this one asks at 2."""
     park_after_s: float = 60.0

@@ -41,6 +41,9 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "retry_base_s": {"exclusiveMinimum": 0},
         "retry_max_s": {"exclusiveMinimum": 0},
         "overload_max_s": _TIMEOUT,
+        "workers": {"uniqueItems": True},
+        "max_rounds": {"minimum": 1},
+        "max_asks": {"minimum": 1},
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
     Field: {"type": {"pattern": PATTERN}},
@@ -55,10 +58,10 @@ def flow_schema() -> Schema:
     """Return the JSON Schema (draft 7) of flow files."""
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-    agent = _table(Agent)
+    field = {"anyOf": [_ref("type"), _ref("input")]}
+    agent = _table(Agent, input=_tables(field, _FREE_NAME))
     agent["anyOf"] = [{"required": ["handler"]}, {"required": ["prompt", "model"]}]
     agent["not"] = {"required": ["handler", "prompt"]}
-    field = {"anyOf": [_ref("type"), _ref("input")]}
     # Of a tier that is there anyway a file need say only what is to be otherwise.
     known = {name: {"anyOf": [_ref("known-tier"), _ref("model")]} for name in DEFAULT_TIERS}
     flow = _table(

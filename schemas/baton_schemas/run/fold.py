@@ -117,8 +117,9 @@ class RunFold:
                     steps[name] = replace(step, status="dropped", waits="")
         own = {name: step.work for name, step in steps.items() if step.work and not step.reused}
         in_vain = [*self._in_vain]
-        # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice.
-        told = {name for name, work in own.items() if work.usage}
+        # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice; what a failed step
+        # tells of is the call that failed, and that one is not recorded.
+        told = {name for name, work in own.items() if work.usage and steps[name].status == "done"}
         in_use: list[Work] = []
         for name in self._calls.keys() - told:
             (in_vain if steps[name].status in ("failed", "dropped") else in_use).extend(self._calls[name])

@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import render
+from baton_schemas.flow.tools import Tool, tools_of
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
 from baton_schemas.wire.values import valid_text
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class Turn(Struct, frozen=True, kw_only=True):
+    """What was said after the prompt, by the model or to it: content blocks as the Messages API has them."""
+
+    role: Literal["user", "assistant"]
+    content: list[dict[str, Any]]
+
+
+class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of a request that the answer depends on."""
 
     model: str
     system: str
     prompt: str
     max_tokens: int
+    tools: tuple[Tool, ...] = ()
+    """What the model is offered: the workers of an agent."""
+    turns: tuple[Turn, ...] = ()
+    """What was said after the prompt. A log shows the prompt alone, with which the conversation began."""
 
     def digest(self, *, rehearses: bool) -> str:
         """Return the hash that is recorded with an answer: SHA-256, in hex, of what is asked and of whom.
@@ -33,7 +46,9 @@ class Asked(Struct, frozen=True, kw_only=True):
         A rehearsed call has another one, so that a rehearsed answer is not reused once there is a key.
         """
         texts = (valid_text(self.model), valid_text(self.system), valid_text(self.prompt))
-        return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses))).hexdigest()
+        # Without tools or turns it is what it was before there were any: answers in old logs are found by it.
+        more = (self.tools, self.turns) if self.tools or self.turns else ()
+        return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses, *more))).hexdigest()
 
 
 def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds]) -> Asked:
@@ -50,6 +65,7 @@ def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping
         system=render(agent.system, value_of),
         prompt=render(agent.prompt, value_of),
         max_tokens=tier.max_tokens,
+        tools=tools_of(plan.flow, agent),
     )
 
 

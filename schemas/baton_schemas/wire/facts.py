@@ -94,6 +94,12 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     text: Raw = NULL
     blob: Blob | None = None
     """The text, when it was too large to be inline."""
+    content: Raw = NULL
+    """Of an answer to a request with tools: its content blocks, a list, as they came (see `models.content`)."""
+    content_blob: Blob | None = None
+    """The content blocks, when they were too large to be inline."""
+    stop_reason: str = ""
+    """Of an answer to a request with tools: why the model stopped."""
     model: str = ""
     truncated: bool = False
     rehearsed: bool = False

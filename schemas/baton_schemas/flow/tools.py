@@ -1,0 +1,73 @@
+"""The agents that a model may ask, as tools of the Messages API: a name, what it is good for, a JSON Schema.
+
+https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from baton_schemas.flow.flow import Agent, Field, Flow
+from baton_schemas.flow.types import Type, type_of
+
+KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
+"""What the API takes as the name of a property. Names of agents fit what it takes as a tool's, `[a-zA-Z0-9_-]{1,64}`."""
+
+_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object"}
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """One agent as a model is told of it."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    """Of an object: the agent's `input`."""
+
+
+def tools_of(flow: Flow, agent: Agent) -> tuple[Tool, ...]:
+    """Return the workers of an agent as tools, in their order; none for one that asks nobody. The flow is checked."""
+    return tuple(_tool(name, flow.agents[name]) for name in agent.workers)
+
+
+def _tool(name: str, worker: Agent) -> Tool:
+    schema = _object(worker.input) | {"additionalProperties": False}
+    return Tool(name=name, description=worker.description or f"Asks the agent {name}.", input_schema=schema)
+
+
+def _object(fields: Mapping[str, Field]) -> dict[str, Any]:
+    properties = {name: _described(field) for name, field in fields.items()}
+    required = [name for name, field in fields.items() if field.required]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _described(field: Field) -> dict[str, Any]:
+    schema = _with_fields(_schema(type_of(msgspec.structs.replace(field, fields={}))), field.fields)
+    if bytes(field.default):
+        schema["default"] = msgspec.json.decode(field.default)
+    return {**schema, "description": field.description} if field.description else schema
+
+
+def _schema(kind: Type) -> dict[str, Any]:
+    """Return the schema of a type without fields; what may be missing is not required, and may be null as well."""
+    if kind.kind == "any":
+        return {}
+    name = _JSON_TYPES.get(kind.kind, "array")
+    schema: dict[str, Any] = {"type": [name, "null"] if kind.optional else name}
+    items = _schema(kind.items) if kind.items is not None else {}
+    return {**schema, "items": items} if items else schema
+
+
+def _with_fields(schema: dict[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Return the schema with the fields of its records: its own, or those of the items of its lists."""
+    if not fields:
+        return schema
+    if "array" in schema.get("type", ()):
+        return {**schema, "items": _with_fields(schema.get("items") or {"type": "object"}, fields)}
+    own = _object(fields)
+    return {**schema, **own, "type": schema.get("type", own["type"])}
