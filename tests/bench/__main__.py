@@ -2,7 +2,8 @@
 
 It has parts, of which `make bench ARGS="core idle"` measures some: `core`, what every change is measured by; `durable`,
 three replicas and flushing at every write; `million`, a log of a million messages; `trickle`, branches that end one by
-one; `ask`, agents that ask others; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is asked of it.
+one; `ask`, agents that ask others; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is
+asked of it.
 """
 
 from __future__ import annotations

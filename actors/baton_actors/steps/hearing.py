@@ -51,7 +51,7 @@ class Answers:
 
     def forget(self, run: str, step: str, heard: Heard) -> None:
         """Do so no more."""
-        left = [each for each in self._waiting.pop((run, step), []) if each is not heard]
+        left = [each for each in self._waiting.pop((run, step), []) if each != heard]
         if left:
             self._waiting[run, step] = left
 

@@ -66,7 +66,7 @@ def check_given(place: str, agent: Agent, key: str, named: Iterable[Placeholder]
                 f"{place}.{key}",
                 f"the placeholder {{{found.name}}} at character {found.position}",
                 expected,
-                hint=hint or f"Declare it: input = {{ {found.name} = \"str\" }}.",
+                hint=hint or f'Declare it: input = {{ {found.name} = "str" }}.',
                 near=f"{{{found.name}",
             )
 

@@ -16,7 +16,7 @@ from baton_schemas.flow.flow import Agent, Field, Flow
 from baton_schemas.flow.types import Type, type_of
 
 KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
-"""What the API takes as the name of a property. Names of agents fit what it takes as a tool's, `[a-zA-Z0-9_-]{1,64}`."""
+"""What the API takes as the name of a property. Names of agents fit what it takes as that of a tool."""
 
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object"}
 
