@@ -70,7 +70,7 @@ class StepAsks:
         """By child: what answers by itself here, and needs a timer when the step is parked upon it."""
         self._clock: Clock | None = None
         self._in_thread = False
-        self._park_timer: asyncio.TimerHandle | None = None
+        self._park_alarm: Callable[[], None] | None = None
         self._parking: asyncio.Task[None] | None = None
         self._back: asyncio.Future[None] | None = None
         self._recording = 0
@@ -132,9 +132,9 @@ class StepAsks:
         """The step is done with: whoever still waits is let go."""
         self._closed = True
         self._answers.forget(self._job.run, self._job.step, self._heard)
-        for timer in (self._park_timer, self._parking):
-            if timer is not None:
-                timer.cancel()
+        self._park_no_more()
+        if self._parking is not None:
+            self._parking.cancel()
         for waiting in self._waiting.values():
             waiting.cancel()
         if self._waiting:
@@ -278,7 +278,7 @@ class StepAsks:
         self._sleeping.pop(token, None)
         if not self._waiting:
             self._waits_no_more()
-            self._back = asyncio.ensure_future(self._job.delivery.take_back())
+            self._back = self._job.delivery.take_back()
         else:
             self._park_soon()
         if self._back is not None and not self._back.done():
@@ -290,9 +290,7 @@ class StepAsks:
         self._answers.forget(self._job.run, self._job.step, self._heard)
         self._answers.held -= 1
         self._job.waits = False
-        if self._park_timer is not None:
-            self._park_timer.cancel()
-            self._park_timer = None
+        self._park_no_more()
 
     def _heard(self, answer: Answer) -> None:
         waiting = self._waiting.get(answer.child)
@@ -307,9 +305,13 @@ class StepAsks:
             # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
             at_once = self._job.begun or self._answers.held > self._answers.held_max
             after_s = 0.0 if at_once else self._agent.park_after_s
-        if self._park_timer is not None:
-            self._park_timer.cancel()
-        self._park_timer = asyncio.get_running_loop().call_later(after_s, self._park)
+        self._park_no_more()
+        self._park_alarm = self._answers.alarms.set(after_s, self._park)
+
+    def _park_no_more(self) -> None:
+        if self._park_alarm is not None:
+            self._park_alarm()
+            self._park_alarm = None
 
     def _park(self) -> None:
         if self._parking is None or self._parking.done():

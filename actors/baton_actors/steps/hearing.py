@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 
 import structlog
 
+from baton_actors.agents.alarms import Alarms
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import BusError
+from baton_schemas.run.state import Entry
 from baton_schemas.wire.messages import Answer
 
 _AGAIN_S = 2.0
@@ -31,6 +32,7 @@ class Answers:
         self.held_max = max_in_flight // HELD_PART
         self.held = 0
         """Steps that wait in this process."""
+        self.alarms = Alarms(asyncio.get_running_loop())
         self._waiting: dict[tuple[str, str], list[Heard]] = {}
         self._follower: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -63,14 +65,17 @@ class Answers:
 
     async def _follow(self, next_seq: int) -> None:
         pattern = self._engine.bus.subjects.for_actor("answer", self._actor)
+
+        def heard(entry: Entry) -> None:
+            nonlocal next_seq
+            next_seq = entry.seq + 1
+            if isinstance(entry.message, Answer):
+                for tell in self._waiting.get((entry.message.run, entry.message.step), ()):
+                    tell(entry.message)
+
         while True:
             try:
-                async with aclosing(self._engine.bus.log.follow([pattern], next_seq)) as followed:
-                    async for entry in followed:
-                        next_seq = entry.seq + 1
-                        if isinstance(entry.message, Answer):
-                            for heard in self._waiting.get((entry.message.run, entry.message.step), ()):
-                                heard(entry.message)
+                await self._engine.bus.log.hear(pattern, next_seq, heard)
             except BusError as error:
                 logger.error("bus.refuses", error=str(error), subject=pattern)
             except Exception:

@@ -167,16 +167,16 @@ class Puller:
             self._lent += 1
             self._fill()
 
-    async def take_back(self, delivery: Delivery) -> None:
-        """Have its place again, once there is one."""
+    def take_back(self, delivery: Delivery) -> asyncio.Future[None] | None:
+        """Have its place again: at once (None), or once there is one, which the future says."""
         if delivery.settled or not delivery.lent:
-            return
+            return None
         if self._returning or self.in_hand >= self._in_hand_max:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._returning.append((delivery, turn))
-            await turn  # once it is done, the place is its own; one that is cancelled is passed over
-        else:
-            self._hold_again(delivery)
+            self._returning.append((delivery, turn))  # one that is cancelled is passed over
+            return turn
+        self._hold_again(delivery)
+        return None
 
     def _hold_again(self, delivery: Delivery) -> None:
         if delivery.lent:
@@ -196,6 +196,11 @@ class Puller:
             self._give(self._spare.popleft())
             room -= 1
         self._refill()
+
+    def drop(self, delivery: Delivery) -> None:
+        """Make room at once, as `release`."""
+        if not delivery.settled:
+            self._let_go(delivery)
 
     def say(self, delivery: Delivery, body: bytes) -> None:
         """Send a word about a delivery; a lost connection loses it, and the lease decides."""

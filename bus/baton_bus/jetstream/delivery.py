@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from baton_bus.jetstream.nats_client import headers_of, text_of
@@ -24,7 +25,7 @@ class Settles(Protocol):
     def lend(self, delivery: Delivery) -> None:
         """Give the place of a delivery to others for a while."""
 
-    async def take_back(self, delivery: Delivery) -> None:
+    def take_back(self, delivery: Delivery) -> asyncio.Future[None] | None:
         """Have its place again."""
 
 
@@ -100,9 +101,9 @@ class Delivery:
         """Give its place to others while whoever works on it waits; its lease is kept."""
         self._puller.lend(self)
 
-    async def take_back(self) -> None:
-        """Have a place again, once there is one."""
-        await self._puller.take_back(self)
+    def take_back(self) -> asyncio.Future[None] | None:
+        """Have a place again: at once (None), or once there is one, which the future says."""
+        return self._puller.take_back(self)
 
     async def keep(self) -> None:
         """Begin the lease anew. It is done without this for as long as the delivery is in hand."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -57,12 +57,12 @@ class Reader:
 
     def __init__(self, nc: Client, requests: Requests, gets: Gets, patience_s: float) -> None:
         self._nc, self._requests, self._gets, self._patience_s = nc, requests, gets, patience_s
-        self._following: set[asyncio.Queue[Delivery | None]] = set()
+        self._following: set[Callable[[], None]] = set()
 
     def reconnected(self) -> None:
         """The connection is mended: what was on its way to whoever follows is lost, so each begins a new consumer."""
-        for arrived in self._following:
-            arrived.put_nowait(None)
+        for lost in list(self._following):
+            lost()
 
     async def read(self, pattern: str, start_seq: int = 0, end_seq: int = 0) -> AsyncGenerator[Stored, None]:
         """Yield every message that matches, from a sequence on, to the one that the leader says is now the last.
@@ -123,6 +123,46 @@ class Reader:
                 async for each in polled:
                     yield each
 
+    async def hear(self, pattern: str, start_seq: int, heard: Callable[[Stored], None]) -> None:
+        """Call `heard` with every message that matches, from a sequence on, and then as they come, until cancelled.
+
+        As `follow`, with less on the way of each: it is called from where messages are read. Raises as that.
+        """
+        next_seq = start_seq
+        while True:
+            next_seq = await self._hear(pattern, next_seq, heard)
+
+    async def _hear(self, pattern: str, next_seq: int, heard: Callable[[Stored], None]) -> int:
+        """Do so through one consumer, until it breaks; return the sequence to go on from."""
+        consumer, broken, handed_out = self._nc.new_inbox().rpartition(".")[2], asyncio.Event(), 0
+
+        async def gone() -> None:
+            broken.set()
+
+        def on_delivery(one: Delivery) -> None:
+            nonlocal next_seq, handed_out
+            puller.drop(one)
+            if broken.is_set() or one.consumer_seq != handed_out + 1:  # a gap
+                broken.set()
+                return
+            handed_out, next_seq = handed_out + 1, one.seq + 1
+            heard(_stored(one))
+
+        puller = Puller(self._nc, self._gets.stream, consumer, _IN_HAND, on_delivery, on_gone=gone)
+        self._following.add(broken.set)
+        try:
+            await self._make(consumer, [pattern], next_seq)
+            async with puller.pulling():
+                await broken.wait()
+        except NotAllowed:
+            async with aclosing(self._polled([pattern], next_seq)) as polled:
+                async for each in polled:
+                    heard(each)
+        finally:
+            self._following.discard(broken.set)
+            await self._remove(consumer)
+        return next_seq
+
     async def _polled(self, patterns: Sequence[str], next_seq: int) -> AsyncGenerator[Stored, None]:
         """Follow without a consumer."""
         pattern, wanted = (patterns[0] if len(patterns) == 1 else EVERYTHING), matcher(patterns)
@@ -143,8 +183,11 @@ class Reader:
             async def gone(arrived: asyncio.Queue[Delivery | None] = arrived) -> None:
                 arrived.put_nowait(None)
 
+            def lost(arrived: asyncio.Queue[Delivery | None] = arrived) -> None:
+                arrived.put_nowait(None)
+
             puller = Puller(self._nc, self._gets.stream, consumer, _IN_HAND, arrived.put_nowait, on_gone=gone)
-            self._following.add(arrived)
+            self._following.add(lost)
             handed_out = 0
             try:
                 await self._make(consumer, patterns, next_seq)
@@ -153,11 +196,10 @@ class Reader:
                     while (one := await arrived.get()) is not None and one.consumer_seq == handed_out + 1:
                         handed_out += 1
                         next_seq = one.seq + 1
-                        at = _EPOCH + timedelta(microseconds=one.stored_at_ns // 1000)
-                        yield Stored(one.seq, at, one.subject, one.data, {})
-                        await puller.release(one)
+                        yield _stored(one)
+                        puller.drop(one)
             finally:
-                self._following.discard(arrived)
+                self._following.discard(lost)
                 await self._remove(consumer)
 
     async def _make(self, consumer: str, patterns: Sequence[str], start_seq: int) -> None:
@@ -197,3 +239,8 @@ class Reader:
         """Say that a consumer is needed no more, and wait for nothing: whoever closes may be in a hurry."""
         with contextlib.suppress(NatsError):
             await self._nc.publish(self._requests.api.remove_consumer(self._gets.stream, consumer), b"")
+
+
+def _stored(one: Delivery) -> Stored:
+    at = _EPOCH + timedelta(microseconds=one.stored_at_ns // 1000)
+    return Stored(one.seq, at, one.subject, one.data, {})

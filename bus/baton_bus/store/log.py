@@ -135,6 +135,13 @@ class Log:
             async for each in found:
                 yield _read(each)
 
+    async def hear(self, pattern: str, start_seq: int, heard: Callable[[Entry], None]) -> None:
+        """Call `heard` with every message that matches, from a sequence on, and then as they come, until cancelled.
+
+        Raises as `last`.
+        """
+        await self._reader.hear(pattern, start_seq, lambda found: heard(_read(found)))
+
     async def bounds(self) -> tuple[int, int]:
         """Return the sequences of the first message of the log and of its last; (1, 0) when it is empty."""
         last = await self._gets.last_sure(EVERYTHING)
