@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes mill
 if TYPE_CHECKING:
     from typing import Any
 
+    from baton_actors.agents.asks import AskFailed, AskRefused
     from baton_actors.agents.branch import Branch
     from baton_actors.agents.context import Context
     from baton_actors.agents.handlers import actor
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed
 
 _WHERE = {
+    "AskFailed": "baton_actors.agents.asks",
+    "AskRefused": "baton_actors.agents.asks",
     "Branch": "baton_actors.agents.branch",
     "Context": "baton_actors.agents.context",
     "actor": "baton_actors.agents.handlers",
@@ -38,6 +41,8 @@ _WHERE = {
 }
 
 __all__ = [
+    "AskFailed",
+    "AskRefused",
     "Baton",
     "Branch",
     "BusError",
