@@ -78,7 +78,8 @@ class Clerk:
             case Answer() as answer:
                 for what, token in (("actor", parts.who), ("run id", answer.run), ("step", answer.step)):
                     check_token(what, token)
-                await self._engine.asking.answer(parts.who, answer)
+                if await self._engine.ended(answer.flow, answer.run) is None:  # else nobody waits for it
+                    await self._engine.asking.answer(parts.who, answer)
             case Task() as task:
                 # The run id follows from the firing: written twice, it still is one run.
                 named = replace(task, run=run_of_firing(delivery.stored_at_ns, delivery.seq))

@@ -198,7 +198,8 @@ class StepAsks:
         await sure(lambda: self._answers.begin(self._job.delivery.seq))
         waiting = self._waits_for(token)
         try:
-            there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
+            async with self._answers.places:
+                there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
             self._asked[token] = there is None
             handoff = replace(handoff, cause=there or cause)
             if there is not None and not waiting.done():
@@ -206,7 +207,10 @@ class StepAsks:
                 await self._look(token)
             if cause.due_s and not waiting.done():
                 await sure(lambda: self._until_due(token, handoff))
-            return await waiting
+            answer = await waiting
+            if cause.due_s and kind != "sleep":  # its timer would come for nothing
+                self._answers.in_background(engine.bus.timers.cancel(self._actor, self._job.run, token))
+            return answer
         finally:
             await self._done_waiting(token)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -15,6 +17,8 @@ from baton_schemas.wire.messages import Answer
 
 _AGAIN_S = 2.0
 """After this the answers are followed again, when the bus would not let us."""
+_AT_ONCE = 500
+"""Children that are handed off at the same time: enough to hide round trips, bounded for the client's buffer."""
 HELD_PART = 4
 """A process holds no more waiting steps than this part of what all may hold: what they wait for may be steps of the
 same actor, which are not handed out while all places are held."""
@@ -32,6 +36,9 @@ class Answers:
         self.held_max = max_in_flight // HELD_PART
         self.held = 0
         """Steps that wait in this process."""
+        self.places = asyncio.Semaphore(_AT_ONCE)
+        """For the handoffs of children that are being written."""
+        self._background: set[asyncio.Task[None]] = set()
         self.alarms = Alarms(asyncio.get_running_loop())
         self._waiting: dict[tuple[str, str], list[Heard]] = {}
         self._follower: asyncio.Task[None] | None = None
@@ -46,6 +53,17 @@ class Answers:
                 last = await self._engine.bus.log.last_sure(self._engine.bus.subjects.for_actor("answer", self._actor))
                 next_seq = (last.seq if last is not None else seq) + 1
                 self._follower = asyncio.create_task(self._follow(next_seq), name=f"answers to {self._actor}")
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do what nobody waits for; the bus may refuse it."""
+
+        async def do() -> None:
+            with contextlib.suppress(BusError):
+                await work
+
+        task = asyncio.create_task(do())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def tell(self, run: str, step: str, heard: Heard) -> None:
         """Call `heard` with each answer to this step of this run, until `forget`."""

@@ -12,12 +12,11 @@ from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_graph import check_graph
 from baton_schemas.flow.check_paths import check_paths
-from baton_schemas.flow.flow import Field, Flow
+from baton_schemas.flow.flow import FORMAT, Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_deadline, check_parts
 from baton_schemas.flow.types import KINDS, BadType, Type, Unfit, fit, type_of
 from baton_schemas.run.refs import is_plain
-from baton_schemas.wire.messages import VERSION
 from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
 
 _TOKEN_RULE = "1 to 64 characters from A-Z, a-z, 0-9, '_' and '-'"
@@ -28,8 +27,8 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
 
     One that is `stored` in the log began to run once: its prompts may name what its values turn out not to have.
     """
-    if flow.v != VERSION:
-        raise FlowError("v", str(flow.v), f"{VERSION}, the version that this release reads")
+    if flow.v != FORMAT:
+        raise FlowError("v", str(flow.v), f"{FORMAT}, the version that this release reads")
     if flow.deadline_s is not None:
         check_deadline("deadline_s", flow.deadline_s)
     for place, parts in (("steps", flow.steps), ("agents", flow.agents)):

@@ -8,14 +8,14 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from baton_schemas.wire.messages import VERSION
-
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 
 IN_PROCESS = "in-process:"
 """Before the name of a handler that is a function of the program which built the flow: nobody else can import it."""
 
+FORMAT = 1
+"""The version of the format of flows that this release reads."""
 ABSENT = Raw()
 """No default: the input field is required."""
 
@@ -152,7 +152,7 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     name: str
     """What it is called in the log: letters, digits, `_` and `-`."""
-    v: int = VERSION
+    v: int = FORMAT
     """The version of the format of flows."""
     description: str = ""
     """What it does, for people."""

@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.prompts import parse
+from baton_schemas.flow.versions import version_needed
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.refs import name_of as step_of
 from baton_schemas.run.refs import parse as parse_ref
@@ -26,6 +27,8 @@ class Plan:
         self.flow, self.source = flow, source
         self.body = encode_flow(flow)
         self.digest = flow_digest(self.body)
+        self.version = version_needed(flow)
+        """Of the wire: releases that know only an older one give runs of this flow back."""
         self.sources = {name: sources_of(flow, name) for name in flow.steps}
         self.order = tuple(TopologicalSorter(self.sources).static_order())
         self.successors = {

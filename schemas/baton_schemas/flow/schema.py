@@ -15,10 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.limits import DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
-from baton_schemas.wire.messages import VERSION
 from baton_schemas.wire.names import RESERVED, TOKEN
 
 Schema = dict[str, Any]
@@ -49,7 +48,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT},
-    Flow: {"name": _NAME, "v": {"enum": [VERSION]}, "deadline_s": _DEADLINE},
+    Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import Answer, Asked, AskedKind, Handoff, Parent, Parked, Wakes, Woken
+from baton_schemas.wire.messages import ASKING, Answer, Asked, AskedKind, Handoff, Parent, Parked, Wakes, Woken
 from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, short_hash
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
@@ -43,6 +43,7 @@ def who_is_asked(plan: Plan, child: Handoff) -> str:
 def child_handoff(asker: Handoff, start_seq: int, child: str, cause: Asked, state: State) -> Handoff:
     """Return the handoff of a child of the step that `asker` is the handoff of."""
     return Handoff(
+        v=ASKING,
         flow=asker.flow,
         digest=asker.digest,
         run=asker.run,
@@ -106,6 +107,7 @@ def woken_by(answer: Answer) -> Handoff | None:
     if wakes is None:
         return None
     return Handoff(
+        v=ASKING,
         flow=answer.flow,
         digest=answer.digest,
         run=answer.run,

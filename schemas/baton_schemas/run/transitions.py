@@ -41,7 +41,7 @@ def first_of(plan: Plan, event: Submitted, lists: Lists) -> Create:
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
     begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source)
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
-    return Create(actor, replace(first, cause=cause, state=event.state))
+    return Create(actor, replace(first, v=plan.version, cause=cause, state=event.state))
 
 
 def begun(view: View, event: Begun) -> list[Action]:

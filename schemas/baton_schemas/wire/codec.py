@@ -8,7 +8,7 @@ import msgspec
 
 from baton_schemas.errors import BadMessage, NewerMessage
 
-from .messages import VERSION, Head, Message, Task
+from .messages import FIRST, VERSION, Head, Message, Task
 from .upcasts import UPCASTS
 
 M = TypeVar("M", bound=Message)
@@ -51,7 +51,7 @@ def _decode(decoder: msgspec.json.Decoder[M], data: bytes, subject: str) -> M:
         message = decoder.decode(data)
     except _UNREADABLE as error:
         return _decode_other_version(decoder, data, subject, error)
-    if message.v != VERSION:
+    if not FIRST <= message.v <= VERSION:
         return _decode_other_version(decoder, data, subject, None)
     return message
 
@@ -63,10 +63,10 @@ def _decode_other_version(decoder: msgspec.json.Decoder[M], data: bytes, subject
         version = VERSION
     if version > VERSION:
         raise NewerMessage(version, VERSION, subject) from error
-    if version == VERSION or version not in UPCASTS:
+    if version >= FIRST or version not in UPCASTS:
         raise BadMessage(str(error or f"schema version {version} is unknown"), subject) from error
     body = msgspec.json.decode(data)
-    for old in range(version, VERSION):
+    for old in range(version, FIRST):
         body = UPCASTS[old](body)
     try:
         return decoder.decode(msgspec.json.encode(body))

@@ -13,14 +13,17 @@ from msgspec import Raw, Struct, field
 from .facts import Fact
 from .outcomes import NULL, Blob, Error, Outcome, ResultStatus, State
 
-VERSION = 1
-"""Schema version that this release writes."""
+VERSION = 2
+"""The latest version of the schema that this release reads."""
+FIRST, ASKING = 1, 2
+"""What is written: `ASKING` where a message, or the flow of its run, uses what the first release did not know, so that
+workers of that one give it back; all else as that one wrote it, so that both go on with it."""
 
 
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every message begins with: the version of its schema. Its place and meaning are the same in all of them."""
 
-    v: int = field(default_factory=lambda: VERSION)
+    v: int = field(default_factory=lambda: FIRST)
 
 
 class OfRun(Head, frozen=True, kw_only=True, omit_defaults=True):
@@ -237,6 +240,7 @@ class Wakes(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Answer(OfRun, tag="answer", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
     """How a child step ended, told to the step that asked: the child's decisive record."""
 
+    v: int = field(default_factory=lambda: ASKING)
     step: str
     """Who asked."""
     child: str
@@ -254,6 +258,7 @@ class Answer(OfRun, tag="answer", tag_field="kind", frozen=True, kw_only=True, o
 class Parked(OfRun, tag="parked", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
     """The step that asked is held by nobody. It stands in the place of the answer that brings it back."""
 
+    v: int = field(default_factory=lambda: ASKING)
     step: str
     child: str
     seq: int

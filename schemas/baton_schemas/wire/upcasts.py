@@ -6,4 +6,5 @@ from collections.abc import Callable
 from typing import Any
 
 UPCASTS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""For each version before `VERSION`: how its JSON object becomes one of the next version."""
+"""For each version before `messages.FIRST`, from which on they are read as they are: how its JSON object becomes one of
+the next version."""
