@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -43,6 +45,9 @@ class Asks(Protocol):
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Return what `make` gave when it was first called under this name, as JSON. Raises what `make` raises."""
 
+    def busy(self) -> AbstractContextManager[None]:
+        """Do not park the step while the context is open: what is under way in it would be done again."""
+
     def close(self) -> None:
         """The step is done with: whoever still waits is let go."""
 
@@ -67,6 +72,10 @@ class NoAsks:
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Refuse."""
         raise _NO_WORKER
+
+    def busy(self) -> AbstractContextManager[None]:
+        """It is never parked."""
+        return contextlib.nullcontext()
 
     def close(self) -> None:
         """Nobody waits."""

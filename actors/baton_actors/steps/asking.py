@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,14 +67,18 @@ class StepAsks:
         """Children that were asked for this time, and whether nobody had before."""
         self._alike: Counter[tuple[str, ...]] = Counter()
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._is_held = False
+        """Whether it waits, and is counted among those that this process holds."""
         self._sleeping: dict[str, Handoff] = {}
         """By child: what answers by itself here, and needs a timer when the step is parked upon it."""
+        self._naps: dict[str, asyncio.TimerHandle] = {}
         self._clock: Clock | None = None
         self._in_thread = False
         self._park_alarm: Callable[[], None] | None = None
         self._parking: asyncio.Task[None] | None = None
         self._back: asyncio.Future[None] | None = None
         self._recording = 0
+        """What is under way in it, and is not to be done again."""
         self._count = 0
         """Children that it asked for, those included that are being asked for."""
         self._closed = False
@@ -109,8 +114,7 @@ class StepAsks:
         for note in self._notes or ():
             if isinstance(note.fact, Recorded) and (note.fact.name, note.fact.number) == (name, number):
                 return await self._recorded(note.fact)
-        self._recording += 1
-        try:
+        with self.busy():
             value = await make()
             try:
                 data = encode_value(value, name)
@@ -125,6 +129,13 @@ class StepAsks:
             )
             written = await sure(lambda: self._journal.write(fact))
             return await self._recorded(written) if isinstance(written, Recorded) else Raw(data)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Do not park the step while the context is open: what is under way in it would be done again."""
+        self._recording += 1
+        try:
+            yield
         finally:
             self._recording -= 1
 
@@ -137,7 +148,9 @@ class StepAsks:
             self._parking.cancel()
         for waiting in self._waiting.values():
             waiting.cancel()
-        if self._waiting:
+        for nap in self._naps.values():
+            nap.cancel()
+        if self._is_held:
             self._waits_no_more()
         if self._clock is not None and self._in_thread:  # what it still does, it is to do in its time
             self._clock.go_on()
@@ -166,11 +179,11 @@ class StepAsks:
         token = child_of(self._job.step, kind, name, asked, self._alike[what])
         if self._again:
             await self._remember()
+        self._check_more(name)
         if token in self._before:
             self._asked[token] = False
             answer = self._before[token]
         else:
-            self._check_more(name)
             answer = await self._ask_for(token, kind, state, deadline_s, cause or Asked(step=""), what)
         match answer.outcome:
             case Done():
@@ -218,6 +231,8 @@ class StepAsks:
         """Have a child answered when its time is up: by us as long as we are here, else by a timer of the broker."""
         cause = child.cause
         assert isinstance(cause, Asked)
+        if not cause.due_s:  # the one who asked first would have waited for ever
+            return
         left_s = cause.due_s - self._engine.bus.now_s()
         sleeps = cause.kind == "sleep"
         if not sleeps or left_s > self._agent.park_after_s:
@@ -227,13 +242,15 @@ class StepAsks:
             if left_s > self._agent.park_after_s:
                 self._park_soon(0.0)
             else:
-                loop = asyncio.get_running_loop()
-                loop.call_later(max(left_s, 0.0), lambda: loop.create_task(self._answer_itself(token, child)))
+                self._naps[token] = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._wake, token, child)
 
     async def _set_timer(self, child: Handoff) -> None:
         assert isinstance(child.cause, Asked)
         body = encode(by_itself(child, self._work.start_seq))
         await self._engine.bus.timers.at(self._actor, self._job.run, child.step, child.cause.due_s, body)
+
+    def _wake(self, token: str, child: Handoff) -> None:
+        self._answers.in_background(self._answer_itself(token, child))
 
     async def _answer_itself(self, token: str, child: Handoff) -> None:
         waiting = self._waiting.get(token)
@@ -267,7 +284,7 @@ class StepAsks:
         if not self._waiting:
             self._answers.tell(self._job.run, self._job.step, self._heard)
             self._answers.held += 1
-            self._job.waits = True
+            self._job.waits = self._is_held = True
             self._job.delivery.lend()
             if self._clock is not None:
                 self._clock.pause()
@@ -280,6 +297,8 @@ class StepAsks:
         if self._waiting.pop(token, None) is None or self._closed or self._job.cancelled is not None:
             return
         self._sleeping.pop(token, None)
+        if (nap := self._naps.pop(token, None)) is not None:
+            nap.cancel()
         if not self._waiting:
             self._waits_no_more()
             self._back = self._job.delivery.take_back()
@@ -293,7 +312,7 @@ class StepAsks:
     def _waits_no_more(self) -> None:
         self._answers.forget(self._job.run, self._job.step, self._heard)
         self._answers.held -= 1
-        self._job.waits = False
+        self._job.waits = self._is_held = False
         self._park_no_more()
 
     def _heard(self, answer: Answer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -58,8 +57,12 @@ class Answers:
         """Do what nobody waits for; the bus may refuse it."""
 
         async def do() -> None:
-            with contextlib.suppress(BusError):
+            try:
                 await work
+            except BusError as error:
+                logger.warning("bus.refuses", error=str(error))
+            except Exception:
+                logger.exception("answers.broken", actor=self._actor)
 
         task = asyncio.create_task(do())
         self._background.add(task)
