@@ -57,6 +57,13 @@ class Agents:
             self._check(other.handler, plan, agent, step)
         return other
 
+    def may_ask(self, plan: Plan, step: str) -> bool:
+        """Say whether who does a step may ask for anything meanwhile; not where nobody here can do it."""
+        try:
+            return self.of(plan, step).may_ask
+        except HandlerMissing:  # the step is given back
+            return False
+
     def concurrency(self, plan: Plan, agent: str) -> int:
         """Return how many steps of an agent this process does at once: what its flow says, or what suits its kind."""
         told = plan.flow.agents[agent].concurrency

@@ -53,9 +53,12 @@ async def contained(call: Callable[[], Any], timeout_s: float, told: Callable[[C
             hung.extend(lines_of_task(task))
         timed_out = ended.cancel()
 
-    clock = Clock(timeout_s, lambda left_s: alarms.set(left_s, time_out))
-    if told is not None:
+    if told is None:
+        cancel = alarms.set(timeout_s, time_out)
+    else:
+        clock = Clock(timeout_s, lambda left_s: alarms.set(left_s, time_out))
         told(clock)
+        cancel = clock.end
     try:
         return unwrapped(await ended)
     except asyncio.CancelledError:  # of the waiting: what the handler raised comes as a result
@@ -69,7 +72,7 @@ async def contained(call: Callable[[], Any], timeout_s: float, told: Callable[[C
             raise
         raise HandlerHung(timeout_s, hung) from None
     finally:
-        clock.end()
+        cancel()
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:

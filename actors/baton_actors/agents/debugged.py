@@ -53,6 +53,11 @@ class _InTurn:
     def concurrency(self) -> int:
         return self._agent.concurrency
 
+    @property
+    def may_ask(self) -> bool:
+        """As it may anyway."""
+        return self._agent.may_ask
+
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
         return self._agent.asks(plan, step)
 

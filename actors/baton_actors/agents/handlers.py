@@ -59,6 +59,7 @@ class Handler:
         self._refuse_kind(function, code)
         hints, signature = self._read(function, code)
         self.parameters = [self._parameter(p, hints) for p in signature.parameters.values()]
+        self.takes_context = any(parameter.decoder is None for parameter in self.parameters)
         self._returns = return_annotation(hints)
         try:
             self._decoder = decoder_of(self._returns)

@@ -74,6 +74,10 @@ class AgentKind(Protocol):
     def concurrency(self) -> int:
         """How many steps one process does at once, unless the flow says."""
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether it may ask for anything while it does a step (`StepTask.asks`)."""
+
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
         """Return the fan-outs right before a step whose branches it is to be given each with its place."""
 

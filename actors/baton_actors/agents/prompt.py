@@ -25,6 +25,11 @@ class PromptAgent:
         """It waits for its model."""
         return WAITING
 
+    @property
+    def may_ask(self) -> bool:
+        """It asks its model, and nobody else."""
+        return False
+
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
         """All that its prompt names: a list is numbered by the places of its items, whichever of them failed."""
         return fan_outs(plan, step) & plan.reads[step]

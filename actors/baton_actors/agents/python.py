@@ -32,6 +32,11 @@ class PythonAgent:
         """What is async waits; what is not has a thread for each step."""
         return WAITING if self.handler.is_async else COMPUTING
 
+    @property
+    def may_ask(self) -> bool:
+        """Only through the `Context`."""
+        return self.handler.takes_context
+
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
         """Those that the handler's parameters ask for as `list[Branch[T]]`."""
         return self.handler.asks(fan_outs(plan, step))
@@ -43,7 +48,8 @@ class PythonAgent:
         """
         timeout_s = task.plan.timeout_s(task.step)
         if self.handler.is_async:
-            output = await contained(self.handler.call(values_of(task), task.context), timeout_s, task.asks.told)
+            told = task.asks.told if self.may_ask else None
+            output = await contained(self.handler.call(values_of(task), task.context), timeout_s, told)
         else:
             output = await self._in_thread(task, timeout_s)
         return Performed(output=self.handler.encode(output))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 
 import structlog
 
+from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.errors import BadOutput, HandlerMissing
@@ -65,7 +66,9 @@ class Attempting:
         try:
             seen = Seen(state) if self._reading.has_all(work, state) else await self._reading.seen(work)
             state = seen.state
-            asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
+            asks: Asks = NO_ASKS
+            if self._agents.may_ask(work.plan, job.step):
+                asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
@@ -89,7 +92,7 @@ class Attempting:
         assert came_to is not None
         return await self._failing.what_follows(job, work, state, journal, came_to)
 
-    async def _task(self, job: Job, work: Claim, seen: Seen, asks: StepAsks) -> StepTask:
+    async def _task(self, job: Job, work: Claim, seen: Seen, asks: Asks) -> StepTask:
         """Return what the step's agent is given. Raises `BlobMissing`, `BusUnavailable`."""
         plan, step = work.plan, base_of(work.handoff)
         values = await self._reading.values(work, seen.state)

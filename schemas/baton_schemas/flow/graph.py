@@ -29,6 +29,7 @@ class Plan:
         self.digest = flow_digest(self.body)
         self.version = version_needed(flow)
         """Of the wire: releases that know only an older one give runs of this flow back."""
+        self._agents_of = {name: flow.agents[step.agent] for name, step in flow.steps.items()}
         self.sources = {name: sources_of(flow, name) for name in flow.steps}
         self.order = tuple(TopologicalSorter(self.sources).static_order())
         self.successors = {
@@ -52,6 +53,7 @@ class Plan:
         self.reads = {name: reads_of(flow, name) for name in flow.steps}
         self.carried = self._carried()
         self._actors = {name: agent.actor or actor_name(flow.name, name) for name, agent in flow.agents.items()}
+        self._actors_of = {name: self._actors[step.agent] for name, step in flow.steps.items()}
 
     def name_of(self, step: str) -> str:
         """Return the step that `step` is or is a branch of."""
@@ -59,7 +61,8 @@ class Plan:
 
     def agent(self, step: str) -> Agent:
         """Return the agent that does a step, a branch of it, or a child step. Raises KeyError."""
-        return self.flow.agents[self.agent_of(step)]
+        found = self._agents_of.get(step)
+        return self.flow.agents[self.agent_of(step)] if found is None else found
 
     def agent_of(self, step: str) -> str:
         """Return the name of the agent that does a step, a branch of it, or a child step. Raises KeyError."""
@@ -75,7 +78,8 @@ class Plan:
 
     def actor(self, step: str) -> str:
         """Return the subject token of the actor that does a step, a branch of it, or a child step. Raises KeyError."""
-        return self._actors[self.agent_of(step)]
+        found = self._actors_of.get(step)
+        return self._actors[self.agent_of(step)] if found is None else found
 
     def actor_of_agent(self, agent: str) -> str:
         """Return the subject token of the actor that plays an agent. Raises KeyError."""
@@ -88,8 +92,11 @@ class Plan:
 
     def inputs_of(self, step: str) -> frozenset[str]:
         """Return the names that a step, a branch of it or a child step reads."""
+        found = self.reads.get(step)
+        if found is not None:
+            return found
         ref = parse_ref(step)
-        return frozenset(self.flow.agents[ref.name].input) if ref.key else self.reads[self.name_of(step)]
+        return frozenset(self.flow.agents[ref.name].input) if ref.key else self.reads[ref.name]
 
     def tier(self, agent: Agent) -> Tier:
         """Return the model and the `max_tokens` of an LLM agent, its own before its tier's."""
