@@ -151,6 +151,12 @@ _causes = st.one_of(
     st.builds(Woken, seq=_counts, number=_counts, why=_texts),
 )
 _branches = st.none() | st.builds(Branch, index=_counts, count=_counts, item=_raws)
+_contents = _raws | st.sampled_from(
+    [
+        Raw(b'[{"type":"text","text":"Hm."},{"type":"tool_use","id":"t","name":"digest","input":{"x":["y",1]}}]'),
+        Raw(b'[{"type":"tool_use"},{"type":"tool_use","name":7,"input":[1]},{"type":null},{}]'),
+    ]
+)
 _facts = st.one_of(
     st.builds(Begun, attempt=_counts, number=_counts),
     st.builds(Retry, attempt=_counts, error=_errors, delay_s=st.floats(0, 9), work=_works),
@@ -158,7 +164,7 @@ _facts = st.one_of(
     st.builds(Waits, what=_names, reason=_texts),
     st.builds(Spent, id=_texts, reason=_texts, work=_works),
     st.builds(Rejected, seq=_counts, subject=_texts, reason=_texts),
-    st.builds(ModelCall, request_sha256=_texts, text=_raws, model=_texts, usage=_usages),
+    st.builds(ModelCall, request_sha256=_texts, text=_raws, content=_contents, model=_texts, usage=_usages),
 )
 
 messages: st.SearchStrategy[Message] = st.one_of(

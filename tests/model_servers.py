@@ -180,3 +180,62 @@ def head(status: str = "200 OK", **headers: str) -> bytes:
     fields = {"content_type": "text/event-stream", "connection": "close"} | headers
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()
+
+
+# ---- models that call tools ----------------------------------------------------------------------
+
+
+def says(*said: str | dict[str, Any], stop: str = "") -> str:
+    """Return an answer of these content blocks as a stream; a text stands for a block of it."""
+    blocks = [{"type": "text", "text": each} if isinstance(each, str) else each for each in said]
+    calls = any(block["type"] == "tool_use" for block in blocks)
+    events = [event for index, block in enumerate(blocks) for event in _events_of(index, block)]
+    return sse(start(input_tokens=10), *events, *end(stop or ("tool_use" if calls else "end_turn")))
+
+
+def calls(tool: str, id: str = "toolu_1", input: Any = None, *, raw: str | None = None) -> dict[str, Any]:
+    """Return a block that calls a tool: with `input`, or with a text in place of its JSON."""
+    return {"type": "tool_use", "id": id, "name": tool, "input": raw if raw is not None else json.dumps(input or {})}
+
+
+def _events_of(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    pieces: list[tuple[str, str, str]] = []
+    match block["type"]:
+        case "text":
+            begun, pieces = block | {"text": ""}, [("text_delta", "text", block["text"])]
+        case "thinking":
+            begun = block | {"thinking": "", "signature": ""}
+            pieces = [("thinking_delta", "thinking", block["thinking"])]
+            pieces += [("signature_delta", "signature", block["signature"])]
+        case "tool_use":
+            begun, whole = block | {"input": {}}, block["input"]
+            half = len(whole) // 2
+            pieces = [("input_json_delta", "partial_json", piece) for piece in ("", whole[:half], whole[half:])]
+        case _:
+            begun = block
+    yield {"type": "content_block_start", "index": index, "content_block": begun}
+    for kind, key, piece in pieces:
+        yield {"type": "content_block_delta", "index": index, "delta": {"type": kind, key: piece}}
+    yield {"type": "content_block_stop", "index": index}
+
+
+class ScriptedModel:
+    """Gives the answers of its script in their order, the last one again and again; keeps what it was asked."""
+
+    def __init__(self, server: HTTPServer, *script: str) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.script = list(script)
+        self.settings = settings_for(server.url_for(""))
+        server.expect_request("/v1/messages").respond_with_handler(self._answer)
+
+    @property
+    def told(self) -> list[Any]:
+        """The content of the last message that it was sent."""
+        content = self.asked[-1]["messages"][-1]["content"]
+        return content if isinstance(content, list) else [content]
+
+    def _answer(self, request: Request) -> Response:
+        body: Any = request.get_json()
+        self.asked.append(body)
+        events = self.script[min(len(self.asked), len(self.script)) - 1]
+        return Response(events, content_type="text/event-stream")

@@ -246,3 +246,20 @@ def last({last}): ...
 """
     flow = FLOW.replace("claude-opus-9", "worker")
     assert messages(check_source(written(tmp_path, flow, handlers))) == []
+
+
+def test_worker_of_which_a_model_is_told_nothing_is_a_warning(tmp_path: Path) -> None:
+    flow = """
+    name = "f"
+    agents.chief = { model = "worker", prompt = "Go.", workers = ["finder", "writer"] }
+    agents.finder = { model = "worker", prompt = "Find.", workers = ["finder"] }
+    agents.writer = { model = "worker", prompt = "Write.", description = "Writes." }
+    steps.chief = {}
+    """
+    (tmp_path / "f.toml").write_text(flow)
+    checked = check_source(str(tmp_path / "f.toml"))
+    (problem,) = checked.problems
+    assert (problem.level, problem.code, checked.runs) == ("warning", "no_description", True)
+    assert problem.message.startswith(
+        "agents.finder: no `description`, which is what the model of chief, finder goes by"
+    )

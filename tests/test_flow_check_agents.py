@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step, Tier
+from baton_schemas.flow.tools import tools_of
 
 from .test_flow_check import CHAIN, HANDLER, WRITER, flow, refused
 
@@ -79,6 +80,8 @@ def test_a_file_without_its_dot_is_refused_with_the_dot() -> None:
         ({"retry_base_s": float("nan")}, "a number more than 0"),
         ({"retry_max_s": 0.5}, "a number of at least 1"),
         ({"overload_max_s": 0.0}, "more than 0, at most 604800"),
+        ({"park_after_s": 0.0}, "more than 0, at most 604800"),
+        ({"park_after_s": float("nan")}, "more than 0, at most 604800"),
         ({"overload_max_s": float("inf")}, "more than 0, at most 604800"),
     ],
 )
@@ -91,6 +94,119 @@ def test_limits_out_of_bounds_are_refused(changes: dict[str, float], expected: s
 def test_a_step_has_the_same_bounds_on_its_timeout() -> None:
     error = refused(flow({"a": Step(agent="x", timeout_s=-1.0)}))
     assert (error.place, error.found) == ("steps.a.timeout_s", "-1")
+
+
+# Asking
+
+
+CHIEF = replace(WRITER, workers=["finder"])
+FINDER = Agent(model="worker", prompt="{question}", input={"question": Field()})
+
+
+def asking(finder: Agent = FINDER, **changes: Any) -> Flow:
+    """A flow whose step is done by `x`, which may ask `finder`."""
+    return flow({"a": Step(agent="x")}, agents={"x": CHIEF, "finder": finder} | changes)
+
+
+def test_an_agent_that_is_only_asked_needs_no_step() -> None:
+    plan = check_flow(asking())
+    assert [tool.name for tool in tools_of(plan.flow, plan.agent("a"))] == ["finder"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "place", "found", "hint"),
+    [
+        (["fnder"], "agents.x.workers[0]", "'fnder'", "Did you mean 'finder'?"),
+        (["finder", "nobody"], "agents.x.workers[1]", "'nobody'", "Known: finder, x."),
+        (["finder", "x", "finder"], "agents.x.workers[2]", "'finder' once more", ""),
+    ],
+)
+def test_workers_that_are_none_or_named_twice_are_refused(
+    workers: list[str], place: str, found: str, hint: str
+) -> None:
+    error = refused(asking(x=replace(CHIEF, workers=workers)))
+    assert (error.place, error.found, error.hint) == (place, found, hint)
+
+
+def test_an_agent_may_ask_itself() -> None:
+    itself = replace(FINDER, workers=["finder"])
+    assert check_flow(asking(itself)).flow.agents["finder"].workers == ["finder"]
+
+
+def test_an_agent_that_only_agents_without_a_step_ask_is_refused() -> None:
+    aside = replace(FINDER, workers=["other"])
+    for agents in ({"aside": aside, "other": replace(FINDER, workers=["aside"])}, {"aside": aside, "other": FINDER}):
+        error = refused(asking(**agents))
+        assert error.place == "agents.aside"
+    assert "only 'aside' may ask" in refused(asking(other=FINDER, aside=aside)).found
+
+
+def test_workers_of_workers_are_asked_too() -> None:
+    assert check_flow(asking(replace(FINDER, workers=["other"]), other=FINDER)).flow.agents["other"] == FINDER
+
+
+@pytest.mark.parametrize("key", ["max_rounds", "max_asks", "max_depth"])
+def test_bounds_on_asking_are_at_least_one(key: str) -> None:
+    error = refused(asking(x=replace(CHIEF, **{key: 0})))
+    assert (error.place, error.expected) == (f"agents.x.{key}", "a number of at least 1")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found", "hint"),
+    [
+        ("{qestion}", "the placeholder {qestion} at character 0", "Did you mean 'question'?"),
+        ("On {topic}", "the placeholder {topic} at character 3", "Known: question."),
+        ("{errors}", "the placeholder {errors} at character 0", "Known: question."),
+        ("{item}", "the placeholder {item} at character 0", "Known: question."),
+        ("{question.a}", "the placeholder {question.a} at character 0", ""),
+        ("{", "'{' at character 0", "Write {{ and }} for braces."),
+    ],
+)
+def test_an_asked_agent_is_given_its_input_and_nothing_else(prompt: str, found: str, hint: str) -> None:
+    for key in ("prompt", "system"):
+        error = refused(asking(replace(FINDER, **{key: prompt})))
+        assert (error.place, error.found) == (f"agents.finder.{key}", found)
+        assert hint in error.hint
+
+
+def test_an_asked_agent_without_input_is_told_how_to_declare_it() -> None:
+    assert refused(asking(replace(FINDER, input={}))).hint == 'Declare it: input = { question = "str" }.'
+
+
+def test_what_may_be_missing_of_an_input_is_written_as_such() -> None:
+    optional = {"question": Field(type="str?")}
+    assert refused(asking(replace(FINDER, input=optional))).expected.startswith("{question?}")
+    assert check_flow(asking(replace(FINDER, prompt="{question?}", input=optional)))
+
+
+def test_an_agent_that_does_a_step_and_is_asked_fits_both() -> None:
+    both = {"a": Step(agent="x"), "question": Step(agent="finder", after=["a"])}
+    good = flow({**both, "topic2": Step(agent="x", after=["question"])}, agents={"x": CHIEF, "finder": FINDER})
+    assert refused(good).found == "the placeholder {question} at character 0"
+    named = replace(FINDER, prompt="{topic}", input={"topic": Field()})
+    assert check_flow(replace(good, agents={"x": CHIEF, "finder": named}))
+    asked_only = replace(named, prompt="{conf}")
+    assert refused(replace(good, agents={"x": CHIEF, "finder": asked_only})).expected.startswith(
+        "a name of its `input`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [
+        (Field(type="strng"), "agents.finder.input.question.type"),
+        (Field(default=Raw(b"1")), "agents.finder.input.question.default"),
+        (Field(type="dict", fields={"a b": Field()}), "agents.finder.input.question.fields.a b"),
+        (Field(type="dict", fields={"x" * 65: Field()}), f"agents.finder.input.question.fields.{'x' * 65}"),
+    ],
+)
+def test_the_input_of_an_agent_is_checked_as_that_of_a_flow(field: Field, place: str) -> None:
+    assert refused(asking(replace(FINDER, input={"question": field}))).place == place
+
+
+def test_the_input_of_an_agent_has_names_of_its_own() -> None:
+    assert refused(asking(replace(FINDER, prompt="a", input={"errors": Field()}))).place == "agents.finder.input.errors"
+    assert refused(asking(replace(FINDER, prompt="a", input={"a b": Field()}))).place == "agents.finder.input.a b"
 
 
 def test_an_agent_that_no_step_uses_is_refused() -> None:

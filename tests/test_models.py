@@ -8,6 +8,7 @@ import subprocess
 import sys
 from email.utils import formatdate
 
+import msgspec
 import pytest
 from llmock.scenarios import Fail, StreamFault
 from llmock.testing import LLMockServer
@@ -15,6 +16,8 @@ from pytest_httpserver import HTTPServer
 
 from baton_actors.models import ModelError, Models, ModelSettings, request_digest
 from baton_actors.models.errors import is_overloaded, is_retryable, retry_after_s
+from baton_schemas.flow.tools import Tool
+from baton_schemas.show.asked import Turn
 from baton_schemas.wire.outcomes import Usage
 
 from .model_servers import answer_to, end, failure_of, failure_to, request_for, settings_for, start, text
@@ -303,6 +306,22 @@ def test_digest_differs_between_a_rehearsal_and_a_model_and_not_with_the_way_to_
     assert request_digest(request_for(), ModelSettings(api_key="key", rehearse=True)) != real
     other_way = ModelSettings(auth_token="other", base_url="http://gateway:8000")
     assert request_digest(request_for(timeout_s=1.0), other_way) == real
+
+
+def test_digest_of_a_prompt_is_that_of_the_releases_before() -> None:
+    """Else the recorded answers of runs that began under one of them would be paid again."""
+    request = request_for()
+    real, rehearsed = request_digest(request, ModelSettings(api_key="k")), request_digest(request, ModelSettings())
+    assert real == "44984af3e4489f64c045266cb7b212d2ab7cf8a4f220df480e18746b1b8d35b3"
+    assert rehearsed == "07d643dab9c66f5d6fcca9adc1ef12ea52ec9ebe3183c55ef5b8ea5eaca9ded4"
+
+
+def test_digest_differs_with_tools_and_with_what_was_said() -> None:
+    tool = Tool(name="a", description="", input_schema={})
+    turn = Turn(role="assistant", content=[{"type": "text", "text": "Hm."}])
+    requests = [request_for(), *(request_for(tools=(tool,), turns=turns) for turns in [(), (turn,), (turn, turn)])]
+    requests.append(request_for(tools=(msgspec.structs.replace(tool, description="b"),)))
+    assert len({request_digest(request, ModelSettings()) for request in requests}) == len(requests)
 
 
 def test_digest_of_a_prompt_with_a_lone_surrogate_is_that_of_what_is_sent() -> None:

@@ -23,7 +23,7 @@ TEXTS = st.text(st.sampled_from("ab .!?\n\r\t\u3002\u201dé"), max_size=300)
 
 
 def test_the_flows_that_the_readme_names_are_shipped() -> None:
-    assert [file.stem for file in FILES] == ["article", "ask", "deep-research", "panel", "report"]
+    assert [file.stem for file in FILES] == ["article", "ask", "deep-research", "newsroom", "panel", "report"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

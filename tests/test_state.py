@@ -293,6 +293,17 @@ def test_recorded_model_call_is_paid_at_once_and_counts_once() -> None:
         assert (state.cost_usd, state.wasted_usd) == (0.75, wasted_usd + 0.25)
 
 
+def test_calls_of_a_conversation_count_beside_the_one_that_failed_after_them() -> None:
+    usage = Usage(input_tokens=10, output_tokens=5)
+    calls = [note("write", ModelCall(request_sha256=f"{n}" * 64, usage=usage, cost_usd=0.5)) for n in range(2)]
+    came_to_nothing = failed("write", usage=usage, cost_usd=0.25)
+    state = fold(log(first("write"), *calls, result("failed", step="write", outcome=came_to_nothing)))
+    assert (state.cost_usd, state.wasted_usd) == (1.25, 1.0)
+    summed = done("text", usage=Usage(input_tokens=20, output_tokens=10), cost_usd=1.0)
+    state = fold(log(first("write"), *calls, result("done", step="write", outcome=summed)))
+    assert (state.cost_usd, state.wasted_usd) == (1.0, 0.0)
+
+
 def test_step_waits_until_it_is_begun_or_ended() -> None:
     waits = note("write", Waits(what="handler", reason="a worker that has 'm:f'"))
     begun: list[Message] = [first("write"), waits]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from baton_actors import Baton, Fail, Flow, Run, RunCancelled, RunFailed, Team
+from baton_actors.errors import BadHandler
 from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, SameName, TeamClosed
 from baton_bus import Settings, connect
 from baton_bus.errors import NoServerFound, UnexpectedOutput
-from baton_schemas.errors import InputError
+from baton_schemas.errors import FlowError, InputError
 
 from .commands import WORDS, baton, descendants, environ
 from .servers import WAIT_S, NatsServer, until
@@ -250,3 +251,59 @@ def test_names_are_imported_when_they_are_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=environ(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set() set()"
+
+
+def newsroom() -> Flow:
+    """A flow whose one step is done by a model that may ask a model and a handler."""
+    flow = Flow("newsroom", input={"topic": str})
+    flow.ask("chief", 'Write on "{topic}".', workers=["researcher", "count"], max_rounds=5)
+    flow.agent(
+        name="researcher",
+        prompt="Name three facts on: {question}",
+        input={"question": {"type": str, "description": "one question"}},
+        description="Answers one question.",
+        max_tokens=200,
+    )
+
+    @flow.agent(input={"notes": "list[str]", "deep": "bool?"}, description="Counts words.", timeout_s=5)
+    def count(notes: list[str], deep: bool | None) -> dict[str, int]:
+        return {"words": sum(len(note.split()) for note in notes)}
+
+    assert count(["a b"], None) == {"words": 2}
+    return flow
+
+
+async def test_flow_in_python_has_agents_that_are_only_asked(namespace: str) -> None:
+    async with Baton.local(newsroom(), data_dir=None) as team:
+        run = await team.start(topic="Tea")
+        answer = await run.result(timeout_s=WAIT_S)
+        state = await run.state()
+    assert answer.startswith('{"words":')
+    assert state.rehearsed
+    assert {name: step.status for name, step in state.steps.items() if name == "chief"} == {"chief": "done"}
+
+
+async def test_orchestrator_that_asks_itself_ends_where_it_may_go_no_deeper(namespace: str) -> None:
+    flow = Flow("solving", input={"question": str})
+    prompt = "Have this solved in parts, and answer it: {question}"
+    flow.ask("solve", prompt, workers="solve", input={"question": str}, max_depth=3)
+    async with Baton.local(flow, data_dir=None) as team:
+        run = await team.start(question="Why do ships wait?")
+        answer = await run.result(timeout_s=WAIT_S)
+        asked = [entry for entry in [entry async for entry in run.events()] if ".handoff." in entry.subject]
+    assert "at a depth of 4: max_depth of [agents.solve] is 3" in answer
+    assert len(asked) == 1 + 3
+
+
+def test_agents_of_a_flow_in_python_are_checked_as_those_of_a_file() -> None:
+    flow = newsroom()
+    with pytest.raises(FlowError, match="a second agent of this name"):
+        flow.agent(name="researcher", prompt="Go.")
+    with pytest.raises(FlowError, match="a second step of this name"):
+        flow.agent(name="chief", prompt="Go.")
+    flow.agent(lambda question: question, name="other", input={"topic": str})
+    with pytest.raises(FlowError, match="which no step uses"):
+        flow.check()
+    flow.ask("boss", "Go on from {chief}.", after="chief", workers="other")
+    with pytest.raises(BadHandler, match="parameter 'question' is no input of agent 'other'"):
+        flow.check()

@@ -25,6 +25,30 @@ class Fail(ActorError):
     """A handler raises it when trying again would not help: the step fails at once."""
 
 
+class TooManyRounds(Fail):
+    """An agent with `workers` asked its model `max_rounds` times, and there is no answer."""
+
+    def __init__(self, rounds: int, so_far: str) -> None:
+        """`so_far` shows the conversation."""
+        self.rounds, self.so_far = rounds, so_far
+        super().__init__(
+            f"no answer after {rounds} rounds (max_rounds): the model still calls for its workers. "
+            f"Let its prompt say when it is done, or raise max_rounds. The conversation so far:\n{so_far}"
+        )
+
+
+class TooManyAsks(Fail):
+    """The model of an agent with `workers` asks for more than `max_asks`."""
+
+    def __init__(self, asks: int, asks_max: int, so_far: str) -> None:
+        """`asks` is what was asked for, with what is asked for now; `so_far` shows the conversation."""
+        self.asks, self.asks_max, self.so_far = asks, asks_max, so_far
+        super().__init__(
+            f"the model calls for its workers {asks} times, and may {asks_max} times (max_asks). "
+            f"Let its prompt ask for less, or raise max_asks. The conversation so far:\n{so_far}"
+        )
+
+
 class HandlerNotFound(ActorError):
     """The `handler` of an agent cannot be imported."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, AgentKind
+from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.threads import Threads
@@ -23,6 +24,7 @@ class Agents:
         """Without `models` no LLM agent is played."""
         self.threads = threads or Threads()
         self._prompt = PromptAgent(models) if models is not None else None
+        self._orchestrator = OrchestratorAgent(models) if models is not None else None
         self._by_version: dict[tuple[str, str], PythonAgent] = {}
         self._by_flow: dict[tuple[str, str], PythonAgent] = {}
         self._fits: set[tuple[str, str, str]] = set()
@@ -44,9 +46,9 @@ class Agents:
         """Return who plays an agent of this flow, when it does a step. Raises `HandlerMissing`."""
         handler = plan.flow.agents[agent].handler
         if not handler:
-            if self._prompt is None:
+            if self._prompt is None or self._orchestrator is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")
-            return self._prompt
+            return self._orchestrator if plan.flow.agents[agent].workers else self._prompt
         exact = self._by_version.get((plan.digest, handler))
         if exact is not None:
             return exact

@@ -28,7 +28,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     level: Level = "error"
     code: str
-    """For programs: that of the error's class, or `misfit`, `unpriced_model`."""
+    """For programs: that of the error's class, or `misfit`, `unpriced_model`, `no_description`."""
     message: str
 
 
@@ -69,6 +69,7 @@ def check_source(source: str) -> CheckedFlow:
     problems += _misfits(found, handlers)
     llms = [name for name, agent in found.flow.agents.items() if agent.asks_models]
     problems += _unpriced(found, llms)
+    problems += _undescribed(found, llms)
     return CheckedFlow(
         source=source,
         flow=found.name,
@@ -152,6 +153,19 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
                 code="unpriced_model",
                 message=f"{places}: no price is known of the model {model!r}, so runs will not say what they cost. "
                 f"{hint} name a file of prices with BATON_PRICES.",
+            )
+
+
+def _undescribed(found: FoundFlow, llms: list[str]) -> Iterator[Problem]:
+    """Yield the workers of LLM agents of which their models are told no more than their names."""
+    for name in dict.fromkeys(worker for agent in llms for worker in found.flow.agents[agent].workers):
+        if not found.flow.agents[name].description:
+            askers = ", ".join(agent for agent in llms if name in found.flow.agents[agent].workers)
+            yield Problem(
+                level="warning",
+                code="no_description",
+                message=f"agents.{name}: no `description`, which is what the model of {askers} goes by when it decides "
+                f"whom to ask. Say in a sentence what {name} is good for.",
             )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.contained import contained
 from baton_actors.agents.kinds import AgentKind, Journal, Performed, StepTask
+from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.python import PythonAgent, values_of
 from baton_actors.agents.raising import caught, unwrapped
 from baton_actors.agents.threads import Threads
@@ -62,6 +63,9 @@ class _InTurn:
         return self._agent.asks(plan, step)
 
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
+        if isinstance(self._agent, OrchestratorAgent):  # it waits for others to have their turn
+            self._among.on_begin(task)
+            return await self._agent.perform(task, journal)
         async with self._among.turn:
             self._among.on_begin(task)
             if not isinstance(self._agent, PythonAgent):

@@ -1,4 +1,4 @@
-"""What a kind of agent is: given a step's task, it does the step. Python and prompt are two; more are to come."""
+"""What a kind of agent is: given a step's task, it does the step. Python, prompt and orchestrator are such."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StepTask(Struct, frozen=True, kw_only=True):
 
 
 class Performed(Struct, frozen=True, kw_only=True):
-    """What doing a step gave: its output as JSON, and what the model call took, if there was one."""
+    """What doing a step gave: its output as JSON, and what the model calls took, if there were any."""
 
     output: bytes
     truncated: bool = False

@@ -16,6 +16,7 @@ from baton_actors.errors import ActorError
 from baton_actors.models import Models
 from baton_schemas.errors import nearest
 from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import read_flow
 from baton_schemas.flow.flow import Flow, decode_flow
 from baton_schemas.flow.graph import Plan
@@ -115,9 +116,11 @@ def find_agent(found: FoundFlow, name: str) -> str:
 def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict[str, Handler]:
     """Import the handlers of these agents (None: of all); return them by the string that names each in the flow.
 
-    Each is checked against every step that its agent does. Raises `UnknownAgent`, `HandlerNotFound`, `BadHandler`.
+    Each is checked against every step that its agent does, and what it is given when it is asked. Raises
+    `UnknownAgent`, `HandlerNotFound`, `BadHandler`.
     """
     handlers: dict[str, Handler] = {}
+    asked = asked_agents(found.flow)
     for name in found.flow.agents if agents is None else agents:
         agent = found.flow.agents[find_agent(found, name)]
         if not agent.handler:
@@ -127,7 +130,7 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
         steps = [step_name for step_name, step in found.flow.steps.items() if step.agent == name]
         for step_name in steps:
             handler.check(found.plan, step_name)
-        if not steps:
+        if name in asked:
             handler.check_asked(found.plan, name)
     return handlers
 

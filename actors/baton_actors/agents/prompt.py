@@ -6,7 +6,7 @@ import msgspec
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.errors import MissingValue
-from baton_actors.models import ModelError, ModelRequest, Models, request_digest
+from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
@@ -39,18 +39,7 @@ class PromptAgent:
 
         Raises `MissingValue`, before anything is asked, `ModelError`, and what the journal raises.
         """
-        request = request_of(task)
-        digest = request_digest(request, self._models.settings)
-        answer = await journal.recall(digest)
-        if answer is None:
-            try:
-                answer = await journal.in_turn(lambda: self._models.complete(request, on_cut=journal.spent))
-            except ModelError as error:
-                error.request_sha256 = digest
-                raise
-            # Models stream halves of characters now and then; what is recorded is what is put out.
-            answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
-            answer = await journal.record(digest, answer)
+        answer = await answer_to(request_of(task), self._models, journal)
         return Performed(
             output=encode_value(answer.text, "output"),
             truncated=answer.truncated,
@@ -60,6 +49,25 @@ class PromptAgent:
             usage=answer.usage,
             cost_usd=answer.cost_usd,
         )
+
+
+async def answer_to(request: ModelRequest, models: Models, journal: Journal) -> ModelAnswer:
+    """Return the answer that the journal has to a request, or else ask the model and record what it says.
+
+    Raises `ModelError`, and what the journal raises.
+    """
+    digest = request_digest(request, models.settings)
+    answer = await journal.recall(digest)
+    if answer is not None:
+        return answer
+    try:
+        answer = await journal.in_turn(lambda: models.complete(request, on_cut=journal.spent))
+    except ModelError as error:
+        error.request_sha256 = digest
+        raise
+    # Models stream halves of characters now and then; what is recorded is what is put out.
+    answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
+    return await journal.record(digest, answer)
 
 
 def request_of(task: StepTask) -> ModelRequest:
@@ -78,4 +86,5 @@ def request_of(task: StepTask) -> ModelRequest:
         prompt=asked.prompt,
         max_tokens=asked.max_tokens,
         timeout_s=plan.timeout_s(task.step),
+        tools=asked.tools,
     )

@@ -4,23 +4,31 @@
 |---|---|---|
 | none, or no `message_stop` | any | error `broken_answer`, retryable (of `sdk.chunks`: the stream was cut) |
 | `refusal` | any | error `refusal`, final |
-| `tool_use`, `pause_turn` | any | error `unasked_tool`, final: no tools are offered, so a server between adds them |
+| `tool_use`, `pause_turn`, no tools were offered | any | error `unasked_tool`, final: a server between adds them |
+| any other, tools were offered, and one is called | any | the answer; `truncated` where cut |
+| `pause_turn`, tools were offered, not only thinking | any | the answer; asked again, the model goes on with it |
 | `max_tokens`, `model_context_window_exceeded` | some | the answer, `truncated` |
 | `max_tokens`, `model_context_window_exceeded` | none | error `empty_answer`, final: the same call ends there again |
 | `end_turn`, `stop_sequence`, or one that is not known yet | some | the answer |
 | the same | none, or thinking only | error `empty_answer`, retryable: models differ from call to call |
 
-White space alone is no text. Thinking, tool blocks and kinds of blocks that are not known yet are no part of the text.
+`tool_use` without a call is as `end_turn`. White space alone is no text. Thinking, tool blocks and kinds of blocks that
+are not known yet are no part of the text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from baton_actors.models.content import Block
 from baton_actors.models.errors import ModelError
 from baton_actors.models.reading import Reading
 from baton_actors.models.types import ModelRequest
 
 _TRUNCATED = frozenset({"max_tokens", "model_context_window_exceeded"})
 _TOOLS = frozenset({"tool_use", "pause_turn"})
+_NOT_WORK = frozenset({"text", "thinking", "redacted_thinking"})
+"""Blocks that a paused answer has to have more than, to be gone on with, unless it has text."""
 
 
 def is_truncated(reading: Reading) -> bool:
@@ -28,16 +36,21 @@ def is_truncated(reading: Reading) -> bool:
     return reading.stop_reason in _TRUNCATED
 
 
-def check_answer(request: ModelRequest, reading: Reading, text: str) -> None:
-    """Raise `ModelError` unless this whole stream is an answer, by the table above."""
+def check_answer(request: ModelRequest, reading: Reading, text: str, content: Sequence[Block] = ()) -> None:
+    """Raise `ModelError` unless this whole stream is an answer, by the table above.
+
+    `content` are its blocks, where tools were offered.
+    """
     stop, model = reading.stop_reason, request.model
     if stop == "refusal":
         why = f" ({reading.refusal.rstrip('.')})" if reading.refusal else ""
         raise _error("refusal", f"{model} refused to answer{why}; change the prompt, or try another model", reading)
-    if stop in _TOOLS:
+    if stop in _TOOLS and not request.tools:
         message = f"{model} stopped for a tool ({stop}), and none was offered to it"
         raise _error("unasked_tool", f"{message}; check what ANTHROPIC_BASE_URL adds to requests", reading)
-    if text.strip():
+    if text.strip() or any(block.get("type") == "tool_use" for block in content):
+        return
+    if stop == "pause_turn" and any(block.get("type") not in _NOT_WORK for block in content):
         return
     thinking = ", only thinking" if reading.thought else ""
     if stop == "max_tokens":

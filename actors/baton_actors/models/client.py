@@ -68,10 +68,11 @@ class Models:
         ends a call whose answer had begun, `on_cut` is told by a `ModelError` (`cancelled`) what it took.
         """
         await self.open()
-        reading = Reading()
+        reading = Reading(with_content=bool(request.tools))
         try:
             text = await self._read(request, reading, on_chunk)
-            check_answer(request, reading, text)
+            content = reading.content.blocks() if reading.content is not None else []
+            check_answer(request, reading, text, content)
         except ModelError as error:
             self._charge(error, request, reading)
             raise
@@ -89,6 +90,7 @@ class Models:
             truncated=is_truncated(reading),
             rehearsed=self.settings.rehearses,
             request_id=reading.request_id,
+            content=content,
         )
 
     async def aclose(self) -> None:

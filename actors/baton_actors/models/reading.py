@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from baton_actors.models.content import Content
 from baton_actors.models.texts import Joiner
 from baton_schemas.wire.outcomes import Usage
 from baton_schemas.wire.values import valid_text
@@ -19,7 +20,9 @@ _WORD_CHARS_MAX = 200
 class Reading:
     """Takes the events of one answer. Kinds of events and blocks that it does not know add nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_content: bool = False) -> None:
+        """`with_content` keeps the content blocks, for a conversation that may go on."""
+        self.content = Content() if with_content else None
         self.model = ""
         self.stop_reason = ""
         self.refusal = ""
@@ -48,8 +51,12 @@ class Reading:
             case "content_block_start":
                 block = event.content_block
                 self.thought |= block.type in ("thinking", "redacted_thinking")
+                if self.content is not None:
+                    self.content.begin(event.index, block)
                 return self._text(block.text) if block.type == "text" else ""
             case "content_block_delta":
+                if self.content is not None:
+                    self.content.add(event.index, event.delta)
                 return self._delta(event.delta)
             case "message_delta":
                 self.stop_reason = _word(event.delta.stop_reason) or self.stop_reason

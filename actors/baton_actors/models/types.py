@@ -9,9 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
+from baton_actors.models.content import Block
 from baton_actors.models.errors import ModelError
 from baton_actors.models.texts import without_secrets
-from baton_schemas.show.asked import Asked
+from baton_schemas.flow.tools import Tool
+from baton_schemas.show.asked import Asked, Turn
 from baton_schemas.wire.outcomes import Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
@@ -24,7 +26,7 @@ _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no"
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
-    """One call: a system prompt (may be empty), one user prompt, and its bounds."""
+    """One call: a system prompt (may be empty), one user prompt, what was said since, and its bounds."""
 
     model: str
     system: str
@@ -32,6 +34,10 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     max_tokens: int
     timeout_s: float
     """Bound on the whole call, from the request to the last chunk."""
+    tools: tuple[Tool, ...] = ()
+    """What the model may ask for. With them, the answer has its content blocks."""
+    turns: tuple[Turn, ...] = ()
+    """What was said after the prompt: answers of the model, and what came of what it asked for."""
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):
@@ -50,6 +56,8 @@ class ModelAnswer(Struct, frozen=True, kw_only=True):
     """No model was called: the text is an extract from the prompt."""
     request_id: str
     """The API's id of the call, to quote to its support; empty when the server sends none."""
+    content: list[Block] = []
+    """The content blocks as they came (see `content.py`), of an answer to a request with tools."""
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):
@@ -137,11 +145,19 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
 def request_digest(request: ModelRequest, settings: ModelSettings) -> str:
     """Return the hash by which a recorded answer is found again: SHA-256, in hex, of what is asked and of whom.
 
-    In it: model, system prompt, prompt, `max_tokens`, and whether the call is rehearsed, so that a rehearsed
-    answer is not reused once there is a key. Not in it: how long we wait, the credentials, and the base URL:
-    the model names what answers, and a run that moves to another gateway must not pay twice.
+    In it: model, system prompt, prompt, `max_tokens`, tools and turns if there are any, and whether the call is
+    rehearsed, so that a rehearsed answer is not reused once there is a key. Not in it: how long we wait, the
+    credentials, and the base URL: the model names what answers, and a run that moves to another gateway must not pay
+    twice.
     """
-    asked = Asked(model=request.model, system=request.system, prompt=request.prompt, max_tokens=request.max_tokens)
+    asked = Asked(
+        model=request.model,
+        system=request.system,
+        prompt=request.prompt,
+        max_tokens=request.max_tokens,
+        tools=request.tools,
+        turns=request.turns,
+    )
     return asked.digest(rehearses=settings.rehearses)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -83,11 +84,16 @@ class Memory:
     async def _record(self, digest: str, answer: ModelAnswer) -> ModelCall | None:
         """Write an answer into the log; return the one that was there already, if there was one."""
         value = await self._engine.values.stored(msgspec.json.encode(answer.text))
+        # Only what a conversation goes on with has content.
+        content = await self._engine.values.stored(msgspec.json.encode(answer.content)) if answer.content else NULL
         call = ModelCall(
             request_sha256=digest,
             attempt=self._context.attempt,
             text=NULL if isinstance(value, Blob) else value,
             blob=value if isinstance(value, Blob) else None,
+            content=NULL if isinstance(content, Blob) else content,
+            content_blob=content if isinstance(content, Blob) else None,
+            stop_reason=answer.stop_reason if answer.content else "",
             model=answer.model,
             truncated=answer.truncated,
             rehearsed=answer.rehearsed,
@@ -139,15 +145,17 @@ class Memory:
 
     async def _answer(self, call: ModelCall) -> ModelAnswer:
         text = await self._engine.values.load(call.blob or call.text)
+        content = await self._engine.values.load(call.content_blob or call.content)
         return ModelAnswer(
             text=msgspec.json.decode(text, type=str),
             model=call.model,
-            stop_reason="",
+            stop_reason=call.stop_reason,
             usage=call.usage,
             cost_usd=call.cost_usd,
             truncated=call.truncated,
             rehearsed=call.rehearsed,
             request_id=call.request_id,
+            content=msgspec.json.decode(content, type=list[dict[str, Any]] | None) or [],
         )
 
 

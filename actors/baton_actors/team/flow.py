@@ -14,6 +14,7 @@ from baton_actors.agents.loading import FoundFlow
 from baton_actors.agents.signatures import reading, with_reads
 from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
 from baton_schemas.flow.flow import IN_PROCESS, OnError
 from baton_schemas.flow.graph import Plan
@@ -21,13 +22,16 @@ from baton_schemas.flow.graph import Plan
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class StepOptions(TypedDict, total=False):
-    """What `step` and `ask` take besides, as in a flow file: see the tables of keys in the README."""
+class AgentOptions(TypedDict, total=False):
+    """What `agent` takes besides, as in a flow file: see the tables of keys in the README."""
 
-    after: str | Sequence[str]
-    each: str
-    join: str | int | Mapping[str, Any]
-    on_error: OnError
+    description: str
+    input: Mapping[str, Any]
+    workers: str | Sequence[str]
+    max_asks: int
+    max_depth: int
+    max_rounds: int
+    park_after_s: float
     timeout_s: float
     concurrency: int
     max_in_flight: int
@@ -36,6 +40,15 @@ class StepOptions(TypedDict, total=False):
     retry_max_s: float
     overload_max_s: float
     actor: str
+
+
+class StepOptions(AgentOptions, total=False):
+    """What `step` and `ask` take besides, as in a flow file: see the tables of keys in the README."""
+
+    after: str | Sequence[str]
+    each: str
+    join: str | int | Mapping[str, Any]
+    on_error: OnError
 
 
 _OF_STEP = frozenset({"after", "each", "join", "on_error", "timeout_s"})
@@ -89,16 +102,7 @@ class Flow:
         """
         if handler is None:
             return functools.partial(self.step, name=name, **options)
-        if isinstance(handler, str):
-            self._add(name or handler.rpartition(":")[2], {"handler": handler}, options)
-            return None
-        made = handler if isinstance(handler, Handler) else Handler(handler)
-        step = name or getattr(made.function, "__name__", "")
-        if not step or step == "<lambda>":
-            raise BadHandler(made.name, "it has no name.", "Give the step one: flow.step(function, name=…)")
-        self._add(step, {"handler": IN_PROCESS + step}, options)
-        self._functions[IN_PROCESS + step] = made
-        return handler
+        return self._add_handler(handler, name, options)
 
     def ask(
         self,
@@ -118,13 +122,59 @@ class Flow:
         agent: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
         self._add(name, agent, options)
 
+    @overload
+    def agent(self, handler: _Function, /, *, name: str = "", **options: Unpack[AgentOptions]) -> _Function: ...
+
+    @overload
+    def agent(self, handler: str, /, *, name: str = "", **options: Unpack[AgentOptions]) -> None: ...
+
+    @overload
+    def agent(self, /, *, name: str = "", **options: Unpack[AgentOptions]) -> Callable[[_Function], _Function]: ...
+
+    @overload
+    def agent(
+        self,
+        /,
+        *,
+        name: str,
+        prompt: str,
+        model: str = "worker",
+        system: str = "",
+        max_tokens: int = 0,
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+
+    def agent(
+        self,
+        handler: Any = None,
+        /,
+        *,
+        name: str = "",
+        prompt: str = "",
+        model: str = "worker",
+        system: str = "",
+        max_tokens: int = 0,
+        **options: Unpack[AgentOptions],
+    ) -> Any:
+        """Add an agent that is only asked, by those that have it among their `workers`: a handler, or with a `prompt`.
+
+        It is given its `input`, which has a type for each name as the flow's has. Raises as `step` and `ask` do.
+        """
+        if prompt:
+            asks = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+            self._add(name, asks, options, is_step=False)
+            return None
+        if handler is None:
+            return functools.partial(self.agent, name=name, **options)
+        return self._add_handler(handler, name, options, is_step=False)
+
     def check(self) -> Plan:
         """Return the plan of the flow. Raises `FlowError`, `BadHandler`: what a flow file would be told, with names."""
         return self.found().plan
 
     def found(self) -> FoundFlow:
         """Return the flow as the rest of Baton knows it. Raises as `check`."""
-        # An agent per step, of the same name.
+        # An agent per step, of the same name, and those that are only asked.
         flow = build_flow(
             self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps}
         )
@@ -135,18 +185,45 @@ class Flow:
             step = named.removeprefix(IN_PROCESS)
             agents[step] = reading(plan, step, [each.name for each in handler.parameters if each.decoder is not None])
         plan = Plan(msgspec.structs.replace(plan.flow, agents=agents))
+        asked = asked_agents(plan.flow)
         for named, handler in self._functions.items():
-            handler.check(plan, named.removeprefix(IN_PROCESS))
+            name = named.removeprefix(IN_PROCESS)
+            if name in plan.flow.steps:
+                handler.check(plan, name)
+            if name in asked:
+                handler.check_asked(plan, name)
         return FoundFlow(
             name=flow.name, flow=plan.flow, plan=plan, folder=folder, source="", functions=dict(self._functions)
         )
 
-    def _add(self, name: str, agent: dict[str, Any], options: Mapping[str, Any]) -> None:
-        if name in self._steps:
-            raise FlowError(f"steps.{name}", "a second step of this name", "another name", file=f"flow {self.name!r}")
+    def _add_handler(self, handler: Any, name: str, options: Mapping[str, Any], *, is_step: bool = True) -> Any:
+        """Add a handler: one that is named, or a function, which is returned as it is."""
+        if isinstance(handler, str):
+            self._add(name or handler.rpartition(":")[2], {"handler": handler}, options, is_step=is_step)
+            return None
+        made = handler if isinstance(handler, Handler) else Handler(handler)
+        called = name or getattr(made.function, "__name__", "")
+        if not called or called == "<lambda>":
+            raise BadHandler(made.name, "it has no name.", "Give it one: name=…")
+        self._add(called, {"handler": IN_PROCESS + called}, options, is_step=is_step)
+        self._functions[IN_PROCESS + called] = made
+        return handler
+
+    def _add(self, name: str, agent: dict[str, Any], options: Mapping[str, Any], *, is_step: bool = True) -> None:
+        """Add an agent, and a step of the same name that it does."""
+        if name in self._agents:
+            what = "step" if name in self._steps else "agent"
+            found = f"a second {what} of this name"
+            raise FlowError(f"{what}s.{name}", found, "another name", file=f"flow {self.name!r}")
         given = {key: _plain(value) for key, value in options.items() if value is not None}
-        self._steps[name] = {key: value for key, value in given.items() if key in _OF_STEP}
-        self._agents[name] = agent | {key: value for key, value in given.items() if key not in _OF_STEP}
+        if isinstance(given.get("input"), dict):
+            given["input"] = {field: _type(value) for field, value in given["input"].items()}
+        if isinstance(given.get("workers"), str):
+            given["workers"] = [given["workers"]]
+        of_step = _OF_STEP if is_step else frozenset[str]()
+        if is_step:
+            self._steps[name] = {key: value for key, value in given.items() if key in of_step}
+        self._agents[name] = agent | {key: value for key, value in given.items() if key not in of_step}
 
 
 def _plain(value: Any) -> Any:

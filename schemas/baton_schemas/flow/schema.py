@@ -43,6 +43,8 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "workers": {"uniqueItems": True},
         "max_rounds": {"minimum": 1},
         "max_asks": {"minimum": 1},
+        "max_depth": {"minimum": 1},
+        "park_after_s": _TIMEOUT,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
     Field: {"type": {"pattern": PATTERN}},

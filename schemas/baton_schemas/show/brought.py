@@ -15,6 +15,7 @@ from baton_schemas.wire.facts import ModelCall, Retry
 from baton_schemas.wire.messages import Handoff, Message, Note, OutcomeRecord, Reply, Result, Started, Task, Woken
 from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Outcome, State, Value
 
+from .conversation import calls_in
 from .given import Fetched, Given, given_to, inline, values_of
 
 
@@ -43,7 +44,9 @@ def brought_by(plan: Plan | None, entries: Sequence[Entry], number: int, fetched
         case Note(fact=Retry(error=error)) as note:
             return [Brought(step=note.step, what="failed", error=error)]
         case Note(fact=ModelCall() as call) as note:
-            return [Brought(step=note.step, what="answered", value=inline(call.blob or call.text, fetched))]
+            # Where it called somebody, its text is the least of it.
+            calls = call.content_blob or (call.content if calls_in(call) else None)
+            return [Brought(step=note.step, what="answered", value=inline(calls or call.blob or call.text, fetched))]
         case Task() as task:
             return [Brought(step="", what=f"input {name}", value=value) for name, value in task.input.items()]
         case _:
@@ -56,8 +59,8 @@ def blobs_named(message: Message | None) -> list[Blob]:
     match message:
         case Handoff() | Reply() | OutcomeRecord():
             found += message.state.blobs.values()
-        case Note(fact=ModelCall(blob=Blob() as blob)):
-            found.append(blob)
+        case Note(fact=ModelCall() as call):
+            found += [blob for blob in (call.blob, call.content_blob) if blob is not None]
         case _:
             pass
     if isinstance(message, Handoff) and message.branch is not None and message.branch.blob is not None:

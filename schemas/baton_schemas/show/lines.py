@@ -6,6 +6,7 @@ from typing import assert_never
 
 from baton_schemas.run.refs import indices, joined, parse, replied, source_token
 from baton_schemas.run.state import Entry
+from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
 from baton_schemas.wire.facts import (
     Begun,
@@ -209,7 +210,7 @@ def _of_fact(fact: Fact) -> str:
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
         case ModelCall():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
-            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said)}"
+            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls_in(fact)))}"
         case _:
             assert_never(fact)
 

@@ -83,8 +83,10 @@ def see(
 
 
 def _whole(call: ModelCall, fetched: Fetched) -> ModelCall:
-    data = fetched.get(call.blob.sha256) if call.blob is not None else None
-    return replace(call, text=Raw(data), blob=None) if data is not None else call
+    text = fetched.get(call.blob.sha256) if call.blob is not None else None
+    content = fetched.get(call.content_blob.sha256) if call.content_blob is not None else None
+    call = replace(call, text=Raw(text), blob=None) if text is not None else call
+    return replace(call, content=Raw(content), content_blob=None) if content is not None else call
 
 
 def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> list[Blob]:
@@ -94,7 +96,8 @@ def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> 
     if own is not None and own.blob is not None:
         found.append(own.blob)
     calls = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
-    found += [call.blob for call in calls if isinstance(call, ModelCall) and call.blob is not None]
+    of_calls = [blob for call in calls if isinstance(call, ModelCall) for blob in (call.blob, call.content_blob)]
+    found += [blob for blob in of_calls if blob is not None]
     return list({blob.sha256: blob for blob in found}.values())
 
 

@@ -17,6 +17,7 @@ from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
 from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.graph import Plan
 
 
@@ -48,10 +49,15 @@ def _print_drawing(plan: Plan) -> None:
     out.print()
     for line in draw(plan, out.width):
         out.print(Text(line), soft_wrap=True)
+    askers = {name: agent.workers for name, agent in plan.flow.agents.items() if agent.workers}
+    if askers:
+        out.print()
+    for name, workers in askers.items():
+        out.print(Text(plain(f"  {name} may ask {', '.join(workers)}")), soft_wrap=True)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
-    flow = plan.flow
+    flow, asked = plan.flow, asked_agents(plan.flow)
     return {
         "flow": flow.name,
         "description": flow.description,
@@ -67,7 +73,24 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "after": plan.sources[name],
                 "each": flow.steps[name].each,
                 "joins": name in plan.joins,
+                "workers": plan.agent(name).workers,
             }
             for name in plan.order
+        ],
+        "asked": [
+            {
+                "agent": name,
+                "actor": plan.actor_of_agent(name),
+                "description": flow.agents[name].description,
+                "handler": flow.agents[name].handler,
+                "model": plan.tier(flow.agents[name]).model if flow.agents[name].asks_models else "",
+                "input": {
+                    key: {"type": field.type, "required": field.required}
+                    for key, field in flow.agents[name].input.items()
+                },
+                "workers": flow.agents[name].workers,
+            }
+            for name in flow.agents
+            if name in asked
         ],
     }

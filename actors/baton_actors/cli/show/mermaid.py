@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.graph import Plan
 
 
@@ -16,7 +17,23 @@ def mermaid_of(plan: Plan) -> str:
         for source in [ids[source] for source in plan.sources[name]] or ["in"]:
             lines.append(f"  {source} {arrow} {ids[name]}")
     lines += ["  out([output])", f"  {ids[plan.final]} --> out"]
+    lines += _asking(plan, ids)
     return "\n".join(lines) + "\n"
+
+
+def _asking(plan: Plan, ids: dict[str, str]) -> list[str]:
+    """Return who may ask whom, as dotted arrows; an agent that does no step is a box with round corners."""
+    flow, asked = plan.flow, asked_agents(plan.flow)
+    places = {name: [ids[step] for step in flow.steps if flow.steps[step].agent == name] for name in flow.agents}
+    boxes = {name: f"a{number}" for number, name in enumerate(flow.agents) if name in asked and not places[name]}
+    places |= {name: [box] for name, box in boxes.items()}
+    arrows = [
+        f"  {asker} -.->|asks| {places[worker][0]}"
+        for name, agent in flow.agents.items()
+        for asker in places[name]
+        for worker in agent.workers
+    ]
+    return [*(f'  {box}("{name}")' for name, box in boxes.items()), *arrows]
 
 
 def _shape(plan: Plan, name: str) -> str:

@@ -64,7 +64,10 @@ def plain_value(value: Value) -> Raw | Blob:
 
 
 def _call(seen: StepSeen, call: ModelCall) -> dict[str, Any]:
+    has_content = call.content_blob is not None or bytes(call.content) != b"null"
+    content = {"content": plain_value(call.content_blob or call.content), "stop_reason": call.stop_reason}
     return {
+        **(content if has_content else {}),
         "attempt": call.attempt,
         "request_sha256": call.request_sha256,
         "answer": plain_value(call.blob or call.text),

@@ -12,6 +12,7 @@ from rich.text import Text
 from baton_actors.cli.show.view import MARKS, dollars, error_line, rehearsal_line
 from baton_actors.cli.text import plain, plain_lines
 from baton_schemas.show.attempts import Attempt
+from baton_schemas.show.conversation import Said, called, said_in
 from baton_schemas.show.errors import at, told
 from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.show.lines import seconds
@@ -22,6 +23,8 @@ from baton_schemas.wire.outcomes import Blob, Value
 _VALUE_LINES, _TEXT_LINES = 3, 20
 """Lines that are shown of each value that was read, and of a prompt or an answer."""
 _BRANCHES_MAX = 20
+_CALLS_MAX = 10
+"""Of workers that are asked at the same time."""
 _HASH = 12
 """Characters of a hash that people compare."""
 
@@ -55,6 +58,9 @@ class _Page:
         if not seen.handler and (seen.values or seen.asked is not None):
             title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
             yield title, self._text(asked.prompt) if asked is not None else []
+        rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
+        if rounds:
+            yield Text("asked its workers", "bold"), [self._rounds(rounds)]
         if seen.output is not None:
             yield self._output_title(), self._value(seen.output, _TEXT_LINES)
         elif seen.calls:
@@ -99,6 +105,19 @@ class _Page:
             Text(plain_lines(shown.head), overflow="fold"),
             *([Text(f"… {shown.rest}", "dim")] if shown.rest else []),
         ]
+
+    def _rounds(self, rounds: list[Said]) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(overflow="fold")
+        width = max(self.width - 4, 20)
+        for number, said in enumerate(rounds, 1):
+            shown = [called(name, arguments, width) for name, arguments in said.calls[:_CALLS_MAX]]
+            left = len(said.calls) - len(shown)
+            more = [f"… {left:,} more"] if left else []
+            self.was_cut = self.was_cut or left > 0 or any(line.endswith("…") for line in shown)
+            table.add_row(f"{number}", Text(plain_lines("\n".join([*shown, *more]))))
+        return table
 
     def _output_title(self) -> Text:
         seen = self.seen

@@ -8,12 +8,16 @@ takes longer than all the rest of a first run. A test holds that the SDK reads t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
+from baton_actors.models.content import Block
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.extract import answer_from
+from baton_actors.models.rehearsal.plan import blocks_of
 from baton_actors.models.types import ModelRequest, ModelSettings, request_digest
 from baton_schemas.wire.values import valid_text
 
@@ -45,8 +49,14 @@ def request_id_of(request: ModelRequest) -> str:
 def events_of(request: ModelRequest) -> list[dict[str, Any]]:
     """Make the events of an answer: https://platform.claude.com/docs/en/build-with-claude/streaming."""
     system, prompt = valid_text(request.system), valid_text(request.prompt)
-    whole = answer_from(system, prompt)
-    text = whole[: request.max_tokens * _CHARS_PER_TOKEN]
+    if request.tools:
+        blocks = blocks_of(
+            system, _messages(request), [msgspec.structs.asdict(tool) for tool in request.tools], request.max_tokens
+        )
+    else:
+        blocks = [{"type": "text", "text": answer_from(system, prompt)}]
+    blocks, stop_reason = _cut(blocks, request.max_tokens * _CHARS_PER_TOKEN)
+    said = "".join(msgspec.json.encode(turn.content).decode() for turn in request.turns)
     message: dict[str, Any] = {
         "id": request_id_of(request).replace("req_", "msg_"),
         "type": "message",
@@ -55,21 +65,45 @@ def events_of(request: ModelRequest) -> list[dict[str, Any]]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {"input_tokens": _tokens(system + prompt), "output_tokens": 1},
+        "usage": {"input_tokens": _tokens(system + prompt + said), "output_tokens": 1},
     }
-    pieces = (text[start : start + _CHUNK_CHARS] for start in range(0, len(text), _CHUNK_CHARS))
-    stop = {"stop_reason": "end_turn" if text == whole else "max_tokens", "stop_sequence": None}
+    put_out = "".join(block["text"] if block["type"] == "text" else _arguments(block) for block in blocks)
+    stop = {"stop_reason": stop_reason, "stop_sequence": None}
     return [
         {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
-            for piece in pieces
-        ),
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": stop, "usage": {"output_tokens": _tokens(text)}},
+        *(event for index, block in enumerate(blocks) for event in _events_of_block(index, block)),
+        {"type": "message_delta", "delta": stop, "usage": {"output_tokens": _tokens(put_out)}},
         {"type": "message_stop"},
     ]
+
+
+def _messages(request: ModelRequest) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": valid_text(request.prompt)}, *map(msgspec.structs.asdict, request.turns)]
+
+
+def _cut(blocks: list[Block], chars_max: int) -> tuple[list[Block], str]:
+    """Return the blocks up to `max_tokens`, and why they stop. Calls are made short enough, and are never cut."""
+    if any(block["type"] == "tool_use" for block in blocks):
+        return blocks, "tool_use"
+    (block,) = blocks
+    text = block["text"][:chars_max]
+    return [{**block, "text": text}], "end_turn" if text == block["text"] else "max_tokens"
+
+
+def _arguments(block: Block) -> str:
+    return msgspec.json.encode(block["input"]).decode()
+
+
+def _events_of_block(index: int, block: Block) -> Iterator[dict[str, Any]]:
+    is_text = block["type"] == "text"
+    kind, key = ("text_delta", "text") if is_text else ("input_json_delta", "partial_json")
+    whole = block["text"] if is_text else _arguments(block)
+    begins_with: Block = {"text": ""} if is_text else {"input": {}}
+    yield {"type": "content_block_start", "index": index, "content_block": block | begins_with}
+    for start in range(0, len(whole), _CHUNK_CHARS):
+        delta = {"type": kind, key: whole[start : start + _CHUNK_CHARS]}
+        yield {"type": "content_block_delta", "index": index, "delta": delta}
+    yield {"type": "content_block_stop", "index": index}
 
 
 def _as_object(event: Any) -> Any:
