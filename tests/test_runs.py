@@ -18,6 +18,7 @@ from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry
 from baton_schemas.wire.messages import Result
+from baton_schemas.wire.words import Word
 
 from .clients import cancel_run, start_run
 from .servers import WAIT_S, NatsServer
@@ -97,7 +98,7 @@ async def test_run_is_read_with_its_result(server: NatsServer, namespace: str) -
 async def test_watcher_hears_who_is_at_work_and_stops_at_the_result(server: NatsServer, namespace: str) -> None:
     async with open_bus(settings(server, namespace)) as bus:
         await submit(bus, "a")
-        heard: list[Entry | Running] = []
+        heard: list[Entry | Running | Word] = []
         async with asyncio.timeout(WAIT_S):
             async for event in watch_all(bus, "a"):
                 heard.append(event)

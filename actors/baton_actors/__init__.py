@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from baton_actors.team.flow import Flow
     from baton_actors.team.sync import SyncRun, SyncTeam
     from baton_actors.team.team import Team
-    from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed
+    from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed, Running, Said, Wrote
 
 _WHERE = {
     "AskFailed": "baton_actors.agents.asks",
@@ -38,6 +38,9 @@ _WHERE = {
     "RunCancelled": "baton_bus",
     "RunExpired": "baton_bus",
     "RunFailed": "baton_bus",
+    "Running": "baton_bus",
+    "Said": "baton_bus",
+    "Wrote": "baton_bus",
 }
 
 __all__ = [
@@ -54,9 +57,12 @@ __all__ = [
     "RunCancelled",
     "RunExpired",
     "RunFailed",
+    "Running",
+    "Said",
     "SyncRun",
     "SyncTeam",
     "Team",
+    "Wrote",
     "actor",
 ]
 

@@ -138,7 +138,7 @@ class Subjects:
         return subject.split(".")[1]
 
     def live(self, run: str, *what: str) -> str:
-        """Return a subject of core NATS, not stored: `running.{step}`, or `pace` with an actor in place of the run."""
+        """Return a subject of core NATS, not stored: `running.{step}`, `words.{step}`, or an actor's `pace`."""
         return ".".join((self.namespace, "live", run, *what))
 
     def run_of_stored(self, subject: str) -> str:

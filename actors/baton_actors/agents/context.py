@@ -1,4 +1,4 @@
-"""The `Context`: what a handler may know about the step that it does, and ask for while it does it."""
+"""The `Context`: what a handler may know about the step that it does, and ask for and say while it does it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from baton_actors.agents.asks import NO_ASKS, AskFailed, AskRefused, Asks
 from baton_actors.agents.conversion import decoder_of
+from baton_actors.agents.live import TOLD, Live, Told
 
 Asked = Awaitable[Any] | tuple[str, Mapping[str, Any]]
 """What `gather` takes: what `ask` gives in an async handler, or an agent and its arguments in any."""
@@ -37,6 +38,8 @@ class Context(Struct, frozen=True, kw_only=True):
     asks: Asks = NO_ASKS
     loop: asyncio.AbstractEventLoop | None = None
     """Of a plain handler: the loop that does its asking."""
+    _live: Live | None = None
+    """Speaks for it; None where nobody listens, as in a handler's own tests."""
 
     def ask(self, agent: str, /, *, returns: Any = Any, deadline_s: float | None = None, **arguments: Any) -> Any:
         """Ask an agent, one of the `workers` of this one, and return its output, decoded as `returns`.
@@ -76,9 +79,29 @@ class Context(Struct, frozen=True, kw_only=True):
 
         return self._do(recorded())
 
+    def say(self, what: object) -> Told:
+        """Tell whoever watches the run how far it is: `await context.say("3 of 12 pages read")`, one line of text.
+
+        In a plain handler it is the same without `await`. It is shown and not stored, never fails and never waits;
+        of many within a moment only the last is heard.
+        """
+        if self._live is not None:
+            self._live.say(what)
+        return TOLD
+
+    def writes(self, of: str = "") -> Callable[[str], None] | None:
+        """Begin a text that a model writes, and return what takes its chunks; None where nobody listens.
+
+        Each call of a model begins one. `of` names it; without, it is the text that becomes the step's output.
+        """
+        return self._live.writes(of) if self._live is not None else None
+
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self.loop is None:
             return work
+        if asyncio._get_running_loop() is self.loop:
+            work.close()
+            raise AskRefused("a plain handler cannot ask in the thread of the loop, as under --debug: make it async")
         try:
             return asyncio.run_coroutine_threadsafe(work, self.loop).result()
         except Unfinished:

@@ -6,6 +6,8 @@ import asyncio
 import bdb
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.contained import contained
 from baton_actors.agents.kinds import AgentKind, Journal, Performed, StepTask
@@ -71,7 +73,8 @@ class _InTurn:
             if not isinstance(self._agent, PythonAgent):
                 return await self._agent.perform(task, journal)
             handler = self._agent.handler
-            call = handler.call(values_of(task), task.context)
+            loop = None if handler.is_async else asyncio.get_running_loop()
+            call = handler.call(values_of(task), replace(task.context, loop=loop))
             try:
                 output = await contained(call, NO_LIMIT_S) if handler.is_async else unwrapped(caught(call))
             except Exception as error:

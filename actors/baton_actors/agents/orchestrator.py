@@ -7,6 +7,7 @@ So a step that is done again comes to where it was without asking anybody twice.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Sequence
 
@@ -61,7 +62,8 @@ class OrchestratorAgent:
         asked = 0
         while True:
             going_on = msgspec.structs.replace(request, turns=tuple(conversation.turns))
-            answers.append(await answer_to(going_on, self._models, journal))
+            writes = functools.partial(task.context.writes, f"round-{len(answers) + 1}")
+            answers.append(await answer_to(going_on, self._models, journal, writes))
             calls = conversation.take(answers[-1])
             paused = answers[-1].stop_reason == _PAUSED
             if not calls and not paused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
@@ -39,7 +41,7 @@ class PromptAgent:
 
         Raises `MissingValue`, before anything is asked, `ModelError`, and what the journal raises.
         """
-        answer = await answer_to(request_of(task), self._models, journal)
+        answer = await answer_to(request_of(task), self._models, journal, task.context.writes)
         return Performed(
             output=encode_value(answer.text, "output"),
             truncated=answer.truncated,
@@ -51,17 +53,20 @@ class PromptAgent:
         )
 
 
-async def answer_to(request: ModelRequest, models: Models, journal: Journal) -> ModelAnswer:
+async def answer_to(
+    request: ModelRequest, models: Models, journal: Journal, writes: Callable[[], Callable[[str], None] | None]
+) -> ModelAnswer:
     """Return the answer that the journal has to a request, or else ask the model and record what it says.
 
-    Raises `ModelError`, and what the journal raises.
+    `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`, and
+    what the journal raises.
     """
     digest = request_digest(request, models.settings)
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
     try:
-        answer = await journal.in_turn(lambda: models.complete(request, on_cut=journal.spent))
+        answer = await journal.in_turn(lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent))
     except ModelError as error:
         error.request_sha256 = digest
         raise

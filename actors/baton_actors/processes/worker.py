@@ -15,6 +15,7 @@ from baton_actors.steps.doing import Doing
 from baton_actors.steps.hearing import Answers
 from baton_actors.steps.job import Job
 from baton_actors.steps.joiner import NEWER_RETRY_S, Joiner
+from baton_actors.steps.live import announce
 from baton_actors.steps.reading import Reading
 from baton_actors.steps.settlement import Nak, Settlement, Term, settle
 from baton_actors.steps.shared import Shared
@@ -227,4 +228,4 @@ class Worker:
                     and now - (last or job.started) > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S)
                 ):
                     job.announced_at = now
-                    await bus.say(bus.subjects.live(job.run, "running", job.step), b'{"attempt":%d}' % job.attempt)
+                    announce(bus, job)

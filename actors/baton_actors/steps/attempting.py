@@ -30,6 +30,7 @@ from .claim import Claim
 from .failing import Failing
 from .hearing import Answers
 from .job import Job
+from .live import live_of
 from .looking import look
 from .memory import Memory, NotRecorded
 from .reading import Reading, Seen
@@ -96,7 +97,9 @@ class Attempting:
         """Return what the step's agent is given. Raises `BlobMissing`, `BusUnavailable`."""
         plan, step = work.plan, base_of(work.handoff)
         values = await self._reading.values(work, seen.state)
-        context = Context(run=job.run, step=job.step, attempt=job.attempt, asks=asks)
+        # What neither asks nor has a model write says nothing.
+        job.live = live_of(self._engine.bus, job) if asks is not NO_ASKS or work.asks_models else None
+        context = Context(run=job.run, step=job.step, attempt=job.attempt, asks=asks, _live=job.live)
         asked = self._agents.asks(plan, step) if seen.replies else frozenset[str]()
         if not asked:
             return StepTask(plan=plan, step=job.step, values=values, context=context, asks=asks)
@@ -179,6 +182,8 @@ class Attempting:
             job.in_handler = False
             self._held.free(slot)
             task.asks.close()
+            if job.live is not None:
+                job.live.close()
         if job.cancelled == "parked" or (job.cancelled is not None and job.let_go is not None):
             came_to = asyncio.CancelledError()  # whatever a handler made of being let go
         elif isinstance(came_to, Performed):

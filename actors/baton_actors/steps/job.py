@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from baton_actors.agents.kinds import Performed
+from baton_actors.agents.live import Live
 from baton_bus.jetstream.consumer import Delivery
 
 Cancelled = Literal["run ended", "worker stops", "parked"]
@@ -37,6 +38,8 @@ class Job:
         """Whether its handler waits for what it asked, and holds no place."""
         self.let_go: Callable[[], None] | None = None
         """Lets go of a handler that waits in a thread: nobody can cancel that."""
+        self.live: Live | None = None
+        """Speaks for the attempt that is being made."""
         self.announced_at: float | None = None
         """When watchers were last told that it is running, by the monotonic clock."""
         self.cancelled: Cancelled | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self, TypeVar, overload
 
 from baton_actors.team.errors import CalledFromItself, TeamClosed
@@ -13,8 +13,10 @@ from baton_bus import Run
 from baton_bus.client.runs import RunHead
 from baton_schemas.run.state import Entry, RunState, RunStatus
 from baton_schemas.wire.messages import Result
+from baton_schemas.wire.words import Running, Word
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class LoopThread:
@@ -85,12 +87,11 @@ class SyncRun:
 
     def events(self) -> Iterator[Entry]:
         """Yield the messages of the run in their order, and then as they come, up to its result."""
-        events = self._run.events()
-        try:
-            while (event := self._thread.call(_next(events))) is not None:
-                yield event
-        finally:
-            self._thread.call(events.aclose())
+        return self._each(self._run.events())
+
+    def watch(self) -> Iterator[Entry | Running | Word]:
+        """Yield the same, and between them what its steps say while they are done: see `Run.watch`."""
+        return self._each(self._run.watch())
 
     def cancel(self, reason: str = "cancelled by a client") -> Result:
         """End the run if it has not ended: see `Run.cancel`."""
@@ -99,6 +100,13 @@ class SyncRun:
     def fork(self, *, until_seq: int = 0, run_id: str = "") -> SyncRun:
         """Start a run that goes on from this one: see `Run.fork`."""
         return SyncRun(self._thread.call(self._run.fork(until_seq=until_seq, run_id=run_id)), self._thread)
+
+    def _each(self, events: AsyncGenerator[E, None]) -> Iterator[E]:
+        try:
+            while (event := self._thread.call(_next(events))) is not None:
+                yield event
+        finally:
+            self._thread.call(events.aclose())
 
 
 class SyncTeam:
@@ -188,5 +196,5 @@ class SyncTeam:
         self.close()
 
 
-async def _next(events: Any) -> Entry | None:
+async def _next(events: AsyncGenerator[E, None]) -> E | None:
     return await anext(events, None)

@@ -16,8 +16,9 @@ from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import at
 from baton_schemas.wire.messages import Result
 from baton_schemas.wire.outcomes import Done, Failed
+from baton_schemas.wire.words import Running, Word
 
-from .watching import follow_run
+from .watching import follow_run, watch_all
 
 if TYPE_CHECKING:
     from .client import Client
@@ -82,6 +83,17 @@ class Run:
         async with aclosing(follow_run(self._client.bus, self.id)) as entries:
             async for entry in entries:
                 yield entry
+
+    async def watch(self) -> AsyncGenerator[Entry | Running | Word, None]:
+        """Yield the messages of the run as `events` does, and between them what its steps say while they are done.
+
+        `Said` is a line of progress, `Wrote` a piece of a text, `Running` says that a step is being done. They are not
+        stored and change nothing: what was said before is not heard, and some may be missing. Close it (`aclosing`)
+        when you stop before the result.
+        """
+        async with aclosing(watch_all(self._client.bus, self.id)) as heard:
+            async for event in heard:
+                yield event
 
     async def state(self) -> RunState:
         """Return how the run stands. Raises `BusUnavailable`."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-import msgspec
 from msgspec.structs import replace
-from nats.aio.msg import Msg
 
 from baton_bus.errors import BlobMissing, BlobWrong, UnknownRun
 from baton_bus.store.bus import Bus
@@ -20,6 +17,7 @@ from baton_schemas.show.plan import plan_of
 from baton_schemas.show.seeing import see, wanted
 from baton_schemas.show.step import StepSeen, step_of
 from baton_schemas.wire.outcomes import Blob
+from baton_schemas.wire.words import read_running
 
 from .runs import RunHead, find_run, read_last
 
@@ -28,10 +26,6 @@ LISTEN_S = 2.2
 _ORIGINS_MAX = 32
 """Runs that go on from one another: so many are followed to where a step was done."""
 _SMALL_IN_ALL = 100
-
-
-class _Running(msgspec.Struct, frozen=True):
-    attempt: int = 1
 
 
 async def see_step(
@@ -118,18 +112,15 @@ async def _heard(bus: Bus, run: str, step: str, listen_s: float) -> int:
     """Return the attempt that a worker says it is making at a step; 0 when none says so in that time."""
     word: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def on_word(msg: Msg) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
-            body = msgspec.json.decode(msg.data, type=_Running)
-            if not word.done():
-                word.set_result(body.attempt)
+    def on_word(subject: str, body: bytes) -> None:
+        heard = read_running(step, body)
+        if subject.split(".")[-2] in ("running", "words") and heard is not None and not word.done():
+            word.set_result(heard.attempt)
 
-    subscription = await bus.nc.subscribe(bus.subjects.live(run, "running", step), cb=on_word)
-    try:
-        async with asyncio.timeout(listen_s):
-            return await word
-    except TimeoutError:
-        return 0
-    finally:
-        with contextlib.suppress(Exception):
-            await subscription.unsubscribe()
+    # Whatever it says is a sign of life: each word has the attempt.
+    async with bus.hearing(bus.subjects.live(run, "*", step), on_word, sure=False):
+        try:
+            async with asyncio.timeout(listen_s):
+                return await word
+        except TimeoutError:
+            return 0

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-
-import msgspec
-from msgspec import Struct
-from nats.aio.msg import Msg
 
 from baton_bus.store.bus import Bus
 from baton_schemas.run.state import Entry
 from baton_schemas.wire.messages import Handoff, Result
+from baton_schemas.wire.words import Running, Word, read_running, read_word
+
+__all__ = ["EndOfRun", "Running", "follow_run", "watch_all"]
 
 
-class Running(Struct, frozen=True, kw_only=True):
-    """A worker says that it is doing a step. Not stored: whoever watches later never hears it."""
-
-    step: str
-    attempt: int = 1
-
-
-class _Body(Struct, frozen=True):
-    attempt: int = 1
+_WAITING_MAX = 1_000
+"""Live words that wait for a slow listener: more are not heard."""
 
 
 class EndOfRun:
@@ -54,17 +45,22 @@ async def follow_run(bus: Bus, run: str, start_seq: int = 0) -> AsyncGenerator[E
                 return
 
 
-async def watch_all(bus: Bus, run: str, start_seq: int = 0) -> AsyncGenerator[Entry | Running, None]:
+async def watch_all(bus: Bus, run: str, start_seq: int = 0) -> AsyncGenerator[Entry | Running | Word, None]:
     """Yield the messages of a run in their order as they come, up to its result, and the live words between.
 
+    Live words are not stored: what was said earlier is not heard, some may be missing, and they change nothing.
     Raises the errors of `Log.follow`. Close it (`aclosing`) when you stop before the result.
     """
-    heard: asyncio.Queue[Entry | Running | BaseException] = asyncio.Queue()
+    heard: asyncio.Queue[Entry | Running | Word | BaseException] = asyncio.Queue()
+    waiting = 0
 
-    async def on_running(msg: Msg) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
-            body = msgspec.json.decode(msg.data, type=_Body)
-            heard.put_nowait(Running(step=msg.subject.rpartition(".")[2], attempt=body.attempt))
+    def on_word(subject: str, body: bytes) -> None:
+        nonlocal waiting
+        kind, step = subject.split(".")[-2:]
+        word = read_running(step, body) if kind == "running" else read_word(step, body) if kind == "words" else None
+        if word is not None and waiting < _WAITING_MAX:
+            waiting += 1
+            heard.put_nowait(word)
 
     async def follow() -> None:
         try:
@@ -74,19 +70,19 @@ async def watch_all(bus: Bus, run: str, start_seq: int = 0) -> AsyncGenerator[En
         except Exception as error:
             heard.put_nowait(error)
 
-    subscription = await bus.nc.subscribe(bus.subjects.live(run, "running", ">"), cb=on_running)
     end = EndOfRun()
-    following = asyncio.create_task(follow(), name=f"follow {run}")
-    try:
-        while True:
-            event = await heard.get()
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-            if isinstance(event, Entry) and end.is_in(event):
-                return
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await subscription.unsubscribe()
+    async with bus.hearing(bus.subjects.live(run, "*", "*"), on_word, sure=False):
+        following = asyncio.create_task(follow(), name=f"follow {run}")
+        try:
+            while True:
+                event = await heard.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if not isinstance(event, Entry):
+                    waiting -= 1
+                yield event
+                if isinstance(event, Entry) and end.is_in(event):
+                    return
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from baton_bus.errors import BusUnavailable, JetStreamStopped, LogFull
 from baton_bus.jetstream import connection, streams
 from baton_bus.jetstream.consumer import Delivery, Puller
-from baton_bus.jetstream.nats_client import client_of, text_of
+from baton_bus.jetstream.nats_client import client_of, frame_of, text_of
 from baton_bus.jetstream.publisher import Publisher
 from baton_bus.jetstream.requests import Requests
 from baton_bus.settings import Settings
@@ -34,6 +34,8 @@ _FULL_RETRY_S = 2.0
 """While the log is full, what waits to be written is tried this often."""
 _LISTENS_S = 10
 """How long the server may take to hear that we listen; a lost connection is waited for within it."""
+_WORDS_BEHIND_BYTES = 256 * 1024
+"""Of what waits to be sent: with more, the network is slow, and work goes first."""
 _PAYLOAD_PART = 4
 """A message carries up to twice the inline limit in values, and the rest: so a value is at most this part of one."""
 
@@ -95,13 +97,22 @@ class Bus:
         with contextlib.suppress(Exception):
             await self.nc.publish(subject, body)
 
+    def say_soon(self, subject: str, body: bytes) -> None:
+        """Publish such a word without waiting: it is lost while the connection is away, or behind. Never fails."""
+        nc = client_of(self.nc)
+        if self.is_connected and nc.pending_data_size <= _WORDS_BEHIND_BYTES and len(body) <= nc.max_payload:
+            with contextlib.suppress(Exception):
+                nc.send_soon(frame_of(subject, b"", body))
+
     # ---- hearing -----------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def hearing(self, subject: str, heard: Callable[[str, bytes], None]) -> AsyncIterator[None]:
+    async def hearing(
+        self, subject: str, heard: Callable[[str, bytes], None], *, sure: bool = True
+    ) -> AsyncIterator[None]:
         """Call `heard` with subject and body of each message on a core subject, while the context is open.
 
-        Raises `BusUnavailable` when the server does not say that it has heard of it.
+        Raises `BusUnavailable` when the server does not say that it has heard of it; unless it need not be `sure`.
         """
 
         def on_message(subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
@@ -111,7 +122,8 @@ class Bus:
             try:
                 subscription = await client_of(self.nc).listen(subject, on_message)
                 stack.push_async_callback(_unsubscribe, subscription)
-                await self.nc.flush(timeout=_LISTENS_S)
+                if sure:
+                    await self.nc.flush(timeout=_LISTENS_S)
             except (NatsError, OSError, TimeoutError) as error:
                 raise BusUnavailable(f"listen on {subject}", _LISTENS_S) from error
             yield

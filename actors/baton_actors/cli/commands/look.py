@@ -13,10 +13,11 @@ from rich.text import Text
 
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
-from baton_actors.cli.exits import OK
-from baton_actors.cli.nobody import left_alone, nobody_lines, up_command
+from baton_actors.cli.exits import OK, BadArgument
+from baton_actors.cli.nobody import left_alone, nobody_lines, telling, up_command
 from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
 from baton_actors.cli.place import Place
+from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.step_facts import step_facts
@@ -76,13 +77,20 @@ async def show(
             show_default=False,
         ),
     ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show it as it runs, with what its steps say, until it ends.")
+    ] = False,
     json: o.Json = False,
 ) -> int:
     """Show a run: its steps, and its output or error; or one step, with what it got and gave."""
+    if step and follow:
+        raise BadArgument("--follow shows a run as a whole; leave the step out")
     async with place.bus(reads=True) as bus:
         head = await _head(bus, run)
         if step:
             return await _show_step(bus, head, step, json)
+        if follow:
+            await _follow(place, bus, head, shows=not json)
         state = state_of(head, await read_last(bus, head))
         output, missing = None, None
         try:
@@ -110,6 +118,23 @@ async def show(
     if missing is not None:
         raise missing
     return OK
+
+
+async def _follow(place: Place, bus: Bus, head: RunHead, *, shows: bool) -> None:
+    """Show a run as it goes, until it ends; what it waits for that nobody plays is said."""
+    state = state_of(head, await read_last(bus, head))
+    plan = plan_of(state)
+    if plan is None or state.result is not None:
+        return
+    out = console(stderr=True)
+    progress = Progress(bus, plan, head.run, out, shows=shows, transient=True)
+
+    def tell(line: Text) -> None:
+        if shows:
+            out.print(line, soft_wrap=True)
+
+    async with telling(bus, head.run, plan, up_command(place, state.source, plan), tell), progress.showing():
+        await progress.settled(None)
 
 
 async def _head(bus: Bus, run: str) -> RunHead:

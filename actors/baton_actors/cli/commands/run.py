@@ -18,6 +18,7 @@ from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.earlier import earlier_lines
+from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
@@ -25,6 +26,7 @@ from baton_actors.cli.reloading import telling_of_changes
 from baton_actors.cli.show.lost import Lost
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.said import begin_line, death_teller, teller
+from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
 from baton_actors.cli.text import plain
 from baton_actors.processes.forks import begin_imports
@@ -61,6 +63,10 @@ async def run(
         bool,
         typer.Option("--debug", help="All actors in this process, one step at a time: breakpoint() stops."),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Print the last step's text as it is written; with --json: all that is said."),
+    ] = False,
     json: o.Json = False,
 ) -> int:
     """Run a flow and print its output.
@@ -68,6 +74,8 @@ async def run(
     Starts what is needed here and stops it again. The output goes to stdout, progress to stderr, and what handlers
     print too. Exit codes: 0 done, 1 the run failed, 2 bad usage, input or flow, 3 no server, 4 cancelled or expired.
     """
+    if stream and debug:
+        raise BadArgument("--stream and --debug exclude each other: in front of a debugger, stdout is the handlers'")
     found = find_flow(flow)
     given = read_input(found.flow, pairs or [], run_id)
     if not debug:
@@ -88,7 +96,7 @@ async def run(
         telling_of_changes([found], "this run goes on with the code that they have", partial(_print, out)),
     ):
         run = await _start(client.start(found.plan, given, run_id=run_id), stop, out)
-        ended = await _follow(client, found.plan, run, supervisor, lost, stop, out, timeout_s, json=json)
+        ended = await _follow(client, found.plan, run, supervisor, lost, stop, out, timeout_s, json=json, stream=stream)
         if not debug:  # before the workers and the server stop: nobody has to wait for that to read an answer
             return _say(*ended, out, json=json)
     return _say(*ended, out, json=json)  # stdout was the handlers' until now
@@ -149,32 +157,49 @@ async def _follow(
     timeout_s: float,
     *,
     json: bool,
-) -> tuple[Progress, Result, Raw | None]:
-    """Show a run until it ends; return its progress, its result and its output.
+    stream: bool = False,
+) -> tuple[Progress, Result, Raw | None, bool]:
+    """Show a run until it ends; return its progress, its result, its output, and whether that is printed already.
 
     Without `supervisor` its actors are played in this process, for a debugger.
     """
     lost.run = run.id
-    progress = Progress(client.bus, plan, run.id, out, shows=not json, live=supervisor is not None, lost=lost)
+    streaming = Streaming(plan, out, json=json) if stream else None
+    progress = Progress(
+        client.bus,
+        plan,
+        run.id,
+        out,
+        shows=not json,
+        live=supervisor is not None,
+        lost=lost,
+        streaming=streaming,
+    )
+    printed = False
     try:
         async with progress.showing():
             if supervisor is not None:
                 supervisor.leave_if_failed()
             result = await _result(run, timeout_s)
             await progress.settled(_SETTLE_S)
+            output = await output_of(client.bus, result)
+            if streaming is not None:
+                printed = await streaming.end(output)
     except asyncio.CancelledError:
+        if streaming is not None:
+            streaming.break_off()
         await _give_up(run, stop, out)
         raise
-    return progress, result, await output_of(client.bus, result)
+    return progress, result, output, printed
 
 
-def _say(progress: Progress, result: Result, output: Raw | None, out: Console, *, json: bool) -> int:
-    """Print how a run ended, and its output; return the exit code."""
+def _say(progress: Progress, result: Result, output: Raw | None, printed: bool, out: Console, *, json: bool) -> int:
+    """Print how a run ended, and its output unless it is `printed`; return the exit code."""
     if json:
         print_json(run_facts(progress.state, progress.rows, output))
     else:
-        _tell(progress, result, out)
-        if output is not None:
+        _tell(progress, result, out, printed=printed)
+        if output is not None and not printed:
             print_output(output)
     return exit_code_of(result)
 
@@ -250,8 +275,8 @@ async def _give_up(run: Run, stop: Stop, out: Console) -> None:
         out.print(f"cancelled {run.id}")
 
 
-def _tell(progress: Progress, result: Result, out: Console) -> None:
-    """Say on stderr how the run ended, and where to look closer."""
+def _tell(progress: Progress, result: Result, out: Console, *, printed: bool) -> None:
+    """Say on stderr how the run ended, and where to look closer; the output comes next unless it is `printed`."""
     state, rows = progress.state, progress.rows
     mark, style = MARKS[result.status]
     ended = Text.assemble((f"{mark} {result.status}", style), f" in {elapsed_of(state)} · ", totals(state, rows))
@@ -265,5 +290,5 @@ def _tell(progress: Progress, result: Result, out: Console) -> None:
         lines.append(Text(f"  baton retry {state.run}   once it is mended", style="dim"))
     for line in lines:
         out.print(line, soft_wrap=not out.is_terminal)
-    if out.is_terminal:
+    if out.is_terminal and not printed:
         out.print()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -14,20 +15,27 @@ from rich.text import Text
 
 from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.rows import Row, rows_of
+from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.view import MARKS, elapsed_of, steps_table, totals, waits_of
+from baton_actors.cli.show.words import STEPS_MAX, Spoken, Words, word_line
 from baton_actors.cli.text import plain
 from baton_bus import BusError
-from baton_bus.client.watching import Running, watch_all
+from baton_bus.client.watching import watch_all
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import RunFold
-from baton_schemas.run.state import RunState
+from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import told
 from baton_schemas.show.lines import seconds
 from baton_schemas.wire.messages import Note
+from baton_schemas.wire.words import Running, Word
 
 _LOOKS_PER_S = 8
 """How often what is shown is made anew: smooth to the eye, and no load with a thousand branches."""
+_TOLD_EVERY_S = 1.0
+"""How often what a step says is a new line, where there is no table that shows it."""
+_TOLD_MAX = 3
+"""Lines of it at one look: of a thousand branches that speak at once, not each is read."""
 _ENDED = frozenset({"done", "failed", "skipped"})
 
 
@@ -44,9 +52,16 @@ class Progress:
         shows: bool,
         live: bool = True,
         lost: Lost | None = None,
+        streaming: Streaming | None = None,
+        transient: bool = False,
     ) -> None:
         """With `shows` false it only follows, so that `state` is known at the end; `live` says whether a
-        terminal may have a live table; `lost` are steps of dead workers."""
+        terminal may have a live table, which goes in the end when it is `transient`; `lost` are steps of dead workers.
+
+        `streaming` is given what steps say; then that is told in lines too."""
+        self._streaming, self._transient = streaming, transient
+        self._words = Words()
+        self._words_told: dict[str, tuple[str, float]] = {}
         self._lost, self._live_table = lost or Lost(), live
         self.run = run
         self._bus, self._plan, self._console, self._shows = bus, plan, console, shows
@@ -72,8 +87,8 @@ class Progress:
         """The time by the clock that dates the messages."""
         return datetime.fromtimestamp(self._bus.now_s(), UTC)
 
-    async def settled(self, patience_s: float) -> RunState:
-        """Return the state once the result is among what was heard, or after `patience_s` seconds."""
+    async def settled(self, patience_s: float | None) -> RunState:
+        """Return the state once the result is among what was heard, or after `patience_s` seconds (None: any time)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._ended.wait()
@@ -83,7 +98,8 @@ class Progress:
     async def showing(self) -> AsyncIterator[Progress]:
         """Follow and show while the context is open; what is then shown stays."""
         following = asyncio.create_task(self._follow(), name=f"progress of {self.run}")
-        shown = self._live() if self._live_table and self._console.is_terminal else self._lines()
+        has_table = self._live_table and self._streaming is None and self._console.is_terminal
+        shown = self._live() if has_table else self._lines()
         try:
             async with shown if self._shows else contextlib.nullcontext():
                 yield self
@@ -93,22 +109,40 @@ class Progress:
 
     async def _follow(self) -> None:
         # A bus that is gone is told by who waits for the result; here it only means nothing new to show.
-        with contextlib.suppress(BusError):
-            async with aclosing(watch_all(self._bus, self.run)) as events:
-                async for event in events:
-                    if isinstance(event, Running):
-                        self._running[event.step] = event.attempt
-                        self._lost.found(event.step)
-                        continue
-                    self._fold.apply(event)
-                    if isinstance(event.message, Note):
-                        self._running.pop(event.message.step, None)
-                        self._lost.found(event.message.step)
-                self._ended.set()
+        try:
+            with contextlib.suppress(BusError):
+                async with aclosing(watch_all(self._bus, self.run)) as events:
+                    async for event in events:
+                        self._take(event)
+        finally:
+            self._ended.set()
+
+    def _take(self, event: Entry | Running | Word) -> None:
+        if isinstance(event, Entry):
+            self._fold.apply(event)
+            if isinstance(event.message, Note):
+                self._running.pop(event.message.step, None)
+                self._words.forget(event.message.step)
+                self._lost.found(event.message.step)
+            return
+        if len(self._running) < STEPS_MAX:
+            self._running[event.step] = event.attempt
+        self._lost.found(event.step)
+        self._words.hear(event)
+        if self._streaming is not None and not isinstance(event, Running):
+            if self._shows:
+                self._tell()  # before a text begins, and has the terminal for itself
+            self._streaming.hear(event)
 
     @contextlib.asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
-        live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible", redirect_stdout=False)
+        live = Live(
+            console=self._console,
+            auto_refresh=False,
+            vertical_overflow="visible",
+            redirect_stdout=False,
+            transient=self._transient,
+        )
         live.start()
         try:
             async with _ticking(lambda: live.update(self._page(), refresh=True)):
@@ -122,7 +156,7 @@ class Progress:
         head = Text.assemble((self._plan.flow.name, "bold"), (f"  {self.run}", "dim"))
         page: list[RenderableType] = [head, Text(), steps_table(rows), Text()]
         if state.result is None:  # at the end the command says it, with how the run ended
-            page += waits_of(rows)
+            page += [*waits_of(rows), *self._words.lines(state)]
             page.append(Text(f"{totals(state, rows)} · {elapsed_of(state, self._now)}", "dim"))
         return Group(*page)
 
@@ -132,6 +166,10 @@ class Progress:
             yield
 
     def _tell(self) -> None:
+        if self._streaming is not None:
+            if self._streaming.is_writing:
+                return
+            self._tell_words()
         for row in self.rows:
             if row.status in _ENDED and row.step not in self._told:
                 self._told.add(row.step)
@@ -140,6 +178,15 @@ class Progress:
                 self._waits_told.add((row.step, row.waits))
                 for line in waits_of([row]):
                     self._console.print(line, soft_wrap=True)
+
+    def _tell_words(self) -> None:
+        now, left = time.monotonic(), _TOLD_MAX
+        for step, spoken in self._words.standing(self._fold.state).items():
+            told, told_at = self._words_told.get(step, ("", 0.0))
+            if left and spoken.says and spoken.says != told and now - told_at >= _TOLD_EVERY_S:
+                left -= 1
+                self._words_told[step] = spoken.says, now
+                self._console.print(word_line(step, Spoken(spoken.attempt, spoken.says)), soft_wrap=True)
 
 
 @contextlib.asynccontextmanager
