@@ -89,7 +89,7 @@ def test_each_command_that_is_shown_exists() -> None:
 
 
 def test_each_shipped_flow_that_is_run_takes_the_input_that_is_shown() -> None:
-    lines = re.findall(r"\$ baton (?:run|submit) (\w+) (.*)$", README, re.MULTILINE)
+    lines = re.findall(r"\$ baton (?:run|submit) ([\w-]+) (.*)$", README, re.MULTILINE)
     assert {name for name, _ in lines} == set(shipped_flows())
     for name, arguments in lines:
         flow = find_flow(name).flow
