@@ -38,10 +38,23 @@ from baton_schemas.run.lifecycle import (
     spreads,
 )
 from baton_schemas.run.past import Logged, past_of
+from baton_schemas.run.recalled import Recalled
 from baton_schemas.run.refs import base_of
 from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import Answer, Decisive, Handoff, Origin, OutcomeRecord, Reply, Result, Started, Woken
+from baton_schemas.wire.facts import key_of
+from baton_schemas.wire.messages import (
+    Answer,
+    Decisive,
+    Handoff,
+    Note,
+    Origin,
+    OutcomeRecord,
+    Reply,
+    Result,
+    Started,
+    Woken,
+)
 from baton_schemas.wire.outcomes import Done, Failed, ResultStatus, State, Value
 from baton_schemas.wire.values import clean_text
 
@@ -340,12 +353,22 @@ class Engine:
 
     async def _copy(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> None:
         """Copy the finished steps of the run that this one goes on from, what goes to the last steps first."""
-        creates = await self.forking.copies(plan, first, origin, start_seq)
+        creates, recalled = await self.forking.copies(plan, first, origin, start_seq)
+        for start in range(0, len(recalled), _AT_ONCE):
+            await asyncio.gather(*map(self._recall, recalled[start : start + _AT_ONCE]))
         for start in range(0, len(creates), _AT_ONCE):
             await asyncio.gather(*map(self._create, creates[start : start + _AT_ONCE]))
         for create in creates:
             if isinstance(create.message, Reply) and isinstance(create.message.outcome, Failed):
                 await self.derive(plan, create.message)
+
+    async def _recall(self, recalled: Recalled) -> None:
+        actor, message = recalled
+        if isinstance(message, Note):
+            subject = self.bus.subjects.note(actor, message.run, message.step, key_of(message.fact))
+        else:
+            subject = self.bus.subjects.of(actor, message)
+        await self.bus.create(subject, encode(message))
 
 
 def _may_spread(plan: Plan, event: Event) -> bool:

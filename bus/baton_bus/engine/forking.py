@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -9,15 +11,24 @@ from baton_bus.errors import BlobMissing
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import check_input
-from baton_schemas.run.fork import copied_into
+from baton_schemas.run.fork import copied_into, told_by
 from baton_schemas.run.keeping import keeping, texts_needed
 from baton_schemas.run.lifecycle import Create
 from baton_schemas.run.past import Logged, past_of
+from baton_schemas.run.recalled import Recalled, recalled
 from baton_schemas.run.state import known
 from baton_schemas.wire.messages import Handoff, Origin, Started
 from baton_schemas.wire.outcomes import Blob, Value
 
 from .values import Values
+
+
+class Copies(NamedTuple):
+    """What a run takes over from another."""
+
+    creates: list[Create]
+    recalled: list[Recalled]
+    """Written before those: what asks for it is to find it."""
 
 
 class Forking:
@@ -43,7 +54,7 @@ class Forking:
         was_own = old is not None and given_s == (old.flow.deadline_s or 0.0)
         return plan.flow.deadline_s or 0.0 if was_own else given_s
 
-    async def copies(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> list[Create]:
+    async def copies(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> Copies:
         """Return what is copied into the run that `first` begins, in the order in which to write it.
 
         Raises `NewerMessage`, `BusUnavailable`.
@@ -58,7 +69,11 @@ class Forking:
                     texts[blob] = await self._values.load(blob)
                 except BlobMissing:
                     continue  # the join that rests on it is done again
-        return copied_into(plan, logged, first, origin, start_seq, texts)
+        creates = copied_into(plan, logged, first, origin, start_seq, texts)
+        if past is None:
+            return Copies(creates, [])
+        done = told_by(creates)
+        return Copies(creates, recalled(past, plan, logged, first.run, start_seq, origin.until_seq, done))
 
     async def log_of(self, run: str) -> list[Logged]:
         """Return the messages of a run, by the leader's word. Raises `NewerMessage`, `BusUnavailable`."""

@@ -71,7 +71,16 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     return f"another input {', '.join(others)}" if others else ""
 
 
-_DECIDING = ("model", "system", "prompt", "handler")
+_DECIDING = ("model", "system", "prompt", "handler", "workers")
+
+
+def answers_alike(before: Plan, after: Plan, agent: str) -> bool:
+    """Say whether what an agent answered when it was asked still stands: it is who it was, and in both versions."""
+    old, new = before.flow.agents.get(agent), after.flow.agents.get(agent)
+    if old is None or new is None:
+        return old is new
+    keys = {change.key for change in _changes(_told(before, old), _told(after, new))}
+    return not keys.intersection((*_DECIDING, "max_tokens"))
 
 
 def is_cut_otherwise(past: Past, plan: Plan, step: str, outcome: Outcome) -> bool:
