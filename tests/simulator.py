@@ -19,6 +19,7 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, encode_input, items_of
+from baton_schemas.run.branches import list_comes_from
 from baton_schemas.run.carry import state_at, state_of_join, with_outcome
 from baton_schemas.run.joins import Chain
 from baton_schemas.run.lifecycle import (
@@ -39,6 +40,7 @@ from baton_schemas.run.lifecycle import (
     decide,
     decisive_of,
     ends_run,
+    follows,
     spreads,
 )
 from baton_schemas.run.refs import base_of, joined, named, replied, source_token
@@ -54,8 +56,8 @@ from baton_schemas.wire.messages import (
     Started,
     Woken,
 )
-from baton_schemas.wire.names import END
-from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
+from baton_schemas.wire.names import END, JOIN
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State, Value
 from tests.strategies import output_shape
 
 RUN = "run"
@@ -238,7 +240,29 @@ class Simulator:
             base = base_of(record)
             after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
             lists = self._lists(spreads(plan, base), after)
-        self._apply(Recorded(record), lists)
+        self._apply(Recorded(record, handoff), lists, self._item(handoff, record))
+
+    def _item(self, handoff: Handoff, record: Decisive) -> Value | None:
+        """Return the item of the branch that follows, from the record that has the list; now and then, a join that has
+        closed is seen to be."""
+        index = follows(self.plan, handoff)
+        if index is None or isinstance(record, Result):
+            return None
+        base = base_of(handoff)
+        joins = self.plan.successors[base]
+        closed = [f"handoff.{self.plan.actor(join)}.{handoff.run}.{join}.{JOIN}" in self._subjects for join in joins]
+        if all(closed) and self.choose.randint(0, 1):
+            return None
+        step, _ = list_comes_from(self.plan, base)
+        if step:
+            stored = self._subjects[f"outcome.{self.plan.actor(step)}.{handoff.run}.{step}"].message
+            assert isinstance(stored, OutcomeRecord)
+            state = with_outcome(stored.state, step, stored.outcome)
+        else:
+            first = self.log[record.start_seq - 1].message
+            assert isinstance(first, Handoff)
+            state = first.state
+        return self._lists({base: self.plan.step(base).each}, state)[base][index]
 
     def _do(self, seq: int, handoff: Handoff, start_seq: int, *, parks: bool) -> Stored[Decisive] | None:
         """Do the step of a handoff and record how it ended; None when it was parked, which it is once at the most."""
@@ -296,6 +320,9 @@ class Simulator:
         return chain
 
     def _handle(self, handoff: Handoff, state: State) -> Outcome:
+        if handoff.step in self.plan.implied:
+            values = {**state.input, **state.outputs}
+            return Done(output=next((values[name] for name in self.plan.reads[handoff.step]), Raw(b"{}")))
         self.calls.append(Call(handoff, state))
         if self.choose.randint(0, 4) == 0:
             message = f"call {len(self.calls)}"
@@ -314,16 +341,16 @@ class Simulator:
                 lists[step] = items_of(name, values[name.split(".")[0]])
         return lists
 
-    def _decide(self, event: Event, lists: Lists) -> list[Action]:
+    def _decide(self, event: Event, lists: Lists, item: Value | None = None) -> list[Action]:
         """Decide, and once more, as somebody would who comes after a crash: what is to be written is the same."""
-        view = View(self.plan, self._now_s, lists)
+        view = View(self.plan, self._now_s, lists, item)
         actions = decide(view, event)
         assert decide(view, event) == actions
         return actions
 
-    def _apply(self, event: Event, lists: Lists | None = None) -> list[Action]:
+    def _apply(self, event: Event, lists: Lists | None = None, item: Value | None = None) -> list[Action]:
         """Do all that follows from an event, in the order of the engine."""
-        actions = self._decide(event, lists or {})
+        actions = self._decide(event, lists or {}, item)
         for timer in actions:
             # The first counts; one that has fired is not set again (the log has what it held).
             if isinstance(timer, SetTimer) and subject_of(Create(timer.who, timer.message)) not in self._subjects:

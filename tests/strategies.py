@@ -33,15 +33,17 @@ def flows(draw: st.DrawFn, steps_max: int = 8) -> Flow:
             if steps
             else []
         )
-        each = "" if final else draw(_each(after, steps, earlier))
+        each = draw(_each(after, steps, earlier))
         sources[name] = after or [root for root in [each.split(".")[0]] if root in steps]
         earlier[name] = frozenset(sources[name]).union(*(earlier[source] for source in sources[name]))
-        joins = len(after) > 1 or any(steps[source].each for source in after)
+        joins = len(sources[name]) > 1 or any(steps[source].each for source in sources[name])
+        lists = bool(final and each and not joins)
         steps[name] = Step(
             agent=name,
             after=after,
             each=each,
-            join=draw(_joins(after, steps)) if joins else None,
+            concurrency=draw(st.none() | st.integers(1, 3)) if each else None,
+            join=draw(_joins(sources[name], steps, lists=lists)) if joins or lists else None,
             on_error=draw(st.sampled_from([None, *ON_ERROR])),
         )
     fanned_over = {step.each.split(".")[0] for step in steps.values()}
@@ -66,19 +68,17 @@ def _afters(names: list[str]) -> st.SearchStrategy[list[str]]:
 
 
 def _each(after: list[str], steps: dict[str, Step], earlier: dict[str, frozenset[str]]) -> st.SearchStrategy[str]:
-    if len(after) > 1 or any(steps[source].each for source in after):
-        return st.just("")
-    within = {*after, *earlier[after[0]]} if after else {name for name in steps if not steps[name].each}
+    within = set(after).union(*(earlier[source] for source in after)) if after else set(steps)
     # By its name each step has one shape of output, so that all who fan out over it agree.
     lists = [name if steps[name].each or name in "aceg" else f"{name}.items" for name in sorted(within)]
     return st.sampled_from(["", "", "topics", "conf.items", *lists])
 
 
 @st.composite
-def _joins(draw: st.DrawFn, after: list[str], steps: dict[str, Step]) -> JoinPolicy | None:
+def _joins(draw: st.DrawFn, after: list[str], steps: dict[str, Step], *, lists: bool) -> JoinPolicy | None:
     if draw(st.booleans()):
         return None
-    most = 4 if any(steps[source].each for source in after) else len(after)
+    most = 4 if lists or any(steps[source].each for source in after) else len(after)
     wait = draw(st.sampled_from(["all", *range(1, most + 1)]))
     return JoinPolicy(
         wait=wait,

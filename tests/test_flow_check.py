@@ -41,7 +41,8 @@ def refused(bad: Flow) -> FlowError:
 @given(flows())
 def test_a_valid_flow_gets_its_plan(any_flow: Flow) -> None:
     plan = check_flow(any_flow)
-    assert set(plan.order) == set(any_flow.steps)
+    assert [step for step in plan.steps if step not in plan.implied] == list(any_flow.steps)
+    assert set(plan.order) == set(plan.steps)
     assert not plan.successors[plan.final]
 
 
@@ -192,10 +193,13 @@ def test_several_final_steps_are_refused_and_named(names: str, word: str) -> Non
 # Fan-outs
 
 
-def test_each_on_the_final_step_is_refused() -> None:
-    error = refused(flow({"a": Step(agent="x", each="topics")}))
-    assert error.place == "steps.a.each"
-    assert "Add a step after 'a' that merges" in error.hint
+def test_each_on_the_final_step_implies_one_that_puts_out_its_list() -> None:
+    plan = check_flow(flow({"a": Step(agent="x", each="topics", join=JoinPolicy(failed="pass"), on_error="continue")}))
+    assert (plan.final, plan.sources["a--list"], plan.implied) == ("a--list", ("a",), {"a--list": "a"})
+    assert plan.actor("a--list") == plan.actor("a")
+    assert not plan.agent("a--list").asks_models
+    assert plan.on_failed_branch("a--list", "a") == "pass"
+    assert check_flow(plan.flow).digest == plan.digest
 
 
 @pytest.mark.parametrize("each", ["topics", "conf.items", "conf.deep.items"])
@@ -242,19 +246,45 @@ def test_each_over_a_step_far_before_is_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("joining", "sources"),
     [
-        Step(agent="x", after=["a", "b"], each="topics"),
-        Step(agent="x", after=["fan"], each="topics"),
-        Step(agent="x", each="fan"),
+        (Step(agent="x", after=["a", "b"], each="topics", join=JoinPolicy(wait=1)), ("a", "b")),
+        (Step(agent="x", after=["fan"], each="topics", join=JoinPolicy(wait=1)), ("fan",)),
+        (Step(agent="x", each="fan", join=JoinPolicy(wait=1)), ("fan",)),
     ],
 )
-def test_each_on_a_step_that_joins_is_refused(bad: Step) -> None:
-    steps = {**CHAIN, "fan": Step(agent="x", each="topics"), "c": bad}
-    error = refused(flow({**steps, "end_": Step(agent="x", after=["a", "b", "fan", "c"])}))
-    assert error.place == "steps.c.each"
-    assert error.expected == "a step that either joins or fans out"
-    assert "Put a step that merges them in between" in error.hint
+def test_each_on_a_step_that_joins_implies_one_that_joins_for_it(joining: Step, sources: tuple[str, ...]) -> None:
+    steps = {**CHAIN, "fan": Step(agent="x", each="topics"), "c": joining}
+    plan = check_flow(flow({**steps, "end_": Step(agent="x", after=["a", "b", "fan", "c"])}))
+    assert (plan.sources["c"], plan.sources["c--join"], plan.before("c")) == (("c--join",), sources, sources)
+    assert plan.joins == {"c--join", "end_"}
+    assert plan.join_policy("c--join").wait == 1
+    assert plan.actor("c--join") == plan.actor("c")
+
+
+def test_each_on_a_step_that_joins_and_is_last_implies_both_and_its_join_is_the_first() -> None:
+    steps = {"fan": Step(agent="x", each="topics"), "c": Step(agent="x", each="fan", join=JoinPolicy(wait=1))}
+    plan = check_flow(flow(steps))
+    assert plan.order == ("fan", "c--join", "c", "c--list")
+    assert (plan.join_policy("c--join").wait, plan.join_policy("c--list").wait) == (1, "all")
+
+
+@pytest.mark.parametrize(("name", "most"), [("x" * 59, 58), ("x" * 64, 58)])
+def test_name_that_leaves_no_room_for_what_merges_its_branches_is_refused(name: str, most: int) -> None:
+    error = refused(flow({name: Step(agent="x", each="topics")}))
+    assert (error.place, error.found) == (f"steps.{name}", f"a name of {len(name)} characters")
+    assert error.expected == f"{most} at most, as what merges its branches is called '{name}--list'"
+    assert check_flow(flow({"x" * 58: Step(agent="x", each="topics")})).final == "x" * 58 + "--list"
+
+
+def test_concurrency_without_each_or_below_one_is_refused() -> None:
+    error = refused(flow({"a": Step(agent="x", concurrency=3)}))
+    assert (error.place, error.found) == ("steps.a.concurrency", "`concurrency` on a step without `each`")
+    assert "`concurrency` of the agent" in error.hint
+    for found in (0, -1, 1_000_001, 10**30):
+        error = refused(flow({"a": Step(agent="x", each="topics", concurrency=found)}))
+        assert (error.place, error.found) == ("steps.a.concurrency", str(found))
+        assert error.expected == "a whole number from 1 to 1000000"
 
 
 # Joins

@@ -157,7 +157,7 @@ def test_handoffs_that_close_joins_or_wake_steps_or_begin_the_run_are_not_copied
     ]
     made = copies(plan, [Logged(seq, "a", of_plan(plan, each)) for seq, each in enumerate(log, start=1)], "new", 9)
     assert [create.message for create in made] == [
-        replace(of_plan(plan, log[place]), run="new", start_seq=9, copied=True) for place in (4, 2, 1)
+        replace(of_plan(plan, log[place]), run="new", start_seq=9, copied=True) for place in (1, 4, 2)
     ]
 
 

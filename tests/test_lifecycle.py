@@ -120,7 +120,8 @@ def test_a_handoff_carries_no_more_than_is_read_later(flow: Flow, choose: Random
 def test_a_step_sees_all_that_it_reads_and_every_error_before_it(flow: Flow, choose: Random) -> None:
     simulator = simulated(flow, choose)
     plan, outcomes = simulator.plan, outcomes_of(simulator)
-    assert simulator.calls or simulator.results[0].status == "failed"
+    # Nobody is called where all there was to do is to put out the list of nothing.
+    assert simulator.calls or simulator.results[0].status == "failed" or plan.final in plan.implied
     for handoff, state in simulator.calls:
         step = base_of(handoff)
         earlier = ancestors(simulator, step)

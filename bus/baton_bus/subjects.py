@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from baton_schemas.run.refs import key_of_child, replied, source_token
 from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import REJECTED, TOKEN, check_token
+from baton_schemas.wire.names import JOIN, REJECTED, TOKEN, check_token
 
 
 class Parts(NamedTuple):
@@ -79,6 +79,10 @@ class Subjects:
     def outcome(self, actor: str, run: str, step: str) -> str:
         """Return where it is recorded how a step ended, where that is not one handoff or reply."""
         return f"{self.namespace}.outcome.{actor}.{run}.{step}"
+
+    def closing(self, merger: str, run: str, step: str) -> str:
+        """Return where the handoff is that closes a join."""
+        return f"{self._handoff}{merger}.{run}.{step}.{JOIN}"
 
     def join(self, merger: str, run: str, step: str, number: int | None) -> str:
         """Return where a link of a join's chain is; None for all of them."""

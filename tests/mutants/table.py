@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ORDER, LOOKS, CHAIN = "tests/test_wire_order.py", "tests/test_looked_up.py", "tests/test_join_chain.py"
+TURNS = "tests/test_each_concurrency.py"
 CHANGES, MENDED = "tests/test_changes.py", "tests/test_mended.py"
 DELIVERY, CALLS = "tests/test_worker_delivery.py", "tests/test_recorded_calls.py"
 STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schemas/baton_schemas/run"
@@ -60,9 +61,10 @@ MUTANTS = (
     Mutant(
         "derive-before-record",
         ENGINE,
-        "        assert isinstance(create, Create)\n        return await self._record(create)",
-        "        assert isinstance(create, Create)\n        await self.derive(plan, create.message)\n"
+        "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
         "        return await self._record(create)",
+        "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
+        "        await self.derive(plan, create.message)\n        return await self._record(create)",
         (f"{ORDER}::test_outcome_is_stored_before_what_follows_and_that_before_the_ack",),
     ),
     Mutant(
@@ -186,9 +188,45 @@ MUTANTS = (
     Mutant(
         "shared-state-in-each-branch",
         ENGINE,
-        "        if len(creates) < 2:\n",
+        "        if not shared:\n",
         "        if creates:\n",
         ("tests/test_shared_state.py::test_branches_share_what_is_small_in_each_and_much_in_all",),
+    ),
+    # ---- one branch after the other --------------------------------------------------------------
+    Mutant(
+        "no-branch-follows-one-that-is-found-to-have-ended",
+        STEPS,
+        "    await engine.derive(work.plan, record, work.handoff)\n",
+        "    await engine.derive(work.plan, record)\n",
+        (f"{TURNS}::test_workers_that_die_between_any_two_writes_are_taken_over",),
+    ),
+    Mutant(
+        "all-branches-at-once",
+        RUN,
+        "items[: plan.step(step).concurrency or len(items)]",
+        "items[:]",
+        (f"{TURNS}::test_all_branches_are_done_and_so_many_at_once",),
+    ),
+    Mutant(
+        "branches-begin-when-their-join-has-closed",
+        ENGINE,
+        " or await self._are_closed(plan, ended):",
+        ":",
+        (f"{TURNS}::test_no_branch_begins_once_its_join_has_closed",),
+    ),
+    Mutant(
+        "list-read-for-each-branch",
+        ENGINE,
+        "                if items:\n",
+        "                if not items:\n",
+        (f"{TURNS}::test_list_is_read_once_by_a_worker_however_many_branches_follow",),
+    ),
+    Mutant(
+        "run-that-earlier-releases-would-refuse",
+        RUN,
+        "replace(first, v=plan.version, cause=cause",
+        "replace(first, cause=cause",
+        ("tests/test_each_last.py::test_worker_of_an_earlier_release_gives_such_a_run_back_and_one_of_this_does_it",),
     ),
     # ---- what is looked up, and what is believed -------------------------------------------------
     Mutant(
@@ -287,8 +325,8 @@ MUTANTS = (
     Mutant(
         "recalled-for-another-max-tokens",
         "schemas/baton_schemas/show",
-        "((*texts, self.max_tokens, rehearses))",
-        "((*texts, 0, rehearses))",
+        "((*texts, self.max_tokens, rehearses, *more))",
+        "((*texts, 0, rehearses, *more))",
         (f"{CALLS}::test_recorded_answer_is_used_for_the_same_question_of_the_same_model_only",),
     ),
     # ---- going on under a changed flow ------------------------------------------------------------
@@ -302,8 +340,8 @@ MUTANTS = (
     Mutant(
         "kept-with-another-prompt",
         RUN,
-        '_DECIDING = ("model", "system", "prompt", "handler")',
-        '_DECIDING = ("model", "system", "handler")',
+        '_DECIDING = ("model", "system", "prompt", "handler", "workers")',
+        '_DECIDING = ("model", "system", "handler", "workers")',
         (f"{CHANGES}::test_step_is_done_again_for_what_decides_its_outcome_and_for_nothing_else",),
     ),
     Mutant(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, AgentKind
+from baton_actors.agents.merging import MergingAgent
 from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
@@ -25,6 +26,7 @@ class Agents:
         self.threads = threads or Threads()
         self._prompt = PromptAgent(models) if models is not None else None
         self._orchestrator = OrchestratorAgent(models) if models is not None else None
+        self._merging = MergingAgent()
         self._by_version: dict[tuple[str, str], PythonAgent] = {}
         self._by_flow: dict[tuple[str, str], PythonAgent] = {}
         self._fits: set[tuple[str, str, str]] = set()
@@ -40,6 +42,8 @@ class Agents:
 
     def of(self, plan: Plan, step: str) -> AgentKind:
         """Return who does a step of a run of this flow, a branch of one, or a child. Raises `HandlerMissing`."""
+        if plan.name_of(step) in plan.implied:
+            return self._merging
         return self.playing(plan, plan.agent_of(step), step)
 
     def playing(self, plan: Plan, agent: str, step: str = "") -> AgentKind:
@@ -78,7 +82,7 @@ class Agents:
 
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
         """Return the fan-outs right before a step whose branches it asks for; none where nobody here can do it."""
-        if step not in plan.joins or not fan_outs(plan, step):
+        if not fan_outs(plan, step):
             return frozenset()
         try:
             return self.of(plan, step).asks(plan, step)

@@ -73,7 +73,7 @@ def check_source(source: str) -> CheckedFlow:
     return CheckedFlow(
         source=source,
         flow=found.name,
-        steps=list(found.plan.order),
+        steps=[step for step in found.plan.order if step not in found.plan.implied],
         handlers=sorted({agent.handler for agent in found.flow.agents.values() if agent.handler}),
         models=sorted({found.plan.tier(found.flow.agents[name]).model for name in llms}),
         inputs=[key for key, field in found.flow.input.items() if field.required],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import GenericAlias
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -24,11 +25,11 @@ def misfits(plan: Plan, handlers: Mapping[str, Handler]) -> Iterator[tuple[str, 
     A step that fans out over what is no list; a handler's parameter of a type that its value never has. What no
     annotation tells is passed over.
     """
-    for name in plan.order:
+    for name in [each for each in plan.order if each not in plan.implied]:
         step = plan.flow.steps[name]
         root, *path = step.each.split(".")
         if step.each and root in plan.flow.steps:
-            over = kinds_of(_output(plan, root, handlers))
+            over = kinds_of(_whole(plan, root, handlers))
             expected = frozenset({"object"}) if path else _LIST
             if over is not None and not over & expected:
                 yield (
@@ -98,10 +99,8 @@ def _value(plan: Plan, step: str, source: str, handlers: Mapping[str, Handler]) 
             return _item(plan, step, handlers)
         case _ if source in plan.flow.input:
             return python_type(type_of(plan.flow.input[source]))
-        case _ if plan.flow.steps[source].each:
-            return list
         case _:
-            return _output(plan, source, handlers)
+            return list if plan.flow.steps[source].each else _output(plan, source, handlers)
 
 
 def _item(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
@@ -109,8 +108,14 @@ def _item(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
     if path or not root:
         return Any
     inputs = plan.flow.input
-    whole = python_type(type_of(inputs[root])) if root in inputs else _output(plan, root, handlers)
+    whole = python_type(type_of(inputs[root])) if root in inputs else _whole(plan, root, handlers)
     return get_args(whole)[0] if get_origin(whole) is list and get_args(whole) else Any
+
+
+def _whole(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
+    """Return the type of what a step puts out, all branches of it together."""
+    output = _output(plan, step, handlers)
+    return GenericAlias(list, (output,)) if plan.flow.steps[step].each else output
 
 
 def _output(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:

@@ -88,7 +88,7 @@ def _before(plan: Plan, step: str) -> frozenset[str]:
         if source not in found:
             found.add(source)
             pending += plan.sources[source]
-    return frozenset(found)
+    return frozenset(found - plan.implied.keys())
 
 
 def file_of(module: str) -> Path | None:

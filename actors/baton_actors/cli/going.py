@@ -55,5 +55,8 @@ def going_on_from(before: Plan, log: Sequence[Logged], rows: Sequence[Row], plan
 def _others(past: Past, plan: Plan, first: Handoff, changed: Mapping[str, object]) -> list[str]:
     """Return the steps that are others not because of their agents, and those that are no more, in words."""
     whys = {step: why_changed(past, plan, first.state, step) for step in plan.flow.steps}
+    for step, of in plan.implied.items():
+        if step in past.plan.steps and not whys[of]:
+            whys[of] = why_changed(past, plan, first.state, step)
     words = [f"{step} ({why})" for step, why in whys.items() if why and plan.flow.steps[step].agent not in changed]
     return [*words, *(f"{step} (gone)" for step in past.plan.flow.steps if step not in plan.flow.steps)]

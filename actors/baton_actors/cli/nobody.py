@@ -39,7 +39,7 @@ async def left_alone(bus: Bus, plan: Plan, state: RunState) -> list[Player]:
     waiting = {
         plan.actor(step.name)
         for step in state.steps.values()
-        if step.status in ("queued", "joining") and not step.waits and plan.name_of(step.name) in plan.flow.steps
+        if step.status in ("queued", "joining") and not step.waits and plan.name_of(step.name) in plan.steps
     }
     if state.result is not None or not waiting:
         return []

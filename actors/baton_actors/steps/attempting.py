@@ -16,7 +16,7 @@ from baton_actors.models.pace import Pace
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BranchesMissing, TooManyBranches
 from baton_schemas.flow.inputs import NotAList
-from baton_schemas.run.branches import branch_ends
+from baton_schemas.run.branches import ends_seen
 from baton_schemas.run.carry import state_at, with_outcome
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
 from baton_schemas.run.refs import base_of, joined
@@ -100,12 +100,15 @@ class Attempting:
         # What neither asks nor has a model write says nothing.
         job.live = live_of(self._engine.bus, job) if asks is not NO_ASKS or work.asks_models else None
         context = Context(run=job.run, step=job.step, attempt=job.attempt, asks=asks, _live=job.live)
-        asked = self._agents.asks(plan, step) if seen.replies else frozenset[str]()
+        joins = bool(seen.replies) or bool(plan.opening(step))
+        asked = self._agents.asks(plan, step) if joins else frozenset[str]()
         if not asked:
             return StepTask(plan=plan, step=job.step, values=values, context=context, asks=asks)
-        branches = branch_ends(plan, step, seen.replies, asked)
-        # A prompt shows no items.
-        items = {} if work.asks_models else {name: await self._reading.items(work, name) for name in asked}
+        came = await self._reading.came(work, seen.state)
+        branches = ends_seen(plan, step, seen.replies, came, values, asked)
+        # A prompt shows no items, and a list has no need of them.
+        shows_items = not work.asks_models and step not in plan.implied
+        items = {name: await self._reading.items(work, name) for name in asked} if shows_items else {}
         return StepTask(
             plan=plan, step=job.step, values=values, context=context, asks=asks, branches=branches, items=items
         )

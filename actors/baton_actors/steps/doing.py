@@ -74,7 +74,7 @@ class Doing:
         # 5. Derive what follows from the record that is stored. Then the delivery is acked.
         if self._may_have_ended(job) and await self._has_ended_meanwhile(job, work):
             return Ack()
-        await self._engine.derive(work.plan, record)
+        await self._engine.derive(work.plan, record, work.handoff)
         return Ack()
 
     async def _until_due(self, work: Claim) -> None:

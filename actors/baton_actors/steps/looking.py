@@ -26,5 +26,5 @@ async def look(engine: Engine, work: Claim, journal: Journal) -> list[Note] | No
         return None
     if record is None:
         return notes
-    await engine.derive(work.plan, record)
+    await engine.derive(work.plan, record, work.handoff)
     return None

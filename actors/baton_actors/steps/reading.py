@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,12 +12,10 @@ from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import BranchesMissing
-from baton_schemas.flow.inputs import NotAList, items_of
-from baton_schemas.run.branches import list_comes_from
-from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join, with_outcome
-from baton_schemas.run.refs import joined, named, replied
+from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join
+from baton_schemas.run.refs import base_of, joined, named, replied
 from baton_schemas.run.state import known
-from baton_schemas.wire.messages import Handoff, OutcomeRecord, Reply
+from baton_schemas.wire.messages import Reply
 from baton_schemas.wire.outcomes import Blob, State
 
 from .claim import Claim
@@ -67,23 +64,13 @@ class Reading:
 
     async def items(self, claim: Claim, fan_out: str) -> list[Raw]:
         """Return the list that a step right before this one fanned out over: the log has it once. Raises as `seen`."""
-        plan, engine = claim.plan, self._engine
-        step, name = list_comes_from(plan, fan_out)
-        if step:
-            entry = await engine.bus.log.last_sure(
-                engine.bus.subjects.outcome(plan.actor(step), claim.handoff.run, step)
-            )
-        else:
-            entry = await engine.bus.log.at_sure(claim.start_seq)
-        message = known(entry)
-        value = None
-        if isinstance(message, OutcomeRecord):
-            value = find(with_outcome(message.state, step, message.outcome), name)
-        elif isinstance(message, Handoff):
-            value = find(message.state, name)
-        with contextlib.suppress(NotAList):  # nothing fanned out over it
-            return items_of(plan.step(fan_out).each, await engine.values.load(value)) if value is not None else []
-        return []
+        return await self._engine.spread.items(claim.plan, claim.handoff.run, claim.start_seq, fan_out)
+
+    async def came(self, claim: Claim, state: State) -> Raw | None:
+        """Return which branches came to the join that a step implies, where it does. Raises as `seen`."""
+        opening = claim.plan.opening(base_of(claim.handoff))
+        value = find(state, opening) if opening else None
+        return await self._engine.values.load(value) if value is not None else None
 
     async def values(self, claim: Claim, state: State) -> dict[str, Raw]:
         """Return the values that the step reads, from beside the log where they are there. Raises as `seen`."""

@@ -43,15 +43,27 @@ class AgentOptions(TypedDict, total=False):
 
 
 class StepOptions(AgentOptions, total=False):
-    """What `step` and `ask` take besides, as in a flow file: see the tables of keys in the README."""
+    """What `step` and `ask` take besides, as in a flow file: see the tables of keys in the README.
+
+    `concurrency` is that of the agent; that of a step with `each` is `each_concurrency`.
+    """
 
     after: str | Sequence[str]
     each: str
+    each_concurrency: int
     join: str | int | Mapping[str, Any]
     on_error: OnError
 
 
-_OF_STEP = frozenset({"after", "each", "join", "on_error", "timeout_s"})
+_OF_STEP = {
+    "after": "after",
+    "each": "each",
+    "each_concurrency": "concurrency",
+    "join": "join",
+    "on_error": "on_error",
+    "timeout_s": "timeout_s",
+}
+"""The options of a step, and what a flow file calls them; the others are those of its agent."""
 
 
 class Flow:
@@ -220,9 +232,9 @@ class Flow:
             given["input"] = {field: _type(value) for field, value in given["input"].items()}
         if isinstance(given.get("workers"), str):
             given["workers"] = [given["workers"]]
-        of_step = _OF_STEP if is_step else frozenset[str]()
+        of_step = _OF_STEP if is_step else {}
         if is_step:
-            self._steps[name] = {key: value for key, value in given.items() if key in of_step}
+            self._steps[name] = {of_step[key]: value for key, value in given.items() if key in of_step}
         self._agents[name] = agent | {key: value for key, value in given.items() if key not in of_step}
 
 

@@ -35,6 +35,7 @@ from baton_schemas.run.lifecycle import (
     View,
     decide,
     decisive_of,
+    follows,
     spreads,
 )
 from baton_schemas.run.past import Logged, past_of
@@ -60,6 +61,7 @@ from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
 from .forking import Forking, with_source_of, without_source
+from .spread import Spread
 from .values import Values
 
 _AT_ONCE = 500
@@ -80,6 +82,7 @@ class Engine:
         self.bus, self.values = bus, Values(bus)
         self.forking = Forking(bus, self.values)
         self.asking = Asking(bus, self.values)
+        self.spread = Spread(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------
 
@@ -205,16 +208,18 @@ class Engine:
         message = known(await self.bus.log.last_sure(self.bus.subjects.result(flow, run)))
         return message if isinstance(message, Result) else None
 
-    async def derive(self, plan: Plan, record: Decisive) -> None:
+    async def derive(self, plan: Plan, record: Decisive, handoff: Handoff | None = None) -> None:
         """Write what follows from a record that is stored: handoffs, replies, timers, the result. Raises as `record`.
 
+        `handoff` is the one whose step it decides: a branch may have to be followed by another.
         When that cannot be written (a list to fan out over cannot be read any more, or is longer than is allowed
         here), it is the run's failure: nothing that waits for it would ever begin.
         """
         try:
-            await self.apply(plan, Recorded(record))
+            await self.apply(plan, Recorded(record, handoff))
         except CANNOT_GO_ON as error:
-            await self.fail(plan, record.run, record.step, error, record.start_seq)
+            step = record.step if handoff is None else handoff.step
+            await self.fail(plan, record.run, step, error, record.start_seq)
 
     async def fail(self, plan: Plan, run: str, step: str, error: Exception, start_seq: int) -> None:
         """End a run that cannot go on, at a step whose outcome may be recorded already. Raises as `record`."""
@@ -223,7 +228,8 @@ class Engine:
     async def apply(self, plan: Plan, event: Event) -> list[Action]:
         """Do all that follows from an event, in its order: timers, messages, timers that are not needed any more."""
         lists = await self._lists(plan, event) if _may_spread(plan, event) else {}
-        actions = decide(View(plan, self.bus.now_s(), lists), event)
+        item = await self._next_item(plan, event) if isinstance(event, Recorded) and event.handoff else None
+        actions = decide(View(plan, self.bus.now_s(), lists, item), event)
         if not actions:
             return actions
         for timer in actions:
@@ -258,6 +264,30 @@ class Engine:
                         return await self.values.lists(to_spread, state)
         return {}
 
+    async def _next_item(self, plan: Plan, event: Recorded) -> Value | None:
+        """Return the item of the branch that follows the one which ended, unless the joins after them have closed.
+
+        Raises `NotAList`, `BlobMissing`, `NewerMessage`, `BusUnavailable`.
+        """
+        ended = event.handoff
+        assert ended is not None
+        index = follows(plan, ended)
+        if index is None or isinstance(event.record, Result) or await self._are_closed(plan, ended):
+            return None
+        base = base_of(ended)
+        items = await self.spread.items(plan, ended.run, event.record.start_seq, base)
+        if index >= len(items):
+            raise NotAList(plan.step(base).each, f"{len(items)} items in the log, and branch {index}")
+        return await self.values.stored(bytes(items[index]))
+
+    async def _are_closed(self, plan: Plan, branch: Handoff) -> bool:
+        """Say whether all that waits for a branch has begun without it. Looked up only where that may be."""
+        joins = plan.successors[base_of(branch)]
+        if not all(plan.closes_early(join) for join in joins):
+            return False
+        subjects = [self.bus.subjects.closing(plan.actor(join), branch.run, join) for join in joins]
+        return None not in await asyncio.gather(*map(self.bus.log.last_sure, subjects))
+
     async def _first_items(self, plan: Plan, checked: Mapping[str, Raw]) -> Lists:
         """Return the lists that first steps fan out over, of which the first handoff carries one item."""
         lists: dict[str, Sequence[Value]] = {}
@@ -274,12 +304,14 @@ class Engine:
 
     async def _sharing(self, creates: list[Create]) -> list[Create]:
         """Put what the branches of a fan-out share beside the log, once, when it is much in all."""
-        if len(creates) < 2:
-            return creates
         shared: dict[int, int] = {}
         for create in creates:
-            if isinstance(create.message, Handoff):
-                shared[id(create.message.state)] = shared.get(id(create.message.state), 0) + 1
+            if isinstance(message := create.message, Handoff) and (len(creates) > 1 or message.branch is not None):
+                # The branches whose turn comes later get theirs from those before them.
+                count = message.branch.count if message.branch is not None else 0
+                shared[id(message.state)] = max(shared.get(id(message.state), 0) + 1, count)
+        if not shared:
+            return creates
         fitted: dict[int, State] = {}
         result: list[Create] = []
         for create in creates:
@@ -356,8 +388,10 @@ class Engine:
         creates, recalled = await self.forking.copies(plan, first, origin, start_seq)
         for start in range(0, len(recalled), _AT_ONCE):
             await asyncio.gather(*map(self._recall, recalled[start : start + _AT_ONCE]))
-        for start in range(0, len(creates), _AT_ONCE):
-            await asyncio.gather(*map(self._create, creates[start : start + _AT_ONCE]))
+        records = [create for create in creates if isinstance(create.message, OutcomeRecord)]
+        for some in (records, creates[len(records) :]):  # records first, and all of them: see `in_order`
+            for start in range(0, len(some), _AT_ONCE):
+                await asyncio.gather(*map(self._create, some[start : start + _AT_ONCE]))
         for create in creates:
             if isinstance(create.message, Reply) and isinstance(create.message.outcome, Failed):
                 await self.derive(plan, create.message)

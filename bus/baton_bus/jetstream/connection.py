@@ -96,7 +96,12 @@ async def opened(
 
     async def connect_beside() -> NatsClient:
         beside = NatsClient(shown_url=settings.shown_url, needs_tls=settings.needs_tls)
-        await beside.connect(**options, name=f"{name}, leases", error_cb=_say_nothing)
+        try:
+            await beside.connect(**options, name=f"{name}, leases", error_cb=_say_nothing)
+        except BaseException:  # cut off while it connects, its socket would stay open
+            with contextlib.suppress(Exception):
+                await beside.close()
+            raise
         return beside
 
     connecting = asyncio.create_task(

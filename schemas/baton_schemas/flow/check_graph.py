@@ -6,8 +6,9 @@ from graphlib import CycleError, TopologicalSorter
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.flow import Flow
-from baton_schemas.flow.graph import sources_of
-from baton_schemas.flow.limits import check_deadline, check_timeout
+from baton_schemas.flow.implied import CLOSING, OPENING, joins_before, sources_of
+from baton_schemas.flow.limits import CONCURRENCY_MAX, check_deadline, check_timeout
+from baton_schemas.wire.names import TOKEN_MAX
 
 Earlier = dict[str, frozenset[str]]
 """For each step: all the steps that come before it, near and far."""
@@ -20,10 +21,11 @@ def check_graph(flow: Flow) -> Earlier:
     for name in flow.steps:
         _check_step(flow, name)
     earlier = _earlier(flow)
-    _check_final(flow)
+    waited_for = _check_final(flow)
     for name in flow.steps:
         _check_each(flow, name, earlier)
-        _check_join(flow, name)
+        _check_join(flow, name, is_last=name not in waited_for)
+        _check_implied(flow, name, is_last=name not in waited_for)
     return earlier
 
 
@@ -69,7 +71,8 @@ def _earlier(flow: Flow) -> Earlier:
     return earlier
 
 
-def _check_final(flow: Flow) -> None:
+def _check_final(flow: Flow) -> set[str]:
+    """Return the steps that others wait for: all but one."""
     waited_for = {source for name in flow.steps for source in sources_of(flow, name)}
     final = [name for name in flow.steps if name not in waited_for]
     if len(final) > 1:
@@ -80,17 +83,13 @@ def _check_final(flow: Flow) -> None:
             "exactly one final step",
             hint=f"Join them with one step that is `after` {'both' if len(final) == 2 else 'all of them'}.",
         )
-    if flow.steps[final[0]].each:
-        raise FlowError(
-            f"steps.{final[0]}.each",
-            "`each` on the final step",
-            "a final step that runs once",
-            hint=f"Add a step after {final[0]!r} that merges its branches.",
-        )
+    return waited_for
 
 
 def _check_each(flow: Flow, name: str, earlier: Earlier) -> None:
-    each, place = flow.steps[name].each, f"steps.{name}.each"
+    each, place, concurrency = flow.steps[name].each, f"steps.{name}.each", flow.steps[name].concurrency
+    if concurrency is not None:
+        _check_concurrency(f"steps.{name}.concurrency", concurrency, each)
     if not each:
         return
     root, *path = each.split(".")
@@ -106,28 +105,46 @@ def _check_each(flow: Flow, name: str, earlier: Earlier) -> None:
             f"a list of the input, or a step that comes before {name!r}",
             hint=nearest(root, {*flow.input, *earlier[name]}),
         )
-    sources = sources_of(flow, name)
-    if len(sources) > 1 or any(flow.steps[source].each for source in sources):
+
+
+def _check_concurrency(place: str, concurrency: int, each: str) -> None:
+    if not each:
         raise FlowError(
             place,
-            f"`each` on a step that joins {' and '.join(repr(source) for source in sources)}",
-            "a step that either joins or fans out",
-            hint=f"Put a step that merges them in between, and {name!r} after that.",
+            "`concurrency` on a step without `each`",
+            "it only where a step runs once per item",
+            hint="How many steps a worker holds at once is `concurrency` of the agent.",
+        )
+    if not 1 <= concurrency <= CONCURRENCY_MAX:
+        raise FlowError(place, str(concurrency), f"a whole number from 1 to {CONCURRENCY_MAX}")
+
+
+def _check_implied(flow: Flow, name: str, *, is_last: bool) -> None:
+    """Check that what this step implies can be named in a subject."""
+    joins = joins_before(flow, sources_of(flow, name))
+    suffix = max((OPENING if joins else "", CLOSING if is_last else ""), key=len) if flow.steps[name].each else ""
+    if len(name) + len(suffix) > TOKEN_MAX:
+        raise FlowError(
+            f"steps.{name}",
+            f"a name of {len(name)} characters",
+            f"{TOKEN_MAX - len(suffix)} at most, as what merges its branches is called {name + suffix!r}",
         )
 
 
-def _check_join(flow: Flow, name: str) -> None:
+def _check_join(flow: Flow, name: str, *, is_last: bool) -> None:
     join, place = flow.steps[name].join, f"steps.{name}.join"
     if join is None:
         return
     sources = sources_of(flow, name)
     fans_out = any(flow.steps[source].each for source in sources)
     if len(sources) < 2 and not fans_out:
-        raise FlowError(
-            place,
-            "`join` on a step that waits for no branches",
-            "it only after several steps, or after a step with `each`",
-        )
+        if not (is_last and flow.steps[name].each):
+            raise FlowError(
+                place,
+                "`join` on a step that waits for no branches",
+                "it only after several steps, or after a step with `each`, or on a last step with `each`",
+            )
+        fans_out = True  # its own branches
     most = None if fans_out else len(sources)
     if isinstance(join.wait, int):
         _check_count(f"{place}.wait", join.wait, 1, most)

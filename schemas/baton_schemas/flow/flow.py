@@ -139,8 +139,12 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """The steps that it waits for."""
     each: str = ""
     """A list, in the input or put out by an earlier step: the step runs once per item."""
+    concurrency: int | None = None
+    """With `each`: how many items of one run are under way at once. All of them unless set. They begin in the order of
+    the list: with 5, the sixth when the first has ended, the seventh when the second has."""
     join: JoinPolicy | None = None
-    """When it begins, where it waits for several branches: `"all"`, a number, or a table."""
+    """When it begins, where it waits for several branches: `"all"`, a number, or a table. On a last step with `each`
+    that waits for none: how what its branches put out becomes the list that the run puts out."""
     on_error: OnError | None = None
     """When it fails: `fail` the run, or `continue` with the error in `errors`. The flow's unless set."""
     timeout_s: float | None = None

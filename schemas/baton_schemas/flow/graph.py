@@ -5,11 +5,13 @@ from __future__ import annotations
 from graphlib import TopologicalSorter
 
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
+from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sources_of
 from baton_schemas.flow.prompts import parse
 from baton_schemas.flow.versions import version_needed
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.refs import name_of as step_of
 from baton_schemas.run.refs import parse as parse_ref
+from baton_schemas.wire.messages import ASKING
 from baton_schemas.wire.names import actor_name
 
 _BUILT_IN = frozenset({"item", "index", "errors"})
@@ -19,7 +21,8 @@ _BUILT_IN = frozenset({"item", "index", "errors"})
 class Plan:
     """The graph of a flow that passed `check_flow`. Immutable; made once per version of a flow.
 
-    Steps are named without a branch's index throughout.
+    Steps are named without a branch's index throughout. Those that `each` implies are among them (see `implied`); how
+    the flow is written is in `flow`.
     """
 
     def __init__(self, flow: Flow, source: str = "") -> None:
@@ -27,54 +30,59 @@ class Plan:
         self.flow, self.source = flow, source
         self.body = encode_flow(flow)
         self.digest = flow_digest(self.body)
-        self.version = version_needed(flow)
+        self.steps, self.sources, self.implied = lay_out(flow)
+        self.version = ASKING if self.implied else version_needed(flow)
         """Of the wire: releases that know only an older one give runs of this flow back."""
-        self._agents_of = {name: flow.agents[step.agent] for name, step in flow.steps.items()}
-        self.sources = {name: sources_of(flow, name) for name in flow.steps}
         self.order = tuple(TopologicalSorter(self.sources).static_order())
         self.successors = {
-            name: tuple(other for other in flow.steps if name in self.sources[other]) for name in flow.steps
+            name: tuple(other for other in self.steps if name in self.sources[other]) for name in self.steps
         }
-        self.first = tuple(name for name in flow.steps if not self.sources[name])
-        (self.final,) = [name for name in flow.steps if not self.successors[name]]
+        self.first = tuple(name for name in self.steps if not self.sources[name])
+        (self.final,) = [name for name in self.steps if not self.successors[name]]
         self.joins = frozenset(
             name
             for name, sources in self.sources.items()
-            if len(sources) > 1 or any(flow.steps[source].each for source in sources)
+            if len(sources) > 1 or any(self.steps[source].each for source in sources)
         )
         self.leaves_branches = any(
             step.join is not None and (step.join.wait != "all" or step.join.deadline_s is not None)
-            for step in flow.steps.values()
+            for step in self.steps.values()
         )
         """Whether a run can be done while some of its branches are not."""
-        self.starts_many = len(self.first) > 1 or bool(flow.steps[self.first[0]].each)
+        self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
-        self.reads = {name: reads_of(flow, name) for name in flow.steps}
+        self.reads = {name: self._reads(name) for name in self.steps}
         self.carried = self._carried()
         self._actors = {name: agent.actor or actor_name(flow.name, name) for name, agent in flow.agents.items()}
-        self._actors_of = {name: self._actors[step.agent] for name, step in flow.steps.items()}
+        self._actors_of = {name: self._actors[step.agent] for name, step in self.steps.items()}
+        self._agents_of = {
+            name: IMPLIED if name in self.implied else flow.agents[step.agent] for name, step in self.steps.items()
+        }
 
     def name_of(self, step: str) -> str:
         """Return the step that `step` is or is a branch of."""
-        return step if step in self.flow.steps else step_of(step)
+        return step if step in self.steps else step_of(step)
 
     def agent(self, step: str) -> Agent:
         """Return the agent that does a step, a branch of it, or a child step. Raises KeyError."""
         found = self._agents_of.get(step)
-        return self.flow.agents[self.agent_of(step)] if found is None else found
+        if found is not None:
+            return found
+        ref = parse_ref(step)
+        return self.flow.agents[ref.name] if ref.key else self._agents_of[ref.name]
 
     def agent_of(self, step: str) -> str:
         """Return the name of the agent that does a step, a branch of it, or a child step. Raises KeyError."""
-        own = self.flow.steps.get(step)
+        own = self.steps.get(step)
         if own is not None:
             return own.agent
         ref = parse_ref(step)
-        return ref.name if ref.key else self.flow.steps[ref.name].agent
+        return ref.name if ref.key else self.steps[ref.name].agent
 
     def step(self, step: str) -> Step:
         """Return a step by its name or by the name of one of its branches. Raises KeyError."""
-        return self.flow.steps[self.name_of(step)]
+        return self.steps[self.name_of(step)]
 
     def actor(self, step: str) -> str:
         """Return the subject token of the actor that does a step, a branch of it, or a child step. Raises KeyError."""
@@ -116,6 +124,11 @@ class Plan:
         """Return the policy of a step that joins."""
         return self.step(step).join or JoinPolicy()
 
+    def closes_early(self, step: str) -> bool:
+        """Say whether a step that joins may begin while some of its branches are not done."""
+        policy = self.join_policy(step)
+        return policy.wait != "all" or policy.deadline_s is not None
+
     def on_failed_branch(self, join: str, branch: str) -> OnFailedBranch:
         """Say what a failed branch means to the step that joins it."""
         return self.join_policy(join).failed or ("fail" if self.fails_run(branch) else "skip")
@@ -130,32 +143,42 @@ class Plan:
         """Return the names that the successors of a step need from its record."""
         needs: set[str] = set()
         for successor in self.successors[step]:
-            needs |= self.carried[successor] | each_of(self.flow, successor)
+            needs |= self.carried[successor] | each_of(self, successor)
         return frozenset(needs)
+
+    def opening(self, step: str) -> str:
+        """Return the step that joins before this one fans out; empty when there is none."""
+        return step + OPENING if step + OPENING in self.implied else ""
+
+    def closing(self, step: str) -> str:
+        """Return the step that puts out the list of what the branches of this one do; empty when there is none."""
+        return step + CLOSING if step + CLOSING in self.implied else ""
+
+    def before(self, step: str) -> tuple[str, ...]:
+        """Return the steps right before one, as the flow is written."""
+        return self.sources[self.opening(step) or step]
+
+    def _reads(self, step: str) -> frozenset[str]:
+        if step not in self.implied:
+            return reads_of(self.flow, step)
+        return frozenset(self.sources[step]) if self.closing(self.implied[step]) == step else frozenset()
 
     def _carried(self) -> dict[str, frozenset[str]]:
         """For each step: the names that it or a later step reads."""
         carried: dict[str, frozenset[str]] = {}
         for name in reversed(self.order):
             needs = set(self.reads[name])
+            if any(self.steps[source].each and source in needs for source in self.before(name)) and self.opening(name):
+                needs.add(self.opening(name))  # which of the branches that it joined there are
             for successor in self.successors[name]:
-                needs |= carried[successor] | each_of(self.flow, successor)
+                needs |= carried[successor] | each_of(self, successor)
             carried[name] = frozenset(needs - {name})
         return carried
 
 
-def sources_of(flow: Flow, name: str) -> tuple[str, ...]:
-    """Return the steps that come right before: `after`, and the step whose list `each` names."""
-    step = flow.steps[name]
-    root = step.each.split(".")[0]
-    if root in flow.steps and not step.after:
-        return (root,)
-    return tuple(step.after)
-
-
-def each_of(flow: Flow, name: str) -> frozenset[str]:
+def each_of(plan: Plan, name: str) -> frozenset[str]:
     """Return the name of the value that a step fans out over, or nothing."""
-    each = flow.steps[name].each
+    each = plan.steps[name].each
     return frozenset({each.split(".")[0]}) if each else frozenset()
 
 

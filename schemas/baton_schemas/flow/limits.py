@@ -17,6 +17,10 @@ DEADLINE_MAX_S = 366 * 24 * 3600.0
 """A year: a deadline further away is more likely a mistake in the unit."""
 
 
+CONCURRENCY_MAX = 1_000_000
+"""Branches at once: more than any fan-out has."""
+
+
 def check_parts(place: str, count: int) -> None:
     """Raise `FlowError` when a flow has more of these than anybody could look through."""
     if count > PARTS_MAX:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Agent, Field, Flow, JoinPolicy, Step, Tier
-from baton_schemas.flow.limits import DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
+from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
 from baton_schemas.wire.names import RESERVED, TOKEN
 
@@ -49,7 +49,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
-    Step: {"timeout_s": _TIMEOUT},
+    Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
     Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""

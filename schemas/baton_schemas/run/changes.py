@@ -52,9 +52,9 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     `given` is the input of the run that goes on. Nothing is said here of the steps before it.
     """
     before = past.plan
-    if step not in before.flow.steps:
+    if step not in before.steps:
         return "it is new"
-    old, new = before.flow.steps[step], plan.flow.steps[step]
+    old, new = before.steps[step], plan.steps[step]
     keys = {change.key for change in _changes(_told(before, before.agent(step)), _told(plan, plan.agent(step)))}
     if changed := [key for key in _DECIDING if key in keys]:
         return f"another {', '.join(changed)}"
@@ -66,7 +66,7 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
         return "it reads other values"
     if step in plan.joins and (why := _why_joins_otherwise(past, plan, step)):
         return why
-    names = (plan.reads[step] | each_of(plan.flow, step)) & (before.flow.input.keys() | plan.flow.input.keys())
+    names = (plan.reads[step] | each_of(plan, step)) & (before.flow.input.keys() | plan.flow.input.keys())
     others = [name for name in sorted(names) if not _is_same(past.first.state, given, name)]
     return f"another input {', '.join(others)}" if others else ""
 

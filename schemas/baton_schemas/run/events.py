@@ -30,6 +30,8 @@ class View(Struct, frozen=True):
     """The broker's time, in seconds of Unix time."""
     lists: Lists = {}
     """For the steps in `spreads` of the event's step; one that is missing is empty."""
+    item: Value | None = None
+    """That of the branch in `follows`; None when its turn is not to come any more: its joins have closed."""
 
 
 # ---- events --------------------------------------------------------------------------------------
@@ -69,9 +71,10 @@ class Ended(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """A decisive record is stored, whoever wrote it."""
+    """A decisive record is stored, whoever wrote it; `handoff` is the one that gave the step, where it is in hand."""
 
     record: Decisive
+    handoff: Handoff | None = None
 
 
 class Gathered(NamedTuple):

@@ -56,7 +56,7 @@ def _misfit_of_handoff(plan: Plan, handoff: Handoff) -> str:
     key = key_of_child(handoff.step)
     if isinstance(handoff.cause, Asked) or key:
         return _misfit_of_child(plan, handoff)
-    if base not in plan.flow.steps:
+    if base not in plan.steps:
         return f"flow {plan.flow.name!r} has no step {handoff.step!r}"
     if isinstance(handoff.cause, Woken):
         return ""
@@ -89,7 +89,7 @@ def _misfit_of_child(plan: Plan, handoff: Handoff) -> str:
 def knows_step(plan: Plan, step: str) -> bool:
     """Say whether a step, a branch or a child of this name can be in a run of this flow."""
     ref = parse(step)
-    return ref.name in (plan.flow.agents if ref.key else plan.flow.steps)
+    return ref.name in (plan.flow.agents if ref.key else plan.steps)
 
 
 def _misfit_of_cause(plan: Plan, base: str, cause: Cause) -> str:

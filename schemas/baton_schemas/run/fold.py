@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
-from baton_schemas.flow.graph import sources_of
+from baton_schemas.flow.implied import lay_out
 from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Unasked, Waits
 from baton_schemas.wire.messages import (
     After,
@@ -149,6 +149,7 @@ class RunFold:
             forked_from=begins.origin.run if begins and begins.origin else "",
             source=begins.source if begins else "",
             foreign=self._foreign,
+            counts=dict(self._counts),
         )
 
     @property
@@ -322,7 +323,7 @@ def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
         flow = decode_flow(flow_body)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return {}
-    return {name: sources_of(flow, name) for name in flow.steps}
+    return lay_out(flow).sources
 
 
 def _late(step: StepState, arrived: Iterable[str]) -> list[str]:

@@ -142,4 +142,4 @@ def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
     if done >= needed:
         return None
     message = f"{done} of {arrived} branches ended well; min_done is {needed}"
-    return Error(step=step, type="JoinShort", message=message)
+    return Error(step=plan.implied.get(step, step), type="JoinShort", message=message)

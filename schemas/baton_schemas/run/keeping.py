@@ -17,13 +17,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import Branch, Handoff, OutcomeRecord, Reply, Result, Started
+from baton_schemas.wire.messages import After, Branch, Handoff, OutcomeRecord, Reply, Result, Started
 from baton_schemas.wire.names import DEADLINE
 from baton_schemas.wire.outcomes import Blob, Done, Failed, Skipped, State, Value
 
 from .carry import select, state_of_join, with_outcome
 from .changes import is_cut_otherwise, why_changed
-from .lifecycle import Action, Begun, Create, Ended, Lists, Recorded, View, decide
+from .lifecycle import Action, Begun, Create, Ended, Lists, Recorded, View, decide, follows
 from .past import Past
 from .refs import StepRef, named, parse, replied
 from .transitions import handoff_to
@@ -64,7 +64,7 @@ def keeping(past: Past, plan: Plan, given: State, *, failed: bool = False) -> Ke
                 again.setdefault(step, CUT)
             else:
                 kept.add(token)
-    return Keeping(frozenset(kept), {step: again[step] for step in plan.flow.steps if step in again})
+    return Keeping(frozenset(kept), {step: again[step] for step in plan.steps if step in again})
 
 
 def texts_needed(past: Past, plan: Plan, kept: Keeping) -> list[Blob]:
@@ -93,14 +93,14 @@ def in_order(plan: Plan, creates: Iterable[Create]) -> list[Create]:
     """Return messages that are written before their run begins in their order: what goes to the last steps first.
 
     So the record of a step comes before whatever could start it, and what a join had before whatever could bring it
-    more.
+    more. Outcome records start nothing, and are read by steps after theirs (for the list that was fanned out over):
+    they come before all else.
     """
     places = {step: place for place, step in enumerate(reversed(plan.order))}
 
-    def place(create: Create) -> tuple[int, bool]:
-        # An outcome record starts nothing, and comes before the handoff of its own step.
+    def place(create: Create) -> tuple[bool, int]:
         message = create.message
-        return places[plan.name_of(message.step)], not isinstance(message, OutcomeRecord)
+        return not isinstance(message, OutcomeRecord), places[plan.name_of(message.step)]
 
     return sorted(creates, key=place)
 
@@ -141,14 +141,18 @@ class _Remaking:
         """Return the record of how a step, or a branch, ended, and what follows from it."""
         plan, index = self._plan, parse(token).index if token != step else None
         branch = None if index is None else Branch(index=index, count=self._past.counts[step])
-        handoff = handoff_to(plan, self._first.run, token, Started(), state, self._start_seq)
-        ended = Ended(replace(handoff, branch=branch), state, self._past.outcomes[token], self._start_seq)
-        (create,) = decide(View(plan), ended)
+        cause = After(step=plan.sources[step][0]) if plan.sources[step] else Started()
+        handoff = handoff_to(plan, self._first.run, token, cause, state, self._start_seq)
+        handoff = replace(handoff, branch=branch)
+        (create,) = decide(View(plan), Ended(handoff, state, self._past.outcomes[token], self._start_seq))
         assert isinstance(create, Create)
         made = [create]
-        if isinstance(create.message, OutcomeRecord):
-            view = View(plan, lists=self._lists(plan.successors[step]))
-            made += _creates(decide(view, Recorded(create.message)))
+        index = follows(plan, handoff) if self._is_same(step) else None
+        if isinstance(create.message, OutcomeRecord) or index is not None:
+            lists = self._lists(plan.successors[step]) if isinstance(create.message, OutcomeRecord) else {}
+            after = self._past.branches.get(StepRef(step, index).token, _UNKNOWN)
+            view = View(plan, lists=lists, item=after.blob or after.item)
+            made += _creates(decide(view, Recorded(create.message, handoff)))
         return self._known(made)
 
     def _known(self, creates: Iterable[Create]) -> list[Create]:

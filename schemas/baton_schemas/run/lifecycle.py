@@ -38,6 +38,7 @@ from .transitions import (
     decisive,
     ends_run,
     first_of,
+    follows,
     gathered,
     join_timers,
     recorded,
@@ -59,7 +60,7 @@ def decide(view: View, event: Event) -> list[Action]:
         case Ended():
             return [decisive(plan, event)]
         case Recorded():
-            return recorded(view, event.record)
+            return recorded(view, event)
         case Gathered(chain):
             return gathered(plan, chain)
         case Stopped():
@@ -94,5 +95,6 @@ __all__ = [
     "decide",
     "decisive_of",
     "ends_run",
+    "follows",
     "spreads",
 ]

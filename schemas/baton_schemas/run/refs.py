@@ -1,7 +1,8 @@
 """References to steps: one codec turns a step, its branch, round and key into a token of a subject and back.
 
 A step's own name has no double hyphen, and ends neither in a hyphen nor in a hyphen and digits; numbers are written
-without leading zeros. So a reference has one token, and a token one meaning.
+without leading zeros. So a reference has one token, and a token one meaning. Steps that others imply (`flow.implied`)
+are called `{step}--list` and `{step}--join`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_schemas.wire.messages import After, Asked, Handoff, Joined, OutcomeRecord, Reply, Started, Woken
-from baton_schemas.wire.names import DEADLINE, JOIN, START
+from baton_schemas.wire.names import DEADLINE, JOIN, LIST, START
 
 _BRANCH = re.compile(r"(.+)-([0-9]+)\Z")
 ITSELF = "*"
@@ -49,6 +50,8 @@ class StepRef(Struct, frozen=True):
 def parse(token: str) -> StepRef:
     """Return the reference that a token stands for. One that we would write otherwise is the name of a step."""
     own, *parts = token.split("--")
+    if parts and parts[0] in (LIST, JOIN):  # the name of a step that another implies
+        own, parts = f"{own}--{parts[0]}", parts[1:]
     match = _BRANCH.match(own)
     ref = StepRef(match[1], int(match[2])) if match else StepRef(own)
     for part in parts:

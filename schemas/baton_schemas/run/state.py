@@ -133,3 +133,5 @@ class RunState(Struct, frozen=True, kw_only=True):
     """Where the flow's file was when the run was asked for, if that is known: a path, or the name of a shipped flow."""
     foreign: int = 0
     """Results beside the run's own: of another flow, by a client that took its id. They change nothing."""
+    counts: dict[str, int] = {}
+    """By fan-out: how many branches it has, those included whose turn has not come; 1 for a step that is none."""

@@ -28,7 +28,7 @@ from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, Skipped, St
 
 from .asking import answer_to, woken_by
 from .carry import select, with_outcome
-from .events import Action, Begun, CancelTimer, Create, Ended, Lists, SetTimer, Submitted, View
+from .events import Action, Begun, CancelTimer, Create, Ended, Lists, Recorded, SetTimer, Submitted, View
 from .joins import Chain, shortfall
 from .refs import StepRef, base_of, replied
 
@@ -96,7 +96,7 @@ def _joins_begun(plan: Plan, lists: Lists) -> list[str]:
     if not plan.starts_many:
         return []
     empty = {step for step in plan.first if plan.step(step).each and not lists.get(step)}
-    return [step for step in plan.flow.steps if plan.sources[step] and empty.issuperset(plan.sources[step])]
+    return [step for step in plan.steps if plan.sources[step] and empty.issuperset(plan.sources[step])]
 
 
 # ---- the end of a step -----------------------------------------------------------------------------
@@ -133,9 +133,9 @@ def decisive(plan: Plan, event: Ended) -> Create:
     return Create(plan.actor(base), record)
 
 
-def recorded(view: View, record: Decisive) -> list[Action]:
+def recorded(view: View, event: Recorded) -> list[Action]:
     """Return what follows from a decisive record that is stored."""
-    plan = view.plan
+    plan, record = view.plan, event.record
     match record:
         case Result():
             has_deadline = plan.flow.deadline_s is not None
@@ -148,9 +148,9 @@ def recorded(view: View, record: Decisive) -> list[Action]:
         case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
             return [_failed_run(plan, record, replied(record))]
         case Reply():
-            return []
+            return _in_its_place(view, event)
         case OutcomeRecord():
-            return _follow(view, record)
+            return [*_follow(view, record), *_in_its_place(view, event)]
         case _:
             assert_never(record)
 
@@ -163,6 +163,8 @@ def _follow(view: View, record: OutcomeRecord) -> list[Action]:
     # The output of one branch is not yet the list that goes under the name of its step.
     after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
     actions: list[Action] = [*join_timers(view, record.run, successors, after, record.start_seq)]
+    # A join that was to bring a list, and fell short, brings none.
+    lists = {} if base in plan.implied and isinstance(record.outcome, Failed) else view.lists
     for name in successors:
         if name in plan.joins:
             kept = select(record.state, plan.carried[name] - {base})
@@ -170,8 +172,37 @@ def _follow(view: View, record: OutcomeRecord) -> list[Action]:
             actions.append(Create(plan.actor(name), reply))
         else:
             cause = After(step=base)
-            actions += enter(plan, record.run, name, cause, after, record.outcome, view.lists, record.start_seq)
+            actions += enter(plan, record.run, name, cause, after, record.outcome, lists, record.start_seq)
     return actions
+
+
+def follows(plan: Plan, ended: Handoff) -> int | None:
+    """Return the index of the branch whose turn comes when the one of this handoff has ended; None when none does.
+
+    Of `concurrency` branches at once the first so many are handed on together, and each of the others follows the one
+    so many places before it.
+    """
+    if ended.branch is None or (at_once := plan.step(ended.step).concurrency) is None:
+        return None
+    index = ended.branch.index + at_once
+    return index if index < ended.branch.count else None
+
+
+def _in_its_place(view: View, event: Recorded) -> list[Action]:
+    """Return the handoff of the branch that follows one which ended."""
+    plan, ended = view.plan, event.handoff
+    index = follows(plan, ended) if ended is not None else None
+    if ended is None or ended.branch is None or index is None or view.item is None:
+        return []
+    assert isinstance(event.record, Reply | OutcomeRecord)
+    base, cause, copied = base_of(ended), ended.cause, ended.copied
+    if isinstance(cause, Started):
+        copied = copied or (cause.begins is not None and cause.begins.origin is not None)
+        cause = Started()
+    assert isinstance(cause, Started | After)
+    state = select(ended.state, plan.carried[base])
+    entry = handoff_to(plan, ended.run, base, cause, state, event.record.start_seq)
+    return [Create(plan.actor(base), replace(_branch(entry, view.item, index, ended.branch.count), copied=copied))]
 
 
 def gathered(plan: Plan, chain: Chain) -> list[Action]:
@@ -205,7 +236,7 @@ def _cause_step(handoff: Handoff) -> str:
 def spreads(plan: Plan, step: str | None) -> dict[str, str]:
     """Return the fan-outs over a list that come right after a step (None: at the start): step to `each`."""
     names = plan.first if step is None else plan.successors[step]
-    return {name: plan.step(name).each for name in names if plan.step(name).each}
+    return {name: plan.steps[name].each for name in names if plan.steps[name].each}
 
 
 def ends_run(plan: Plan, handoff: Handoff) -> bool:
@@ -230,7 +261,8 @@ def enter(
         return [Create(plan.actor(step), entry)]
     items = lists.get(step, ())
     if items:
-        return [Create(plan.actor(step), _branch(entry, item, index, len(items))) for index, item in enumerate(items)]
+        at_once = items[: plan.step(step).concurrency or len(items)]
+        return [Create(plan.actor(step), _branch(entry, item, index, len(items))) for index, item in enumerate(at_once)]
     why = "the step before it failed" if isinstance(outcome, Failed) else f"{plan.step(step).each!r} is empty"
     replies: list[Create] = []
     for join in plan.successors[step]:

@@ -67,7 +67,7 @@ def _rests_on(handoff: Handoff, replies: Mapping[str, Reply]) -> Given:
 
 def blobs_of(plan: Plan, given: Given) -> list[Blob]:
     """Return what is kept beside the log of all that a step was given and reads, each once."""
-    wanted = {*plan.reads[base_of(given.handoff)], ERRORS}
+    wanted = {*plan.reads[base_of(given.handoff)], plan.opening(base_of(given.handoff)), ERRORS}
     states = [state_at(given.handoff), *(reply.state for reply in given.replies)]
     found = [blob for state in states for name, blob in state.blobs.items() if name in wanted]
     found += [reply.outcome.blob for reply in given.replies if isinstance(reply.outcome, Done) and reply.outcome.blob]

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import MissingValue
-from baton_schemas.run.branches import branch_ends, fan_outs
+from baton_schemas.run.branches import ends_seen, fan_outs
+from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, RunState, StepState
 from baton_schemas.wire.facts import ModelCall, Spent
@@ -20,6 +21,7 @@ from baton_schemas.wire.outcomes import Blob, Value
 from .asked import Asked, asked_by, proof_of
 from .attempts import attempts_of
 from .given import Fetched, Given, blobs_of, given_to, replies_of, values_of
+from .given import inline as inlined
 from .standing import says_of, status_of
 from .step import StepSeen, branches_of, count_of
 
@@ -123,7 +125,11 @@ def _read_and_asked(
     try:
         base = plan.name_of(step)
         wanted = fan_outs(plan, base) & plan.reads[base]
-        branches = branch_ends(plan, base, replies_of(given, fetched), wanted)
+        came = find(state_at(given.handoff), plan.opening(base))
+        came = inlined(came, fetched) if came is not None else None
+        if isinstance(came, Blob):
+            return values, None
+        branches = ends_seen(plan, base, replies_of(given, fetched), came, inline, wanted)
         return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches)
     except MissingValue:  # then nothing was asked
         return values, None

@@ -32,7 +32,7 @@ def says_of(plan: Plan, state: RunState, seen: StepSeen, running: int, now: date
     """Return how a step stands, as a sentence without a full stop."""
     own = seen.state
     if seen.branches:
-        return _of_branches(seen.branches)
+        return _of_branches(seen.branches, state.counts.get(seen.of, 0))
     if own is None or seen.status == "joining":
         return _not_begun(plan, state, seen)
     took = f" in {seconds((own.ended_at - own.queued_at).total_seconds())}" if own.ended_at and own.queued_at else ""
@@ -86,14 +86,17 @@ def _not_begun(plan: Plan, state: RunState, seen: StepSeen) -> str:
 def _stands(plan: Plan, state: RunState, name: str) -> str:
     branches = branches_of(state, name) if plan.step(name).each else []
     if branches:
-        return _of_branches(branches)
+        return _of_branches(branches, state.counts.get(name, 0))
     own = state.steps.get(name)
     return own.status if own is not None else "has not begun"
 
 
-def _of_branches(branches: list[BranchSeen]) -> str:
+def _of_branches(branches: list[BranchSeen], count: int) -> str:
     counts: dict[str, int] = {}
     for branch in branches:
         counts[branch.status] = counts.get(branch.status, 0) + 1
     each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    return f"{len(branches):,} {'branch' if len(branches) == 1 else 'branches'}: {each}"
+    if count > len(branches):
+        each += f", {count - len(branches):,} not begun"
+    count = max(count, len(branches))
+    return f"{count:,} {'branch' if count == 1 else 'branches'}: {each}"

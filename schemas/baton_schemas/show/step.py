@@ -71,12 +71,12 @@ class StepSeen(Struct, frozen=True, kw_only=True):
 
 def step_of(plan: Plan, state: RunState, name: str) -> str:
     """Return the step or branch that a person means by a name. Raises `UnknownStep`."""
-    if name in plan.flow.steps or name in state.steps:
-        if plan.name_of(name) in plan.flow.steps:
+    if name in plan.steps or name in state.steps:
+        if plan.name_of(name) in plan.steps:
             return name
         raise UnknownStep(state.run, name, plan.order)
     ref = parse(name)
-    if ref.name in plan.flow.steps and ref.index is not None:
+    if ref.name in plan.steps and ref.index is not None:
         raise UnknownStep(state.run, name, plan.order, hint=_branches_there(plan, state, ref.name))
     raise UnknownStep(state.run, name, plan.order)
 

@@ -9,12 +9,16 @@ import time
 
 from baton_schemas.errors import BadToken
 
-TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+TOKEN_MAX = 64
+"""Characters of a token."""
+TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{TOKEN_MAX}}}\Z")
 
 START = "start"
 """Last token of a handoff that nobody handed on: the first steps of a run."""
 JOIN = "join"
 """Last token of the handoff that closes a join."""
+LIST = "list"
+"""End of the token of the step that puts out the list of what the branches of a last fan-out did."""
 DEADLINE = "deadline"
 """Source of the reply that a broker timer sends to a join."""
 END = "end"

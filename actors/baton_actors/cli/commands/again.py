@@ -219,7 +219,7 @@ def _seq_after(old: _Old, step: str) -> int:
     ended = reused(old.plan, old.log)
     steps = {old.plan.name_of(name) for name in ended}
     if step not in ended | steps:
-        what = "did not end well there" if step in old.plan.flow.steps else "is no step of its flow"
+        what = "did not end well there" if step in old.plan.steps else "is no step of its flow"
         if step == old.plan.final and old.state.status == "done":
             what = "is the last step of its flow"
         advice = nearest(step, steps) or "There is none that did: `baton retry` begins anew"

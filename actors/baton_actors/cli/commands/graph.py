@@ -70,12 +70,14 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "actor": plan.actor(name),
                 "handler": plan.agent(name).handler,
                 "model": plan.tier(plan.agent(name)).model if plan.agent(name).asks_models else "",
-                "after": plan.sources[name],
+                "after": plan.before(name),
                 "each": flow.steps[name].each,
-                "joins": name in plan.joins,
+                "concurrency": flow.steps[name].concurrency,
+                "joins": (plan.opening(name) or name) in plan.joins,
                 "workers": plan.agent(name).workers,
             }
             for name in plan.order
+            if name not in plan.implied
         ],
         "asked": [
             {

@@ -154,7 +154,7 @@ async def _step_hint(bus: Bus, name: str) -> str:
         return ""
     state = state_of(latest, await read_last(bus, latest))
     plan = plan_of(state)
-    if name not in state.steps and (plan is None or name not in plan.flow.steps):
+    if name not in state.steps and (plan is None or name not in plan.steps):
         return ""
     return f"It is a step of the latest run: `baton show {latest.run} {name}` shows it."
 

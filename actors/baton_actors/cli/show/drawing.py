@@ -44,24 +44,33 @@ def _text(plan: Plan, name: str) -> tuple[str, ...]:
     step = plan.flow.steps[name]
     lines = [name]
     if step.each:
-        lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}")
-    if name in plan.joins:
-        wait = plan.join_policy(name).wait
+        limit = f", {step.concurrency} at once" if step.concurrency is not None else ""
+        lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}{limit}")
+    if (join := plan.opening(name) or name) in plan.joins:
+        wait = plan.join_policy(join).wait
         lines.append("joins all" if wait == "all" else f"joins the first {wait}")
+    if closing := plan.closing(name):
+        wait = plan.join_policy(closing).wait
+        lines.append("puts out a list" + ("" if wait == "all" else f" of the first {wait}"))
     return tuple(lines)
+
+
+def _written(plan: Plan) -> list[str]:
+    """Return the steps that are written, in an order in which they can be done."""
+    return [name for name in plan.order if name not in plan.implied]
 
 
 def _levels(plan: Plan) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
     """Return the places by level, and the edges between places of neighbouring levels."""
     depth: dict[str, int] = {}
-    for name in plan.order:
-        depth[name] = max((depth[source] + 1 for source in plan.sources[name]), default=0)
+    for name in _written(plan):
+        depth[name] = max((depth[source] + 1 for source in plan.before(name)), default=0)
     levels: list[list[_Place]] = [[] for _ in range(max(depth.values()) + 1)]
     edges: list[tuple[str, str]] = []
     for name in plan.flow.steps:
         levels[depth[name]].append(_Place(name, _text(plan, name)))
     for name in plan.flow.steps:
-        for source in plan.sources[name]:
+        for source in plan.before(name):
             above = source
             for level in range(depth[source] + 1, depth[name]):
                 passing = _Place(f"{source} > {name} {level}", ())
@@ -174,9 +183,9 @@ class _Canvas:
 
 def _as_list(plan: Plan) -> list[str]:
     """Return a line per step, in order, with what it waits for."""
-    wide = max(map(len, plan.order))
+    wide = max(map(len, plan.flow.steps))
     lines = []
-    for name in plan.order:
-        after = f"after {', '.join(plan.sources[name])}" if plan.sources[name] else "first"
+    for name in _written(plan):
+        after = f"after {', '.join(plan.before(name))}" if plan.before(name) else "first"
         lines.append("  " + "  ".join([name.ljust(wide), after, *_text(plan, name)[1:]]))
     return lines

@@ -12,11 +12,13 @@ def mermaid_of(plan: Plan) -> str:
     lines = ["flowchart TD", "  in([input])"]
     lines += [f"  {ids[name]}{_shape(plan, name)}" for name in plan.flow.steps]
     for name in plan.flow.steps:
-        each = plan.flow.steps[name].each
-        arrow = f'-->|"\N{MULTIPLICATION SIGN} each {each}"|' if each else "-->"
-        for source in [ids[source] for source in plan.sources[name]] or ["in"]:
+        each, limit = plan.flow.steps[name].each, plan.flow.steps[name].concurrency
+        at_once = f", {limit} at once" if limit is not None else ""
+        arrow = f'-->|"\N{MULTIPLICATION SIGN} each {each}{at_once}"|' if each else "-->"
+        for source in [ids[source] for source in plan.before(name)] or ["in"]:
             lines.append(f"  {source} {arrow} {ids[name]}")
-    lines += ["  out([output])", f"  {ids[plan.final]} --> out"]
+    final = plan.implied.get(plan.final, plan.final)
+    lines += ["  out([output])", f"  {ids[final]} --> out"]
     lines += _asking(plan, ids)
     return "\n".join(lines) + "\n"
 
@@ -38,4 +40,4 @@ def _asking(plan: Plan, ids: dict[str, str]) -> list[str]:
 
 def _shape(plan: Plan, name: str) -> str:
     # Step names are tokens; `each` may have dots: neither can break the quotes.
-    return f'{{{{"{name}"}}}}' if name in plan.joins else f'["{name}"]'
+    return f'{{{{"{name}"}}}}' if (plan.opening(name) or name) in plan.joins else f'["{name}"]'

@@ -80,7 +80,7 @@ class _Group:
     """All that the log says of one step of the flow: itself, or its branches."""
 
     def __init__(self, name: str, members: Sequence[StepState], plan: Plan | None, state: RunState) -> None:
-        step = plan.flow.steps.get(name) if plan else None
+        step = plan.steps.get(name) if plan else None
         successors = plan.successors.get(name, ()) if plan else ()
         self.name, self.members = name, members
         self.over = state.result is not None
@@ -88,10 +88,7 @@ class _Group:
         """Whether a failure of this step may have been what ended the run."""
         fans = bool(step.each) if step else any(member.name != name for member in members)
         self.branches = [member for member in members if member.name != name] if fans else []
-        self.count = len(self.branches)
-        if self.branches and plan and len(successors) == 1 and len(plan.sources[successors[0]]) == 1:
-            join = state.steps.get(successors[0])  # it waits for these alone, so it knows how many there are
-            self.count = max(self.count, join.expected if join else 0)
+        self.count = max(len(self.branches), state.counts.get(name, 0)) if self.branches else 0
 
     def status(self, running: Mapping[str, int]) -> RowStatus:
         if not self.members:
