@@ -5,15 +5,31 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from baton_schemas.run.asking import child_of
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.facts import Begun, Fact, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
+from baton_schemas.wire.facts import (
+    Begun,
+    Fact,
+    GivenBack,
+    ModelCall,
+    Recorded,
+    Rejected,
+    Retry,
+    Spent,
+    Unasked,
+    Waits,
+)
 from baton_schemas.wire.messages import (
     After,
+    Answer,
+    Asked,
+    AskedKind,
     Begins,
     Branch,
     Handoff,
@@ -23,8 +39,11 @@ from baton_schemas.wire.messages import (
     Note,
     Origin,
     OutcomeRecord,
+    Parked,
+    Question,
     Reply,
     Result,
+    Say,
     Started,
     Task,
     Woken,
@@ -91,6 +110,30 @@ def outcome(step: str, ended: Outcome, *, of: int = 0, **more: Any) -> OutcomeRe
     return OutcomeRecord(**{**_HEAD, "step": step, "outcome": ended, "branch": branch, **more})
 
 
+def asked(step: str, name: str, number: int = 1, *, kind: AskedKind = "agent", **more: Any) -> Handoff:
+    """The handoff of a child that `step` asks for; `more` are its arguments."""
+    cause = Asked(
+        step=step, kind=kind, number=number, due_s=more.pop("due_s", 0.0), question=more.pop("question", None)
+    )
+    state = State(input={key: Raw(msgspec.json.encode(value)) for key, value in more.items()})
+    return Handoff(**_HEAD, step=child(step, name, number), cause=cause, state=state)
+
+
+def child(step: str, name: str, number: int = 1) -> str:
+    """The name of that child in logs."""
+    return child_of(step, "agent", name, {}, number)
+
+
+def answer(step: str, name: str, ended: Outcome, number: int = 1, **more: Any) -> Answer:
+    """The answer to that child."""
+    return Answer(**{**_HEAD, "step": step, "child": child(step, name, number), "outcome": ended, **more})
+
+
+def parked(step: str, name: str, number: int = 1) -> Parked:
+    """That a step is held by nobody until that child has answered."""
+    return Parked(**_HEAD, step=step, child=child(step, name, number), seq=1)
+
+
 def join(step: str, number: int = 1, **more: Any) -> Join:
     return Join(**_HEAD, step=step, number=number, **more)
 
@@ -113,7 +156,11 @@ def failed(step: str, message: str = "no answer", **work: Any) -> Failed:
     return Failed(error=error, work=Work(**work))
 
 
-_names = st.sampled_from(["split", "digest", "digest-0", "digest-1", "facts", "merge", "start", "join", "deadline", ""])
+_CHILDREN = ["a--kx0", "a--kx1", "split--kx2", "no-3--kx4"]
+"""Names of children: one is asked with an agent's name, one has that of a step, one is an event of any name."""
+_names = st.sampled_from(
+    ["split", "digest", "digest-0", "digest-1", "facts", "merge", "start", "join", "deadline", "", *_CHILDREN]
+)
 _counts = st.integers(0, 3)
 _texts = st.text(max_size=12)
 _raws = st.sampled_from([Raw(b"null"), Raw(b'"x"'), Raw(b"[1, 2]"), FLOW, Raw(b"3")])
@@ -149,6 +196,13 @@ _causes = st.one_of(
     st.builds(After, step=_names, outcome=st.none() | _outcomes),
     _joined,
     st.builds(Woken, seq=_counts, number=_counts, why=_texts),
+    st.builds(
+        Asked,
+        step=_names,
+        kind=st.sampled_from(["agent", "flow", "person", "sleep", "event"]),
+        due_s=st.floats(),
+        question=st.none() | st.builds(Question, text=_texts),
+    ),
 )
 _branches = st.none() | st.builds(Branch, index=_counts, count=_counts, item=_raws)
 _contents = _raws | st.sampled_from(
@@ -164,6 +218,8 @@ _facts = st.one_of(
     st.builds(Waits, what=_names, reason=_texts),
     st.builds(Spent, id=_texts, reason=_texts, work=_works),
     st.builds(Rejected, seq=_counts, subject=_texts, reason=_texts),
+    st.builds(Recorded, name=_texts, number=_counts, value=_raws, blob=st.none() | _blobs),
+    st.builds(Unasked, children=st.lists(_names, max_size=2), count=_counts),
     st.builds(ModelCall, request_sha256=_texts, text=_raws, content=_contents, model=_texts, usage=_usages),
 )
 
@@ -181,6 +237,15 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(reply, _names, _names, _outcomes, index=_counts, count=_counts, each=st.booleans()),
     st.builds(outcome, _names, _outcomes, branch=_branches, copied=st.booleans()),
+    st.builds(
+        lambda step, child, ended, who: Answer(**_HEAD, step=step, child=child, outcome=ended, who=who, note=who),
+        _names,
+        st.sampled_from(_CHILDREN),
+        _outcomes,
+        _texts,
+    ),
+    st.builds(lambda step, child: Parked(**_HEAD, step=step, child=child, seq=1), _names, st.sampled_from(_CHILDREN)),
+    st.builds(Say, answer=_raws, who=_texts, note=_texts),
     st.builds(join, _names, _counts, came=_ranges, failed=_ranges, counts=_numbers, deadline=st.booleans()),
     st.builds(note, _names, _facts),
     st.builds(

@@ -18,6 +18,7 @@ from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
 from baton_schemas.errors import Coded, SchemaError, nearest
+from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.toml_lines import line_of
 
 Level = Literal["error", "warning"]
@@ -40,6 +41,8 @@ class CheckedFlow(Struct, frozen=True, kw_only=True):
     flow: str = ""
     """Its name; empty when it cannot be read."""
     steps: list[str] = []
+    asked: list[str] = []
+    """Agents that others may ask while they work."""
     handlers: list[str] = []
     """As the flow names them."""
     models: list[str] = []
@@ -74,6 +77,7 @@ def check_source(source: str) -> CheckedFlow:
         source=source,
         flow=found.name,
         steps=[step for step in found.plan.order if step not in found.plan.implied],
+        asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
         handlers=sorted({agent.handler for agent in found.flow.agents.values() if agent.handler}),
         models=sorted({found.plan.tier(found.flow.agents[name]).model for name in llms}),
         inputs=[key for key, field in found.flow.input.items() if field.required],

@@ -24,7 +24,8 @@ from baton_bus.store.players import Player, players
 from baton_schemas.flow.flow import IN_PROCESS
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
-from baton_schemas.run.state import RunState
+from baton_schemas.run.state import RunState, StepState
+from baton_schemas.show.children import is_child
 
 FIRST_LOOK_S, _LOOKS_MAX_S = 1.0, 16.0
 """A run that ends in a moment is not looked at; of one that waits it is said within two seconds."""
@@ -39,7 +40,7 @@ async def left_alone(bus: Bus, plan: Plan, state: RunState) -> list[Player]:
     waiting = {
         plan.actor(step.name)
         for step in state.steps.values()
-        if step.status in ("queued", "joining") and not step.waits and plan.name_of(step.name) in plan.steps
+        if step.status in ("queued", "joining") and not step.waits and _is_for_a_worker(plan, step)
     }
     if state.result is not None or not waiting:
         return []
@@ -49,6 +50,13 @@ async def left_alone(bus: Bus, plan: Plan, state: RunState) -> list[Player]:
         return []
     await asyncio.sleep(_SURE_S)
     return [each for each in await players(bus, left) if each.played in _LEFT]
+
+
+def _is_for_a_worker(plan: Plan, step: StepState) -> bool:
+    """Say whether a worker of this flow does a step, or a child that an agent is asked for."""
+    if is_child(step.name):
+        return step.asked in (None, "agent") and plan.agent_of(step.name) in plan.flow.agents
+    return plan.name_of(step.name) in plan.steps
 
 
 async def left_to_play(bus: Bus, plan: Plan) -> list[Player]:

@@ -10,6 +10,8 @@ import re
 
 from msgspec import Struct
 
+from baton_schemas.show.children import short_name
+
 LINE_MAX = 16_384
 """Bytes of a line that are kept together: what prints a megabyte without a line break is shown in parts."""
 _MARK, _BETWEEN = "\x1e", "\x1f"
@@ -34,7 +36,7 @@ class Printed(Struct, frozen=True, kw_only=True):
     @property
     def who(self) -> str:
         """What the line is marked with: the step, or else the agent."""
-        return self.step or self.actor.rpartition("--")[2]
+        return short_name(self.step) or self.actor.rpartition("--")[2]
 
 
 def mark(run: str, step: str) -> str:

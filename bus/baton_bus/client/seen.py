@@ -84,7 +84,7 @@ async def _see(
         raise FlowUnreadable(head.run, state.result.reason if state.result else "")
     step = step_of(plan, state, name)
     own, running = state.steps.get(step), 0
-    if own is not None and own.status == "queued" and not own.waits and listen_s:
+    if own is not None and own.status == "queued" and not own.waits and own.asked in (None, "agent") and listen_s:
         running = await _heard(bus, head.run, step, listen_s)
     fetched, lacking = await _fetch(bus, wanted(plan, state, entries, step), fetch_max_bytes)
     now = datetime.now(UTC)

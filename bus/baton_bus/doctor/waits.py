@@ -66,11 +66,12 @@ async def _waiting(bus: Bus, run: str, noted: dict[str, Entry]) -> list[Waiting]
     found: list[Waiting] = []
     for name, entry in noted.items():
         step, note = state.steps.get(name), entry.message
-        if step is None or not step.waits or step.due_at is not None or not isinstance(note, Note):
+        fact = note.fact if isinstance(note, Note) else None
+        # One that is parked until somebody has answered what it asked waits for something else by now.
+        if step is None or step.due_at is not None or not isinstance(fact, Waits) or step.waits != fact.reason:
             continue
-        kind = note.fact.what if isinstance(note.fact, Waits) else ""
         actor = bus.subjects.split(entry.subject).who
-        found.append(Waiting(actor=actor, flow=state.flow, run=run, step=name, what=step.waits, kind=kind))
+        found.append(Waiting(actor=actor, flow=state.flow, run=run, step=name, what=step.waits, kind=fact.what))
     return found
 
 

@@ -2,10 +2,10 @@
 
 A step is changed when what it was told, what it was given, or what it was given it by is another: the model, the
 prompts or the handler's key of its agent, the values that it reads, its `each`, the steps right before it, or how it
-joins them. Another `max_tokens` touches only answers that were cut off, or that would be now. How often, how long and
-by whom a step is tried (`max_attempts`, `timeout_s`, `actor`, …) is no such change, nor is the name of its agent or
-what a failure of it would have meant. The code that a handler's key names is in no flow: that it was edited is not seen
-here.
+joins them; or when an agent that it may ask is another. Another `max_tokens` touches only answers that were cut off, or
+that would be now; those of agents that are asked are not looked at, and count as such. How often, how long and by whom
+a step is tried (`max_attempts`, `timeout_s`, `actor`, …) is no such change, nor is the name of its agent or what a
+failure of it would have meant. The code that a handler's key names is in no flow: that it was edited is not seen here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec.structs import fields, replace
 
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.graph import Plan, each_of
+from baton_schemas.flow.tools import tools_of
 from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, State, Value
 
 from .past import Past
@@ -58,6 +59,8 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     keys = {change.key for change in _changes(_told(before, before.agent(step)), _told(plan, plan.agent(step)))}
     if changed := [key for key in _DECIDING if key in keys]:
         return f"another {', '.join(changed)}"
+    if why := _why_asks_otherwise(before, plan, step):
+        return why
     if old.each != new.each:
         return "another each"
     if frozenset(before.sources[step]) != frozenset(plan.sources[step]):
@@ -81,6 +84,27 @@ def answers_alike(before: Plan, after: Plan, agent: str) -> bool:
         return old is new
     keys = {change.key for change in _changes(_told(before, old), _told(after, new))}
     return not keys.intersection((*_DECIDING, "max_tokens"))
+
+
+def _why_asks_otherwise(before: Plan, plan: Plan, step: str) -> str:
+    """Return what would make the agents that a step's agent may ask answer otherwise, or its model be told of others.
+
+    Which of them it did ask is not looked at: what it would ask now, only its handler knows.
+    """
+    pending, seen = [plan.flow.steps[step].agent], set[str]()
+    while pending:
+        name = pending.pop(0)
+        agent, old = plan.flow.agents[name], before.flow.agents.get(name if seen else before.flow.steps[step].agent)
+        seen.add(name)
+        if old is None:
+            continue  # nobody can have asked it
+        if agent.asks_models and tools_of(plan.flow, agent) != tools_of(before.flow, old):
+            return "it may ask others" if len(seen) == 1 else f"{name}, which it may ask, may ask others"
+        keys = {change.key for change in _changes(_told(before, old), _told(plan, agent))}
+        if len(seen) > 1 and (changed := [key for key in (*_DECIDING, "max_tokens") if key in keys]):
+            return f"another {', '.join(changed)} of {name}, which it may ask"
+        pending += [worker for worker in agent.workers if worker not in seen and worker not in pending]
+    return ""
 
 
 def is_cut_otherwise(past: Past, plan: Plan, step: str, outcome: Outcome) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -106,6 +106,11 @@ class RunFold:
                 pass
 
     @property
+    def count(self) -> int:
+        """How many steps, branches and children the entries so far name."""
+        return len(self._steps)
+
+    @property
     def state(self) -> RunState:
         """The state after the entries so far; later ones do not change it."""
         steps = dict(self._steps)
@@ -115,7 +120,10 @@ class RunFold:
             for name, step in steps.items():
                 if step.status in _OPEN:
                     steps[name] = replace(step, status="dropped", waits="")
-        own = {name: step.work for name, step in steps.items() if step.work and not step.reused}
+        # What a child run cost is told by that run.
+        own = {
+            name: step.work for name, step in steps.items() if step.work and not step.reused and step.asked != "flow"
+        }
         in_vain = [*self._in_vain]
         # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice; what a failed step
         # tells of is the call that failed, and that one is not recorded.
@@ -182,6 +190,8 @@ class RunFold:
                 error=step.error or (closing.error if closing else None),
                 branches=_branches(closing) if closing else [],
                 asked=asked.kind if asked else None,
+                arguments={**handoff.state.input, **handoff.state.blobs} if asked else {},
+                answers_at=_at(asked.due_s) if asked and asked.due_s else None,
                 question=asked.question.text if asked and asked.question else "",
             )
 
@@ -307,6 +317,14 @@ def _later(at: datetime, delay_s: float) -> datetime:
         return at + timedelta(seconds=delay_s)
     except (OverflowError, ValueError):
         return at
+
+
+def _at(unix_s: float) -> datetime | None:
+    """Return a time in seconds of Unix time; None for what is none, as a stranger may have written it."""
+    try:
+        return datetime.fromtimestamp(unix_s, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _branches(closing: Joined) -> list[str]:

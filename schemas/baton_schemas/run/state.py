@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.wire.codec import decode
 from baton_schemas.wire.messages import AskedKind, Message, Result
-from baton_schemas.wire.outcomes import Blob, Error, Usage, Work
+from baton_schemas.wire.outcomes import Blob, Error, Usage, Value, Work
 
 RunStatus = Literal["running", "done", "failed", "cancelled", "expired"]
 
@@ -86,6 +86,10 @@ class StepState(Struct, frozen=True, kw_only=True):
     """It was done in the run that this one goes on from."""
     asked: AskedKind | None = None
     """Of a child: who answers. `source` is then the step that asked."""
+    arguments: dict[str, Value] = {}
+    """Of a child: what it was asked with, by name."""
+    answers_at: datetime | None = None
+    """Of a child: when it is answered by itself."""
     question: str = ""
     """What a person is asked."""
     answered_by: str = ""

@@ -11,8 +11,20 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import decided_by
 from baton_schemas.run.refs import joined
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.facts import ModelCall, Retry
-from baton_schemas.wire.messages import Handoff, Message, Note, OutcomeRecord, Reply, Result, Started, Task, Woken
+from baton_schemas.wire.facts import ModelCall, Recorded, Retry
+from baton_schemas.wire.messages import (
+    Answer,
+    Handoff,
+    Message,
+    Note,
+    OutcomeRecord,
+    Reply,
+    Result,
+    Say,
+    Started,
+    Task,
+    Woken,
+)
 from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Outcome, State, Value
 
 from .conversation import calls_in
@@ -39,8 +51,13 @@ def brought_by(plan: Plan | None, entries: Sequence[Entry], number: int, fetched
             return []
         case Handoff() as handoff:
             return [*_ended(handoff, fetched), *_given(plan, islice(entries, number), handoff, fetched)]
-        case Reply() | OutcomeRecord() | Result() as message:
+        case Reply() | OutcomeRecord() | Answer() | Result() as message:
             return _ended(message, fetched)
+        case Note(fact=Recorded() as fact) as note:
+            value = inline(fact.blob or fact.value, fetched)
+            return [Brought(step=note.step, what=f"recorded {fact.name}", value=value)]
+        case Say(answer=answer):
+            return [Brought(step="", what="said", value=answer)]
         case Note(fact=Retry(error=error)) as note:
             return [Brought(step=note.step, what="failed", error=error)]
         case Note(fact=ModelCall() as call) as note:
@@ -61,6 +78,8 @@ def blobs_named(message: Message | None) -> list[Blob]:
             found += message.state.blobs.values()
         case Note(fact=ModelCall() as call):
             found += [blob for blob in (call.blob, call.content_blob) if blob is not None]
+        case Note(fact=Recorded(blob=Blob() as blob)):
+            found.append(blob)
         case _:
             pass
     if isinstance(message, Handoff) and message.branch is not None and message.branch.blob is not None:
@@ -75,14 +94,14 @@ def _outcome(message: Message | None) -> Outcome | None:
     match message:
         case Handoff():
             return getattr(message.cause, "outcome", None)
-        case Reply() | OutcomeRecord() | Result():
+        case Reply() | OutcomeRecord() | Answer() | Result():
             return message.outcome
         case _:
             return None
 
 
 def _ended(message: Message, fetched: Fetched) -> list[Brought]:
-    step = decided_by(message)
+    step = message.child if isinstance(message, Answer) else decided_by(message)
     match _outcome(message):
         case Done() as done:
             return [Brought(step=step, what="put out", value=inline(done.blob or done.output, fetched))]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import Raw, Struct
+
+from baton_schemas.wire.outcomes import Blob, Value
 
 
 class Excerpt(Struct, frozen=True):
@@ -62,3 +66,25 @@ def size(size_bytes: int) -> str:
         if size_bytes >= length:
             return f"{size_bytes / length:.3g} {unit}"
     return f"{size_bytes} bytes"
+
+
+def in_words(values: Mapping[str, Value], width: int) -> str:
+    """Return named values on one line of so many characters: `topic=tea, depth=3`; of a single one only the value."""
+    words = {name: _words(value, width) for name, value in values.items()}
+    if len(words) == 1:
+        return next(iter(words.values()))
+    return head_of(", ".join(f"{name}={value}" for name, value in words.items()), width)
+
+
+def head_of(text: str, width: int) -> str:
+    """Return the beginning of a text on one line of so many characters."""
+    words = " ".join(text[: 8 * width].split())
+    return words if len(words) <= width and len(text) <= 8 * width else words[: width - 1] + "…"
+
+
+def _words(value: Value, width: int) -> str:
+    if isinstance(value, Blob):
+        return f"({size(value.size_bytes)})"
+    data = bytes(value)
+    # Of what is no text no more is looked at than can be shown.
+    return head_of(text_of(data) if data[:1] == b'"' else data[: 8 * width + 1].decode(errors="replace"), width)

@@ -15,8 +15,10 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join
 from baton_schemas.run.refs import base_of, joined, named, replied
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.messages import Handoff, Reply, Woken
+from baton_schemas.wire.messages import Asked, Handoff, Reply, Woken
 from baton_schemas.wire.outcomes import Blob, Done, Error, State, Value
+
+from .children import is_child
 
 Fetched = Mapping[str, bytes]
 """What is kept beside the log, as far as it was fetched, by its SHA-256."""
@@ -67,7 +69,7 @@ def _rests_on(handoff: Handoff, replies: Mapping[str, Reply]) -> Given:
 
 def blobs_of(plan: Plan, given: Given) -> list[Blob]:
     """Return what is kept beside the log of all that a step was given and reads, each once."""
-    wanted = {*plan.reads[base_of(given.handoff)], plan.opening(base_of(given.handoff)), ERRORS}
+    wanted = {*_reads(plan, given.handoff), plan.opening(base_of(given.handoff)), ERRORS}
     states = [state_at(given.handoff), *(reply.state for reply in given.replies)]
     found = [blob for state in states for name, blob in state.blobs.items() if name in wanted]
     found += [reply.outcome.blob for reply in given.replies if isinstance(reply.outcome, Done) and reply.outcome.blob]
@@ -79,22 +81,35 @@ def blobs_of(plan: Plan, given: Given) -> list[Blob]:
 def values_of(plan: Plan, given: Given, fetched: Fetched) -> dict[str, Value]:
     """Return the values that a step reads, in the order of the flow; `errors` only where there are any.
 
+    Of a child they are its arguments. Raises KeyError for a step that the flow has not.
+
     One that was not fetched is a `Blob`; within the list of a fan-out it is `{"sha256": …, "size_bytes": …}`.
     """
     handoff = given.handoff
     state = _state(plan, given, fetched)
-    reads = plan.reads[base_of(handoff)]
     values: dict[str, Value] = {}
     if (branch := handoff.branch) is not None:
         values["item"] = inline(branch.blob or branch.item, fetched)
         values["index"] = Raw(str(branch.index).encode())
-    for name in (*plan.flow.input, *plan.order):
-        value = find(state, name) if name in reads else None
+    for name in _reads(plan, handoff):
+        value = find(state, name)
         if value is not None:
             values[name] = inline(value, fetched)
     if state.errors:
         values["errors"] = Raw(msgspec.json.encode(state.errors))
     return values
+
+
+def _reads(plan: Plan, handoff: Handoff) -> list[str]:
+    """Return the names that a step reads, in the order of the flow; of a child those that it was asked with.
+
+    Raises KeyError for a step that the flow has not.
+    """
+    if is_child(handoff.step):
+        is_agent = not isinstance(handoff.cause, Asked) or handoff.cause.kind == "agent"
+        return list(plan.agent(handoff.step).input if is_agent else [*handoff.state.input, *handoff.state.blobs])
+    reads = plan.reads[base_of(handoff)]
+    return [name for name in (*plan.flow.input, *plan.order) if name in reads]
 
 
 def _state(plan: Plan, given: Given, fetched: Fetched) -> State:

@@ -8,6 +8,7 @@ from baton_schemas.run.refs import indices, joined, parse, replied, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
+from baton_schemas.show.excerpt import in_words
 from baton_schemas.wire.facts import (
     Begun,
     Fact,
@@ -43,6 +44,8 @@ from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, U
 
 _TEXT_MAX = 160
 """Characters of an error or a reason in a line: about two rows of a terminal."""
+_ASKED_MAX = 60
+"""Characters of what a child was asked."""
 _COPIED = "copied"
 """From the run that this one goes on from."""
 
@@ -135,8 +138,8 @@ def _of_handoff(handoff: Handoff) -> str:
         case Woken(why=why, seq=seq):
             return _list(f"woken, waited for {why}" if why else "woken", f"its handoff is at sequence {seq}")
         case Asked(kind=kind, question=question):
-            names = ", ".join([*handoff.state.input, *handoff.state.blobs])
-            asked = f"asked: {_short(question.text)}" if question else f"asked with {names}" if names else "asked"
+            words = in_words({**handoff.state.input, **handoff.state.blobs}, _ASKED_MAX)
+            asked = f"asked: {_short(question.text)}" if question else f"asked with {words}" if words else "asked"
             return _list("" if kind == "agent" else kind, asked, copied)
         case After(outcome=outcome):
             return _list(branch, of_outcome(outcome) if outcome else "", copied)

@@ -14,16 +14,18 @@ from baton_schemas.run.branches import ends_seen, fan_outs
 from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, RunState, StepState
-from baton_schemas.wire.facts import ModelCall, Spent
+from baton_schemas.wire.facts import ModelCall, Recorded, Spent
 from baton_schemas.wire.messages import Note
+from baton_schemas.wire.names import child_run
 from baton_schemas.wire.outcomes import Blob, Value
 
 from .asked import Asked, asked_by, proof_of
 from .attempts import attempts_of
+from .children import Children, is_child
 from .given import Fetched, Given, blobs_of, given_to, replies_of, values_of
 from .given import inline as inlined
 from .standing import says_of, status_of
-from .step import StepSeen, branches_of, count_of
+from .step import RecordedSeen, StepSeen, branches_of, children_of, count_of
 
 _NO_ERRORS = Raw(b"[]")
 
@@ -44,7 +46,8 @@ def see(
     `fetched` are values from beside the log (see `wanted`), `lacking` says why others were not; `running` is the
     attempt that a worker says it is making.
     """
-    base, own = plan.name_of(step), state.steps.get(step)
+    child = is_child(step)
+    base, own = step if child else plan.name_of(step), state.steps.get(step)
     given = given_to(entries, step)
     facts = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
     calls = [_whole(fact, fetched or {}) for fact in facts if isinstance(fact, ModelCall)]
@@ -52,7 +55,9 @@ def see(
     attempts = attempts_of(entries, own) if own is not None else []
     hashes = [*(each.request_sha256 for each in attempts), *(call.request_sha256 for call in calls)]
     recorded = tuple(dict.fromkeys(found for found in reversed(hashes) if found))
-    branches = branches_of(state, base) if plan.step(base).each and step == base else []
+    branches = branches_of(state, base) if not child and plan.step(base).each and step == base else []
+    children = Children(state)
+    agent = _agent_of(plan, step, own)
     reused_from = state.forked_from if own is not None and own.reused else ""
     seen = StepSeen(
         run=state.run,
@@ -61,9 +66,9 @@ def see(
         of=base,
         status=status_of(state, own, branches, running),
         says="",
-        agent=plan.step(base).agent,
-        handler=plan.agent(base).handler,
-        actor=plan.actor(base),
+        agent=agent,
+        handler=plan.flow.agents[agent].handler if agent else "",
+        actor=plan.actor_of_agent(agent) if agent else "",
         index=parse(step).index if step != base else None,
         count=len(branches) if branches else count_of(state, base) if step != base else 0,
         state=own,
@@ -79,9 +84,31 @@ def see(
         output=_output(own, fetched or {}),
         error=own.error if own is not None else None,
         reused_from=reused_from,
+        label=children.label(step) if child else "",
+        kind=(own.asked or "agent") if child and own is not None else None,
+        asked_by=children.label(own.source) if child and own is not None else "",
+        asker=own.source if child and own is not None else "",
+        child_run=child_run(state.run, parse(step).key) if own is not None and own.asked == "flow" else "",
+        answered_by=own.answered_by if own is not None else "",
+        answer_note=own.note if own is not None else "",
+        children=children_of(children, step),
+        unasked=own.unasked if own is not None else 0,
+        recorded_values=[_recorded(fact, fetched or {}) for fact in facts if isinstance(fact, Recorded)],
         lacking=dict(lacking or {}),
     )
     return replace(seen, says=says_of(plan, state, seen, running, now))
+
+
+def _agent_of(plan: Plan, step: str, own: StepState | None) -> str:
+    """Return the agent that does a step; none of a child that no worker does, or that the flow has no agent for."""
+    if is_child(step) and own is not None and own.asked not in (None, "agent", "person"):
+        return ""
+    name = plan.agent_of(step)
+    return name if name in plan.flow.agents else ""
+
+
+def _recorded(fact: Recorded, fetched: Fetched) -> RecordedSeen:
+    return RecordedSeen(name=fact.name, number=fact.number, value=inlined(fact.blob or fact.value, fetched))
 
 
 def _whole(call: ModelCall, fetched: Fetched) -> ModelCall:
@@ -98,8 +125,8 @@ def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> 
     if own is not None and own.blob is not None:
         found.append(own.blob)
     calls = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
-    of_calls = [blob for call in calls if isinstance(call, ModelCall) for blob in (call.blob, call.content_blob)]
-    found += [blob for blob in of_calls if blob is not None]
+    found += [call.blob for call in calls if isinstance(call, ModelCall | Recorded) and call.blob is not None]
+    found += [call.content_blob for call in calls if isinstance(call, ModelCall) and call.content_blob is not None]
     return list({blob.sha256: blob for blob in found}.values())
 
 
@@ -120,16 +147,19 @@ def _read_and_asked(
     except KeyError:
         return {}, None
     inline = {name: value for name, value in values.items() if not isinstance(value, Blob)}
-    if not plan.agent(step).asks_models or len(inline) < len(values) or given.missing or _lacks(given, fetched):
+    agent = plan.flow.agents.get(plan.agent_of(step))
+    if agent is None or not agent.asks_models or len(inline) < len(values) or given.missing or _lacks(given, fetched):
         return values, None
     try:
-        base = plan.name_of(step)
-        wanted = fan_outs(plan, base) & plan.reads[base]
-        came = find(state_at(given.handoff), plan.opening(base))
-        came = inlined(came, fetched) if came is not None else None
-        if isinstance(came, Blob):
-            return values, None
-        branches = ends_seen(plan, base, replies_of(given, fetched), came, inline, wanted)
+        branches = {}
+        if not is_child(step):
+            base = plan.name_of(step)
+            wanted = fan_outs(plan, base) & plan.reads[base]
+            came = find(state_at(given.handoff), plan.opening(base))
+            came = inlined(came, fetched) if came is not None else None
+            if isinstance(came, Blob):
+                return values, None
+            branches = ends_seen(plan, base, replies_of(given, fetched), came, inline, wanted)
         return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches)
     except MissingValue:  # then nothing was asked
         return values, None

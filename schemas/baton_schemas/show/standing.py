@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.asking import waits_for
 from baton_schemas.run.state import RunState, StepState
 
 from .lines import seconds
 from .step import BranchSeen, SeenStatus, StepSeen, branches_of
 
+_NAMED_MAX = 3
 _ENDED = {"done": "was done", "failed": "failed", "cancelled": "was cancelled", "expired": "expired"}
 
 
@@ -33,12 +35,15 @@ def says_of(plan: Plan, state: RunState, seen: StepSeen, running: int, now: date
     own = seen.state
     if seen.branches:
         return _of_branches(seen.branches, state.counts.get(seen.of, 0))
-    if own is None or seen.status == "joining":
+    if own is None or (seen.status == "joining" and not seen.kind):
         return _not_begun(plan, state, seen)
     took = f" in {seconds((own.ended_at - own.queued_at).total_seconds())}" if own.ended_at and own.queued_at else ""
     match seen.status:
         case "done" if seen.reused_from:
             return f"done in run {seen.reused_from}, and reused here"
+        case "done" if seen.answered_by or seen.answer_note:
+            by = f" by {seen.answered_by}" if seen.answered_by else ""
+            return f"answered{by}{took}" + (f": {seen.answer_note}" if seen.answer_note else "")
         case "done":
             return f"done{took}" + (", its answer cut off at max_tokens" if own.truncated else "")
         case "failed":
@@ -48,7 +53,9 @@ def says_of(plan: Plan, state: RunState, seen: StepSeen, running: int, now: date
             return f"skipped: {own.reason}" if own.reason else "skipped"
         case "dropped":
             ended = _ENDED[state.result.status] if state.result else "was over"
-            return f"dropped: the run {ended} before it ended" + ("" if seen.attempts else "; it may not have begun")
+            return f"dropped: the run {ended} before it ended" + (
+                "" if seen.attempts or seen.children else "; it may not have begun"
+            )
         case "running":
             since_s = _since_s(own, now)
             handed = f", {seconds(since_s)} after its handoff" if since_s is not None else ""
@@ -58,6 +65,14 @@ def says_of(plan: Plan, state: RunState, seen: StepSeen, running: int, now: date
 
 
 def _queued(seen: StepSeen, own: StepState, now: datetime | None) -> str:
+    open_ = [child for child in seen.children if child.status in ("queued", "running")]
+    if open_:
+        some = ", ".join(child.label for child in open_[:_NAMED_MAX])
+        more = f" and {len(open_) - _NAMED_MAX:,} more" if len(open_) > _NAMED_MAX else ""
+        parked = any(own.waits == waits_for(child.step) for child in open_)
+        return f"waits for {some}{more}" + ("; nobody holds it until then" if parked else "")
+    if not own.waits and seen.kind not in (None, "agent"):
+        return _asked_of_nobody(seen, own, now)
     if own.waits:
         left_s = (own.due_at - now).total_seconds() if own.due_at is not None and now is not None else None
         due = "" if left_s is None else f", due in {seconds(left_s)}" if left_s > 0 else ", which is due"
@@ -65,6 +80,21 @@ def _queued(seen: StepSeen, own: StepState, now: datetime | None) -> str:
     since_s = _since_s(own, now)
     ago = f" {seconds(since_s)} ago" if since_s is not None else ""
     return f"was handed to {seen.actor}{ago}; nobody has said yet what came of it"
+
+
+def _asked_of_nobody(seen: StepSeen, own: StepState, now: datetime | None) -> str:
+    """Say what a child waits for that no worker does."""
+    left_s = (own.answers_at - now).total_seconds() if own.answers_at is not None and now is not None else None
+    until = "" if left_s is None else f", for {seconds(left_s)} more" if left_s > 0 else ", whose time is up"
+    match seen.kind:
+        case "person":
+            return f"waits for a person{until}"
+        case "event":
+            return f"waits for a word from outside{until}"
+        case "flow":
+            return f"is done by another run, {seen.child_run}{until}"
+        case _:
+            return "waits for its time" + (until or "")
 
 
 def _since_s(own: StepState, now: datetime | None) -> float | None:

@@ -11,12 +11,18 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.wire.facts import ModelCall, Spent
+from baton_schemas.wire.messages import AskedKind
 from baton_schemas.wire.outcomes import Error, Value
 
 from .asked import Asked
 from .attempts import Attempt
+from .children import Child, Children, asked_with, is_child
 
 SeenStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
+
+
+_ASKED_WIDE = 60
+"""Characters of what a child was asked, in the list of all that a step asked for."""
 
 
 class BranchSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,6 +32,32 @@ class BranchSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: SeenStatus
     attempts: int = 0
     error: Error | None = None
+
+
+class ChildSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that a step asked for, in a line."""
+
+    label: str
+    """What people call it: `researcher #3`."""
+    step: str
+    """Its name in the log."""
+    kind: AskedKind = "agent"
+    asked: str = ""
+    """In a few words."""
+    status: SeenStatus
+    attempts: int = 0
+    elapsed_s: float | None = None
+    """From when it was asked to its answer; None while it is open."""
+    answered_by: str = ""
+    error: Error | None = None
+
+
+class RecordedSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value that a handler recorded."""
+
+    name: str
+    number: int = 1
+    value: Value
 
 
 class StepSeen(Struct, frozen=True, kw_only=True):
@@ -63,6 +95,25 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     """Of a fan-out, those that the log names."""
     output: Value | None = None
     error: Error | None = None
+    label: str = ""
+    """Of a child: what people call it, `researcher #3`."""
+    kind: AskedKind | None = None
+    """Of a child: who answers."""
+    asked_by: str = ""
+    """Of a child: who asked for it, as people call it."""
+    asker: str = ""
+    """The same, as the log names it."""
+    child_run: str = ""
+    """Of a child that is a flow: the run in which it is done."""
+    answered_by: str = ""
+    answer_note: str = ""
+    """Of a person's answer: who gave it, and with which note."""
+    children: list[ChildSeen] = []
+    """What it asked for, in the order of the log."""
+    unasked: int = 0
+    """How many of them it asked for before, and not when it was done last."""
+    recorded_values: list[RecordedSeen] = []
+    """What its handler recorded."""
     lacking: dict[str, str] = {}
     """Why what is kept beside the log was not fetched (`gone`, `not fetched`), by its SHA-256."""
     reused_from: str = ""
@@ -70,8 +121,15 @@ class StepSeen(Struct, frozen=True, kw_only=True):
 
 
 def step_of(plan: Plan, state: RunState, name: str) -> str:
-    """Return the step or branch that a person means by a name. Raises `UnknownStep`."""
-    if name in plan.steps or name in state.steps:
+    """Return the step, branch or child (`researcher#3`) that a person means by a name. Raises `UnknownStep`."""
+    children = Children(state)
+    if name not in plan.steps and (child := children.find(name)):
+        return child
+    asked, count = children.count(name)
+    if name not in plan.steps and count:
+        hint = f"{asked!r} was asked {count:,} times: {asked}#1 to {asked}#{count}." if count > 1 else ""
+        raise UnknownStep(state.run, name, plan.order, hint=hint or f"{asked!r} was asked once: {asked}#1.")
+    if name in plan.steps or (name in state.steps and not is_child(name)):
         if plan.name_of(name) in plan.steps:
             return name
         raise UnknownStep(state.run, name, plan.order)
@@ -94,11 +152,36 @@ def _branches_there(plan: Plan, state: RunState, step: str) -> str:
 
 def count_of(state: RunState, step: str) -> int:
     """Return how many branches of a fan-out the log names."""
-    return sum(1 for name in state.steps if (ref := parse(name)).name == step and ref.index is not None)
+    return len(_branches_in(state, step))
 
 
 def branches_of(state: RunState, base: str) -> list[BranchSeen]:
     """Return the branches of a fan-out that the log names, in their order."""
-    found = [(ref.index, name) for name in state.steps if (ref := parse(name)).name == base and ref.index is not None]
-    steps = [state.steps[name] for _, name in sorted(found)]
+    steps = [state.steps[name] for _, name in sorted(_branches_in(state, base))]
     return [BranchSeen(step=step.name, status=step.status, attempts=step.attempts, error=step.error) for step in steps]
+
+
+def _branches_in(state: RunState, base: str) -> list[tuple[int, str]]:
+    refs = ((parse(name), name) for name in state.steps)
+    return [(ref.index, name) for ref, name in refs if ref.name == base and ref.index is not None and not ref.key]
+
+
+def children_of(children: Children, step: str) -> list[ChildSeen]:
+    """Return what a step asked for, in the order of the log."""
+    return [_seen(child) for child in children.of(step)]
+
+
+def _seen(child: Child) -> ChildSeen:
+    step = child.step
+    elapsed_s = (step.ended_at - step.queued_at).total_seconds() if step.ended_at and step.queued_at else None
+    return ChildSeen(
+        label=child.label,
+        step=step.name,
+        kind=step.asked or "agent",
+        asked=asked_with(step, _ASKED_WIDE),
+        status=step.status,
+        attempts=step.attempts,
+        elapsed_s=elapsed_s,
+        answered_by=step.answered_by,
+        error=step.error if step.status == "failed" else None,
+    )

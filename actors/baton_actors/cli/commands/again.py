@@ -36,6 +36,7 @@ from baton_schemas.run.fold import fold
 from baton_schemas.run.fork import reused, seq_after
 from baton_schemas.run.past import Logged
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.children import Children, is_child
 from baton_schemas.wire.names import check_token
 
 
@@ -103,7 +104,7 @@ async def retry(
             advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
             raise CannotGoOn(old.state.run, "has not ended, so it needs no retry", advice)
         failed = old.state.status == "done"
-        if failed and not any(step.status == "failed" for step in old.state.steps.values()):
+        if failed and not _has_failed(old.state):
             advice = f"`baton fork {old.state.run} --after STEP` does what comes after a step again"
             if version.plan is not None:
                 advice = f"`baton fork {old.state.run}` does again what has changed in its flow since"
@@ -202,6 +203,11 @@ def _version(old: _Old, flow: str, same: bool) -> _Version:
     return _Version(None, present.found or playable(old.plan, source), note)
 
 
+def _has_failed(state: RunState) -> bool:
+    """Say whether a step of the flow or a branch has failed. Of a child that did, who asked for it made something."""
+    return any(step.status == "failed" and not is_child(step.name) for step in state.steps.values())
+
+
 def _seq_of(old: _Old, number: int) -> int:
     """Return the stream sequence of the message with this number, from 1."""
     if number > len(old.entries):
@@ -210,7 +216,8 @@ def _seq_of(old: _Old, number: int) -> int:
 
 
 def _is_reused(old: _Old, step: str) -> bool:
-    found = [state.reused for name, state in old.state.steps.items() if step in (name, old.plan.name_of(name))]
+    own = [state for state in old.state.steps.values() if not is_child(state.name)]
+    found = [state.reused for state in own if step in (state.name, old.plan.name_of(state.name))]
     return bool(found) and all(found)
 
 
@@ -219,6 +226,14 @@ def _seq_after(old: _Old, step: str) -> int:
     ended = reused(old.plan, old.log)
     steps = {old.plan.name_of(name) for name in ended}
     if step not in ended | steps:
+        if asker := _who_asked(old, step):
+            what = f"cannot go on after {step!r}, which {asker} asked for: a run goes on after steps of its flow"
+            advice = f"`baton fork {old.state.run} --after {asker}` goes on when that step has ended"
+            if asker == old.plan.final or asker not in ended | steps:
+                advice = (
+                    f"`baton fork {old.state.run} --until N` keeps what is done by a message, and does {asker} again"
+                )
+            raise CannotGoOn(old.state.run, what, advice)
         what = "did not end well there" if step in old.plan.steps else "is no step of its flow"
         if step == old.plan.final and old.state.status == "done":
             what = "is the last step of its flow"
@@ -227,13 +242,23 @@ def _seq_after(old: _Old, step: str) -> int:
     return seq_after(old.plan, old.log, step)
 
 
+def _who_asked(old: _Old, name: str) -> str:
+    """Return the step of the flow for which a child was asked that people call so; empty when there is none."""
+    children = Children(old.state)
+    step, seen = children.find(name) or children.find(f"{name}#1"), set[str]()
+    while is_child(step) and step not in seen and step in old.state.steps:
+        seen.add(step)
+        step = old.state.steps[step].source
+    return old.plan.name_of(step) if seen and step in old.state.steps and not is_child(step) else ""
+
+
 async def _go_on(client: Client, place: Place, stop: Stop, old: _Old, version: _Version, asked: _Asked) -> int:
     new = await client.fork(
         old.state.run, plan=version.plan, until_seq=asked.until_seq, failed=asked.failed, run_id=asked.run_id
     )
     plan = version.plan or old.plan
     _, first = await client.engine.first(new.id)
-    going = going_on_from(old.plan, old.log, rows_of(old.state, old.plan), plan, first)
+    going = going_on_from(old.plan, old.log, rows_of(old.state, old.plan, children_max=0), plan, first)
     left = await left_to_play(client.bus, plan)
     # On a server that is named, others may be about to play, with credentials and code of their own; and what its log
     # names as handlers, anybody may have written who can publish there.
@@ -265,7 +290,7 @@ def _lines(old: _Old, version: _Version, going: Going, asked: _Asked) -> list[Te
         file = shown_source(version.found.source)
         lines.append(changes_line(file, going.changed, going.others))
     if asked.failed:
-        lines += failed_lines(rows_of(old.state, old.plan))
+        lines += failed_lines(rows_of(old.state, old.plan, children_max=0))
     lines.append(Text(plain(f"forked from {old.state.run}: reuses {', '.join(going.reused) or 'no step'}")))
     if going.again:
         lines.append(again_line(going.again))

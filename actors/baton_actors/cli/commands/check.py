@@ -19,6 +19,8 @@ from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain_lines
 from baton_schemas.flow.schema import flow_schema
 
+_NAMED_MAX = 5
+"""Agents that may be asked and are named."""
 _MARKS = {"error": ("✗", "red"), "warning": ("!", "yellow")}
 
 
@@ -89,9 +91,15 @@ def _tell_problem(problem: Problem, out: Console) -> None:
 
 def _summary(each: CheckedFlow) -> Text:
     facts: list[Any] = [_count(each.steps, "step")] if each.flow else []
+    facts += [f"may ask {_some(each.asked)}"] if each.asked else []
     facts += [_count(each.handlers, "handler")] if each.handlers else []
     facts += [", ".join(each.models)] if each.models else []
     return Text(f"  {' · '.join(facts)}" if facts else "", "dim")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return ", ".join(names[:_NAMED_MAX]) + more
 
 
 def _count(things: list[str], what: str) -> str:

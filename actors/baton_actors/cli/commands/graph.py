@@ -49,11 +49,6 @@ def _print_drawing(plan: Plan) -> None:
     out.print()
     for line in draw(plan, out.width):
         out.print(Text(line), soft_wrap=True)
-    askers = {name: agent.workers for name, agent in plan.flow.agents.items() if agent.workers}
-    if askers:
-        out.print()
-    for name, workers in askers.items():
-        out.print(Text(plain(f"  {name} may ask {', '.join(workers)}")), soft_wrap=True)
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Group
+from rich.console import ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -23,6 +23,7 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.step_facts import brought_facts
 from baton_actors.cli.show.stepping import Stepping
+from baton_actors.cli.show.unfolding import room_for
 from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_actors.cli.show.view import (
     console,
@@ -50,6 +51,10 @@ from baton_schemas.wire.names import TOKEN
 _INDENT = " " * 6
 _FETCH_MAX_BYTES = 1024 * 1024
 """Of one value beside the log that is fetched to be shown among messages; `baton show RUN STEP` fetches larger ones."""
+_LINES_BESIDE = 16
+"""Lines of the screen beside the table of steps, when somebody steps through a run."""
+_STEPS_A_MESSAGE = 200
+"""Steps, branches and children that are looked at for each message, on the whole: ten thousand take no hour."""
 _SEARCHED_MAX = 10_000
 """Bytes of a message that a search looks at."""
 
@@ -138,14 +143,20 @@ def _print_steps_as_json(log: _Log, plan: Plan | None) -> None:
 
 
 def _print_steps(log: _Log, plan: Plan | None) -> None:
-    """Print each message and, below it, the values that it brought and how the steps stand after it."""
-    run, out = RunFold(), console()
+    """Print each message and, below it, the values that it brought and how the steps stand after it.
+
+    Of a run with very many steps that is said after some of the messages only: it takes time in proportion to them.
+    """
+    run, out, silent = RunFold(), console(), 0
     for number, entry in enumerate(log.entries, start=1):
         run.apply(entry)
         out.print(log_line(entry, log.entries[0].at, number), soft_wrap=True)
         for line in brought_lines(log.brought(plan, number), max(out.width, 80) - len(_INDENT)):
             out.print(Text.assemble(_INDENT, line), soft_wrap=True)
-        out.print(Text(f"{_INDENT}{in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
+        silent += 1
+        if silent * _STEPS_A_MESSAGE >= run.count or number == len(log.entries):
+            silent = 0
+            out.print(Text(f"{_INDENT}{in_brief(rows_of(run.state, plan))}", "dim"), soft_wrap=True)
     if run.state.rehearsed:
         console(stderr=True).print(rehearsal_line(), soft_wrap=True)
 
@@ -155,7 +166,7 @@ def _step_through(log: _Log, plan: Plan | None) -> None:
     fd, stepping = sys.stdin.fileno(), Stepping([_searched(entry) for entry in log.entries])
     with single_keys(fd), Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_page(log, stepping.at, plan, live.console.width, stepping.line), refresh=True)
+            live.update(_page(log, stepping.at, plan, live.console.size, stepping.line), refresh=True)
             if not stepping.press(read_key(fd)):
                 return
 
@@ -165,10 +176,11 @@ def _searched(entry: Entry) -> str:
     return f"{one_line(entry)} {entry.subject} {entry.data[:_SEARCHED_MAX].decode(errors='replace')}"
 
 
-def _page(log: _Log, number: int, plan: Plan | None, width: int, line: str) -> Group:
+def _page(log: _Log, number: int, plan: Plan | None, size: ConsoleDimensions, line: str) -> Group:
     entries = log.entries
     entry, state = entries[number - 1], fold(entries[:number])
-    rows = rows_of(state, plan, now=entry.at)
+    steps = len(plan.order) if plan is not None else 0
+    rows = rows_of(state, plan, now=entry.at, children_max=room_for(size.height - _LINES_BESIDE - steps))
     return Group(
         header(state, entry.at),
         Text(),
@@ -184,7 +196,7 @@ def _page(log: _Log, number: int, plan: Plan | None, width: int, line: str) -> G
         Text(totals(state, rows), "dim"),
         *([rehearsal_line()] if state.rehearsed else []),
         Text(),
-        brought_table(log.brought(plan, number), width),
+        brought_table(log.brought(plan, number), size.width),
     )
 
 

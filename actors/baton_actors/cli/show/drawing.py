@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+from baton_actors.cli.show.asks import asks_lines
 from baton_schemas.flow.graph import Plan
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
@@ -24,11 +25,28 @@ class _Place(NamedTuple):
 
     key: str
     text: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    """On the right of the box: the agents that its agent may ask."""
 
     @property
     def width(self) -> int:
         """In columns; odd always, so that the middles of levels are in line."""
+        return self.box_width + 2 * self.margin
+
+    @property
+    def box_width(self) -> int:
+        """Of the box alone, in columns."""
         return (max(len(line) for line in self.text) + 4) | 1 if self.text else 1
+
+    @property
+    def margin(self) -> int:
+        """Of what is beside the box, in columns; on its left they are left free, so that it stands in the middle."""
+        return max(map(len, self.beside), default=0)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text with as many lines as what is beside it."""
+        return (*self.text, *[""] * (len(self.beside) - len(self.text)))
 
 
 def draw(plan: Plan, width: int) -> list[str]:
@@ -68,7 +86,7 @@ def _levels(plan: Plan) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
     levels: list[list[_Place]] = [[] for _ in range(max(depth.values()) + 1)]
     edges: list[tuple[str, str]] = []
     for name in plan.flow.steps:
-        levels[depth[name]].append(_Place(name, _text(plan, name)))
+        levels[depth[name]].append(_Place(name, _text(plan, name), asks_lines(plan, name)))
     for name in plan.flow.steps:
         for source in plan.before(name):
             above = source
@@ -111,7 +129,7 @@ class _Canvas:
                 middles[place.key] = column + place.width // 2
                 column += place.width + _GAP
         for number, level in enumerate(levels):
-            tall = max(len(place.text) for place in level) + 2
+            tall = max(len(place.lines) for place in level) + 2
             for place, column in zip(level, starts[number], strict=True):
                 self._place(place, column, middles[place.key], tall, arrives=number > 0)
             self._height += tall
@@ -135,21 +153,25 @@ class _Canvas:
     def _place(self, place: _Place, left: int, middle: int, tall: int, *, arrives: bool) -> None:
         """Draw a box as tall as it needs, and the line from it to the end of its level; or a line that passes."""
         top = self._height
-        box = len(place.text) + 2 if place.text else 0
+        box = len(place.lines) + 2 if place.text else 0
         for row in range(top + box, top + tall):
             self._line(row, middle, _UP | _DOWN)
         if not box:
             return
-        right, bottom = left + place.width - 1, top + box - 1
+        left += place.margin
+        right, bottom = left + place.box_width - 1, top + box - 1
         for row in (top, bottom):
             for column in range(left + 1, right):
                 self._line(row, column, _LEFT | _RIGHT)
         for row in range(top + 1, bottom):
             self._line(row, left, _UP | _DOWN)
             self._line(row, right, _UP | _DOWN)
-            line = place.text[row - top - 1]
-            for offset, char in enumerate(line.center(place.width - 2)):
+            line = place.lines[row - top - 1]
+            for offset, char in enumerate(line.center(place.box_width - 2)):
                 self._text[row, left + 1 + offset] = char
+        for row, line in enumerate(place.beside, start=top + 1):
+            for offset, char in enumerate(line, start=right + 1):
+                self._text[row, offset] = char
         for row, column, sides in (
             (top, left, _DOWN | _RIGHT),
             (top, right, _DOWN | _LEFT),
@@ -188,4 +210,5 @@ def _as_list(plan: Plan) -> list[str]:
     for name in _written(plan):
         after = f"after {', '.join(plan.before(name))}" if plan.before(name) else "first"
         lines.append("  " + "  ".join([name.ljust(wide), after, *_text(plan, name)[1:]]))
+        lines += [f"    {line}" for line in asks_lines(plan, name)]
     return lines

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from baton_actors.cli.show.rows import Row
 from baton_actors.steps.held import HeldStep
 from baton_schemas.run.refs import name_of
+from baton_schemas.show.children import is_child
 
 
 class Lost:
@@ -41,17 +42,24 @@ def with_lost(rows: Sequence[Row], lost: dict[str, float]) -> list[Row]:
     if not lost:
         return list(rows)
     waits: dict[str, list[float]] = {}
-    known = {row.step for row in rows}
+    known = {row.step for row in rows if not row.depth} | {row.token for row in rows}
     for step, left_s in lost.items():
-        waits.setdefault(step if step in known else name_of(step), []).append(left_s)
+        # Children that share a row are not said to wait: how many of them do, nobody could tell from it.
+        name = step if step in known or is_child(step) else name_of(step)
+        waits.setdefault(name, []).append(left_s)
     return [
         replace(
             row,
             waits="a new worker",
-            waits_s=max(waits[row.step]),
-            waiting=len(waits[row.step]) if row.count else 0,
+            waits_s=max(waits[_key(row)]),
+            waiting=len(waits[_key(row)]) if row.count else 0,
         )
-        if row.step in waits and row.status in ("queued", "running")
+        if _key(row) in waits and row.status in ("queued", "running")
         else row
         for row in rows
     ]
+
+
+def _key(row: Row) -> str:
+    """Return the step that a row is, as logs name it; nothing where that is no step of its own."""
+    return row.token if row.depth else row.step

@@ -7,7 +7,10 @@ from baton_schemas.flow.graph import Plan
 
 
 def mermaid_of(plan: Plan) -> str:
-    """Return a flow chart: steps as boxes, joins as hexagons, a fan-out as an arrow that says over what."""
+    """Return a flow chart: steps as boxes, joins as hexagons, a fan-out as an arrow that says over what.
+
+    Agents that may be asked are rounded boxes, at the end of dotted arrows.
+    """
     ids = {name: f"s{number}" for number, name in enumerate(plan.flow.steps)}
     lines = ["flowchart TD", "  in([input])"]
     lines += [f"  {ids[name]}{_shape(plan, name)}" for name in plan.flow.steps]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -13,9 +13,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from baton_actors.cli.show.called import called
 from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.rows import Row, rows_of
 from baton_actors.cli.show.streaming import Streaming
+from baton_actors.cli.show.unfolding import CHILDREN_MAX, room_for
 from baton_actors.cli.show.view import MARKS, elapsed_of, steps_table, totals, waits_of
 from baton_actors.cli.show.words import STEPS_MAX, Spoken, Words, word_line
 from baton_actors.cli.text import plain
@@ -32,6 +34,10 @@ from baton_schemas.wire.words import Running, Word
 
 _LOOKS_PER_S = 8
 """How often what is shown is made anew: smooth to the eye, and no load with a thousand branches."""
+_REST = 4
+"""With ten thousand branches or children a look takes a tenth of a second: this many times longer nobody looks."""
+_ROWS_BESIDE = 8
+"""Lines of the screen beside the table of steps."""
 _TOLD_EVERY_S = 1.0
 """How often what a step says is a new line, where there is no table that shows it."""
 _TOLD_MAX = 3
@@ -68,6 +74,8 @@ class Progress:
         self._fold = RunFold()
         self._running: dict[str, int] = {}
         self._told: set[str] = set()
+        self._counts_told: dict[str, int] = {}
+        """By row of children: how many of them were told to have ended."""
         self._waits_told: set[tuple[str, str]] = set()
         self._ended = asyncio.Event()
 
@@ -79,7 +87,10 @@ class Progress:
     @property
     def rows(self) -> list[Row]:
         """The steps as they are now."""
-        rows = rows_of(self._fold.state, self._plan, running=self._running, now=self._now)
+        room = CHILDREN_MAX
+        if self._console.is_terminal:  # what is above the screen is not drawn anew
+            room = room_for(self._console.height - len(self._plan.order) - _ROWS_BESIDE)
+        rows = rows_of(self._fold.state, self._plan, running=self._running, now=self._now, children_max=room)
         return with_lost(rows, self._lost.steps())
 
     @property
@@ -170,12 +181,21 @@ class Progress:
             if self._streaming.is_writing:
                 return
             self._tell_words()
-        for row in self.rows:
-            if row.status in _ENDED and row.step not in self._told:
-                self._told.add(row.step)
+        rows = self.rows
+        ended = {row.step for row in rows if row.status in _ENDED}
+        for row in _askers_last(rows):
+            key = row.token or f"{row.asker} {row.step}"
+            if row.depth and row.count:
+                # More of them may come: they are told of when they are twice as many, and when who asks has ended.
+                told = self._counts_told.get(key, 0)
+                if row.ended > told and (row.ended >= 2 * told or row.asker in ended):
+                    self._counts_told[key] = row.ended
+                    self._console.print(Text(_line(row)), soft_wrap=True)
+            elif row.status in _ENDED and key not in self._told:
+                self._told.add(key)
                 self._console.print(Text(_line(row)), soft_wrap=True)
-            elif row.waits and row.waits_s is None and (row.step, row.waits) not in self._waits_told:
-                self._waits_told.add((row.step, row.waits))
+            elif row.waits and row.waits_s is None and (key, row.waits) not in self._waits_told:
+                self._waits_told.add((key, row.waits))
                 for line in waits_of([row]):
                     self._console.print(line, soft_wrap=True)
 
@@ -193,8 +213,9 @@ class Progress:
 async def _ticking(look: Callable[[], None]) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
+            before_s = time.monotonic()
             look()
-            await asyncio.sleep(1 / _LOOKS_PER_S)
+            await asyncio.sleep(max(1 / _LOOKS_PER_S, _REST * (time.monotonic() - before_s)))
 
     ticker = asyncio.create_task(tick(), name="progress")
     try:
@@ -218,4 +239,17 @@ def _line(row: Row) -> str:
     if row.error and row.status == "failed":
         parts.append(plain(told(row.error)))
     counter = f"  {row.ended}/{row.count}" if row.count else ""
-    return f"{MARKS[row.status][0]} {plain(row.step)}{counter}  " + ", ".join(parts)
+    if row.depth and row.count and row.ended < row.count:
+        parts[0] = "so far"
+    return f"{MARKS[row.status][0]} {plain(row.step if row.count else called(row))}{counter}  " + ", ".join(parts)
+
+
+def _askers_last(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows, those of what a step asked for before that of the step: so they end, too."""
+    blocks: list[list[Row]] = []
+    for row in rows:
+        if not row.depth:
+            blocks.append([])
+        blocks[-1:] = [[*(blocks[-1] if blocks else []), row]]
+    for block in blocks:
+        yield from sorted(block, key=lambda row: -row.depth)

@@ -1,38 +1,62 @@
-"""The steps of a run as rows of a table, the branches of a fan-out as one. Pure; `view.py` draws them."""
+"""The steps of a run as rows of a table, the branches of a fan-out as one, and below each what it asked for.
+
+Pure; `view.py` draws them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState, StepState
+from baton_schemas.show.children import Children, asked_with, is_child, parked_upon
 from baton_schemas.show.plan import plan_of
+from baton_schemas.wire.messages import AskedKind
 from baton_schemas.wire.outcomes import Error
+
+from .unfolding import CHILDREN_MAX, Node, awaits, unfold, waits_of_step
 
 __all__ = ["Row", "RowStatus", "plan_of", "rows_of"]
 
 RowStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
-"""Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, or some branches are done.
+"""Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, some branches are done, or
+it has asked for something.
 """
 
 _OPEN = frozenset({"joining", "queued"})
+_ASKED_WIDE = 40
+"""Characters of what a child was asked: enough to tell it from those beside it."""
 
 
 class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step, or all branches of one."""
 
     step: str
+    """As `baton show RUN STEP` takes it: of a child `researcher#3`; of several alike the name that they have."""
     status: RowStatus
+    depth: int = 0
+    """How many steps ask above it: 0 for a step of the flow."""
+    token: str = ""
+    """Of a row that is one child: its name in the log."""
+    asker: str = ""
+    """Of children: who asked for them, as `step` names it."""
+    kind: AskedKind | None = None
+    """Of children: who answers; `agent` also where they are of several kinds."""
+    asked: str = ""
+    """Of a child: what it was asked, in a few words."""
     ended: int = 0
     failed: int = 0
     count: int = 0
-    """Branches: how many have ended, how many of those failed, and how many there are; 0 for a single step."""
+    """Branches, or children alike: how many have ended, how many of those failed, and how many there are; 0 for a
+    single step."""
     arrived: int = 0
     expected: int = 0
     """A step that joins: how many branches have replied, of how many."""
@@ -55,31 +79,95 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long still; None when that is not known."""
     waiting: int = 0
     """Branches that wait for something."""
+    awaits: str = ""
+    """What it asked for and has no answer of, in a few words: `researcher #3`; how many where they are several."""
+    hidden: int = 0
+    """How many were asked for below it that have no row here: there is no room for so many."""
+    parked: bool = False
+    """Nobody holds it: it comes back with the answer that it waits for."""
+    unasked: int = 0
+    """How many children it asked for before, and not when it was done last."""
     reason: str = ""
     error: Error | None = None
     """Why it failed, or why its last attempt did."""
+    error_of: str = ""
+    """Of children: which of them has this error, as `step` names it."""
 
 
 def rows_of(
-    state: RunState, plan: Plan | None, *, running: Mapping[str, int] | None = None, now: datetime | None = None
+    state: RunState,
+    plan: Plan | None,
+    *,
+    running: Mapping[str, int] | None = None,
+    now: datetime | None = None,
+    children_max: int = CHILDREN_MAX,
 ) -> list[Row]:
-    """Return a row for each step, in the order in which they are done.
+    """Return a row for each step, in the order in which they are done, and below it those of what it asked for.
 
-    `running` are the attempts of steps that workers say they are doing; `now` is for the time of open steps.
+    `running` are the attempts of steps that workers say they are doing; `now` is for the time of open steps. Of
+    children about `children_max` rows are made, the others being folded; 0 for none.
     """
     names = list(plan.order) if plan else []
     members: dict[str, list[StepState]] = {name: [] for name in names}
     for step in state.steps.values():
-        name = step.name if step.name in members else name_of(step.name)
-        members.setdefault(name, []).append(step)
+        if not is_child(step.name):
+            name = step.name if step.name in members else name_of(step.name)
+            members.setdefault(name, []).append(step)
     groups = [_Group(name, found, plan, state) for name, found in members.items()]
-    return [_row(group, running or {}, now) for group in groups]
+    children = Children(state)
+    nodes = [Node(group.members, group.name) for group in groups]
+    if children_max and children.by_token:
+        nodes += unfold(nodes, children, children.orphans(state), children_max)
+        rows = []
+        for node, group in zip_longest(nodes, groups):
+            rows += _with_children(node, group, children, state, running or {}, now)
+        return rows
+    return [_row(group, children, running or {}, now) for group in groups]
+
+
+def _with_children(
+    node: Node,
+    group: _Group | None,
+    children: Children,
+    state: RunState,
+    running: Mapping[str, int],
+    now: datetime | None,
+) -> list[Row]:
+    """Return the row of a node and, below it, those of its children."""
+    rows: list[Row] = []
+    pending: list[tuple[Node, str, _Group | None]] = [(node, "", group)]
+    while pending:
+        node, asker, group = pending.pop()
+        row = _row(group or _Group(node.name, node.members, None, state, of_children=True), children, running, now)
+        if node.depth:
+            row = replace(row, depth=node.depth, asker=asker, kind=node.kind, **_called(node, children))
+        if node.hidden:
+            row = replace(row, hidden=node.hidden)
+        rows.append(row)
+        pending += [(below, row.step, None) for below in reversed(node.below)]
+    return rows
+
+
+def _called(node: Node, children: Children) -> dict[str, str]:
+    """Return what the row of children is called, and what was asked."""
+    if len(node.members) > 1:
+        return {}
+    step = node.members[0]
+    return {"step": children.written(step.name), "token": step.name, "asked": asked_with(step, _ASKED_WIDE)}
 
 
 class _Group:
-    """All that the log says of one step of the flow: itself, or its branches."""
+    """All that the log says of one step of the flow: itself, or its branches; or of children that share a row."""
 
-    def __init__(self, name: str, members: Sequence[StepState], plan: Plan | None, state: RunState) -> None:
+    def __init__(
+        self,
+        name: str,
+        members: Sequence[StepState],
+        plan: Plan | None,
+        state: RunState,
+        *,
+        of_children: bool = False,
+    ) -> None:
         step = plan.steps.get(name) if plan else None
         successors = plan.successors.get(name, ()) if plan else ()
         self.name, self.members = name, members
@@ -88,6 +176,8 @@ class _Group:
         """Whether a failure of this step may have been what ended the run."""
         fans = bool(step.each) if step else any(member.name != name for member in members)
         self.branches = [member for member in members if member.name != name] if fans else []
+        if of_children:
+            self.branches = list(members) if len(members) > 1 else []
         self.count = max(len(self.branches), state.counts.get(name, 0)) if self.branches else 0
 
     def status(self, running: Mapping[str, int]) -> RowStatus:
@@ -96,7 +186,7 @@ class _Group:
         statuses = {member.status for member in self.members}
         if not self.count:
             (status,) = statuses
-            return "running" if status == "queued" and self.name in running else status
+            return "running" if status == "queued" and self.members[0].name in running else status
         missing = bool(statuses & _OPEN) or len(self.members) < self.count
         if "failed" in statuses and (self.fatal or (statuses == {"failed"} and not missing)):
             return "failed"
@@ -108,17 +198,28 @@ class _Group:
         return "done"
 
 
-def _row(group: _Group, running: Mapping[str, int], now: datetime | None) -> Row:
+def _row(group: _Group, children: Children, running: Mapping[str, int], now: datetime | None) -> Row:
     members = group.members
     ours = [step for step in members if not step.reused]
-    works = [step.work for step in ours if step.work]
+    works = [step.work for step in ours if step.work and step.asked != "flow"]  # that run says what it cost
     usages = [work.usage for work in works if work.usage]
     costs = [work.cost_usd for work in works if work.cost_usd is not None]
     errors = sorted((step for step in members if step.error), key=lambda step: step.status != "failed")
-    waits = [step for step in ours if step.name not in running and _waits(step, now)]
+    asked = {step.name: [each for each in children.of(step.name) if each.is_open] for step in ours}
+    waits = [
+        (step, why, left_s)
+        for step in ours
+        if step.name not in running and (found := waits_of_step(step, asked[step.name], now))
+        for why, left_s in [found]
+    ]
+    awaited = [each for step in ours if step.status in _OPEN for each in asked[step.name]]
+    parked = bool(awaited) and all(parked_upon(step, asked[step.name]) for step in ours if step.status in _OPEN)
+    status = group.status(running)
+    if status == "queued" and not group.count and not waits and not parked and children.of(members[0].name):
+        status = "running"  # it has begun: it asked for something
     return Row(
         step=group.name,
-        status=group.status(running),
+        status=status,
         ended=sum(1 for step in group.branches if step.status not in _OPEN and step.status != "dropped"),
         failed=sum(1 for step in group.branches if step.status == "failed"),
         count=group.count,
@@ -134,22 +235,16 @@ def _row(group: _Group, running: Mapping[str, int], now: datetime | None) -> Row
         model=next((work.model for work in works if work.model), ""),
         rehearsed=any(step.work.rehearsed for step in members if step.work),
         truncated=any(step.truncated for step in members),
-        waits=waits[0].waits if waits else "",
-        waits_s=_left_s(waits[0], now) if waits else None,
+        waits=waits[0][1] if waits else "",
+        waits_s=waits[0][2] if waits else None,
         waiting=len(waits) if group.count else 0,
+        awaits=awaits(awaited),
+        parked=parked,
+        unasked=sum(step.unasked for step in ours),
         reason=next((step.reason for step in members if step.reason), ""),
         error=errors[0].error if errors else None,
+        error_of=children.written(errors[0].name) if errors and is_child(errors[0].name) else "",
     )
-
-
-def _waits(step: StepState, now: datetime | None) -> bool:
-    """Say whether a step waits for something. One whose retry is due does not, whether or not it has begun."""
-    left_s = _left_s(step, now)
-    return bool(step.waits) and (left_s is None or left_s > 0)
-
-
-def _left_s(step: StepState, now: datetime | None) -> float | None:
-    return (step.due_at - now).total_seconds() if step.due_at and now else None
 
 
 def _elapsed_s(members: Sequence[StepState], now: datetime | None) -> float | None:

@@ -17,6 +17,7 @@ from baton_actors.cli.text import plain
 from baton_actors.processes.logs import without_secrets
 from baton_actors.processes.printed import Printed, clean
 from baton_actors.processes.supervisor import Death
+from baton_schemas.show.children import short_name
 from baton_schemas.show.lines import seconds
 
 _RUN_TAIL = 6
@@ -88,13 +89,13 @@ def begin_line(task: StepTask) -> Text:
     agent = task.plan.agent(task.step)
     by = agent.handler or task.plan.tier(agent).model
     tries = f", attempt {task.context.attempt}" if task.context.attempt > 1 else ""
-    return Text.assemble(("● ", "cyan"), (plain(task.step), "bold"), (f"  {plain(by)}{tries}", "dim"))
+    return Text.assemble(("● ", "cyan"), (plain(short_name(task.step)), "bold"), (f"  {plain(by)}{tries}", "dim"))
 
 
 def death_lines(death: Death, lease_s: float, own: str = "") -> list[Text]:
     """Return how a worker died, what it held, and what becomes of that."""
     held = sorted(death.held, key=lambda step: step.run != own)
-    named = [_other(step.run, own) + plain(step.step) for step in held[:_HELD_MAX]]
+    named = [_other(step.run, own) + plain(short_name(step.step)) for step in held[:_HELD_MAX]]
     more = f" and {len(death.held) - len(named):,} more" if len(death.held) > len(named) else ""
     doing = f"while doing {', '.join(named)}{more}" if named else "with nothing to do"
     again = f"another starts in {seconds(death.restart_s)}"

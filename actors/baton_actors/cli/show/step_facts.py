@@ -46,6 +46,19 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "calls": [_call(seen, call) for call in seen.calls],
         "spent": seen.spent,
         "branches": seen.branches,
+        "label": seen.label,
+        "kind": seen.kind,
+        "asked_by": seen.asked_by,
+        "asker": seen.asker,
+        "child_run": seen.child_run,
+        "answered_by": seen.answered_by,
+        "answer_note": seen.answer_note,
+        "children": seen.children,
+        "unasked": seen.unasked,
+        "recorded": [
+            {"name": each.name, "number": each.number, "value": plain_value(each.value)}
+            for each in seen.recorded_values
+        ],
         "lacking": seen.lacking,
     }
 

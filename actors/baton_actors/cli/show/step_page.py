@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from shlex import quote
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -17,12 +19,24 @@ from baton_schemas.show.errors import at, told
 from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.paid import paid_for
-from baton_schemas.show.step import BranchSeen, StepSeen
+from baton_schemas.show.step import BranchSeen, ChildSeen, StepSeen
 from baton_schemas.wire.outcomes import Blob, Value
 
 _VALUE_LINES, _TEXT_LINES = 3, 20
 """Lines that are shown of each value that was read, and of a prompt or an answer."""
 _BRANCHES_MAX = 20
+_CHILDREN_MAX, _RECORDED_MAX = 30, 20
+"""What a step asked for and recorded, as far as it is shown; `--json` has all."""
+_LABEL_WIDE, _STANDS_WIDE, _ASKED_WIDE = 28, 16, 36
+"""Columns for what a child is called, at most; how it stands, at least; and what it was asked, at most."""
+_WHO = {
+    None: "nobody that its flow names",
+    "agent": "an agent that its flow has not",
+    "flow": "a flow",
+    "person": "a person",
+    "sleep": "the clock",
+    "event": "a word from outside",
+}
 _CALLS_MAX = 10
 """Of workers that are asked at the same time."""
 _HASH = 12
@@ -37,7 +51,7 @@ def step_page(seen: StepSeen, width: int = 80) -> RenderableType:
     page = _Page(seen, max(width - 2, 20))
     for title, content in page.sections():
         parts += [Text(), title, *(Padding(each, (0, 0, 0, 2)) for each in content)]
-    if page.was_cut:
+    if page.was_cut or len(seen.children) > _CHILDREN_MAX:
         parts += [Text(), Text(f"All of it: baton show {plain(seen.run)} {plain(seen.step)} --json", "dim")]
     return Group(*parts)
 
@@ -52,21 +66,26 @@ class _Page:
     def sections(self) -> Iterator[tuple[Text, list[RenderableType]]]:
         seen = self.seen
         if seen.values or seen.missing:
-            yield Text("read", "bold"), self._values(seen.values)
+            yield Text("was asked with" if seen.kind else "read", "bold"), self._values(seen.values)
         if seen.asked is not None and seen.asked.system:
             yield Text("system prompt", "bold"), self._text(seen.asked.system)
-        if not seen.handler and (seen.values or seen.asked is not None):
+        if not seen.handler and seen.kind in (None, "agent") and (seen.values or seen.asked is not None):
             title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
             yield title, self._text(asked.prompt) if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
         if rounds:
             yield Text("asked its workers", "bold"), [self._rounds(rounds)]
         if seen.output is not None:
-            yield self._output_title(), self._value(seen.output, _TEXT_LINES)
+            if seen.kind != "sleep":  # it puts out nothing
+                yield self._output_title(), self._value(seen.output, _TEXT_LINES)
         elif seen.calls:
             call = seen.calls[-1]
             title = Text.assemble(("last answer", "bold"), ("  it is not what the step put out", "dim"))
             yield title, self._value(call.blob or call.text, _TEXT_LINES)
+        if seen.children:
+            yield _asked_title(seen), [_children(seen.children), *_more_of(seen)]
+        if seen.recorded_values:
+            yield Text("recorded", "bold"), self._recorded()
         if took := _took(seen):
             yield Text("took", "bold"), [Text(took)]
         tried = [attempt for attempt in seen.attempts if attempt.came_to != "done" or len(seen.attempts) > 1]
@@ -76,6 +95,14 @@ class _Page:
             yield Text("error" if seen.status == "failed" else "last error", "bold red"), self._error()
 
     def _values(self, values: Mapping[str, Value]) -> list[RenderableType]:
+        missing = self.seen.missing
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        gone = (
+            [Text(f"{len(missing):,} of its branches are not in the log: {plain(some)}", "yellow")] if missing else []
+        )
+        return [self._table(values), *gone]
+
+    def _table(self, values: Mapping[str, Value]) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True, max_width=24)
         table.add_column(overflow="fold")
@@ -84,12 +111,16 @@ class _Page:
         for name, value in values.items():
             table.add_row(Text(plain(name), "cyan"), Group(*self._value(value, _VALUE_LINES)))
         self.width = before
-        missing = self.seen.missing
-        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        gone = (
-            [Text(f"{len(missing):,} of its branches are not in the log: {plain(some)}", "yellow")] if missing else []
-        )
-        return [table, *gone]
+        return table
+
+    def _recorded(self) -> list[RenderableType]:
+        all_of = self.seen.recorded_values
+        named = {
+            each.name + (f" ({each.number})" if each.number > 1 else ""): each.value for each in all_of[:_RECORDED_MAX]
+        }
+        left = len(all_of) - len(named)
+        self.was_cut = self.was_cut or left > 0
+        return [self._table(named), *([Text(f"and {left:,} more", "dim")] if left else [])]
 
     def _value(self, value: Value, lines_max: int) -> list[RenderableType]:
         if isinstance(value, Blob):
@@ -121,7 +152,7 @@ class _Page:
 
     def _output_title(self) -> Text:
         seen = self.seen
-        title = Text("put out" if seen.handler else "answer", "bold")
+        title = Text("put out" if seen.handler and not seen.kind else "answer", "bold")
         if seen.state is not None and seen.state.truncated:
             title.append("  cut off at max_tokens", "yellow")
         return title
@@ -137,14 +168,20 @@ def _header(seen: StepSeen) -> Iterator[Text]:
     mark, style = MARKS[seen.status]
     yield Text.assemble(
         (f"{mark} ", style),
-        (plain(seen.step), "bold"),
+        (plain(seen.label or seen.step), "bold"),
         (f"  {plain(seen.flow)} {plain(seen.run)}", "dim"),
     )
     yield Text(f"  {plain(seen.says)}", style if seen.status in ("failed", "running") else "")
     branch = f"branch {seen.index + 1:,} of {seen.count:,} of {seen.of}, " if seen.index is not None else ""
-    who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}"
+    if seen.kind:
+        branch = f"asked by {seen.asked_by or 'nobody that the log names'}, "
+    who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}" if seen.agent else f"{_WHO[seen.kind]}"
     model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
     yield Text(f"  {plain(branch + who + model)}", "dim")
+    if seen.label:
+        yield Text(f"  {plain(seen.step)}", "dim")
+    if seen.state is not None and seen.state.question:
+        yield Text(f"  {plain(seen.state.question)}", overflow="fold")
     if any(call.rehearsed for call in seen.calls):
         yield Text.assemble("  ", rehearsal_line())
 
@@ -213,6 +250,54 @@ def _branches(branches: list[BranchSeen]) -> Table:
         error.rstrip()
         table.add_row(Text.assemble((f"{mark} ", style), plain(branch.step)), Text(branch.status, style), error)
     return table
+
+
+def _asked_title(seen: StepSeen) -> Text:
+    counts = Counter(child.status for child in seen.children)
+    each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    title = Text.assemble(("asked", "bold"), f"  {len(seen.children):,}: {each}" if len(seen.children) > 1 else "")
+    if seen.unasked:
+        title.append(f"  asked before, and not now: {seen.unasked:,}", "yellow")
+    return title
+
+
+def _children(children: list[ChildSeen]) -> Table:
+    """Return what a step asked for: what failed or is open where there is no room for all, in the order of the log."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    shown = _shown(children)
+    for wide in (max(len(child.label) for child in shown) + 2, 0):
+        table.add_column(no_wrap=True, overflow="ellipsis", min_width=min(wide, _LABEL_WIDE) or _STANDS_WIDE)
+    is_any = any(child.error for child in shown)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=_ASKED_WIDE if is_any else None)
+    if is_any:
+        table.add_column(no_wrap=True, overflow="ellipsis")
+    for child in shown:
+        mark, style = MARKS[child.status]
+        time = f" in {seconds(child.elapsed_s)}" if child.elapsed_s is not None else ""
+        by = f" by {child.answered_by}" if child.answered_by else ""
+        cells = [
+            Text.assemble((f"{mark} ", style), plain(child.label)),
+            Text(child.status + time + plain(by), "" if child.status == "done" else style),
+            Text(plain(child.asked), "dim"),
+        ]
+        table.add_row(*cells, *([Text(plain(told(child.error)))] if child.error is not None else []))
+    return table
+
+
+def _shown(children: list[ChildSeen]) -> list[ChildSeen]:
+    if len(children) <= _CHILDREN_MAX:
+        return children
+    order = {"failed": 0, "running": 1, "queued": 1, "dropped": 2}
+    places = sorted(range(len(children)), key=lambda place: order.get(children[place].status, 3))
+    return [children[place] for place in sorted(places[:_CHILDREN_MAX])]
+
+
+def _more_of(seen: StepSeen) -> list[RenderableType]:
+    left = len(seen.children) - _CHILDREN_MAX
+    one = next((child for child in seen.children if child.status == "failed"), seen.children[0])
+    name = one.label.replace(" #", "#")
+    more = [Text(f"and {left:,} more", "dim")] if left > 0 else []
+    return [*more, Text(f"One of them: baton show {plain(seen.run)} {quote(plain(name))}", "dim")]
 
 
 def _how_to_see_one(seen: StepSeen) -> list[RenderableType]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from baton_actors.cli.text import plain, plain_lines
 from baton_schemas.show.brought import Brought
+from baton_schemas.show.children import asked_name
 from baton_schemas.show.errors import told
 from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.wire.outcomes import Blob, Value
@@ -63,7 +64,7 @@ def beside(blob: Blob) -> str:
 
 def _whose(brought: Brought) -> Text:
     style = "red" if brought.error is not None else "cyan"
-    return Text(plain(f"{brought.step} {brought.what}".strip()), style)
+    return Text(plain(f"{asked_name(brought.step)} {brought.what}".strip()), style)
 
 
 def _told(brought: Brought, width: int) -> Text:

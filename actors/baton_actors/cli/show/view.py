@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from shlex import quote
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -11,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
+from baton_actors.cli.show.called import NAMES_WIDE, asked_text, called, counted, error_of_child, indent, unasked_of
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.children import is_child
 from baton_schemas.show.errors import told
 from baton_schemas.show.lines import one_line, seconds
 from baton_schemas.wire.outcomes import Error, Failed
@@ -36,8 +39,25 @@ _COLOURS = Theme({"green": "color(28)", "cyan": "color(30)", "yellow": "color(13
 """What the names of colours stand for: shades that can be read on black and on white alike. A terminal's own yellow and
 cyan vanish on white in many. A test works out their contrast."""
 
-_KINDS = {"handoff": "cyan", "reply": "cyan", "outcome": "green", "note": "yellow", "result": "bold", "unknown": "red"}
+_KINDS = {
+    "handoff": "cyan",
+    "reply": "cyan",
+    "answer": "cyan",
+    "outcome": "green",
+    "note": "yellow",
+    "parked": "yellow",
+    "say": "yellow",
+    "result": "bold",
+    "unknown": "red",
+}
 _REHEARSED = "rehearsed"
+_ASKED_WIDE = 14
+"""Columns for what a child was asked, at least: there had better be no columns of tokens than no words of it."""
+_LEAST_WIDE = 12
+"""Columns of the names of steps, and of how they stand, where there is no room for more."""
+_PADDING = 2
+"""Columns that rich puts behind each column of a table, also behind the last."""
+_ANSWERED = frozenset({"done", "failed", "skipped"})
 _OFFSET_WIDE = len("   1      +0.000 s  ")
 """Columns of the number and the time of a message in a log."""
 
@@ -54,10 +74,13 @@ class _Steps:
         self._rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        asks = any(row.depth for row in self._rows)
         for tokens, costs in ((True, True), (False, True), (False, False)):
             table = _steps_table(self._rows, tokens=tokens, costs=costs)
-            if _narrowest(table) <= options.max_width:
+            if _narrowest(table) <= options.max_width - (_PADDING if asks else 0):
                 break
+        if asks:
+            _make_fit(table, options.max_width)
         yield table
 
 
@@ -79,6 +102,19 @@ def _narrowest(table: Table) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
+def _make_fit(table: Table, width: int) -> None:
+    """Narrow the columns that may give way, what steps are called before how they stand: rich would all alike."""
+    widths = [max(map(_cells_of, (column.header, *column.cells))) for column in table.columns]
+    excess = sum(widths) + _PADDING * len(widths) - width
+    may_give_way = [number for number, column in enumerate(table.columns) if column.min_width and not column.no_wrap]
+    for least in (0, _LEAST_WIDE):
+        for number in may_give_way if excess > 0 else ():
+            column, wide = table.columns[number], widths[number]
+            widths[number] = column.width = max(wide - excess, least or column.min_width or 0)
+            column.min_width = min(column.min_width or 0, column.width)
+            excess -= wide - widths[number]
+
+
 def _cells_of(cell: RenderableType) -> int:
     return cell.cell_len if isinstance(cell, Text) else cell_len(str(cell))
 
@@ -88,8 +124,10 @@ def _steps_table(rows: Sequence[Row], *, tokens: bool = True, costs: bool = True
     tokens = tokens and any(row.input_tokens or row.output_tokens for row in rows)
     costs = costs and any(row.cost_usd is not None or row.rehearsed for row in rows)
     # These two give way when the others need room: rich narrows columns that may wrap, and their texts do not.
-    for heading in ("  step", "status"):
-        table.add_column(Text(heading.ljust(16), no_wrap=True, overflow="crop"), min_width=12)
+    deepest = max((row.depth for row in rows), default=0)
+    names = [len(called(row)) + len(indent(row, deepest)) + 2 + _words_wide(row) for row in rows if row.depth]
+    for heading, wide in (("  step", min(max(names, default=0), NAMES_WIDE)), ("status", 16 if names else 0)):
+        table.add_column(Text(heading.ljust(16), no_wrap=True, overflow="crop"), min_width=max(wide, 12))
     table.add_column("tries", justify="right", no_wrap=True)
     if tokens:
         table.add_column("tokens in", justify="right", no_wrap=True)
@@ -98,7 +136,7 @@ def _steps_table(rows: Sequence[Row], *, tokens: bool = True, costs: bool = True
         table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True, min_width=7)
     for row in rows:
-        cells: list[Text] = [_step(row), _status(row), _number(row.attempts if row.attempts else 0)]
+        cells: list[Text] = [_step(row, deepest), _status(row), _number(row.attempts if row.attempts else 0)]
         if tokens:
             cells += [_number(row.input_tokens), _number(row.output_tokens)]
         if costs:
@@ -108,24 +146,44 @@ def _steps_table(rows: Sequence[Row], *, tokens: bool = True, costs: bool = True
     return table
 
 
+def _words_wide(row: Row) -> int:
+    """Return the columns that the first words of what a child was asked take, with the space before them."""
+    return min(len(row.asked), _ASKED_WIDE) + 2 if row.asked else 0
+
+
 def errors_of(rows: Iterable[Row]) -> list[Text]:
     """Return a line for each step that failed; of a fan-out, one branch stands for the others."""
     failed = [row for row in rows if row.error and (row.failed or row.status == "failed")]
-    return [Text.assemble(("✗ ", "red"), error_line(row.error, row.step), _others(row)) for row in failed if row.error]
+    return [
+        Text.assemble(
+            ("✗ ", "red"),
+            error_line(error_of_child(row.error, row), row.step),
+            _others(row),
+        )
+        for row in failed
+        if row.error
+    ]
 
 
 def look_at(state: RunState, rows: Iterable[Row]) -> str:
     """Return the command that shows more: of the step that failed, if one did, else of the run."""
-    failed = [row.error.step or row.step for row in rows if row.error and (row.failed or row.status == "failed")]
+    failed = [
+        row.error_of or row.error.step or row.step
+        for row in rows
+        if row.error and (row.failed or row.status == "failed")
+    ]
     error = error_of(state)
     step = error.step if error is not None and error.step in state.steps else next(iter(failed), "")
-    return plain(f"baton show {state.run} {step}".rstrip())
+    return plain(f"baton show {state.run} {quote(step) if step else ''}".rstrip())
 
 
 def waits_of(rows: Iterable[Row]) -> list[Text]:
     """Return a line for each step that waits for something outside: the column of its status has not the room."""
     waits = [row for row in rows if row.waits and row.waits_s is None]
-    return [Text.assemble(("· ", "yellow"), (plain(row.step), "bold"), f"  {_waits(row)}") for row in waits]
+    return [
+        Text.assemble(("· ", "yellow"), (plain(called(row)), "bold"), f"  {_waits(row)}", asked_text(row, ": "))
+        for row in waits
+    ]
 
 
 def error_line(error: Error, step: str = "") -> Text:
@@ -148,8 +206,11 @@ def header(state: RunState, now: datetime | None = None) -> Text:
 
 def totals(state: RunState, rows: Sequence[Row]) -> str:
     """Return steps, tokens and cost of the whole run: one line."""
-    done = sum(1 for row in rows if row.status in ("done", "skipped"))
-    parts = [f"{done} of {len(rows)} steps"]
+    own = [row for row in rows if not row.depth]
+    done = sum(1 for row in own if row.status in ("done", "skipped"))
+    parts = [f"{done} of {len(own)} steps"]
+    if children := sum((row.count or 1) * bool(row.depth) + row.hidden for row in rows):
+        parts.append(f"{children:,} asked")
     read = state.usage.input_tokens + state.usage.cache_read_tokens + state.usage.cache_write_tokens
     if read or state.usage.output_tokens:
         parts.append(f"{read:,} tokens in, {state.usage.output_tokens:,} out")
@@ -241,6 +302,7 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
         Text(totals(state, rows), "dim"),
     ]
     parts += waits_of(rows)
+    parts += unasked_of(rows)
     parts += errors_of(rows)
     if state.rehearsed:
         parts.append(rehearsal_line())
@@ -273,14 +335,34 @@ def error_of(state: RunState) -> Error | None:
         return None
     if isinstance(result.outcome, Failed):
         return result.outcome.error
-    failed = [step for step in state.steps.values() if step.status == "failed" and step.ended_at is not None]
+    # That a child failed breaks no run: who asked for it does, or goes on.
+    failed = [
+        step
+        for step in state.steps.values()
+        if step.status == "failed" and step.ended_at is not None and not is_child(step.name)
+    ]
     first = min(failed, key=lambda step: step.ended_at or datetime.max, default=None)
     return first.error if first else None
 
 
 def in_brief(rows: Sequence[Row]) -> str:
     """Return how the steps stand in one line, for where there is no room for a table."""
-    return "  ".join(f"{row.step} {_of(row)}" for row in rows if row.status != "waiting") or "nothing yet"
+    asked: dict[str, tuple[int, int]] = {}
+    step = ""
+    for row in rows:  # those below a step follow it
+        step = step if row.depth else row.step
+        done, count = asked.get(step, (0, 0))
+        if row.depth:
+            ended = row.ended if row.count else row.status in _ANSWERED
+            asked[step] = done + ended, count + (row.count or 1)
+    return (
+        "  ".join(
+            f"{row.step} {_of(row)}" + (" (asked {}/{})".format(*asked[row.step]) if row.step in asked else "")
+            for row in rows
+            if row.status != "waiting" and not row.depth
+        )
+        or "nothing yet"
+    )
 
 
 def _when(at: datetime | None, now: datetime) -> str:
@@ -297,23 +379,32 @@ def _of(row: Row) -> str:
     return f"{row.arrived}/{row.expected}" if row.status == "joining" else row.status
 
 
-def _step(row: Row) -> Text:
+def _step(row: Row, deepest: int) -> Text:
     mark, style = MARKS[row.status]
-    text = Text.assemble((f"{mark} ", style), plain(row.step), no_wrap=True, overflow="ellipsis")
-    if row.count:
+    text = Text.assemble(
+        indent(row, deepest), (f"{mark} ", style), plain(called(row)), no_wrap=True, overflow="ellipsis"
+    )
+    if row.count and not row.depth:
         text.append(f"  {row.ended}/{row.count}", "bold" if row.status == "running" else "")
+    if row.hidden:
+        text.append(f"  asks {row.hidden:,} more", "dim")
+    text.append(*asked_text(row, "  "))
     return text
 
 
 def _status(row: Row) -> Text:
     style = MARKS[row.status][1]
     text = Text(row.status, style="" if row.status == "done" else style)
+    if row.depth and row.count:
+        text = Text(counted(row), style="" if row.status == "done" else style)
     if row.waits and row.status in ("queued", "running"):
         text = Text(_waits(row), style="yellow")
+    elif row.awaits and row.status in ("queued", "running") and not row.count:
+        text = Text(f"asks {plain(row.awaits)}", style="cyan")
     if row.status == "joining":
         text = Text(f"waits, {row.arrived} of {row.expected}", style="dim")
-    if row.failed and row.status != "failed":
-        text.append(f", {row.failed} failed", "red")
+    if row.failed and (row.status != "failed" or row.depth):
+        text.append((", " if text.plain else "") + f"{row.failed:,} failed", "red")
     if row.reused:
         text.append(f", {row.reused} reused" if row.reused < row.count else ", reused", "dim")
     if row.truncated:
