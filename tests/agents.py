@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -13,7 +13,9 @@ from baton_actors.agents.kinds import StepTask
 from baton_actors.models import ModelAnswer, ModelError
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.facts import Exchange
 
+T = TypeVar("T")
 CONTEXT = Context(run="r1", step="a", attempt=1)
 
 
@@ -47,7 +49,13 @@ class NoJournal:
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         raise AssertionError("a handler asks no model")
 
-    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+    async def recalled(self, digest: str, number: int) -> Exchange | None:
+        raise AssertionError("this handler has no client")
+
+    async def recorded(self, exchange: Exchange) -> Exchange:
+        raise AssertionError("this handler has no client")
+
+    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         raise AssertionError("a handler asks no model")
 
     def spent(self, error: ModelError) -> None:

@@ -15,6 +15,7 @@ from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import (
     Begun,
+    Exchange,
     Fact,
     GivenBack,
     ModelCall,
@@ -221,6 +222,7 @@ _facts = st.one_of(
     st.builds(Recorded, name=_texts, number=_counts, value=_raws, blob=st.none() | _blobs),
     st.builds(Unasked, children=st.lists(_names, max_size=2), count=_counts),
     st.builds(ModelCall, request_sha256=_texts, text=_raws, content=_contents, model=_texts, usage=_usages),
+    st.builds(Exchange, request_sha256=_texts, number=_counts, body=_raws, model=_texts, usage=_usages),
 )
 
 messages: st.SearchStrategy[Message] = st.one_of(

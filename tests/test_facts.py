@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from baton_schemas.wire.facts import (
     Begun,
+    Exchange,
     Fact,
     GivenBack,
     ModelCall,
@@ -31,6 +32,7 @@ KEYS: list[tuple[Fact, str]] = [
     (Spent(id="01kb", reason="cut off", work=Work()), "spent-01kb"),
     (Rejected(seq=17, subject="b.handoff.x", reason="no JSON"), "17"),
     (ModelCall(request_sha256="ab" * 32), "model-" + "ab" * 16),
+    (Exchange(request_sha256="ab" * 32, number=2), "sdk-" + "ab" * 16 + "-2"),
     (Recorded(name="the time", number=2), "rec-" + short_hash("the time", "2")),
     (Unasked(children=["helper--kx"], count=1, seq=17, delivered=3), "unasked-17-3"),
 ]

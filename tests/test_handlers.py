@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 import pydantic
@@ -539,6 +539,9 @@ class Model(Models):
         return answer(self.text)
 
 
+T = TypeVar("T")
+
+
 class FirstWins(NoJournal):
     """A journal in which the first answer to a request stays, as in the log."""
 
@@ -551,7 +554,7 @@ class FirstWins(NoJournal):
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         return self.answers.setdefault(digest, answer)
 
-    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -27,6 +27,7 @@ from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.outcomes import Error
 
+from .agents import NoJournal
 from .model_servers import ScriptedModel, calls, end, says, sse, start
 from .servers import until
 
@@ -58,7 +59,10 @@ class Workers(NoAsks):
         return Raw(msgspec.json.encode(answer))
 
 
-class Journal:
+T = TypeVar("T")
+
+
+class Journal(NoJournal):
     """Keeps answers as the log does: as JSON."""
 
     def __init__(self) -> None:
@@ -72,7 +76,7 @@ class Journal:
         self.answers.setdefault(digest, msgspec.json.encode(answer))
         return answer
 
-    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
 
     def spent(self, error: ModelError) -> None: ...

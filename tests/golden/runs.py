@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from baton_schemas.flow.flow import Flow, JoinPolicy, Step
-from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
+from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
 from baton_schemas.wire.names import END, REJECTED
 from baton_schemas.wire.outcomes import Error, Usage
 
@@ -160,6 +162,27 @@ def model_call() -> Recorder:
     return run
 
 
+def client() -> Recorder:
+    """A handler's own client asked twice, one of the calls in vain."""
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000000client")
+    run.start({})
+    answer = done(["tea is a leaf"], model=HAIKU)
+    call = Exchange(
+        request_sha256="ab" * 32,
+        headers={"content-type": "application/json", "request-id": "req_1"},
+        body=answer.output,
+        model=HAIKU,
+        request_id="req_1",
+        usage=answer.work.usage or Usage(),
+        cost_usd=answer.work.cost_usd,
+    )
+    run.note("research", call)
+    run.note("research", replace(call, number=1, attempt=2, streamed=True))
+    run.note("research", Spent(id="01kb1", reason="broken_answer: it ended", work=work(model=HAIKU)))
+    run.end("research", answer)
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -187,6 +210,7 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "failed": origin,
     "fork": fork,
     "model-call": model_call,
+    "client": client,
     "cancelled": cancelled,
     "expired": expired,
 }

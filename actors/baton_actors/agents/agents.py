@@ -22,8 +22,9 @@ class Agents:
     """Handlers belong to their flow: two flows may name their files alike, and never run each other's code."""
 
     def __init__(self, models: Models | None = None, threads: Threads | None = None) -> None:
-        """Without `models` no LLM agent is played."""
+        """Without `models` no agent is played that asks them."""
         self.threads = threads or Threads()
+        self._models = models
         self._prompt = PromptAgent(models) if models is not None else None
         self._orchestrator = OrchestratorAgent(models) if models is not None else None
         self._merging = MergingAgent()
@@ -37,7 +38,7 @@ class Agents:
         They do the steps of this version, and of other versions of the flow that name them alike and that they fit.
         """
         for name, handler in handlers.items():
-            agent = PythonAgent(handler, self.threads)
+            agent = PythonAgent(handler, self.threads, self._models)
             self._by_version[plan.digest, name] = self._by_flow[plan.flow.name, name] = agent
 
     def of(self, plan: Plan, step: str) -> AgentKind:
@@ -53,15 +54,22 @@ class Agents:
             if self._prompt is None or self._orchestrator is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")
             return self._orchestrator if plan.flow.agents[agent].workers else self._prompt
-        exact = self._by_version.get((plan.digest, handler))
-        if exact is not None:
-            return exact
-        other = self._by_flow.get((plan.flow.name, handler))
-        if other is None:
-            raise self._missing(plan, agent)
-        if step:
-            self._check(other.handler, plan, agent, step)
-        return other
+        found = self._by_version.get((plan.digest, handler))
+        if found is None:
+            found = self._by_flow.get((plan.flow.name, handler))
+            if found is None:
+                raise self._missing(plan, agent)
+            if step:
+                self._check(found.handler, plan, agent, step)
+        if found.handler.asks_models and self._models is None:
+            raise self._missing(plan, agent, "its handler asks for a client, and it was started without models")
+        return found
+
+    def asks_models(self, plan: Plan, agent: str) -> bool:
+        """Say whether doing an agent's steps asks a model: by its prompt, or by a client that its handler has."""
+        handler = plan.flow.agents[agent].handler
+        found = self._by_version.get((plan.digest, handler)) or self._by_flow.get((plan.flow.name, handler))
+        return found.handler.asks_models if found is not None else plan.flow.agents[agent].asks_models
 
     def may_ask(self, plan: Plan, step: str) -> bool:
         """Say whether who does a step may ask for anything meanwhile; not where nobody here can do it."""

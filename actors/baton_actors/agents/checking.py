@@ -46,7 +46,9 @@ class CheckedFlow(Struct, frozen=True, kw_only=True):
     handlers: list[str] = []
     """As the flow names them."""
     models: list[str] = []
-    """That it asks, tiers resolved."""
+    """That its LLM agents ask, tiers resolved."""
+    has_clients: bool = False
+    """Whether a handler of it has the official client, and asks what it likes."""
     inputs: list[str] = []
     """That have to be given."""
     problems: list[Problem] = []
@@ -80,6 +82,7 @@ def check_source(source: str) -> CheckedFlow:
         asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
         handlers=sorted({agent.handler for agent in found.flow.agents.values() if agent.handler}),
         models=sorted({found.plan.tier(found.flow.agents[name]).model for name in llms}),
+        has_clients=any(handler.asks_models for handler in handlers.values()),
         inputs=[key for key, field in found.flow.input.items() if field.required],
         problems=problems,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bdb
 from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -72,15 +73,22 @@ class _InTurn:
             self._among.on_begin(task)
             if not isinstance(self._agent, PythonAgent):
                 return await self._agent.perform(task, journal)
-            handler = self._agent.handler
-            loop = None if handler.is_async else asyncio.get_running_loop()
-            call = handler.call(values_of(task), replace(task.context, loop=loop))
             try:
-                output = await contained(call, NO_LIMIT_S) if handler.is_async else unwrapped(caught(call))
+                return await self._agent.perform(task, journal, self._run)
             except Exception as error:
                 if not isinstance(error.original if isinstance(error, HandlerRaised) else error, _QUITS):
                     raise
                 self._among.on_quit()
                 await asyncio.Event().wait()  # until we are cancelled
                 raise
-            return Performed(output=handler.encode(output))
+
+    async def _run(self, task: StepTask, client: Any, told: Callable[..., None]) -> Any:
+        assert isinstance(self._agent, PythonAgent)
+        handler = self._agent.handler
+        loop = None if handler.is_async else asyncio.get_running_loop()
+        call = handler.call(values_of(task), replace(task.context, loop=loop), client)
+        if handler.is_async:
+            return await contained(call, NO_LIMIT_S)
+        if handler.asks_models:  # the loop makes its calls, so it is not to be held up
+            return await self._among.threads.run(call)
+        return unwrapped(caught(call))

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
 from baton_actors.agents.branch import asks_branches
+from baton_actors.agents.clients import client_asked_by
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversion import decoder_of, is_exact, return_annotation
 from baton_actors.errors import BadHandler, BadOutput, BadValue
@@ -39,10 +40,12 @@ _REASON_MAX = 500
 class _Parameter(Struct, frozen=True):
     name: str
     decoder: msgspec.json.Decoder[Any] | None
-    """None for the `Context`."""
+    """None for the `Context`, and for a client."""
     default: Any
     branches: bool = False
     """Whether it asks for a `list[Branch[T]]`."""
+    is_client: bool = False
+    """Whether it asks for the official client."""
 
 
 class Handler:
@@ -70,10 +73,18 @@ class Handler:
         """Call the function itself, as if it were not a handler: for its own tests."""
         return self.function(*args, **kwargs)
 
-    def call(self, values: Mapping[str, Raw], context: Context) -> Callable[[], Any]:
-        """Return the function with what it asks for filled in. Raises `BadValue`."""
-        arguments = {p.name: self._argument(p, values, context) for p in self.parameters}
+    def call(self, values: Mapping[str, Raw], context: Context, client: Any = None) -> Callable[[], Any]:
+        """Return the function with what it asks for filled in. Raises `BadValue`.
+
+        `client` is the official one, where it `asks_models`.
+        """
+        arguments = {p.name: client if p.is_client else self._argument(p, values, context) for p in self.parameters}
         return functools.partial(self.function, **arguments)
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether a parameter asks for the official client."""
+        return any(parameter.is_client for parameter in self.parameters)
 
     @property
     def returns(self) -> Any:
@@ -165,10 +176,29 @@ class Handler:
         default = NODEFAULT if parameter.default is parameter.empty else parameter.default
         if annotation is Context:
             return _Parameter(name, None, default)
+        asked = client_asked_by(annotation)
+        if asked:
+            self._refuse_wrong_client(name, asked)
+            return _Parameter(name, None, default, is_client=True)
         try:
             return _Parameter(name, decoder_of(annotation), default, asks_branches(annotation))
         except (TypeError, NameError) as error:
             raise BadHandler(self.name, f"parameter {name!r}: {error}") from error
+
+    def _refuse_wrong_client(self, parameter: str, asked: str) -> None:
+        fits = "AsyncAnthropic" if self.is_async else "Anthropic"
+        if asked != fits:
+            kind = (
+                "an async handler, whose loop it would block"
+                if self.is_async
+                else "a plain handler, which cannot await"
+            )
+            other = "def" if self.is_async else "async def"
+            raise BadHandler(
+                self.name,
+                f"parameter {parameter!r} asks for anthropic.{asked} in {kind}.",
+                f"Write `{parameter}: anthropic.{fits}`, or make it a `{other}` function.",
+            )
 
     # ---- its values ----------------------------------------------------------------------------------
 

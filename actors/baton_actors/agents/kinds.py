@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
 
 from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.sent import ExchangeLog
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.outcomes import Usage
+
+T = TypeVar("T")
 
 WAITING = 100
 """Steps at once of an agent that waits most of the time: as many as the model API's SDK keeps connections open
@@ -51,7 +54,7 @@ class Performed(Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
 
 
-class Journal(Protocol):
+class Journal(ExchangeLog, Protocol):
     """What an agent may record while it does a step, so that no later attempt pays for it again."""
 
     async def recall(self, digest: str) -> ModelAnswer | None:
@@ -60,7 +63,7 @@ class Journal(Protocol):
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Record an answer before it is used; return the one that is stored, which may be another worker's."""
 
-    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call when the actor may: being told to wait by the provider is no attempt, and is waited for here."""
 
     def spent(self, error: ModelError) -> None:

@@ -135,6 +135,17 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
     return handlers
 
 
+def needs_models(found: FoundFlow, agents: Iterable[str] | None = None) -> bool:
+    """Say whether any of these agents asks models (None: of all): an LLM agent, or a handler that has a client.
+
+    Raises as `load_handlers` does.
+    """
+    names = [*found.flow.agents] if agents is None else [find_agent(found, name) for name in agents]
+    if any(found.flow.agents[name].asks_models for name in names):
+        return True
+    return any(handler.asks_models for handler in load_handlers(found, names).values())
+
+
 def load_agents(
     found: FoundFlow,
     agents: Iterable[str] | None = None,

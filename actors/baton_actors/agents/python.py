@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -17,15 +19,25 @@ from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, WAITING, Journal, Performed, StepTask
 from baton_actors.agents.threads import Threads
 from baton_actors.errors import HandlerHung
+from baton_actors.models import Models
+from baton_actors.models.exchanges import Exchanges
+from baton_actors.models.sent import Overtaken
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
+from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.outcomes import total
+
+Run = Callable[[StepTask, Any, Callable[..., None]], Awaitable[Any]]
+"""Calls the handler for a task, with a client or None, tells the clock of it, and returns what it returns."""
+
+logger = structlog.get_logger("baton.worker")
 
 
 class PythonAgent:
-    """A handler as an agent. A plain function runs in one of `threads`."""
+    """A handler as an agent. A plain function runs in one of `threads`; one that asks models needs `models`."""
 
-    def __init__(self, handler: Handler, threads: Threads) -> None:
-        self.handler, self._threads = handler, threads
+    def __init__(self, handler: Handler, threads: Threads, models: Models | None = None) -> None:
+        self.handler, self._threads, self._models = handler, threads, models
 
     @property
     def concurrency(self) -> int:
@@ -41,22 +53,45 @@ class PythonAgent:
         """Those that the handler's parameters ask for as `list[Branch[T]]`."""
         return self.handler.asks(fan_outs(plan, step))
 
-    async def perform(self, task: StepTask, journal: Journal) -> Performed:
+    async def perform(self, task: StepTask, journal: Journal, run: Run | None = None) -> Performed:
         """Call the handler; its time begins when it does, and not while it waits for a thread.
 
-        Raises as `AgentKind.perform` says, and what the handler raises.
+        It stands still while the official client, where the handler has that, waits for its provider or the log. `run`
+        calls it in another way. Raises as `AgentKind.perform` says, and what the handler raises.
         """
+        run = run or self._run
+        if not self.handler.asks_models:
+            return Performed(output=self.handler.encode(await run(task, None, task.asks.told)))
+        while True:
+            try:
+                return await self._with_client(task, journal, run)
+            except Overtaken as error:
+                logger.info("handler.begins_again", why=str(error))
+
+    async def _with_client(self, task: StepTask, journal: Journal, run: Run) -> Performed:
+        assert self._models is not None
+        async with Exchanges(self._models, journal, task.context.attempt, task.asks.busy) as exchanges:
+            client = await self._models.client_for(exchanges, plain=not self.handler.is_async)
+
+            def told(clock: Clock, **more: Any) -> None:
+                exchanges.clock = clock
+                task.asks.told(clock, **more)
+
+            try:
+                output = await run(task, client, told)
+            except Exception:
+                exchanges.check()
+                raise
+            exchanges.check()
+        return _performed(self.handler.encode(output), exchanges.used)
+
+    async def _run(self, task: StepTask, client: Any, told: Callable[..., None]) -> Any:
         timeout_s = task.plan.timeout_s(task.step)
         if self.handler.is_async:
-            told = task.asks.told if self.may_ask else None
-            output = await contained(self.handler.call(values_of(task), task.context), timeout_s, told)
-        else:
-            output = await self._in_thread(task, timeout_s)
-        return Performed(output=self.handler.encode(output))
-
-    async def _in_thread(self, task: StepTask, timeout_s: float) -> Any:
+            call = self.handler.call(values_of(task), task.context, client)
+            return await contained(call, timeout_s, told if self.handler.asks_models or self.may_ask else None)
         loop = asyncio.get_running_loop()
-        call = self.handler.call(values_of(task), replace(task.context, loop=loop))
+        call = self.handler.call(values_of(task), replace(task.context, loop=loop), client)
         hung: list[CodeLine] = []
         async with self._threads.place():
             try:
@@ -67,7 +102,7 @@ class PythonAgent:
                         return lambda: None if deadline.expired() else deadline.reschedule(None)
 
                     clock = Clock(timeout_s, alarm)
-                    task.asks.told(clock, in_thread=True)
+                    told(clock, in_thread=True)
                     try:
                         return await self._threads.run(call, hung)
                     finally:
@@ -76,6 +111,22 @@ class PythonAgent:
                 if not deadline.expired():  # it is the handler's own
                     raise
                 raise HandlerHung(timeout_s, hung) from error
+
+
+def _performed(output: bytes, used: list[Exchange]) -> Performed:
+    """Return what a handler put out, with what its calls took."""
+    if not used:
+        return Performed(output=output)
+    prices = [exchange.cost_usd for exchange in used if exchange.cost_usd is not None]
+    last = used[-1]
+    return Performed(
+        output=output,
+        model=last.model,
+        rehearsed=any(exchange.rehearsed for exchange in used),
+        request_id=last.request_id,
+        usage=total([exchange.usage for exchange in used]),
+        cost_usd=math.fsum(prices) if prices else None,
+    )
 
 
 def values_of(task: StepTask) -> Mapping[str, Raw]:

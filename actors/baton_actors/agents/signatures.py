@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from baton_actors.agents.clients import asks_for_client
 from baton_actors.agents.handlers import BUILT_IN, source_of
 from baton_schemas.flow.flow import Agent, Flow
 from baton_schemas.flow.graph import Plan
@@ -32,25 +33,45 @@ def with_reads(plan: Plan, folder: Path) -> Plan:
 
 
 def parameters_of(handler: str, folder: Path) -> list[str] | None:
-    """Return the parameters of the function that `handler` names, less the `Context`; None if its source is unclear.
+    """Return the parameters of the function that `handler` names, less the `Context` and the official client; None if
+    its source is unclear.
 
     Takes no part in importing: the file is found and parsed.
     """
-    where, _, name = handler.rpartition(":")
-    file = folder / where if where.endswith(".py") else file_of(where)
-    try:
-        tree = ast.parse(file.read_bytes()) if file is not None else None
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # loading says what is wrong with it, to those who load it
-    function = _function(tree, name) if tree is not None else None
+    tree, function = _source(handler, folder)
     if tree is None or function is None:
         return None
     given = function.args
     if given.vararg or given.kwarg or given.posonlyargs:
         return None
     contexts = {"Context", *_aliases(tree, "Context")}
-    named = [*given.args, *given.kwonlyargs]
-    return [parameter.arg for parameter in named if _last_name(parameter.annotation) not in contexts]
+    return [
+        parameter.arg
+        for parameter in [*given.args, *given.kwonlyargs]
+        if _last_name(parameter.annotation) not in contexts and not asks_for_client(parameter.annotation, tree)
+    ]
+
+
+def asks_models(agent: Agent, folder: Path) -> bool:
+    """Say whether an agent asks models: by its prompt, or by the official client that its handler's source asks for."""
+    if agent.asks_models:
+        return True
+    tree, function = _source(agent.handler, folder)
+    if tree is None or function is None:
+        return False
+    given = function.args
+    return any(asks_for_client(parameter.annotation, tree) for parameter in [*given.args, *given.kwonlyargs])
+
+
+def _source(handler: str, folder: Path) -> tuple[ast.Module | None, _Function | None]:
+    """Return the source of a handler's module, and the function in it; None for what is not clear."""
+    where, _, name = handler.rpartition(":")
+    file = folder / where if where.endswith(".py") else file_of(where)
+    try:
+        tree = ast.parse(file.read_bytes()) if file is not None else None
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None, None  # loading says what is wrong with it, to those who load it
+    return tree, _function(tree, name) if tree is not None else None
 
 
 def _with_reads(plan: Plan, name: str, agent: Agent, folder: Path) -> Agent:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
@@ -17,7 +17,8 @@ from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
 from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
-    from baton_actors.models.sdk import Client
+    from baton_actors.models.exchanges import Exchanges
+    from baton_actors.models.sdk import Client, Pool
 
 _Chunks = Callable[[ModelRequest, Reading], AsyncGenerator[str, None]]
 """Calls a model, or rehearses, and yields the text of the answer in chunks; see `sdk.chunks`."""
@@ -29,6 +30,8 @@ class Models:
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
         self._client: Client | None = None
+        self._pool: Pool | None = None
+        self._has_sdk = False
         self._chunks: _Chunks | None = None
         self._prices: Prices = {}
         self._opening = asyncio.Lock()
@@ -52,7 +55,9 @@ class Models:
             await asyncio.to_thread(import_module, f"{__package__}.sdk")
             from baton_actors.models import sdk
 
-            self._client = client = sdk.make_client(self.settings)
+            self.settings.check_credentials()
+            self._pool = sdk.make_pool()
+            self._client = client = sdk.make_client(self.settings, self._pool)
             self._chunks = lambda request, reading: sdk.chunks(client, self.settings, request, reading)
 
     async def complete(
@@ -86,16 +91,34 @@ class Models:
             model=model,
             stop_reason=reading.stop_reason,
             usage=reading.usage,
-            cost_usd=self._cost_usd(model, reading.usage),
+            cost_usd=self.cost_usd(model, reading.usage),
             truncated=is_truncated(reading),
             rehearsed=self.settings.rehearses,
             request_id=reading.request_id,
             content=content,
         )
 
+    async def client_for(self, exchanges: Exchanges, *, plain: bool) -> Any:
+        """Return the official client for one attempt of a handler: `AsyncAnthropic`, or `Anthropic` for a plain one.
+
+        It need not be closed. Raises as `open`.
+        """
+        await self.open()
+        if not self._has_sdk:
+            await asyncio.to_thread(import_module, f"{__package__}.sdk")
+            self._has_sdk = True
+        from baton_actors.models import sdk
+
+        make = sdk.plain_client_of if plain else sdk.client_of
+        return make(self.settings, self._pool, exchanges)
+
+    def cost_usd(self, model: str, usage: Usage) -> float | None:
+        """Return the list price of a call; None for a model without a price, 0.0 for a rehearsal."""
+        return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices)
+
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""
-        client, self._client, self._chunks = self._client, None, None
+        client, self._client, self._chunks, self._pool = self._client, None, None, None
         if client is not None:
             await client.close()
 
@@ -131,14 +154,11 @@ class Models:
             ) from error
         return "".join(pieces)
 
-    def _cost_usd(self, model: str, usage: Usage) -> float | None:
-        return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices)
-
     def _charge(self, error: ModelError, request: ModelRequest, reading: Reading) -> None:
         """Put what was paid on the error. A call that failed before its answer began cost nothing we know of."""
         if reading.begun:
             model, usage = reading.model or request.model, reading.usage
-            cost = self._cost_usd(model, usage)
+            cost = self.cost_usd(model, usage)
             error.took(usage, cost_usd=cost, model=model, estimated=reading.estimated)
 
     def _cut(self, cause: BaseException, request: ModelRequest, reading: Reading) -> ModelError:

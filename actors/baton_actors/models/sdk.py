@@ -1,19 +1,25 @@
-"""The `anthropic` SDK: the only module that imports it. Imported late, by `Models.open`, and not for a rehearsal.
+"""The `anthropic` SDK: the only module that imports it. Imported late, by `Models.open`, and for a rehearsal only where
+a handler has a client.
 
-The SDK's own retries are off: they honour any `retry-after` without a cap, hold the step's lease meanwhile,
-and nothing of them shows in the log. The worker retries.
+Where LLM agents ask, the SDK's own retries are off: they honour any `retry-after` without a cap, hold the step's lease
+meanwhile, and nothing of them shows in the log. The worker retries. Clients of handlers are as the SDK makes them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from functools import cache
+from typing import Any, TypeVar
 
 import anthropic
 import httpx2
 from anthropic.types import MessageParam, TextBlockParam, ToolParam
+from opentelemetry import trace
 
+from baton_actors.models.arriving import Arriving
 from baton_actors.models.errors import (
     RETRY_AFTER_MAX_S,
     ModelError,
@@ -22,7 +28,11 @@ from baton_actors.models.errors import (
     next_step,
     retry_after_s,
 )
+from baton_actors.models.exchanges import Exchanges
 from baton_actors.models.reading import Reading
+from baton_actors.models.rehearsal.requests import other_request
+from baton_actors.models.sent import RECORDED, Sent, Stopped, Upstream, is_recorded
+from baton_actors.models.spans import MadeCallsOnly, drop
 from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
 from baton_schemas.wire.values import valid_text
 
@@ -37,19 +47,24 @@ _QUOTE_CHARS_MAX = 500
 """Errors go into the log; the error page of some proxy must not, whole."""
 
 Client = anthropic.AsyncAnthropic
+Pool = httpx2.AsyncClient
+T = TypeVar("T")
 
 
-def make_client(settings: ModelSettings) -> Client:
-    """Make the client for these settings; the caller closes it. Never asks the environment for credentials.
+def make_pool() -> Pool:
+    """Make the connections of all clients of a process, with the SDK's own defaults; the caller closes them."""
+    return anthropic.DefaultAsyncHttpxClient()
+
+
+def make_client(settings: ModelSettings, pool: Pool | None = None) -> Client:
+    """Make the client for these settings; the caller closes it, and the pool by it. Never asks the environment for
+    credentials.
 
     Raises `ModelError` (`no_credentials`) when a rehearsal was declined and there is nobody to call as.
     """
     settings.check_credentials()
-    base_url = settings.base_url or DEFAULT_BASE_URL
-    if settings.auth_token and not settings.api_key:
-        return Client(auth_token=settings.auth_token, base_url=base_url, max_retries=0, timeout=_TIMEOUT)
-    key = settings.api_key or PLACEHOLDER_KEY
-    return Client(api_key=key, base_url=base_url, max_retries=0, timeout=_TIMEOUT)
+    client = Client(**_whose(settings), max_retries=0, timeout=_TIMEOUT, http_client=pool)
+    return client.with_options(open_telemetry={**client.open_telemetry, "propagation": settings.traceparent})
 
 
 async def chunks(
@@ -155,4 +170,161 @@ def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:
         "check the network and ANTHROPIC_BASE_URL if this goes on",
         retryable=True,
         request_id=reading.request_id,
+    )
+
+
+# ---- clients of handlers ---------------------------------------------------------------------------
+
+
+def client_of(settings: ModelSettings, pool: Pool | None, exchanges: Exchanges) -> anthropic.AsyncAnthropic:
+    """Make the client of one attempt of an async handler. Without a pool, where calls are rehearsed, none leaves."""
+    client = anthropic.DefaultAsyncHttpxClient(transport=_Transport(pool, exchanges))
+    return anthropic.AsyncAnthropic(**_whose(settings), http_client=client, open_telemetry=_telemetry(settings))
+
+
+def plain_client_of(settings: ModelSettings, pool: Pool | None, exchanges: Exchanges) -> anthropic.Anthropic:
+    """Make the client of one attempt of a plain handler, for use in any thread but that of the running loop."""
+    transport = _PlainTransport(_Transport(pool, exchanges), asyncio.get_running_loop())
+    client = anthropic.DefaultHttpxClient(transport=transport)
+    return anthropic.Anthropic(**_whose(settings), http_client=client, open_telemetry=_telemetry(settings))
+
+
+def _whose(settings: ModelSettings) -> dict[str, Any]:
+    """Return as whom a client calls, and where. With one of these it does not ask the environment."""
+    whose = {"base_url": settings.base_url or DEFAULT_BASE_URL}
+    if settings.auth_token and not settings.api_key:
+        return {**whose, "auth_token": settings.auth_token}
+    return {**whose, "api_key": settings.api_key or PLACEHOLDER_KEY}
+
+
+def _telemetry(settings: ModelSettings) -> Any:
+    """Return what is traced: all that the environment says of a rehearsal is not so, as nobody is called."""
+    if settings.rehearses:
+        return False
+    said = _said_of_telemetry()
+    if not said["traces"]["enabled"]:
+        return False
+    return {**said, "tracer_provider": MadeCallsOnly(), "propagation": settings.traceparent}
+
+
+@cache
+def _said_of_telemetry() -> Any:
+    """Return what the environment says of it (`ANTHROPIC_OPEN_TELEMETRY…`), as the SDK reads it."""
+    return anthropic.AsyncAnthropic(
+        api_key=PLACEHOLDER_KEY, http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport())
+    ).open_telemetry
+
+
+class _Transport(httpx2.AsyncBaseTransport):
+    """Hands what is recorded to the exchanges of an attempt, and lets all else through."""
+
+    def __init__(self, pool: Pool | None, exchanges: Exchanges) -> None:
+        self._pool, self._exchanges = pool, exchanges
+        self.calls = pool is not None
+        """Whether anybody is called."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if is_recorded(request.method, request.url.path):
+            arriving = await self.exchange(request, await request.aread())
+            return httpx2.Response(arriving.status, headers=arriving.headers, stream=_Body(arriving))
+        if self._pool is None:
+            status, headers, body = other_request(request.url.path)
+            return httpx2.Response(status, headers=headers, content=body)
+        response = await self.passed(request)
+        return httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
+
+    async def exchange(self, request: httpx2.Request, body: bytes) -> Arriving:
+        """Return the answer to a request that is recorded."""
+        pool, url, span = self._pool, request.url, trace.get_current_span()
+
+        async def send() -> Upstream:
+            assert pool is not None
+            response = await pool.send(_copy(request, body), stream=True, follow_redirects=False)
+            return Upstream(response.status_code, response.headers, response.aiter_bytes(), response.aclose)
+
+        path = RECORDED + (f"?{url.query.decode()}" if url.query else "")
+        return await self._exchanges.send(Sent(path=path, body=body, send=send, on_recalled=lambda: drop(span)))
+
+    async def passed(self, request: httpx2.Request, body: bytes | None = None) -> httpx2.Response:
+        """Return the answer to any other request, not yet read."""
+        assert self._pool is not None
+        sent = request if body is None else _copy(request, body)
+        return await self._pool.send(sent, stream=True, follow_redirects=False)
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self._arriving.next():
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._arriving.close()
+
+
+class _PlainTransport(httpx2.BaseTransport):
+    """The same for the threads of plain handlers: the loop does it, and they wait."""
+
+    def __init__(self, transport: _Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = request.read()
+        if is_recorded(request.method, request.url.path):
+            arriving = self.wait(self._transport.exchange(request, body))
+            return httpx2.Response(arriving.status, headers=arriving.headers, stream=_PlainBody(arriving, self))
+        if not self._transport.calls:
+            status, headers, answer = other_request(request.url.path)
+            return httpx2.Response(status, headers=headers, content=answer)
+        response = self.wait(self._transport.passed(request, body))
+        return httpx2.Response(
+            response.status_code, headers=response.headers, stream=_PlainPassed(response.stream, self)
+        )
+
+    def wait(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Have the loop do something; return what it gives."""
+        if asyncio._get_running_loop() is self._loop:
+            doing.close()
+            raise RuntimeError("this client is for plain functions; in async code use anthropic.AsyncAnthropic")
+        try:
+            return asyncio.run_coroutine_threadsafe(doing, self._loop).result()
+        except concurrent.futures.CancelledError as error:  # the attempt has ended
+            raise Stopped from error
+
+
+class _PlainBody(httpx2.SyncByteStream):
+    def __init__(self, arriving: Arriving, transport: _PlainTransport) -> None:
+        self._arriving, self._transport = arriving, transport
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._transport.wait(self._arriving.next()):
+            yield piece
+
+    def close(self) -> None:
+        self._transport.wait(self._arriving.close())
+
+
+class _PlainPassed(httpx2.SyncByteStream):
+    def __init__(self, stream: Any, transport: _PlainTransport) -> None:
+        self._stream, self._transport = stream, transport
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = aiter(self._stream)
+        while (chunk := self._transport.wait(_next(chunks))) is not None:
+            yield chunk
+
+    def close(self) -> None:
+        self._transport.wait(self._stream.aclose())
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
+
+
+def _copy(request: httpx2.Request, body: bytes) -> httpx2.Request:
+    """Return a request that can be sent, and sent again, from the loop."""
+    return httpx2.Request(
+        request.method, request.url, headers=request.headers, content=body, extensions=request.extensions
     )

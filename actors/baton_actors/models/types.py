@@ -75,6 +75,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Cap on what `retry-after` may ask for where nothing is overloaded: "in six hours" must not hold a step."""
     rehearse: bool | None = None
     """None: rehearse when there is no key, no token and no base URL."""
+    traceparent: bool = False
+    """Whether requests carry the trace context of the spans that the SDK makes of them, where a tracer is set."""
     prices_path: str = ""
     """A TOML file whose prices go over those of `prices.toml`."""
 
@@ -91,17 +93,16 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> ModelSettings:
         """Read the settings from `ANTHROPIC_API_KEY`, `ANTHROPIC_AUTH_TOKEN`, `ANTHROPIC_BASE_URL`,
-        `BATON_REHEARSE` (1 or 0) and `BATON_PRICES`. White space alone counts as not set.
+        `BATON_REHEARSE` (1 or 0), `BATON_TRACEPARENT` (1 or 0) and `BATON_PRICES`. White space alone counts as not
+        set.
         """
         source = os.environ if environ is None else environ
-        wish = source.get("BATON_REHEARSE", "").strip().lower()
-        if wish and wish not in _YES | _NO:
-            raise _bad("BATON_REHEARSE", f"is {wish!r}: expected 1 or 0, or leave it unset")
         return cls(
             api_key=source.get("ANTHROPIC_API_KEY", "").strip(),
             auth_token=source.get("ANTHROPIC_AUTH_TOKEN", "").strip(),
             base_url=source.get("ANTHROPIC_BASE_URL", "").strip(),
-            rehearse=wish in _YES if wish else None,
+            rehearse=_wish(source, "BATON_REHEARSE"),
+            traceparent=_wish(source, "BATON_TRACEPARENT") or False,
             prices_path=source.get("BATON_PRICES", "").strip(),
         )
 
@@ -168,6 +169,14 @@ def _is_http(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _wish(environ: Mapping[str, str], variable: str) -> bool | None:
+    """Return what a variable wishes; None when it is not set."""
+    wish = environ.get(variable, "").strip().lower()
+    if wish and wish not in _YES | _NO:
+        raise _bad(variable, f"is {wish!r}: expected 1 or 0, or leave it unset")
+    return wish in _YES if wish else None
 
 
 def _bad(variable: str, what: str) -> ModelError:

@@ -15,7 +15,7 @@ from typing import Any
 from baton_actors.agents import contained
 from baton_actors.agents.debugged import DebuggedAgents
 from baton_actors.agents.kinds import StepTask
-from baton_actors.agents.loading import FoundFlow
+from baton_actors.agents.loading import FoundFlow, needs_models
 from baton_actors.agents.raising import caught
 from baton_actors.models import Models, ModelSettings
 from baton_actors.processes.hosting import hosting
@@ -51,7 +51,7 @@ async def debugging(
     """
     async with contextlib.AsyncExitStack() as stack:
         models = None
-        if any(agent.asks_models for agent in found.flow.agents.values()):
+        if needs_models(found):
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
             await models.open()
         carry_logging(logs)

@@ -40,9 +40,9 @@ async def hosting(
     What is due (deadlines, parked steps, scheduled tasks) is written into the log besides, whosever it is. The event
     that it gives is set when so many handlers hang that this process should end and another begin.
 
-    An LLM agent needs `models`, which `make_agents` is given. At the end each actor finishes what it holds, or gives it
-    back after `grace_s` seconds, one actor after another. Raises `HandlerNotFound`, `BadHandler`, and the errors of the
-    bus when a consumer cannot be made.
+    An agent that asks models (see `needs_models`) needs `models`, which `make_agents` is given. At the end each actor
+    finishes what it holds, or gives it back after `grace_s` seconds, one actor after another. Raises
+    `HandlerNotFound`, `BadHandler`, and the errors of the bus when a consumer cannot be made.
     """
     playing = make_agents(models)
     playing.add(found.plan, load_handlers(found, agents))
@@ -54,7 +54,13 @@ async def hosting(
         )
         await stack.enter_async_context(Clerk(engine).working())
         for name in agents:
-            worker = Worker(shared, actors[name], found.flow.agents[name], playing.concurrency(found.plan, name))
+            worker = Worker(
+                shared,
+                actors[name],
+                found.flow.agents[name],
+                playing.concurrency(found.plan, name),
+                asks_models=playing.asks_models(found.plan, name),
+            )
             working = worker.working(joins=actors[name] in mergers, grace_s=grace_s, retires=retires)
             await stack.enter_async_context(working)
         yield playing.threads.too_many

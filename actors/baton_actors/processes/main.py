@@ -20,7 +20,7 @@ import structlog
 from msgspec import Struct
 from setproctitle import setproctitle
 
-from baton_actors.agents.loading import find_agent, find_flow, recorded_flow
+from baton_actors.agents.loading import find_agent, find_flow, needs_models, recorded_flow
 from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, Models, ModelSettings
 from baton_actors.processes import garbage, groups
@@ -145,7 +145,7 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event, hel
     async with contextlib.AsyncExitStack() as stack:
         bus = await stack.enter_async_context(open_bus(spec.settings, name=f"baton {found.name} {agent}"))
         models, rehearses = None, {}
-        if found.flow.agents[agent].asks_models:
+        if needs_models(found, [agent]):
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
             rehearses = {"rehearses": True} if models.settings.rehearses else {}
             await models.open()

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from baton_actors.agents.loading import FoundFlow
+from baton_actors.agents.signatures import asks_models
 from baton_actors.models import ModelError, ModelSettings
 from baton_actors.processes.child import Child, End
 from baton_actors.processes.deaths import Deaths, remembering
@@ -53,8 +54,10 @@ def preload_of(flows: Sequence[FoundFlow]) -> list[str]:
         rehearses = ModelSettings.from_environ().rehearses
     except ModelError:  # workers say what is wrong with the settings
         rehearses = True
-    asks_models = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
-    return ([REHEARSAL] if rehearses else [SDK]) if asks_models else []
+    agents = [(agent, found.folder) for found in flows for agent in found.flow.agents.values()]
+    if any(agent.handler and asks_models(agent, folder) for agent, folder in agents):
+        return [SDK, REHEARSAL]  # whichever answers: their files import the SDK
+    return ([REHEARSAL] if rehearses else [SDK]) if any(agent.asks_models for agent, _ in agents) else []
 
 
 class _Keeper:

@@ -50,13 +50,19 @@ class Retires(NamedTuple):
 class Worker:
     """Plays one actor. Use `working` to run it; the workers of one process share what they can."""
 
-    def __init__(self, shared: Shared, actor: str, agent: Agent, concurrency: int) -> None:
-        """`concurrency` bounds this worker, `agent.max_in_flight` all of them; the rest comes with each run's flow."""
+    def __init__(
+        self, shared: Shared, actor: str, agent: Agent, concurrency: int, *, asks_models: bool = False
+    ) -> None:
+        """`concurrency` bounds this worker, `agent.max_in_flight` all of them; the rest comes with each run's flow.
+
+        `asks_models` says that a handler does, of an agent that is no LLM agent.
+        """
         self._engine, self._actor, self._agent = shared.engine, actor, agent
         self._concurrency = concurrency
         self._joiner = Joiner(shared.engine, actor, shared.plans, shared.ends)
         reading = Reading(shared.engine, actor, self._joiner.in_hand)
-        self._pace = Pace(actor, agent.overload_max_s, tell=self._tell_pause) if agent.asks_models else None
+        asks = asks_models or agent.asks_models
+        self._pace = Pace(actor, agent.overload_max_s, tell=self._tell_pause) if asks else None
         self._answers = Answers(shared.engine, actor, agent.max_in_flight)
         self._doing = Doing(shared, actor, self._pace, reading, self._answers)
         self._jobs: dict[int, Job] = {}

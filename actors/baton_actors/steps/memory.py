@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -16,11 +16,14 @@ from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
-from baton_schemas.wire.facts import ModelCall, Spent, Waits
+from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import sortable_id
 from baton_schemas.wire.outcomes import NULL, Blob, Work
 
+from .exchanges import Recording
+
+T = TypeVar("T")
 _AGAIN_S = 2.0
 _PROVIDER = "provider"
 """What a step waits for, in its notes."""
@@ -49,6 +52,7 @@ class Memory:
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
         self._waits_since_s = min(told, default=0.0)
         self._in_vain: list[ModelError] = []
+        self._recording = Recording(engine, journal, notes)
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to a request; None also when its text is gone. Raises `NotRecorded`."""
@@ -104,7 +108,28 @@ class Memory:
         stored = await self._journal.write(call)
         return stored if stored is not call and isinstance(stored, ModelCall) else None
 
-    async def in_turn(self, call: Callable[[], Awaitable[ModelAnswer]]) -> ModelAnswer:
+    async def recalled(self, digest: str, number: int) -> Exchange | None:
+        """Return a recorded exchange of a handler's client, with its body inline. Raises `NotRecorded`."""
+        try:
+            return await self._recording.recalled(digest, number)
+        except BusError as error:
+            raise NotRecorded(error) from error
+
+    async def recorded(self, exchange: Exchange) -> Exchange:
+        """Write an exchange into the log; return the one that is stored, with its body inline.
+
+        It is paid for: while the bus does not take it (the log is full, the server away), it waits and tries again.
+        """
+        while True:
+            try:
+                return await self._recording.recorded(exchange)
+            except NewerMessage as error:
+                raise NotRecorded(error) from error
+            except BusError as error:
+                logger.error("model.not_recorded", error=str(error), again_in_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a model call when the actor may. Raises `ModelError`, `NotRecorded`."""
         if self._pace is None:
             return await call()

@@ -12,7 +12,7 @@ from types import EllipsisType
 import structlog
 from msgspec.structs import replace
 
-from baton_actors.agents.loading import FoundFlow, load_handlers
+from baton_actors.agents.loading import FoundFlow, load_handlers, needs_models
 from baton_actors.models import Models, ModelSettings
 from baton_actors.processes.hosting import hosting
 from baton_actors.processes.logs import LogSettings, configure
@@ -45,7 +45,7 @@ async def playing(
         settings = await stack.enter_async_context(_log(url, data_dir, namespace))
         client = await stack.enter_async_context(connect(settings, name="baton local"))
         models = None
-        if any(agent.asks_models for found in flows for agent in found.flow.agents.values()):
+        if any(needs_models(found) for found in flows):
             asked = ModelSettings.from_environ()
             models = Models(asked if rehearse is None else replace(asked, rehearse=rehearse))
             await stack.enter_async_context(models)

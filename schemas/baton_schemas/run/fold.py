@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.implied import lay_out
-from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Unasked, Waits
+from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Retry, Spent, Unasked, Waits
 from baton_schemas.wire.messages import (
     After,
     Answer,
@@ -31,7 +31,7 @@ from baton_schemas.wire.messages import (
     Woken,
 )
 from baton_schemas.wire.names import DEADLINE, JOIN
-from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Usage, Work
+from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Work, total
 
 from .asking import waits_for
 from .refs import joined, name_of, replied, source_token, tokens
@@ -62,6 +62,8 @@ class RunFold:
         """Of attempts that failed and were followed by another, and of calls that gave no answer."""
         self._calls: dict[str, list[Work]] = {}
         """By step: model calls that were recorded."""
+        self._several: set[str] = set()
+        """Steps whose handlers made calls: their outcomes tell of the sum of those that were used."""
         self._arrived: dict[str, dict[str, None]] = {}
         """By join: the branches that replied, in order."""
         self._counts: dict[str, int] = {}
@@ -127,7 +129,9 @@ class RunFold:
         in_vain = [*self._in_vain]
         # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice; what a failed step
         # tells of is the call that failed, and that one is not recorded.
-        told = {name for name, work in own.items() if work.usage and steps[name].status == "done"}
+        told = {name for name, work in own.items() if work.usage and steps[name].status == "done"} - self._several
+        # Of those that a handler made each is counted, as some may not have been used again.
+        own = {name: work for name, work in own.items() if name not in self._several}
         in_use: list[Work] = []
         for name in self._calls.keys() - told:
             (in_vain if steps[name].status in ("failed", "dropped") else in_use).extend(self._calls[name])
@@ -150,7 +154,7 @@ class RunFold:
             cost_usd=math.fsum(prices) if prices else None,
             wasted_usd=math.fsum(work.cost_usd for work in in_vain if work.cost_usd is not None),
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
-            usage=_total([work.usage for work in works if work.usage]),
+            usage=total(work.usage for work in works if work.usage),
             rehearsed=any(step.work.rehearsed for step in steps.values() if step.work)
             or any(call.rehearsed for calls in self._calls.values() for call in calls),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
@@ -287,6 +291,10 @@ class RunFold:
                 step = self._step(note.step, "queued")
                 if step.status in _OPEN:
                     self._steps[note.step] = replace(step, waits=fact.reason, due_at=None)
+            case Exchange() as fact:
+                self._step(note.step, "queued")
+                self._calls.setdefault(note.step, []).append(_work_of(fact))
+                self._several.add(note.step)
             case ModelCall() as fact:
                 self._step(note.step, "queued")
                 self._calls.setdefault(note.step, []).append(_work_of(fact))
@@ -349,7 +357,7 @@ def _late(step: StepState, arrived: Iterable[str]) -> list[str]:
     return [branch for branch in arrived if branch not in closed] if step.source == JOIN else []
 
 
-def _work_of(call: ModelCall) -> Work:
+def _work_of(call: ModelCall | Exchange) -> Work:
     return Work(
         attempt=call.attempt,
         model=call.model,
@@ -357,13 +365,4 @@ def _work_of(call: ModelCall) -> Work:
         request_id=call.request_id,
         usage=call.usage,
         cost_usd=call.cost_usd,
-    )
-
-
-def _total(usages: list[Usage]) -> Usage:
-    return Usage(
-        input_tokens=sum(usage.input_tokens for usage in usages),
-        output_tokens=sum(usage.output_tokens for usage in usages),
-        cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
-        cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
     )

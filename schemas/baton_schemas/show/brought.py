@@ -11,7 +11,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import decided_by
 from baton_schemas.run.refs import joined
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.facts import ModelCall, Recorded, Retry
+from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Retry
 from baton_schemas.wire.messages import (
     Answer,
     Handoff,
@@ -64,6 +64,8 @@ def brought_by(plan: Plan | None, entries: Sequence[Entry], number: int, fetched
             # Where it called somebody, its text is the least of it.
             calls = call.content_blob or (call.content if calls_in(call) else None)
             return [Brought(step=note.step, what="answered", value=inline(calls or call.blob or call.text, fetched))]
+        case Note(fact=Exchange() as exchange) as note:
+            return [Brought(step=note.step, what="answered", value=inline(exchange.blob or exchange.body, fetched))]
         case Task() as task:
             return [Brought(step="", what=f"input {name}", value=value) for name, value in task.input.items()]
         case _:
@@ -78,7 +80,7 @@ def blobs_named(message: Message | None) -> list[Blob]:
             found += message.state.blobs.values()
         case Note(fact=ModelCall() as call):
             found += [blob for blob in (call.blob, call.content_blob) if blob is not None]
-        case Note(fact=Recorded(blob=Blob() as blob)):
+        case Note(fact=Recorded(blob=Blob() as blob) | Exchange(blob=Blob() as blob)):
             found.append(blob)
         case _:
             pass

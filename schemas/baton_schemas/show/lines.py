@@ -11,6 +11,7 @@ from baton_schemas.show.errors import at
 from baton_schemas.show.excerpt import in_words
 from baton_schemas.wire.facts import (
     Begun,
+    Exchange,
     Fact,
     GivenBack,
     ModelCall,
@@ -60,7 +61,7 @@ def one_line(entry: Entry) -> str:
 def is_rehearsed(entry: Entry) -> bool:
     """Say whether an entry has an answer in it that no model gave."""
     match entry.message:
-        case Note(fact=ModelCall(rehearsed=rehearsed)):
+        case Note(fact=ModelCall(rehearsed=rehearsed) | Exchange(rehearsed=rehearsed)):
             return rehearsed
         case Handoff(cause=After(outcome=Done(work=work) | Failed(work=work))):
             return work.rehearsed
@@ -211,9 +212,10 @@ def _of_fact(fact: Fact) -> str:
         case Unasked():
             others = f" and {fact.count - 1} more" if fact.count > 1 else ""
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
-        case ModelCall():
+        case ModelCall() | Exchange():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
-            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls_in(fact)))}"
+            calls = calls_in(fact) if isinstance(fact, ModelCall) else ""
+            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls))}"
         case _:
             assert_never(fact)
 

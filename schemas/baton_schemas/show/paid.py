@@ -6,7 +6,8 @@ import math
 
 from msgspec import Struct
 
-from baton_schemas.wire.outcomes import Usage
+from baton_schemas.wire.facts import Exchange, ModelCall
+from baton_schemas.wire.outcomes import Usage, total
 
 from .step import StepSeen
 
@@ -23,12 +24,13 @@ class Paid(Struct, frozen=True, kw_only=True):
 
 def paid_for(seen: StepSeen) -> Paid | None:
     """Return what a step took; None when the log tells of no call. Each is counted once, whoever tells of it."""
-    told = {call.request_id for call in seen.calls if call.request_id}
-    paid = [(call.usage, call.cost_usd, call.rehearsed) for call in seen.calls]
+    calls: list[ModelCall | Exchange] = [*seen.calls, *seen.exchanges]
+    told = {call.request_id for call in calls if call.request_id}
+    paid = [(call.usage, call.cost_usd, call.rehearsed) for call in calls]
     works = [spent.work for spent in seen.spent]
     paid += [(work.usage, work.cost_usd, work.rehearsed) for work in works if work.usage is not None]
     for attempt in seen.attempts:
-        is_told = attempt.request_id in told or (attempt.came_to == "done" and bool(seen.calls))
+        is_told = attempt.request_id in told or (attempt.came_to == "done" and bool(calls))
         if attempt.usage is not None and not is_told:
             paid.append((attempt.usage, attempt.cost_usd, attempt.rehearsed))
     if not paid:
@@ -36,12 +38,7 @@ def paid_for(seen: StepSeen) -> Paid | None:
     usages = [usage for usage, _, _ in paid]
     prices = [cost_usd for _, cost_usd, _ in paid if cost_usd is not None]
     return Paid(
-        usage=Usage(
-            input_tokens=sum(usage.input_tokens for usage in usages),
-            output_tokens=sum(usage.output_tokens for usage in usages),
-            cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
-            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
-        ),
+        usage=total(usages),
         cost_usd=math.fsum(prices) if prices else None,
         rehearsed=all(rehearsed for _, _, rehearsed in paid),
     )

@@ -14,7 +14,7 @@ from baton_schemas.run.branches import ends_seen, fan_outs
 from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, RunState, StepState
-from baton_schemas.wire.facts import ModelCall, Recorded, Spent
+from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Spent
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import child_run
 from baton_schemas.wire.outcomes import Blob, Value
@@ -78,6 +78,7 @@ def see(
         recorded=recorded,
         proof=proof_of(asked, recorded) if asked is not None else "",
         calls=calls,
+        exchanges=[_with_body(fact, fetched or {}) for fact in facts if isinstance(fact, Exchange)],
         spent=[fact for fact in facts if isinstance(fact, Spent)],
         attempts=attempts,
         branches=branches,
@@ -118,6 +119,11 @@ def _whole(call: ModelCall, fetched: Fetched) -> ModelCall:
     return replace(call, content=Raw(content), content_blob=None) if content is not None else call
 
 
+def _with_body(exchange: Exchange, fetched: Fetched) -> Exchange:
+    data = fetched.get(exchange.blob.sha256) if exchange.blob is not None else None
+    return replace(exchange, body=Raw(data), blob=None) if data is not None else exchange
+
+
 def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> list[Blob]:
     """Return what is to be fetched from beside the log to see all of a step: what it reads, and its output."""
     given, own = given_to(entries, step), state.steps.get(step)
@@ -125,8 +131,9 @@ def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> 
     if own is not None and own.blob is not None:
         found.append(own.blob)
     calls = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
-    found += [call.blob for call in calls if isinstance(call, ModelCall | Recorded) and call.blob is not None]
-    found += [call.content_blob for call in calls if isinstance(call, ModelCall) and call.content_blob is not None]
+    of_calls = [blob for call in calls if isinstance(call, ModelCall) for blob in (call.blob, call.content_blob)]
+    of_calls += [call.blob for call in calls if isinstance(call, Exchange | Recorded)]
+    found += [blob for blob in of_calls if blob is not None]
     return list({blob.sha256: blob for blob in found}.values())
 
 

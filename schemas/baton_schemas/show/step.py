@@ -10,7 +10,7 @@ from baton_schemas.errors import UnknownStep
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import RunState, StepState
-from baton_schemas.wire.facts import ModelCall, Spent
+from baton_schemas.wire.facts import Exchange, ModelCall, Spent
 from baton_schemas.wire.messages import AskedKind
 from baton_schemas.wire.outcomes import Error, Value
 
@@ -89,6 +89,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     proof: str = ""
     """The one among them which says that `asked` is what was sent; empty when none does."""
     calls: list[ModelCall]
+    exchanges: list[Exchange] = []
+    """What its handler's own client was answered, each with its body inline where that was fetched."""
     spent: list[Spent]
     attempts: list[Attempt]
     branches: list[BranchSeen]

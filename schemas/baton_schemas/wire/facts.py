@@ -108,6 +108,31 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     cost_usd: float | None = None
 
 
+class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """What the Messages API answered to a handler's own client, recorded before the handler sees the end of it.
+
+    `request_sha256` is the hash of all that was asked, `number` counts how often the same was asked before in the
+    attempt: a handler that asks twice has two answers. The key is `sdk-{beginning of the hash}-{number}`.
+    """
+
+    request_sha256: str
+    number: int = 0
+    attempt: int = 1
+    status: int = 200
+    headers: dict[str, str] = {}
+    """Those that the client needs: `content-type`, `request-id`."""
+    streamed: bool = False
+    """The body is a list of the events, and is played back as such; else it is the message as it came."""
+    body: Raw = NULL
+    blob: Blob | None = None
+    """The body, when it was too large to be inline."""
+    model: str = ""
+    rehearsed: bool = False
+    request_id: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+
+
 class Recorded(Struct, tag="recorded", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A value that a handler recorded under a name: what may differ the next time, and is to be the same.
 
@@ -136,7 +161,7 @@ class Unasked(Struct, tag="unasked", tag_field="type", frozen=True, kw_only=True
     """By which message, and at which delivery of it, the step was done again."""
 
 
-Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall | Recorded | Unasked
+Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall | Exchange | Recorded | Unasked
 
 
 def key_of(fact: Fact) -> str:
@@ -160,3 +185,5 @@ def key_of(fact: Fact) -> str:
             return f"unasked-{fact.seq}-{fact.delivered}"
         case ModelCall():
             return f"model-{fact.request_sha256[:32]}"
+        case Exchange():
+            return f"sdk-{fact.request_sha256[:32]}-{fact.number}"

@@ -5,6 +5,7 @@ Values of the user's (`input`, `outputs`, `output`) stay raw JSON: a worker that
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Raw, Struct
@@ -32,6 +33,17 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the tokens of several together."""
+    found = list(usages)
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in found),
+        output_tokens=sum(usage.output_tokens for usage in found),
+        cache_read_tokens=sum(usage.cache_read_tokens for usage in found),
+        cache_write_tokens=sum(usage.cache_write_tokens for usage in found),
+    )
 
 
 class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -33,7 +33,7 @@ def check(flows: o.Flows, json: o.Json = False) -> int:
     """
     checked = [check_source(flow) for flow in flows]
     host, wrong = check_models()
-    if not any(each.models for each in checked):
+    if not any(each.models or each.has_clients for each in checked):
         wrong = None  # of models, which nobody asks
     if json:
         facts = [{**msgspec.to_builtins(each), "ok": each.runs} for each in checked]
@@ -73,7 +73,7 @@ def _tell(checked: list[CheckedFlow], host: str, wrong: Problem | None, out: Con
     if wrong is not None:
         out.print(Text.assemble(("✗ ", "red"), ("settings", "bold")))
         _tell_problem(wrong, out)
-    elif any(each.models for each in checked):
+    elif any(each.models or each.has_clients for each in checked):
         calls = f"models answer at {host}" if host else "models are rehearsed: set ANTHROPIC_API_KEY to ask Claude"
         out.print(Text(calls, "dim"))
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baton_actors.agents.loading import FoundFlow, find_agent, find_flow
+from baton_actors.agents.signatures import asks_models
 from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
@@ -168,15 +169,15 @@ def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: i
 def _by(found: FoundFlow, agent: str, rehearses: bool) -> Text:
     """Return what does an agent's steps: its handler, or its model; one that rehearses is not asked."""
     told = found.flow.agents[agent]
-    if not told.asks_models:
+    if not asks_models(told, found.folder):
         return Text(told.handler, "dim")
-    model = Text(found.plan.tier(told).model, "dim")
+    model = Text(told.handler or found.plan.tier(told).model, "dim")
     return model.append(", rehearsed", "yellow") if rehearses else model
 
 
 def _rehearse(flows: Sequence[FoundFlow]) -> bool:
     """Say whether agents of these flows answer without a model: workers read the same environment as we do."""
-    asks = any(agent.asks_models for found in flows for agent in found.flow.agents.values())
+    asks = any(asks_models(agent, found.folder) for found in flows for agent in found.flow.agents.values())
     return asks and ModelSettings.from_environ().rehearses
 
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 from baton_schemas.show.brought import Brought
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import StepSeen
-from baton_schemas.wire.facts import ModelCall
+from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
 
@@ -43,7 +43,7 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "cost_usd": paid.cost_usd if paid is not None else None,
         "rehearsed": paid.rehearsed if paid is not None else False,
         "attempts": seen.attempts,
-        "calls": [_call(seen, call) for call in seen.calls],
+        "calls": [_call(seen, call) for call in seen.calls] + [_exchange(exchange) for exchange in seen.exchanges],
         "spent": seen.spent,
         "branches": seen.branches,
         "label": seen.label,
@@ -74,6 +74,22 @@ def brought_facts(brought: Brought) -> dict[str, Any]:
 def plain_value(value: Value) -> Raw | Blob:
     """Return a value as JSON that is valid UTF-8, whatever a stranger may have published."""
     return value if isinstance(value, Blob) else Raw(bytes(value).decode(errors="replace").encode())
+
+
+def _exchange(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "attempt": exchange.attempt,
+        "request_sha256": exchange.request_sha256,
+        "number": exchange.number,
+        "answer": plain_value(exchange.blob or exchange.body),
+        "status": exchange.status,
+        "streamed": exchange.streamed,
+        "model": exchange.model,
+        "rehearsed": exchange.rehearsed,
+        "request_id": exchange.request_id,
+        "usage": exchange.usage,
+        "cost_usd": exchange.cost_usd,
+    }
 
 
 def _call(seen: StepSeen, call: ModelCall) -> dict[str, Any]:

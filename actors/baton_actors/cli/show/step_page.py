@@ -20,6 +20,7 @@ from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import BranchSeen, ChildSeen, StepSeen
+from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
 _VALUE_LINES, _TEXT_LINES = 3, 20
@@ -39,6 +40,7 @@ _WHO = {
 }
 _CALLS_MAX = 10
 """Of workers that are asked at the same time."""
+_EXCHANGES_MAX = 20
 _HASH = 12
 """Characters of a hash that people compare."""
 
@@ -86,6 +88,8 @@ class _Page:
             yield _asked_title(seen), [_children(seen.children), *_more_of(seen)]
         if seen.recorded_values:
             yield Text("recorded", "bold"), self._recorded()
+        if seen.exchanges:
+            yield Text("calls", "bold"), [_exchanges(seen.exchanges)]
         if took := _took(seen):
             yield Text("took", "bold"), [Text(took)]
         tried = [attempt for attempt in seen.attempts if attempt.came_to != "done" or len(seen.attempts) > 1]
@@ -182,7 +186,8 @@ def _header(seen: StepSeen) -> Iterator[Text]:
         yield Text(f"  {plain(seen.step)}", "dim")
     if seen.state is not None and seen.state.question:
         yield Text(f"  {plain(seen.state.question)}", overflow="fold")
-    if any(call.rehearsed for call in seen.calls):
+    calls: list[ModelCall | Exchange] = [*seen.calls, *seen.exchanges]
+    if any(call.rehearsed for call in calls):
         yield Text.assemble("  ", rehearsal_line())
 
 
@@ -212,6 +217,26 @@ def _took(seen: StepSeen) -> str:
     parts += [seconds(attempt.elapsed_s) for attempt in seen.attempts[-1:] if attempt.elapsed_s]
     ids = [attempt.request_id for attempt in seen.attempts if attempt.request_id]
     return " · ".join([*parts, *(f"request {plain(each)}" for each in ids[-1:])])
+
+
+def _exchanges(exchanges: list[Exchange]) -> RenderableType:
+    """Return the calls of a handler's client: who answered, with what tokens, for what price."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(5):
+        table.add_column(overflow="fold")
+    for number, exchange in enumerate(exchanges[:_EXCHANGES_MAX], start=1):
+        usage = exchange.usage
+        read = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
+        price = dollars(exchange.cost_usd) if exchange.cost_usd is not None else "no known price"
+        table.add_row(
+            Text(f"{number}", "dim"),
+            Text(plain(exchange.model)),
+            Text(f"{read:,} + {usage.output_tokens:,} tokens"),
+            Text("rehearsed", "yellow") if exchange.rehearsed else Text(price),
+            Text(plain(exchange.request_id), "dim"),
+        )
+    left = len(exchanges) - _EXCHANGES_MAX
+    return Group(table, Text(f"and {left:,} more", "dim")) if left > 0 else table
 
 
 def _attempts(attempts: list[Attempt]) -> Table:
