@@ -24,7 +24,7 @@ from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.step_page import step_page
-from baton_actors.errors import Retry
+from baton_actors.errors import Fail, Retry
 from baton_bus.client.runs import find_run, read_last, read_run
 from baton_bus.client.seen import see_step
 from baton_bus.doctor.waits import read_waits
@@ -324,6 +324,37 @@ async def test_children_are_no_steps_of_the_flow_to_what_goes_on_from_a_run(serv
         forked = await t.client.fork(run)
         assert value_of((await t.result(forked.id)).outcome) == "a!"
         assert [name for name in (await t.state(forked.id)).steps if key_of_child(name)] == []
+
+
+async def test_reused_child_is_seen_where_it_was_done(server: NatsServer, namespace: str) -> None:
+    is_good = False
+
+    async def boss(text: str, context: Context) -> list[str]:
+        asks = ["bad", "other"] if not is_good else ["other", "bad"]
+        return list(await context.gather(*[context.ask("helper", topic=topic) for topic in asks]))
+
+    async def picky(topic: str) -> str:
+        if topic == "bad" and not is_good:
+            raise Fail(topic)
+        return topic
+
+    async with team(server.url, namespace, asking(), {"boss": boss, "helper": picky}) as t:
+        run = await t.submit(text="a")
+        await t.result(run)
+        await t.until_settled("handoff", "helper")
+        is_good = True
+        forked = (await t.client.fork(run)).id
+        assert value_of((await t.result(forked)).outcome) == ["other", "bad"]
+        children = (await seen(t, forked, "lead")).children
+        assert [(child.label, child.status, child.reused) for child in children] == [
+            ("helper #1", "done", True),
+            ("helper #2", "done", False),
+        ]
+        assert "done, reused" in text_of(step_page(await seen(t, forked, "lead")))
+        other = await seen(t, forked, "helper#1")
+        assert (other.label, other.says) == ("helper #1", f"done in run {run}, and reused here")
+        assert text_of(step_page(other)).splitlines()[0].startswith("✓ helper #1  flow ")
+        assert bytes(other.values["topic"]) == b'"other"'  # type: ignore[arg-type] # no blob: it is small
 
 
 async def test_another_prompt_of_who_is_asked_makes_its_asker_another(server: NatsServer, namespace: str) -> None:

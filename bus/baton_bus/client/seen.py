@@ -43,7 +43,10 @@ async def see_step(
     run = done.reused_from or done.run
     gone = ", which is not in the log any more" if done.reused_from else ""
     says = f"done in run {run}{gone}, and reused here"
-    return replace(done, run=state.run, state=seen.state, status=seen.status, says=says, reused_from=run)
+    # A child may be another one of its name there.
+    return replace(
+        done, run=state.run, state=seen.state, status=seen.status, says=says, reused_from=run, label=seen.label
+    )
 
 
 async def fetch_small(bus: Bus, blobs: Iterable[Blob], max_bytes: int) -> dict[str, bytes]:

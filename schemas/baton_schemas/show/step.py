@@ -49,6 +49,8 @@ class ChildSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_s: float | None = None
     """From when it was asked to its answer; None while it is open."""
     answered_by: str = ""
+    reused: bool = False
+    """It was answered in the run that this one goes on from."""
     error: Error | None = None
 
 
@@ -185,5 +187,6 @@ def _seen(child: Child) -> ChildSeen:
         attempts=step.attempts,
         elapsed_s=elapsed_s,
         answered_by=step.answered_by,
+        reused=step.reused,
         error=step.error if step.status == "failed" else None,
     )

@@ -302,7 +302,10 @@ def _children(children: list[ChildSeen]) -> Table:
         by = f" by {child.answered_by}" if child.answered_by else ""
         cells = [
             Text.assemble((f"{mark} ", style), plain(child.label)),
-            Text(child.status + time + plain(by), "" if child.status == "done" else style),
+            Text(
+                child.status + (", reused" if child.reused else time) + plain(by),
+                "" if child.status == "done" else style,
+            ),
             Text(plain(child.asked), "dim"),
         ]
         table.add_row(*cells, *([Text(plain(told(child.error)))] if child.error is not None else []))
