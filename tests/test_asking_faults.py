@@ -186,7 +186,7 @@ async def test_worker_that_dies_after_the_answer_and_before_the_wake_is_finished
     async with timed(server, namespace, asking(park_after_s=0.1), handlers, start=False, lease_s=1.0) as t:
         derived = asyncio.Event()
 
-        async def dies(self: Any, plan: Any, record: Any) -> None:
+        async def dies(*_: Any) -> None:
             derived.set()
             await asyncio.Event().wait()
 

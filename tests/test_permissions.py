@@ -23,8 +23,8 @@ from nats.aio.client import Client as NatsClient
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from baton_actors.agents.loading import find_flow
-from baton_bus import Client, Settings, connect
-from baton_bus.errors import BusError, NoStream, NotAllowed
+from baton_bus import Client, Run, Settings, connect
+from baton_bus.errors import AnswerRefused, BusError, NoStream, NotAllowed
 from baton_bus.server.embedded import find_server
 from baton_bus.store.bus import open_bus
 from baton_schemas.wire.messages import Result
@@ -33,6 +33,7 @@ from .clusters import free_ports
 from .commands import FLOWS, here, start
 from .maps import ROOT
 from .servers import WAIT_S, nats_server, until
+from .timed import until_so
 
 DEPLOY = ROOT / "deploy"
 USERS = ("admin", "worker", "operator", "submitter", "observer")
@@ -470,3 +471,19 @@ async def test_whoever_has_no_login_gets_no_connection(guarded: Guarded) -> None
             await client.connect(url, allow_reconnect=False, max_reconnect_attempts=1, error_cb=say_nothing)
     finally:
         await client.close()
+
+
+async def has_begun(run: Run) -> bool:
+    return bool((await run.state()).steps)
+
+
+async def test_submitter_says_what_people_say(working: Guarded, refused: Refused) -> None:
+    async with client_of(working, "submitter") as client:
+        run = await client.start("words", text="one two\nthree", pause_s=0.5)
+        await until_so(partial(has_begun, run))
+        assert not await run.say("paid", {"sum": 3}), "nobody waits for it"
+        assert await client.inbox() == []
+        with pytest.raises(AnswerRefused, match="no question is open there"):
+            await run.answer("count", "yes")
+        assert await run.result(WAIT_S) == OUTPUT
+    assert refused("submitter") == []

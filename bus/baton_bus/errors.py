@@ -338,6 +338,15 @@ class UnknownRun(BusError):
         super().__init__(f"no run {run!r} in the log. {hint or '`baton runs` lists the runs.'}")
 
 
+class AnswerRefused(BusError):
+    """What somebody says is no answer to a question that is open, or of no use to a run."""
+
+    def __init__(self, run: str, step: str, reason: str) -> None:
+        """`step` is what the answer is for, as it was named: a step, a question, a role or an event."""
+        self.run, self.step, self.reason = run, step, reason
+        super().__init__(f"{step!r} of run {run}: {reason}")
+
+
 class TooManyBranches(BusError):
     """A list to fan out over is longer than the setting allows."""
 

@@ -76,6 +76,14 @@ class Subjects:
         """Return where a word from outside is published: to a role or of an event, for a child of this run or step."""
         return f"{self.namespace}.say.{who}.{run}.{step}"
 
+    def words(self) -> str:
+        """Return the filter of the clerks' consumer: all words from outside."""
+        return f"{self.namespace}.say.>"
+
+    def asked(self, who: str, run: str = "*", child: str = "*", asker: str = "*") -> str:
+        """Return where the handoff of a child is that `who` is asked for; without more, those of all runs."""
+        return f"{self._handoff}{who}.{run}.{child}.{asker}"
+
     def outcome(self, actor: str, run: str, step: str) -> str:
         """Return where it is recorded how a step ended, where that is not one handoff or reply."""
         return f"{self.namespace}.outcome.{actor}.{run}.{step}"

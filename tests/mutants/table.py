@@ -8,6 +8,7 @@ from typing import NamedTuple
 ORDER, LOOKS, CHAIN = "tests/test_wire_order.py", "tests/test_looked_up.py", "tests/test_join_chain.py"
 TURNS = "tests/test_each_concurrency.py"
 CHANGES, MENDED = "tests/test_changes.py", "tests/test_mended.py"
+PEOPLE, EVENTS = "tests/test_people.py", "tests/test_events.py"
 DELIVERY, CALLS = "tests/test_worker_delivery.py", "tests/test_recorded_calls.py"
 STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schemas/baton_schemas/run"
 STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
@@ -340,8 +341,8 @@ MUTANTS = (
     Mutant(
         "kept-with-another-prompt",
         RUN,
-        '_DECIDING = ("model", "system", "prompt", "handler", "workers")',
-        '_DECIDING = ("model", "system", "handler", "workers")',
+        '_DECIDING = ("model", "system", "prompt", "handler", "workers", "person", "answers", "output", "default")',
+        '_DECIDING = ("model", "system", "handler", "workers", "person", "answers", "output", "default")',
         (f"{CHANGES}::test_step_is_done_again_for_what_decides_its_outcome_and_for_nothing_else",),
     ),
     Mutant(
@@ -357,5 +358,34 @@ MUTANTS = (
         "        return with_outcome(self._sees[source], source, self._past.outcomes[source])\n",
         "        return self._sees[source]\n",
         (f"{MENDED}::test_step_that_now_reads_what_was_not_carried_to_it_gets_it",),
+    ),
+    # ---- what is said from outside ----------------------------------------------------------------
+    Mutant(
+        "event-is-lost-when-the-time-of-who-waited-was-up",
+        RUN,
+        "unheard = sorted([*unheard, got.pop(key)])",
+        "got.pop(key)",
+        (f"{EVENTS}::test_words_go_to_those_who_wait_in_the_order_of_the_log",),
+    ),
+    Mutant(
+        "word-that-comes-again-wakes-nobody",
+        ENGINE,
+        "            await self._asking.answer(ours[0].cause.actor, ours[0].answer)\n",
+        "",
+        (f"{PEOPLE}::test_clerk_that_dies_at_any_operation_leaves_nothing_undone",),
+    ),
+    Mutant(
+        "nobody-looks-for-events-that-came-before",
+        STEPS,
+        'if kind == "event" and not waiting.done():',
+        "if False:",
+        (f"{EVENTS}::test_events_that_come_before_they_are_waited_for_are_kept",),
+    ),
+    Mutant(
+        "parked-upon-one-alone",
+        STEPS,
+        "return [*reversed(late), *soon]",
+        "return [*soon, *late][:1]",
+        (f"{PEOPLE}::test_whoever_answers_first_brings_the_step_back",),
     ),
 )

@@ -8,6 +8,7 @@ from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, AgentKind
 from baton_actors.agents.merging import MergingAgent
 from baton_actors.agents.orchestrator import OrchestratorAgent
+from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.threads import Threads
@@ -28,6 +29,7 @@ class Agents:
         self._prompt = PromptAgent(models) if models is not None else None
         self._orchestrator = OrchestratorAgent(models) if models is not None else None
         self._merging = MergingAgent()
+        self._person = PersonAgent()
         self._by_version: dict[tuple[str, str], PythonAgent] = {}
         self._by_flow: dict[tuple[str, str], PythonAgent] = {}
         self._fits: set[tuple[str, str, str]] = set()
@@ -50,6 +52,8 @@ class Agents:
     def playing(self, plan: Plan, agent: str, step: str = "") -> AgentKind:
         """Return who plays an agent of this flow, when it does a step. Raises `HandlerMissing`."""
         handler = plan.flow.agents[agent].handler
+        if plan.flow.agents[agent].person:
+            return self._person
         if not handler:
             if self._prompt is None or self._orchestrator is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from baton_actors.agents.clock import Clock
 from baton_actors.errors import ActorError
+from baton_schemas.wire.messages import NO_DEFAULT, Question
 from baton_schemas.wire.outcomes import Error
 
 
@@ -42,6 +43,18 @@ class Asks(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Return so many seconds after it was called first. Raises `AskRefused`."""
 
+    async def person(
+        self, role: str, question: Question, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT
+    ) -> Raw:
+        """Ask whoever has a role, and return the answer as JSON, which fits the question.
+
+        Without an answer in `deadline_s` seconds from when it was asked first it is `default`, or `AskFailed`. Raises
+        `AskFailed`, `AskRefused`.
+        """
+
+    async def event(self, name: str, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT) -> Raw:
+        """Wait for an event from outside, and return what it brought, as JSON. Raises as `person`."""
+
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Return what `make` gave when it was first called under this name, as JSON. Raises what `make` raises."""
 
@@ -66,6 +79,16 @@ class NoAsks:
         raise _NO_WORKER
 
     async def sleep(self, seconds: float) -> None:
+        """Refuse."""
+        raise _NO_WORKER
+
+    async def person(
+        self, role: str, question: Question, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT
+    ) -> Raw:
+        """Refuse."""
+        raise _NO_WORKER
+
+    async def event(self, name: str, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT) -> Raw:
         """Refuse."""
         raise _NO_WORKER
 

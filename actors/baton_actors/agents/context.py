@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError as Unfinished
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from baton_actors.agents.asks import NO_ASKS, AskFailed, AskRefused, Asks
 from baton_actors.agents.conversion import decoder_of
 from baton_actors.agents.live import TOLD, Live, Told
+from baton_actors.agents.questions import default_of, event_name, question_for
 
 Asked = Awaitable[Any] | tuple[str, Mapping[str, Any]]
 """What `gather` takes: what `ask` gives in an async handler, or an agent and its arguments in any."""
@@ -60,6 +61,36 @@ class Context(Struct, frozen=True, kw_only=True):
     def sleep(self, seconds: float) -> Any:
         """Return so many seconds later, however often the handler runs again meanwhile; a long sleep holds nothing."""
         return self._do(self.asks.sleep(seconds))
+
+    def ask_person(
+        self,
+        role: str,
+        question: str,
+        /,
+        *,
+        answers: Sequence[str] | None = None,
+        returns: Any = Any,
+        deadline_s: float | None = None,
+        default: Any = UNSET,
+    ) -> Any:
+        """Ask whoever has a role, such as `editors`, and return the answer. Nothing is held meanwhile, for days.
+
+        `answers` are what may be answered; without them it may be anything that is `returns`: of a record (a Struct, a
+        dataclass, a TypedDict) its fields are asked for, and whatever does not fit is sent back to who said it. After
+        `deadline_s` seconds from when it was asked first the answer is `default`. Raises `AskFailed` without a default;
+        `AskRefused` when it cannot be asked.
+        """
+        return self._do(self._ask_person(role, question, answers, returns, deadline_s, default))
+
+    def wait_for(
+        self, event: str, /, *, returns: Any = Any, deadline_s: float | None = None, default: Any = UNSET
+    ) -> Any:
+        """Wait for an event from outside, and return what it brought: the first of this name that nobody had before.
+
+        One that comes before it is waited for is kept. `deadline_s`, `default` and what is raised are as with
+        `ask_person`; what does not fit `returns` is an `AskRefused`.
+        """
+        return self._do(self._wait_for(event, returns, deadline_s, default))
 
     def record(self, name: str, function: Callable[..., Any], /, *args: Any, returns: Any = Any, **kwargs: Any) -> Any:
         """Return what `function(*args, **kwargs)` returns, and the same whenever the handler runs again.
@@ -109,6 +140,23 @@ class Context(Struct, frozen=True, kw_only=True):
 
     async def _ask(self, agent: str, arguments: Mapping[str, Any], returns: Any, deadline_s: float | None) -> Any:
         return _decoded(await self.asks.ask(agent, arguments, deadline_s=deadline_s), returns, agent)
+
+    async def _ask_person(
+        self,
+        role: str,
+        text: str,
+        answers: Sequence[str] | None,
+        returns: Any,
+        deadline_s: float | None,
+        default: Any,
+    ) -> Any:
+        question = question_for(role, text, answers, returns)
+        fallback = default_of(question, default, deadline_s)
+        return _decoded(await self.asks.person(role, question, deadline_s=deadline_s, default=fallback), returns, role)
+
+    async def _wait_for(self, event: str, returns: Any, deadline_s: float | None, default: Any) -> Any:
+        name, fallback = event_name(event), default_of(None, default, deadline_s)
+        return _decoded(await self.asks.event(name, deadline_s=deadline_s, default=fallback), returns, name)
 
     async def _gather(self, asked: tuple[Asked, ...], failed: str, returns: Any) -> list[Any]:
         awaited = [self._ask(each[0], each[1], returns, None) if isinstance(each, tuple) else each for each in asked]

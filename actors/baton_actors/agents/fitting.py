@@ -120,8 +120,11 @@ def _whole(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
 
 def _output(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
     """Return the type of what a step, or one of its branches, puts out."""
-    if plan.agent(step).asks_models:
+    agent = plan.agent(step)
+    if agent.asks_models or agent.answers:
         return str
+    if agent.person:
+        return dict[str, Any] if agent.output else Any
     handler = handlers.get(plan.agent(step).handler)
     return handler.returns if handler is not None else Any
 

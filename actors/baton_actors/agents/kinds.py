@@ -1,4 +1,4 @@
-"""What a kind of agent is: given a step's task, it does the step. Python, prompt and orchestrator are such."""
+"""What a kind of agent is: given a step's task, it does the step. Python, prompt, orchestrator and person are such."""
 
 from __future__ import annotations
 

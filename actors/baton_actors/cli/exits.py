@@ -102,7 +102,7 @@ def _exit_code(error: BaseException) -> int | None:
     from baton_actors.processes.errors import WorkersKeepDying
     from baton_actors.processes.signals import Interrupted
     from baton_bus.client.runs import AmbiguousRun
-    from baton_bus.errors import BadSchedule, BusError, RunExists, RunNeeded, RunUnended, UnknownRun
+    from baton_bus.errors import AnswerRefused, BadSchedule, BusError, RunExists, RunNeeded, RunUnended, UnknownRun
     from baton_schemas.errors import SchemaError
 
     match error:
@@ -110,7 +110,7 @@ def _exit_code(error: BaseException) -> int | None:
             return error.exit_code
         case KeyboardInterrupt():
             return 130
-        case WorkersKeepDying() | BrokenPipeError():
+        case WorkersKeepDying() | BrokenPipeError() | AnswerRefused():
             return FAILED
         case UnknownRun() | AmbiguousRun() | RunExists() | RunUnended() | RunNeeded() | BadSchedule():
             return USAGE

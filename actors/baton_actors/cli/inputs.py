@@ -18,7 +18,7 @@ from baton_schemas.flow.inputs import check_input, encode_input
 from baton_schemas.flow.types import ANY, SCALARS, Type, Unfit, fit, type_of
 from baton_schemas.wire.names import check_token
 
-_BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _STDIN = "standard input"
 _LINES = (".jsonl", ".ndjson")
 _SPACE = " \t\r\n"
@@ -104,6 +104,14 @@ def _read(key: str, source: str) -> str:
         raise BadInputFile(key, source, f"cannot be read: {error.strerror or error}") from error
 
 
+def read_text(key: str, text: str) -> str:
+    """Return the text that an argument stands for: itself, that of `@file`, or what comes in (`-`).
+
+    Raises `BadArgument`, `BadInputFile`.
+    """
+    return _given(key, text).text
+
+
 # ---- values --------------------------------------------------------------------------------------
 
 
@@ -135,8 +143,8 @@ def _one(flow: Flow, key: str, kind: Type, given: _Given) -> Any:
     match kind.kind:
         case "str":
             return text
-        case "bool" if text.strip().lower() in _BOOLS:
-            return _BOOLS[text.strip().lower()]
+        case "bool" if text.strip().lower() in BOOLS:
+            return BOOLS[text.strip().lower()]
     try:
         # msgspec knows no NaN, which Python's own parser would take.
         value = msgspec.json.decode(text)

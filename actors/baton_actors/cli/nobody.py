@@ -13,6 +13,7 @@ from rich.text import Text
 
 from baton_actors.cli.place import Place
 from baton_actors.cli.present import shown_source
+from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.rows import rows_of
 from baton_actors.cli.show.view import waits_of
 from baton_actors.cli.text import plain
@@ -123,7 +124,10 @@ async def _tell(bus: Bus, run: str, plan: Plan, start: str, tell: Callable[[Text
             told |= {each.actor for each in left}
             waits = [line for line in waits_of(rows_of(state, plan, now=now)) if str(line) not in told]
             told |= set(map(str, waits))
-            for line in [*waits, *nobody_lines(left, start)]:
+            asked = open_lines(state, told)
+            told |= asked.keys()
+            questions = [line for lines in asked.values() for line in lines]
+            for line in [*waits, *questions, *nobody_lines(left, start)]:
                 tell(line)
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from baton_actors.cli.exits import ENDED, FAILED, OK
 from baton_actors.cli.show.rows import Row
+from baton_actors.cli.show.step_facts import person_facts
 from baton_actors.cli.show.view import error_of
 from baton_actors.cli.text import plain_lines, wrapped
 from baton_bus.client.runs import RunHead
@@ -85,6 +86,8 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
         "rehearsed": state.rehearsed,
         "usage": state.usage,
         "steps": rows,
+        "people": [person_facts(step) for step in state.steps.values() if step.asked in ("person", "event")],
+        "rejected": state.rejected,
         "messages": state.messages,
         "foreign": state.foreign,
     }

@@ -220,18 +220,21 @@ class Worker:
 
     async def _announce(self) -> None:
         bus = self._engine.bus
+        job: Job | None
         while True:
             if not self._jobs:
                 self._in_hand.clear()
                 await self._in_hand.wait()
             await asyncio.sleep(ANNOUNCE_AFTER_S)
-            now = time.monotonic()
             for job in list(self._jobs.values()):
-                last = job.announced_at
-                if (
-                    job.in_handler
-                    and not job.waits
-                    and now - (last or job.started) > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S)
-                ):
-                    job.announced_at = now
+                if _is_to_be_announced(job):
+                    job.announced_at = time.monotonic()
                     announce(bus, job)
+            job = None  # while nothing is in hand, this keeps nothing alive
+
+
+def _is_to_be_announced(job: Job) -> bool:
+    """Say whether watchers are to be told, for the first time or again, that a handler runs."""
+    last = job.announced_at
+    ran_s = time.monotonic() - (last or job.started)
+    return job.in_handler and not job.waits and ran_s > (_ANNOUNCE_AGAIN_S if last else ANNOUNCE_AFTER_S)

@@ -1,4 +1,5 @@
-"""The clerk: writes what is due (a join's deadline, a step that was parked, the end of a run) into the log.
+"""The clerk: writes what is due (a join's deadline, a step that was parked, the end of a run) into the log, and takes
+what people and programs say (`words.py`).
 
 A timer's body is the message itself, so any process can do it, whatever flows it knows. One runs in every worker
 process and in `baton steward`; they share a consumer.
@@ -14,11 +15,15 @@ import structlog
 from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
+from baton_bus.engine.saying import is_token
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, BadToken, NewerMessage
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import Answer, Handoff, Reply, Result, Task
 from baton_schemas.wire.names import check_token, run_of_firing
+
+from .words import Words
 
 IN_HAND = 64
 """Due messages held at once: each is one short publish."""
@@ -38,9 +43,10 @@ class Clerk:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Take what is due while the context is open."""
+        """Take what is due, and what is said, while the context is open."""
         subject = self._bus.subjects.due("*", "*", "*")
-        async with self._bus.pulling("due", subject, IN_HAND, self._on_delivery, max_ack_pending=1000, due=True) as due:
+        taking = self._bus.pulling("due", subject, IN_HAND, self._on_delivery, max_ack_pending=1000, due=True)
+        async with taking as due, Words(self._engine).working():
             try:
                 yield
             finally:
@@ -76,8 +82,11 @@ class Clerk:
                     check_token(what, token)
                 await self._bus.create(subjects.of(parts.who, message), encode(message))
             case Answer() as answer:
-                for what, token in (("actor", parts.who), ("run id", answer.run), ("step", answer.step)):
+                for what, token in (("actor", parts.who), ("run id", answer.run)):
                     check_token(what, token)
+                for token in (answer.step, key_of_child(answer.child)):
+                    if not is_token(token):  # that of a child may be longer than a name
+                        raise BadToken("step", token)
                 if await self._engine.ended(answer.flow, answer.run) is None:  # else nobody waits for it
                     await self._engine.asking.answer(parts.who, answer)
             case Task() as task:

@@ -16,18 +16,19 @@ from msgspec.structs import replace
 
 from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_actors.agents.clock import Clock
+from baton_actors.agents.questions import as_value
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError, PayloadTooLarge
 from baton_schemas.errors import BadContent, InputError, NewerMessage, nearest
 from baton_schemas.flow.inputs import check_fields
 from baton_schemas.flow.limits import DEADLINE_MAX_S
-from baton_schemas.run.asking import by_itself, child_handoff, child_of, who_is_asked
-from baton_schemas.run.refs import key_of_child, parse
+from baton_schemas.run.asking import WITHDRAWN, answer_to, by_itself, child_handoff, child_of, who_is_asked
+from baton_schemas.run.refs import asked_name, key_of_child, parse
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Recorded, Unasked
-from baton_schemas.wire.messages import Answer, Asked, AskedKind, Handoff, Note, Parked
-from baton_schemas.wire.outcomes import NULL, Blob, Done, Failed, State
+from baton_schemas.wire.messages import NO_DEFAULT, Answer, Asked, AskedKind, Handoff, Note, Parked, Question
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, State
 from baton_schemas.wire.values import encode_value
 
 from .claim import Claim
@@ -40,6 +41,11 @@ T = TypeVar("T")
 _AGAIN_S = 2.0
 _PARK_AGAIN_S = 5.0
 """A step that cannot be parked now, as it records something or the bus refuses, is so after this many seconds."""
+_FROM_OUTSIDE = frozenset({"person", "event"})
+_PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
+"""Who is likely to have answered before whom."""
+_PARKED_UPON_MAX = 20
+"""People, events and sleeps any of which brings a step back: more than anybody asks to hear the first of."""
 STRAYS_MAX = 3
 """A step that asks for something new so often in a row, and not for what it asked before, would do so for ever."""
 _NAMED_MAX = 20
@@ -65,6 +71,9 @@ class StepAsks:
         self._read: asyncio.Task[None] | None = None
         self._asked: dict[str, bool] = {}
         """Children that were asked for this time, and whether nobody had before."""
+        self._kinds: dict[str, AskedKind] = {}
+        self._open: dict[str, Handoff] = {}
+        """What people were asked, and events that were waited for, without an answer so far."""
         self._alike: Counter[tuple[str, ...]] = Counter()
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._is_held = False
@@ -101,6 +110,18 @@ class StepAsks:
         """Return so many seconds after it was called first. Raises `AskRefused`, `NotRecorded`."""
         seconds = _seconds("sleep", seconds, least=0.0)
         await self.child("sleep", "sleep", seconds, State(), deadline_s=seconds)
+
+    async def person(
+        self, role: str, question: Question, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT
+    ) -> Raw:
+        """Ask a person, with nobody waiting here. Raises `AskFailed`, `AskRefused`, `NotRecorded`."""
+        cause = Asked(step="", question=question, default=default)
+        return await self.child("person", role, as_value(question), State(), deadline_s=deadline_s, cause=cause)
+
+    async def event(self, name: str, *, deadline_s: float | None = None, default: Raw = NO_DEFAULT) -> Raw:
+        """Wait for an event. Raises as `person`."""
+        cause = Asked(step="", default=default)
+        return await self.child("event", name, None, State(), deadline_s=deadline_s, cause=cause)
 
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Return what `make` gave when it was first called under this name.
@@ -202,6 +223,7 @@ class StepAsks:
         cause = replace(
             more,
             step=self._job.step,
+            actor=self._actor if kind in _FROM_OUTSIDE else "",
             kind=kind,
             number=self._alike[what],
             depth=work.depth + 1,
@@ -209,18 +231,26 @@ class StepAsks:
         )
         handoff = child_handoff(work.handoff, work.start_seq, token, cause, state)
         await sure(lambda: self._answers.begin(self._job.delivery.seq))
+        self._kinds[token] = kind
         waiting = self._waits_for(token)
         try:
             async with self._answers.places:
                 there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
             self._asked[token] = there is None
+            if kind in _FROM_OUTSIDE:
+                self._open[token] = handoff
             handoff = replace(handoff, cause=there or cause)
             if there is not None and not waiting.done():
                 # It was asked by a worker that is gone, or by one that still goes on: its answer may be older than we.
                 await self._look(token)
+            if kind == "event" and not waiting.done():
+                await self._hear(token, handoff)
             if cause.due_s and not waiting.done():
                 await sure(lambda: self._until_due(token, handoff))
+            if kind == "person":
+                self._park_soon()
             answer = await waiting
+            self._open.pop(token, None)
             if cause.due_s and kind != "sleep":  # its timer would come for nothing
                 self._answers.in_background(engine.bus.timers.cancel(self._actor, self._job.run, token))
             return answer
@@ -262,6 +292,12 @@ class StepAsks:
     async def _look(self, token: str) -> None:
         job, key = self._job, key_of_child(token)
         for answer in await sure(lambda: self._engine.asking.some(self._actor, job.run, job.step, [key])):
+            self._heard(answer)
+
+    async def _hear(self, token: str, child: Handoff) -> None:
+        """Take an event that came before anybody waited for it: the clerk looks for who waits, and we for what came."""
+        answer = await sure(lambda: self._engine.saying.hear(child))
+        if answer is not None:
             self._heard(answer)
 
     async def _remember(self) -> None:
@@ -326,7 +362,7 @@ class StepAsks:
         """Park the step when nothing has come for a while; at once where it must not be held."""
         if after_s is None:
             # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
-            at_once = self._job.begun or self._answers.held > self._answers.held_max
+            at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_people_alone()
             after_s = 0.0 if at_once else self._agent.park_after_s
         self._park_no_more()
         self._park_alarm = self._answers.alarms.set(after_s, self._park)
@@ -335,6 +371,11 @@ class StepAsks:
         if self._park_alarm is not None:
             self._park_alarm()
             self._park_alarm = None
+
+    def _waits_for_people_alone(self) -> bool:
+        """Say whether nothing is to be expected soon."""
+        kinds = {self._kinds[token] for token, waiting in self._waiting.items() if not waiting.done()}
+        return kinds == {"person"}
 
     def _park(self) -> None:
         if self._parking is None or self._parking.done():
@@ -352,8 +393,42 @@ class StepAsks:
         if strays >= STRAYS_MAX:
             self._refuse_strays()
             return
-        token, work = waits[0], self._work
-        parked = Parked(
+        upon = self._park_upon(waits)
+        try:
+            await self._note_unasked()
+            for token in upon:
+                if token in self._sleeping:
+                    await self._set_timer(self._sleeping[token])
+                parked = self._parked_upon(token, strays)
+                answer = await self._engine.asking.park(self._actor, key_of_child(token), parked)
+                if answer is not None:
+                    self._heard(answer)
+        except (BusError, NewerMessage) as error:
+            logger.error("bus.refuses", error=str(error), child=token)
+            self._park_soon(_PARK_AGAIN_S)
+            return
+        if any(token not in self._waiting or self._waiting[token].done() for token in waits):
+            # Something has come meanwhile. What stands parked for us brings it back once more than is needed.
+            self._park_soon()
+        else:
+            logger.info("step.parked", waits_for=asked_name(upon[-1]))
+            self._job.cancel("parked")
+            self.close()
+
+    def _park_upon(self, waits: Sequence[str]) -> list[str]:
+        """Return the children whose answers are to bring the step back, the one that may well be the first at the end.
+
+        Of agents and flows it is one: all of them are expected soon. Whoever answers from outside may be the only one
+        who ever does, and nobody knows which; so may a sleep that somebody else is asked beside.
+        """
+        found = sorted(waits, key=lambda token: _PATIENCE.index(self._kinds[token]))
+        soon = [token for token in found if self._kinds[token] in ("agent", "flow")][:1]
+        late = [token for token in found if self._kinds[token] not in ("agent", "flow")][:_PARKED_UPON_MAX]
+        return [*reversed(late), *soon]
+
+    def _parked_upon(self, token: str, strays: int) -> Parked:
+        work = self._work
+        return Parked(
             run=self._job.run,
             flow=work.handoff.flow,
             digest=work.handoff.digest,
@@ -364,22 +439,6 @@ class StepAsks:
             number=work.woken,
             strays=strays,
         )
-        try:
-            if token in self._sleeping:
-                await self._set_timer(self._sleeping[token])
-            await self._note_unasked()
-            answer = await self._engine.asking.park(self._actor, key_of_child(token), parked)
-        except (BusError, NewerMessage) as error:
-            logger.error("bus.refuses", error=str(error), child=token)
-            self._park_soon(_PARK_AGAIN_S)
-            return
-        if answer is not None:
-            self._heard(answer)
-            self._park_soon()
-        else:
-            logger.info("step.parked", waits_for=parse(token).name)
-            self._job.cancel("parked")
-            self.close()
 
     # ---- what it does not ask for any more ---------------------------------------------------------
 
@@ -416,6 +475,17 @@ class StepAsks:
                 children=unasked[:_NAMED_MAX], count=len(unasked), seq=delivery.seq, delivered=delivery.delivered
             )
             await self._journal.write(fact)
+
+    async def withdraw(self) -> None:
+        """The step has ended: nobody need answer any more what it asked from outside, and an event is for the next.
+
+        A word that comes first is kept, and read by nobody. When the worker dies before this, the questions stay open
+        until the run ends.
+        """
+        for child in self._open.values():
+            outcome = Failed(error=Error(step=child.step, type=WITHDRAWN, message="its step has ended without it"))
+            with contextlib.suppress(BusError):
+                await self._engine.asking.answer(self._actor, answer_to(child, outcome, self._work.start_seq))
 
     # ---- what can be asked -------------------------------------------------------------------------
 

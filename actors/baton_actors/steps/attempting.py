@@ -70,6 +70,7 @@ class Attempting:
             asks: Asks = NO_ASKS
             if self._agents.may_ask(work.plan, job.step):
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
+                job.withdraw = asks.withdraw
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))

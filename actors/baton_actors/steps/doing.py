@@ -75,6 +75,8 @@ class Doing:
         if self._may_have_ended(job) and await self._has_ended_meanwhile(job, work):
             return Ack()
         await self._engine.derive(work.plan, record, work.handoff)
+        if job.withdraw is not None and not isinstance(record, Result):
+            await job.withdraw()
         return Ack()
 
     async def _until_due(self, work: Claim) -> None:

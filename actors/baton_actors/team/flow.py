@@ -180,6 +180,31 @@ class Flow:
             return functools.partial(self.agent, name=name, **options)
         return self._add_handler(handler, name, options, is_step=False)
 
+    def ask_person(
+        self,
+        name: str,
+        person: str,
+        prompt: str,
+        *,
+        answers: Sequence[str] | None = None,
+        output: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+        default: Any = None,
+        **options: Unpack[StepOptions],
+    ) -> None:
+        """Add a step that a person does: whoever has the role `person` is asked the `prompt`.
+
+        `answers` are what may be answered, or `output` the fields of the answer, by type as in a flow's input. After
+        `deadline_s` seconds the answer is `default`, or the step fails. Raises `FlowError` for a name that another step
+        has.
+        """
+        agent: dict[str, Any] = {"person": person, "prompt": prompt}
+        if output is not None:
+            agent["output"] = {field: _type(given) for field, given in output.items()}
+        more = {"answers": answers, "deadline_s": deadline_s, "default": default}
+        agent |= {key: _plain(value) for key, value in more.items() if value is not None}
+        self._add(name, agent, options)
+
     def check(self) -> Plan:
         """Return the plan of the flow. Raises `FlowError`, `BadHandler`: what a flow file would be told, with names."""
         return self.found().plan

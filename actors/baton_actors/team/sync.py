@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, overload
 from baton_actors.team.errors import CalledFromItself, TeamClosed
 from baton_actors.team.team import Team, WhichFlow
 from baton_bus import Run
+from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.run.state import Entry, RunState, RunStatus
 from baton_schemas.wire.messages import Result
@@ -92,6 +93,14 @@ class SyncRun:
     def watch(self) -> Iterator[Entry | Running | Word]:
         """Yield the same, and between them what its steps say while they are done: see `Run.watch`."""
         return self._each(self._run.watch())
+
+    def answer(self, step: str, value: Any, *, who: str = "", note: str = "", role: str = "") -> bool:
+        """Answer a question that this run asks people: see `Run.answer`."""
+        return self._thread.call(self._run.answer(step, value, who=who, note=note, role=role))
+
+    def say(self, event: str, value: Any = None, *, who: str = "", note: str = "") -> bool:
+        """Tell this run of an event: see `Run.say`."""
+        return self._thread.call(self._run.say(event, value, who=who, note=note))
 
     def cancel(self, reason: str = "cancelled by a client") -> Result:
         """End the run if it has not ended: see `Run.cancel`."""
@@ -178,6 +187,10 @@ class SyncTeam:
     def runs(self, limit: int = 20, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
         """Return the runs that began last, the newest first: see `Team.runs`."""
         return self._thread.call(self._team.runs(limit, flow=flow, status=status))
+
+    def inbox(self, role: str = "") -> list[Waiting]:
+        """Return what waits for people, the one that waits longest first: see `Client.inbox`."""
+        return self._thread.call(self._team.inbox(role))
 
     def close(self) -> None:
         """Close the team, and end its thread and its server. Doing it twice changes nothing."""

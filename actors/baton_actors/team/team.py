@@ -12,6 +12,7 @@ from baton_actors.agents.loading import FoundFlow, UnknownFlow, find_flow
 from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, TeamClosed
 from baton_actors.team.flow import Flow
 from baton_bus import BusError, Client, Run
+from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.state import RunStatus
@@ -128,6 +129,10 @@ class Team:
     async def runs(self, limit: int = 20, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
         """Return the runs that began last, the newest first. Raises as `Client.runs`."""
         return await self.client.runs(limit, flow=flow, status=status)
+
+    async def inbox(self, role: str = "") -> list[Waiting]:
+        """Return what waits for people, the one that waits longest first: see `Client.inbox`, and `Run.answer`."""
+        return await self.client.inbox(role)
 
     def _which(self, flow: WhichFlow | None) -> Plan | str:
         """Return the flow that is meant: worked out, or its name, for a steward elsewhere that knows it."""

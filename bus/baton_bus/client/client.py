@@ -20,6 +20,8 @@ from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import check_token, sortable_id
 
+from . import people
+from .people import Waiting
 from .results import Results
 from .run import Run
 from .runs import RunHead, recent_runs
@@ -91,6 +93,13 @@ class Client:
         Raises `BusUnavailable`, `NoStream`.
         """
         return await recent_runs(self.bus, limit, flow=flow, status=status)
+
+    async def inbox(self, role: str = "") -> list[Waiting]:
+        """Return what waits for people, of a role or any, the one that waits longest first; `Run.answer` answers it.
+
+        It reads every question that is in the log, answered or not. Raises `BusUnavailable`, `NoStream`.
+        """
+        return await people.inbox(self.engine, role)
 
     async def fork(
         self, run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""

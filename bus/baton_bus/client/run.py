@@ -18,6 +18,7 @@ from baton_schemas.wire.messages import Result
 from baton_schemas.wire.outcomes import Done, Failed
 from baton_schemas.wire.words import Running, Word
 
+from . import people
 from .watching import follow_run, watch_all
 
 if TYPE_CHECKING:
@@ -98,6 +99,30 @@ class Run:
     async def state(self) -> RunState:
         """Return how the run stands. Raises `BusUnavailable`."""
         return fold(await self._client.bus.log.run(self.id))
+
+    async def answer(
+        self, step: str, value: Any, *, who: str = "", note: str = "", role: str = "", wait_s: float = people.WAIT_S
+    ) -> bool:
+        """Answer a question that this run asks people: of the step that asked, or by the question's own name.
+
+        `who` answers and `note` are kept with it. It is durable once it is published; True when it was taken, False if
+        nobody took it within `wait_s` seconds: a worker does once one is up, and may reject it then. Raises
+        `AnswerRefused` for what is no answer to the one open question that is meant, or came too late; `BadContent` for
+        what is no JSON, and the errors of `Publisher.create`.
+        """
+        return await people.answer(
+            self._client.engine, self.id, step, value, who=who, note=note, role=role, wait_s=wait_s
+        )
+
+    async def say(
+        self, event: str, value: Any = None, *, who: str = "", note: str = "", wait_s: float = people.WAIT_S
+    ) -> bool:
+        """Tell this run of an event, for the first of its steps that waits for one of this name, now or later.
+
+        True when one has got it; False when none waits, or no worker took it within `wait_s` seconds: it is kept.
+        Raises `UnknownRun`, `AnswerRefused` when the run has ended, and as `answer`.
+        """
+        return await people.say(self._client.engine, self.id, event, value, who=who, note=note, wait_s=wait_s)
 
     async def cancel(self, reason: str = "cancelled by a client") -> Result:
         """End the run if it has not ended; return the result that it then has, this one or an earlier one.

@@ -18,7 +18,7 @@ from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.state import Entry, RunStatus
 from baton_schemas.wire.messages import Handoff, Result, Started
-from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, TOKEN
+from baton_schemas.wire.names import ASKED_BESIDES, TOKEN
 from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
@@ -100,8 +100,8 @@ async def read_run(bus: Bus, head: RunHead) -> list[Entry]:
 
 async def read_last(bus: Bus, head: RunHead) -> list[Entry]:
     """Return the messages of a run as `Log.run_sure` does: enough for its state, and faster than all of them."""
-    # A result has the flow in place of an actor, and what no worker is asked for has one of these.
-    actors = (*head.actors, head.flow, PERSON, EVENT, FLOW, TIMER) if head.actors else ()
+    # A result has the flow in place of an actor, and what no worker is asked for a word.
+    actors = (*head.actors, head.flow, *ASKED_BESIDES) if head.actors else ()
     return await bus.log.run_sure(head.run, actors, head.start_seq)
 
 

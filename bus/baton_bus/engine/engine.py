@@ -61,6 +61,7 @@ from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
 from .forking import Forking, with_source_of, without_source
+from .saying import Saying
 from .spread import Spread
 from .values import Values
 
@@ -82,6 +83,7 @@ class Engine:
         self.bus, self.values = bus, Values(bus)
         self.forking = Forking(bus, self.values)
         self.asking = Asking(bus, self.values)
+        self.saying = Saying(bus, self.values, self.asking)
         self.spread = Spread(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------

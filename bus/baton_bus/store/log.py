@@ -148,6 +148,11 @@ class Log:
         first = await self._gets.next_sure(EVERYTHING, 1) if last is not None else None
         return (first.seq, last.seq) if first is not None and last is not None else (1, 0)
 
+    async def end(self) -> int:
+        """Return the sequence of the last message of the log, by the leader's word; 0 when it is empty."""
+        last = await self._gets.last_sure(EVERYTHING)
+        return last.seq if last is not None else 0
+
     def _patterns(self, run: str, actors: Iterable[str]) -> list[str]:
         return [self._subjects.run(run, actor) for actor in actors] or [self._subjects.run(run)]
 

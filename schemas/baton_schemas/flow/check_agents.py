@@ -1,4 +1,4 @@
-"""Whether the agents of a flow can work: a handler or a prompt, a model, sane limits, known placeholders."""
+"""Whether the agents of a flow can work: a handler, a prompt or a person, a model, limits, known placeholders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check_asking import asked_agents, check_given, check_keys, check_workers, refuse_unused
+from baton_schemas.flow.check_people import check_no_person, check_person
 from baton_schemas.flow.flow import IN_PROCESS, Agent, Flow
 from baton_schemas.flow.limits import check_at_least, check_timeout
 from baton_schemas.flow.prompts import BadPlaceholder, Placeholder, parse
@@ -24,10 +25,14 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
     for name, agent in flow.agents.items():
         place = f"agents.{name}"
         _check_limits(place, agent)
-        if agent.handler:
-            _check_handler(place, agent)
+        if agent.person:
+            check_person(place, agent)
         else:
-            _check_llm(place, agent, flow)
+            check_no_person(place, agent)
+            if agent.handler:
+                _check_handler(place, agent)
+            else:
+                _check_llm(place, agent, flow)
         users = [step for step in flow.steps if flow.steps[step].agent == name]
         if not users and name not in asked:
             refuse_unused(flow, name)
@@ -74,7 +79,7 @@ def _check_llm(place: str, agent: Agent, flow: Flow) -> None:
         raise FlowError(
             place,
             "neither `handler` nor `prompt`",
-            "`handler` for a Python function, or `prompt` and `model` for an LLM agent",
+            "`handler` for a Python function, `prompt` and `model` for an LLM agent, or `prompt` and `person`",
         )
     if agent.reads is not None:
         raise FlowError(
@@ -131,6 +136,19 @@ def _check_names_of(flow: Flow, place: str, agent: Agent, step: str, earlier: fr
                     hint=_hint_of(found.name, known),
                     near=f"{{{found.name}",
                 )
+
+
+def _check_asked(place: str, agent: Agent) -> None:
+    """Check what a person who is only asked by other agents is told, against what these give."""
+    for found in _placeholders(f"{place}.prompt", agent.prompt):
+        if found.name not in agent.input:
+            raise FlowError(
+                f"{place}.prompt",
+                f"the placeholder {{{found.name}}} at character {found.position}",
+                "an `input` of this agent, which only other agents ask",
+                hint=nearest(found.name, agent.input) or f'Declare it: `input.{found.name} = "str"`.',
+                near=f"{{{found.name}",
+            )
 
 
 def _placeholders(place: str, template: str) -> list[Placeholder]:

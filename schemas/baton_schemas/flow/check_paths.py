@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
-from baton_schemas.flow.flow import Flow
+from baton_schemas.flow.flow import Agent, Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import Placeholder, parse
 from baton_schemas.flow.types import ANY, NUMBER, TEXT, Type, listed, type_of
@@ -118,10 +118,15 @@ def kind_of(plan: Plan, step: str, name: str) -> Type:
 def _output_of(flow: Flow, name: str) -> Type:
     if any(step.join is not None and step.join.failed == "pass" for step in flow.steps.values()):
         return _LIST if flow.steps[name].each else ANY  # an error may stand in its place
-    texts = flow.agents[flow.steps[name].agent].asks_models
-    if flow.steps[name].each:
-        return _TEXTS if texts else _LIST
-    return TEXT if texts else ANY
+    kind = _output_of_agent(flow.agents[flow.steps[name].agent])
+    return Type("list", items=kind) if flow.steps[name].each else kind
+
+
+def _output_of_agent(agent: Agent) -> Type:
+    """Return what is known of the type of what an agent puts out."""
+    if agent.asks_models or agent.answers:
+        return TEXT
+    return type_of(Field(type="dict", fields=agent.output)) if agent.output else ANY
 
 
 def _item_of(plan: Plan, step: str) -> Type:

@@ -117,12 +117,17 @@ def _tables(data: Table, key: str, within: str = "") -> Table:
 
 
 def _agent(name: str, value: Any) -> Agent:
-    place = f"agents.{name}"
-    if not isinstance(value, dict) or "input" not in value:
-        return _struct(place, value, Agent)
-    fields = _tables(value, "input", place)
-    given = {key: _field(f"{place}.input.{key}", field) for key, field in fields.items()}
-    return _struct(place, {**value, "input": given}, Agent)
+    place, table = f"agents.{name}", value
+    if isinstance(table, dict):
+        for key in ("input", "output"):
+            if isinstance(table.get(key), dict):
+                fields = {field: _field(f"{place}.{key}.{field}", told) for field, told in table[key].items()}
+                table = {**table, key: fields}
+        if table.get("answers") == []:
+            raise FlowError(f"{place}.answers", "an empty list", "what may be answered, or no `answers` for anything")
+        if "default" in table:
+            table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
+    return _struct(place, table, Agent)
 
 
 def _field(place: str, value: Any) -> Field:

@@ -51,10 +51,11 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the user describes: a prompt and a model, or a Python handler.
+    """What the user describes: a prompt and a model, a Python handler, or a person.
 
-    With `handler` it is a Python function, `module:name` or `./file.py:name`; otherwise an LLM agent, which
-    needs `model` (a tier or a model id), `prompt` and `max_tokens` (its own or its tier's).
+    With `handler` it is a Python function, `module:name` or `./file.py:name`; with `person` whoever has that role, who
+    is asked the `prompt`; otherwise an LLM agent, which needs `model` (a tier or a model id), `prompt` and `max_tokens`
+    (its own or its tier's).
     """
 
     model: str = ""
@@ -104,10 +105,21 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """How long a step of it that waits for an answer is held by its worker, in seconds: then nothing holds it, and the
     answer brings it back."""
 
+    person: str = ""
+    """A role, in place of a model: whoever has it is asked the `prompt`, and what they answer is the output."""
+    answers: list[str] = []
+    """What a person may answer, when it is a choice."""
+    output: dict[str, Field] = {}
+    """Else the fields of a person's answer, by name and type as in [input]; without either it may be any JSON."""
+    deadline_s: float | None = None
+    """How long a person has, in seconds; without one the run waits for as long as it takes."""
+    default: Raw = ABSENT
+    """The answer once that time is up; without one the step fails then."""
+
     @property
     def asks_models(self) -> bool:
-        """Whether doing its steps asks a model, and so is paid for; the kinds that do not are handlers."""
-        return not self.handler
+        """Whether doing its steps asks a model, and so is paid for; handlers and people do not."""
+        return not self.handler and not self.person
 
 
 class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

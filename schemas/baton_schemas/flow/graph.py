@@ -185,10 +185,10 @@ def each_of(plan: Plan, name: str) -> frozenset[str]:
 def reads_of(flow: Flow, name: str) -> frozenset[str]:
     """Return the inputs and steps that a step reads.
 
-    An LLM agent reads its placeholders; a handler its `reads`, or else the input and the steps before it.
+    An LLM agent, or a person, reads its placeholders; a handler its `reads`, or else the input and the steps before it.
     """
     agent = flow.agents[flow.steps[name].agent]
-    if agent.asks_models:
+    if not agent.handler:
         named = {found.name for text in (agent.system, agent.prompt) for found in parse(text)}
     elif agent.reads is not None:
         named = set(agent.reads)

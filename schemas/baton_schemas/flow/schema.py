@@ -45,6 +45,8 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "max_asks": {"minimum": 1},
         "max_depth": {"minimum": 1},
         "park_after_s": _TIMEOUT,
+        "person": {"pattern": f"^$|{_NAME['pattern']}"},
+        "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
     Field: {"type": {"pattern": PATTERN}},
@@ -60,8 +62,8 @@ def flow_schema() -> Schema:
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
     field = {"anyOf": [_ref("type"), _ref("input")]}
-    agent = _table(Agent, input=_tables(field, _FREE_NAME))
-    agent["anyOf"] = [{"required": ["handler"]}, {"required": ["prompt", "model"]}]
+    agent = _table(Agent, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
+    agent["anyOf"] = [{"required": ["handler"]}, {"required": ["prompt", "model"]}, {"required": ["person", "prompt"]}]
     agent["not"] = {"required": ["handler", "prompt"]}
     # Of a tier that is there anyway a file need say only what is to be otherwise.
     known = {name: {"anyOf": [_ref("known-tier"), _ref("model")]} for name in DEFAULT_TIERS}

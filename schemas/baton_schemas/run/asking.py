@@ -15,10 +15,12 @@ from baton_schemas.wire.messages import ASKING, Answer, Asked, AskedKind, Handof
 from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, short_hash
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
-from .refs import StepRef, parse
+from .refs import StepRef, asked_name
 
 TIME_IS_UP = "DeadlinePassed"
 """The type of the error with which a child fails that nobody answered in time."""
+WITHDRAWN = "Withdrawn"
+"""The type of the error with which a question fails that is not to be answered any more."""
 _NOBODY: Mapping[AskedKind, str] = {"sleep": TIMER, "flow": FLOW, "person": PERSON, "event": EVENT}
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -87,10 +89,10 @@ def by_itself(child: Handoff, start_seq: int) -> Answer:
     outcome: Outcome
     if child.cause.kind == "sleep":
         outcome = Done()
-    elif child.cause.default is not None:
+    elif bytes(child.cause.default):
         outcome = Done(output=child.cause.default)
     else:
-        name = parse(child.step).name
+        name = asked_name(child.step)
         outcome = Failed(error=Error(step=child.step, type=TIME_IS_UP, message=f"no answer of {name} in its time"))
     return answer_to(child, outcome, start_seq)
 
@@ -125,4 +127,4 @@ def woken_by(answer: Answer) -> Handoff | None:
 
 def waits_for(child: str) -> str:
     """Return what a step waits for that is parked until a child has answered."""
-    return f"an answer of {parse(child).name}"
+    return f"an answer of {asked_name(child)}"

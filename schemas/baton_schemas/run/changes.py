@@ -1,11 +1,12 @@
 """What differs between two versions of a flow, as far as it decides what a finished step had come to.
 
 A step is changed when what it was told, what it was given, or what it was given it by is another: the model, the
-prompts or the handler's key of its agent, the values that it reads, its `each`, the steps right before it, or how it
-joins them; or when an agent that it may ask is another. Another `max_tokens` touches only answers that were cut off, or
-that would be now; those of agents that are asked are not looked at, and count as such. How often, how long and by whom
-a step is tried (`max_attempts`, `timeout_s`, `actor`, …) is no such change, nor is the name of its agent or what a
-failure of it would have meant. The code that a handler's key names is in no flow: that it was edited is not seen here.
+prompts or the handler's key of its agent (of a person: who is asked, and what may be answered), the values that it
+reads, its `each`, the steps right before it, or how it joins them; or when an agent that it may ask is another. Another
+`max_tokens` touches only answers that were cut off, or that would be now; those of agents that are asked are not looked
+at, and count as such. How often, how long and by whom a step is tried (`max_attempts`, `timeout_s`, `actor`, …) is no
+such change, nor is the name of its agent or what a failure of it would have meant. The code that a handler's key names
+is in no flow: that it was edited is not seen here.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     return f"another input {', '.join(others)}" if others else ""
 
 
-_DECIDING = ("model", "system", "prompt", "handler", "workers")
+_DECIDING = ("model", "system", "prompt", "handler", "workers", "person", "answers", "output", "default")
 
 
 def answers_alike(before: Plan, after: Plan, agent: str) -> bool:

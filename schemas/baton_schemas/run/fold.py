@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.implied import lay_out
-from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Retry, Spent, Unasked, Waits
+from baton_schemas.flow.questions import expects
+from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Rejected, Retry, Spent, Unasked, Waits
 from baton_schemas.wire.messages import (
     After,
     Answer,
@@ -33,12 +34,14 @@ from baton_schemas.wire.messages import (
 from baton_schemas.wire.names import DEADLINE, JOIN
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Work, total
 
-from .asking import waits_for
-from .refs import joined, name_of, replied, source_token, tokens
+from .asking import WITHDRAWN, waits_for
+from .refs import asked_name, joined, name_of, replied, source_token, tokens
 from .state import Entry, RunState, StepState, StepStatus
 
 _OPEN = frozenset({"joining", "queued"})
 """Statuses of a step whose outcome is not in the log."""
+REJECTED_MAX = 20
+"""Rejected messages that a run's state tells of, the latest: anybody may send them."""
 
 
 class RunFold:
@@ -69,6 +72,7 @@ class RunFold:
         self._counts: dict[str, int] = {}
         """By step: how many branches it has."""
         self._sources: dict[str, tuple[str, ...]] = {}
+        self._rejected: list[Rejected] = []
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry."""
@@ -162,6 +166,7 @@ class RunFold:
             source=begins.source if begins else "",
             foreign=self._foreign,
             counts=dict(self._counts),
+            rejected=list(self._rejected),
         )
 
     @property
@@ -197,30 +202,46 @@ class RunFold:
                 arguments={**handoff.state.input, **handoff.state.blobs} if asked else {},
                 answers_at=_at(asked.due_s) if asked and asked.due_s else None,
                 question=asked.question.text if asked and asked.question else "",
+                expects=expects(asked.question) if asked and asked.question else "",
             )
 
     def _wake(self, handoff: Handoff) -> None:
         """Take that a step was looked at again: what it waited for beside its time, it may wait for still."""
         step = self._step(handoff.step, "queued")
         assert isinstance(handoff.cause, Woken)
-        if step.waits == handoff.cause.why:
+        if step.waits == handoff.cause.why or handoff.cause.parked:
             self._steps[handoff.step] = replace(step, waits="")
 
     def _answer(self, answer: Answer, at: datetime) -> None:
         child = self._step(answer.child, "queued")
         if child.status in _OPEN:
             self._steps[answer.child] = replace(
-                child, source=child.source or answer.step, answered_by=answer.who, note=answer.note
+                child,
+                source=child.source or answer.step,
+                answered_by=answer.who,
+                note=answer.note,
+                by_itself=child.asked in ("person", "event") and not answer.say and not _is_withdrawn(answer),
             )
         self._decide(answer.child, answer.outcome, at, answer.copied)
         asker = self._steps.get(answer.step)
-        if asker is not None and asker.waits == waits_for(answer.child):
+        if asker is not None and asker.waits == self._waits_for(answer.child):
             self._steps[answer.step] = replace(asker, waits="")
 
     def _park(self, parked: Parked) -> None:
         step = self._step(parked.step, "queued")
         if step.status in _OPEN:
-            self._steps[parked.step] = replace(step, waits=waits_for(parked.child), due_at=None)
+            self._steps[parked.step] = replace(step, waits=self._waits_for(parked.child), due_at=None)
+
+    def _waits_for(self, child: str) -> str:
+        """Return what a step waits for that is parked upon a child: a person is named by the role."""
+        asked = self._steps[child].asked if child in self._steps else None
+        match asked:
+            case "person":
+                return asked_name(child)
+            case "event":
+                return f"the event {asked_name(child)}"
+            case _:
+                return waits_for(child)
 
     def _arrive(self, reply: Reply, at: datetime) -> None:
         self._step(reply.step, "joining")
@@ -300,6 +321,8 @@ class RunFold:
                 self._calls.setdefault(note.step, []).append(_work_of(fact))
             case Spent(work=work):
                 self._in_vain.append(work)
+            case Rejected() as fact:
+                self._rejected = [*self._rejected[1 - REJECTED_MAX :], fact]
             case Unasked(count=count):
                 step = self._step(note.step, "queued")
                 self._steps[note.step] = replace(step, unasked=count)
@@ -317,6 +340,10 @@ def fold(entries: Iterable[Entry]) -> RunState:
     for entry in entries:
         run.apply(entry)
     return run.state
+
+
+def _is_withdrawn(answer: Answer) -> bool:
+    return isinstance(answer.outcome, Failed) and answer.outcome.error.type == WITHDRAWN
 
 
 def _later(at: datetime, delay_s: float) -> datetime:

@@ -59,7 +59,10 @@ def parse(token: str) -> StepRef:
             ref = replace(ref, round=int(round_[1]))
         elif part.startswith("k"):
             ref = replace(ref, key=part[1:])
-    return ref if ref.token == token else StepRef(token)
+    if ref.token == token:
+        return ref
+    as_named = StepRef(own, key=ref.key)  # a child called after an event: `order-007`
+    return as_named if ref.key and as_named.token == token else StepRef(token)
 
 
 def name_of(token: str) -> str:
@@ -70,6 +73,17 @@ def name_of(token: str) -> str:
 def key_of_child(token: str) -> str:
     """Return the key in the token of a child step; empty for any other."""
     return parse(token).key
+
+
+def asked_name(token: str) -> str:
+    """Return what a child is called after: the agent, the flow, the role or the event, which may end in digits."""
+    name, _, key = token.rpartition("--k")
+    return name if name and key else token
+
+
+def is_word(name: str) -> bool:
+    """Say whether a role or an event may be called so: the token of a child that is called after it has one meaning."""
+    return "--" not in name and not name.startswith("-") and not name.endswith("-")
 
 
 def is_plain(name: str) -> bool:

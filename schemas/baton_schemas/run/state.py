@@ -9,7 +9,8 @@ from typing import Literal
 from msgspec import Raw, Struct
 
 from baton_schemas.errors import BadMessage, NewerMessage
-from baton_schemas.wire.codec import decode
+from baton_schemas.wire.codec import decode, decode_say
+from baton_schemas.wire.facts import Rejected
 from baton_schemas.wire.messages import AskedKind, Message, Result
 from baton_schemas.wire.outcomes import Blob, Error, Usage, Value, Work
 
@@ -36,7 +37,7 @@ def read_entry(seq: int, at: datetime, subject: str, data: bytes) -> Entry:
     """Return the entry with these bytes; never raises on what the bytes are."""
     message: Message | None
     try:
-        message = decode(data, subject)
+        message = _decoded(data, subject)
     except (BadMessage, NewerMessage):
         message = None
     return Entry(seq=seq, at=at, subject=subject, data=data, message=message)
@@ -49,8 +50,13 @@ def known(entry: Entry | None) -> Message | None:
     """
     if entry is not None and entry.message is None:
         with contextlib.suppress(BadMessage):
-            return decode(entry.data, entry.subject)
+            return _decoded(entry.data, entry.subject)
     return entry.message if entry is not None else None
+
+
+def _decoded(data: bytes, subject: str) -> Message:
+    """Return a message by its place: a word from outside need not say what it is."""
+    return decode_say(data, subject) if subject.split(".")[1:2] == ["say"] else decode(data, subject)
 
 
 class StepState(Struct, frozen=True, kw_only=True):
@@ -92,9 +98,13 @@ class StepState(Struct, frozen=True, kw_only=True):
     """Of a child: when it is answered by itself."""
     question: str = ""
     """What a person is asked."""
+    expects: str = ""
+    """What they may answer, in a few words."""
     answered_by: str = ""
     """Of a person's answer: who gave it, as they say themselves, and with which note."""
     note: str = ""
+    by_itself: bool = False
+    """Nobody answered in its time."""
     unasked: int = 0
     """How many children it asked for once, and not when it was done last."""
 
@@ -135,6 +145,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     """The run that this one goes on from."""
     source: str = ""
     """Where the flow's file was when the run was asked for, if that is known: a path, or the name of a shipped flow."""
+    rejected: list[Rejected] = []
+    """What was rejected of the run's messages and words from outside: the latest of it."""
     foreign: int = 0
     """Results beside the run's own: of another flow, by a client that took its id. They change nothing."""
     counts: dict[str, int] = {}

@@ -75,6 +75,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     """How it stands, as a sentence without a full stop."""
     agent: str = ""
     handler: str = ""
+    person: str = ""
+    """The role that does it, of an agent that is a person."""
     actor: str = ""
     index: int | None = None
     count: int = 0
@@ -97,6 +99,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     attempts: list[Attempt]
     branches: list[BranchSeen]
     """Of a fan-out, those that the log names."""
+    people: list[StepState] = []
+    """What it asked people, and which events it waited for."""
     output: Value | None = None
     error: Error | None = None
     label: str = ""

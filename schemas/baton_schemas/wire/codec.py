@@ -8,7 +8,7 @@ import msgspec
 
 from baton_schemas.errors import BadMessage, NewerMessage
 
-from .messages import FIRST, VERSION, Head, Message, Task
+from .messages import FIRST, VERSION, Head, Message, Say, Task
 from .upcasts import UPCASTS
 
 M = TypeVar("M", bound=Message)
@@ -16,6 +16,7 @@ M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _task_decoder = msgspec.json.Decoder(Task)
+_say_decoder = msgspec.json.Decoder(Say)
 _head_decoder = msgspec.json.Decoder(Head)
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -44,6 +45,17 @@ def decode_task(data: bytes, subject: str = "") -> Task:
         return _decode(_task_decoder, data, subject)
     except BadMessage as error:
         raise BadMessage(f'no task: {error.reason}; expected {{"input": {{…}}}}', subject) from error
+
+
+def decode_say(data: bytes, subject: str = "") -> Say:
+    """Return the word in `data`; `kind` and `v` may be left out, as a foreign client would.
+
+    Raises as `decode`.
+    """
+    try:
+        return _decode(_say_decoder, data, subject)
+    except BadMessage as error:
+        raise BadMessage(f'no word: {error.reason}; expected {{"answer": …, "who": "…"}}', subject) from error
 
 
 def _decode(decoder: msgspec.json.Decoder[M], data: bytes, subject: str) -> M:

@@ -130,6 +130,10 @@ AskedKind = Literal["agent", "flow", "person", "sleep", "event"]
 """Who answers: an agent's worker, whoever ends a child run, a person, the clock, or a word from outside."""
 
 
+NO_DEFAULT = Raw()
+"""There is no answer for when nobody gives one."""
+
+
 class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person is asked."""
 
@@ -137,7 +141,9 @@ class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
     answers: list[str] = []
     """What may be answered, when it is a choice."""
     output: dict[str, Raw] = {}
-    """Else the fields of the answer by name, as the flow has them (`Field`); empty for any JSON."""
+    """Else the fields of the answer by name, as the flow has them (`Field`)."""
+    type: str = ""
+    """Else the type of the answer, as in `[input]`; empty for any JSON but null."""
 
 
 class Asked(Struct, tag="ask", tag_field="by", frozen=True, kw_only=True, omit_defaults=True):
@@ -145,6 +151,8 @@ class Asked(Struct, tag="ask", tag_field="by", frozen=True, kw_only=True, omit_d
 
     step: str
     """Who asks."""
+    actor: str = ""
+    """Of a person's question and of an event: the actor of who asks, as the subject of the answer needs it."""
     kind: AskedKind = "agent"
     number: int = 1
     """Counts what this step asked alike: the same of the same."""
@@ -152,8 +160,8 @@ class Asked(Struct, tag="ask", tag_field="by", frozen=True, kw_only=True, omit_d
     """How many ask above it, this one included."""
     due_s: float = 0.0
     """When it is answered by itself, in seconds of Unix time by the broker's clock; 0 for never."""
-    default: Raw | None = None
-    """That answer; None for an error that says that the time is up (null for a sleep)."""
+    default: Raw = NO_DEFAULT
+    """That answer; without one it is an error that says that the time is up (null for a sleep)."""
     question: Question | None = None
 
 

@@ -29,6 +29,10 @@ REJECTED = "rejected"
 
 TIMER, FLOW, PERSON, EVENT = "-timer", "-flow", "-person", "-event"
 """In place of an actor in the handoff of what no worker does. No actor is called so: their names begin otherwise."""
+ASKED_BESIDES = (TIMER, FLOW, PERSON, EVENT)
+
+WHOLE_RUN = "-"
+"""In place of a step in the subject of a word that is no answer to a question: an event that the run may wait for."""
 
 RESERVED = frozenset({START, JOIN, DEADLINE, END, REJECTED, "input", "errors", "item", "index"})
 """Names that no step and no input field may have: prompts and subjects use them for something else."""

@@ -64,6 +64,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "agent": flow.steps[name].agent,
                 "actor": plan.actor(name),
                 "handler": plan.agent(name).handler,
+                "person": plan.agent(name).person,
                 "model": plan.tier(plan.agent(name)).model if plan.agent(name).asks_models else "",
                 "after": plan.before(name),
                 "each": flow.steps[name].each,

@@ -169,6 +169,8 @@ def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: i
 def _by(found: FoundFlow, agent: str, rehearses: bool) -> Text:
     """Return what does an agent's steps: its handler, or its model; one that rehearses is not asked."""
     told = found.flow.agents[agent]
+    if told.person:
+        return Text(f"asks {told.person}", "dim")
     if not asks_models(told, found.folder):
         return Text(told.handler, "dim")
     model = Text(told.handler or found.plan.tier(told).model, "dim")

@@ -61,6 +61,8 @@ def draw(plan: Plan, width: int) -> list[str]:
 def _text(plan: Plan, name: str) -> tuple[str, ...]:
     step = plan.flow.steps[name]
     lines = [name]
+    if plan.agent(name).person:
+        lines.append(f"asks {plan.agent(name).person}")
     if step.each:
         limit = f", {step.concurrency} at once" if step.concurrency is not None else ""
         lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}{limit}")

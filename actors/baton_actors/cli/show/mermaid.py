@@ -43,4 +43,6 @@ def _asking(plan: Plan, ids: dict[str, str]) -> list[str]:
 
 def _shape(plan: Plan, name: str) -> str:
     # Step names are tokens; `each` may have dots: neither can break the quotes.
-    return f'{{{{"{name}"}}}}' if (plan.opening(name) or name) in plan.joins else f'["{name}"]'
+    person = plan.agent(name).person
+    label = f"{name}<br>asks {person}" if person else name
+    return f'{{{{"{label}"}}}}' if (plan.opening(name) or name) in plan.joins else f'["{label}"]'

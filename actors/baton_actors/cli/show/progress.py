@@ -15,6 +15,7 @@ from rich.text import Text
 
 from baton_actors.cli.show.called import called
 from baton_actors.cli.show.lost import Lost, with_lost
+from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.rows import Row, rows_of
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.unfolding import CHILDREN_MAX, room_for
@@ -77,6 +78,7 @@ class Progress:
         self._counts_told: dict[str, int] = {}
         """By row of children: how many of them were told to have ended."""
         self._waits_told: set[tuple[str, str]] = set()
+        self._asked_told: set[str] = set()
         self._ended = asyncio.Event()
 
     @property
@@ -168,6 +170,7 @@ class Progress:
         page: list[RenderableType] = [head, Text(), steps_table(rows), Text()]
         if state.result is None:  # at the end the command says it, with how the run ended
             page += [*waits_of(rows), *self._words.lines(state)]
+            page += [line for lines in open_lines(state).values() for line in lines]
             page.append(Text(f"{totals(state, rows)} · {elapsed_of(state, self._now)}", "dim"))
         return Group(*page)
 
@@ -198,6 +201,10 @@ class Progress:
                 self._waits_told.add((key, row.waits))
                 for line in waits_of([row]):
                     self._console.print(line, soft_wrap=True)
+        for name, lines in open_lines(self._fold.state, self._asked_told).items():
+            self._asked_told.add(name)
+            for line in lines:
+                self._console.print(line, soft_wrap=True)
 
     def _tell_words(self) -> None:
         now, left = time.monotonic(), _TOLD_MAX

@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Raw
 
+from baton_schemas.run.refs import asked_name
+from baton_schemas.run.state import StepState
 from baton_schemas.show.brought import Brought
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import StepSeen
@@ -28,6 +30,8 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "reused_from": seen.reused_from,
         "agent": seen.agent,
         "handler": seen.handler,
+        "person": seen.person,
+        "people": [person_facts(each) for each in seen.people],
         "actor": seen.actor,
         "queued_at": state.queued_at if state is not None else None,
         "ended_at": state.ended_at if state is not None else None,
@@ -60,6 +64,26 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
             for each in seen.recorded_values
         ],
         "lacking": seen.lacking,
+    }
+
+
+def person_facts(step: StepState) -> dict[str, Any]:
+    """Return what a person was asked, or an event that is waited for, as JSON has it."""
+    value = step.blob or step.output
+    return {
+        "asked": step.asked,
+        "who": asked_name(step.name),
+        "name": step.name,
+        "step": step.source,
+        "question": step.question,
+        "expects": step.expects,
+        "status": step.status,
+        "since": step.queued_at,
+        "answer": plain_value(value) if step.status == "done" and value is not None else None,
+        "answered_by": step.answered_by,
+        "note": step.note,
+        "answered_at": step.ended_at,
+        "by_itself": step.by_itself,
     }
 
 

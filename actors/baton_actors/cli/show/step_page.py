@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from baton_actors.cli.show.people import asked_lines
 from baton_actors.cli.show.view import MARKS, dollars, error_line, rehearsal_line
 from baton_actors.cli.text import plain, plain_lines
 from baton_schemas.show.attempts import Attempt
@@ -71,12 +72,19 @@ class _Page:
             yield Text("was asked with" if seen.kind else "read", "bold"), self._values(seen.values)
         if seen.asked is not None and seen.asked.system:
             yield Text("system prompt", "bold"), self._text(seen.asked.system)
-        if not seen.handler and seen.kind in (None, "agent") and (seen.values or seen.asked is not None):
+        if (
+            not seen.handler
+            and not seen.person
+            and seen.kind in (None, "agent")
+            and (seen.values or seen.asked is not None)
+        ):
             title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
             yield title, self._text(asked.prompt) if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
         if rounds:
             yield Text("asked its workers", "bold"), [self._rounds(rounds)]
+        if seen.people:
+            yield Text("asked", "bold"), [line for each in seen.people for line in asked_lines(each)]
         if seen.output is not None:
             if seen.kind != "sleep":  # it puts out nothing
                 yield self._output_title(), self._value(seen.output, _TEXT_LINES)
@@ -156,7 +164,7 @@ class _Page:
 
     def _output_title(self) -> Text:
         seen = self.seen
-        title = Text("put out" if seen.handler and not seen.kind else "answer", "bold")
+        title = Text("put out" if (seen.handler or seen.person) and not seen.kind else "answer", "bold")
         if seen.state is not None and seen.state.truncated:
             title.append("  cut off at max_tokens", "yellow")
         return title
@@ -180,6 +188,7 @@ def _header(seen: StepSeen) -> Iterator[Text]:
     if seen.kind:
         branch = f"asked by {seen.asked_by or 'nobody that the log names'}, "
     who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}" if seen.agent else f"{_WHO[seen.kind]}"
+    who = f"person {seen.person}" if seen.person else who
     model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
     yield Text(f"  {plain(branch + who + model)}", "dim")
     if seen.label:

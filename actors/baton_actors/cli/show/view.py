@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from baton_actors.cli.show.called import NAMES_WIDE, asked_text, called, counted, error_of_child, indent, unasked_of
+from baton_actors.cli.show.people import open_roles, people_lines
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.run.state import Entry, RunState
@@ -58,6 +59,8 @@ _LEAST_WIDE = 12
 _PADDING = 2
 """Columns that rich puts behind each column of a table, also behind the last."""
 _ANSWERED = frozenset({"done", "failed", "skipped"})
+_STANDING_WIDE = 24
+"""Columns of how a run stands in a list of runs."""
 _OFFSET_WIDE = len("   1      +0.000 s  ")
 """Columns of the number and the time of a message in a log."""
 
@@ -275,7 +278,7 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
     # These two give way when the others need room, as in `steps_table`.
     table.add_column(Text("  run", no_wrap=True), min_width=12)
     table.add_column(Text("flow", no_wrap=True), max_width=20)
-    table.add_column("status", no_wrap=True)
+    table.add_column("status", no_wrap=True, max_width=_STANDING_WIDE)
     table.add_column("started", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("cost", justify="right", no_wrap=True)
@@ -284,12 +287,20 @@ def runs_table(states: Sequence[RunState], now: datetime) -> Table:
         table.add_row(
             Text.assemble((f"{mark} ", style), plain(state.run), no_wrap=True, overflow="ellipsis"),
             Text(plain(state.flow), no_wrap=True, overflow="ellipsis"),
-            Text(state.status, style="" if state.status == "done" else style),
+            Text(_standing(state), style="" if state.status == "done" else style, no_wrap=True, overflow="ellipsis"),
             Text(_when(state.started_at, now), style="dim"),
             Text(elapsed_of(state, now), style="dim"),
             Text(cost_of(state), style="yellow" if state.rehearsed else ""),
         )
     return table
+
+
+def _standing(state: RunState) -> str:
+    """Return how a run stands, in a few words: also whom it waits for."""
+    roles = open_roles(state)
+    if not roles:
+        return state.status
+    return f"waits for {plain(roles[0])}" + (f" and {len(roles) - 1} more" if len(roles) > 1 else "")
 
 
 def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
@@ -303,6 +314,7 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
     ]
     parts += waits_of(rows)
     parts += unasked_of(rows)
+    parts += people_lines(state)
     parts += errors_of(rows)
     if state.rehearsed:
         parts.append(rehearsal_line())
