@@ -23,7 +23,7 @@ from baton_bus.store.bus import open_bus
 from baton_schemas.flow.flow import Field, Step
 from baton_schemas.run.asking import TIME_IS_UP
 from baton_schemas.run.state import StepState
-from baton_schemas.wire.messages import Answer, Parked
+from baton_schemas.wire.messages import VERSION, Answer, Parked
 from baton_schemas.wire.outcomes import Failed
 
 from .servers import NatsServer, nats_server
@@ -392,7 +392,7 @@ async def test_word_of_a_later_release_is_given_back_and_not_rejected(server: Na
     async with timed(server, namespace, BOSS, {"boss": Counted().boss}) as t:
         run = await t.submit(text="it")
         await until_asked(t, run)
-        await say(t, run, {"v": 99, "answer": "yes"})
+        await say(t, run, {"v": VERSION + 1, "answer": "yes"})
 
         async def is_given_back() -> bool:
             info = await t.bus.js.consumer_info(t.bus.settings.namespace, "say")
