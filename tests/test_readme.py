@@ -68,8 +68,15 @@ def test_it_is_short() -> None:
 
 
 def test_the_flow_is_valid_and_its_handlers_fit(mails: FoundFlow) -> None:
-    assert load_handlers(mails).keys() == {"./mails.py:cases", "./mails.py:report"}
-    assert mails.plan.order == ("classify", "cases", "reply", "report")
+    assert load_handlers(mails).keys() == {"./mails.py:cases"}
+    assert mails.plan.order == ("classify", "cases", "reply", "reply--list")
+
+
+def test_the_flow_whose_agents_decide_is_valid_too(tmp_path: Path) -> None:
+    save_files(tmp_path)
+    desk = find_flow(str(tmp_path / "desk.toml"))
+    assert load_handlers(desk).keys() == {"./desk.py:publish"}
+    assert {name for name, agent in desk.flow.agents.items() if agent.workers} == {"chief", "publish"}
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
