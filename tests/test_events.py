@@ -270,6 +270,21 @@ async def test_event_of_a_run_that_is_not_there_or_has_ended_is_rejected(server:
         }
 
 
+async def test_word_that_comes_again_when_its_run_has_ended_by_it_is_not_rejected(
+    server: NatsServer, namespace: str
+) -> None:
+    async def boss(text: str, context: Context) -> Any:
+        return await context.wait_for("paid")
+
+    async with timed(server, namespace, FLOW, {"boss": boss}) as t:
+        run = await t.submit(text="a")
+        await until_waits(t, run)
+        seq = await event(t, run, {"answer": 1})
+        assert value_of((await t.result(run)).outcome) == 1
+        await Engine(t.bus).saying.take(seq, f"{namespace}.say.paid.{run}.-", b'{"answer": 1}')
+        assert [answer.say for answer in await answers(t, run)] == [seq]
+
+
 async def test_unreadable_word_counts_for_nothing(server: NatsServer, namespace: str) -> None:
     async with timed(server, namespace, FLOW, {"boss": wait_twice}) as t:
         run = await t.submit(text="a")

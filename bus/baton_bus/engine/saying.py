@@ -121,7 +121,9 @@ class Saying:
         first = known(began)
         if not isinstance(first, Handoff) or began is None:
             raise WordRefused(f"there is no run {run}, or it had not begun")
-        await self._refuse_if_ended(first.flow, run)
+        waiting = await self.waiting(name, run)
+        if not any(each.answer is not None and each.answer.say == seq for each in waiting):  # else only to finish it
+            await self._refuse_if_ended(first.flow, run)
         while True:
             waiting = await self.waiting(name, run)
             if all(each.answer is not None and each.answer.say != seq for each in waiting):
