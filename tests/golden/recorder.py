@@ -13,6 +13,15 @@ from baton_bus.subjects import Subjects
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.inputs import encode_input, items_of
+from baton_schemas.run.asking import (
+    answer_to,
+    answers_parked,
+    by_itself,
+    child_handoff,
+    child_of,
+    who_is_asked,
+    woken_by,
+)
 from baton_schemas.run.carry import state_at, with_outcome
 from baton_schemas.run.fork import copies, forked_start
 from baton_schemas.run.joins import Chain
@@ -32,11 +41,27 @@ from baton_schemas.run.lifecycle import (
     spreads,
 )
 from baton_schemas.run.past import Logged
-from baton_schemas.run.refs import base_of
+from baton_schemas.run.refs import base_of, key_of_child
 from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.facts import Fact, key_of
-from baton_schemas.wire.messages import Handoff, Message, Note, OutcomeRecord, Reply, Result, Woken
+from baton_schemas.wire.facts import Exchange, Fact, Unasked, key_of
+from baton_schemas.wire.facts import Recorded as RecordedValue
+from baton_schemas.wire.messages import (
+    ASKING,
+    FIRST,
+    Asked,
+    AskedKind,
+    Handoff,
+    Message,
+    Note,
+    OutcomeRecord,
+    Parked,
+    Question,
+    Reply,
+    Result,
+    Say,
+    Woken,
+)
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, ResultStatus, State, Usage, Work
 
 _BEGIN = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -110,7 +135,47 @@ class Recorder:
         """A worker notes a fact about a step."""
         actor = self.plan.actor(step) if step in self.plan.flow.steps else "-"
         subject = self._subjects.note(actor, self.run, step, key_of(fact))
-        self._store(subject, Note(run=self.run, step=step, fact=fact, worker=WORKER))
+        version = ASKING if isinstance(fact, Exchange | RecordedValue | Unasked) else FIRST
+        self._store(subject, Note(v=version, run=self.run, step=step, fact=fact, worker=WORKER))
+
+    def ask(self, step: str, kind: AskedKind, name: str, number: int = 1, **given: Any) -> str:
+        """A step asks for a child with these arguments; return the child's token."""
+        child = child_of(step, kind, name, given, number)
+        question = Question(text="Print it?", answers=["yes", "no"]) if kind == "person" else None
+        due_s = self.at.timestamp() + 60.0 if kind in ("sleep", "event") else 0.0
+        cause = Asked(step=step, kind=kind, number=number, due_s=due_s, question=question)
+        handoff = child_handoff(self._handoff(step), 1, child, cause, State(input=encode_input(given)))
+        self._create(Create(who_is_asked(self.plan, handoff), handoff))
+        return child
+
+    def answer(self, child: str, outcome: Outcome | None = None, **more: Any) -> None:
+        """A child has answered, or (without an outcome) its time is up: its step is woken if it was parked upon it."""
+        asked = self._handoff(child)
+        answer = by_itself(asked, 1) if outcome is None else answer_to(asked, outcome, 1)
+        actor = self.plan.actor(answer.step)
+        subject = self._subjects.of(actor, answer)
+        parked = next((each for each in self.entries if each.subject == subject), None)
+        if parked is not None and isinstance(parked.message, Parked):
+            answer = answers_parked(answer, parked.message, parked.seq)
+        self._store(subject, replace(answer, **more))
+        woken = woken_by(answer)
+        if woken is not None:
+            self._create(Create(actor, woken))
+
+    def park(self, step: str, child: str) -> None:
+        """A step waits for a child, and its worker lets go of it."""
+        handoff = self._handoff(step)
+        seq = next(entry.seq for entry in self.entries if entry.message is handoff)
+        parked = Parked(
+            run=self.run, flow=handoff.flow, digest=handoff.digest, start_seq=1, step=step, child=child, seq=seq
+        )
+        subject = self._subjects.answer(self.plan.actor(step), self.run, step, key_of_child(child))
+        self._store(subject, parked)
+
+    def say(self, who: str, step: str, said: Say) -> int:
+        """Somebody says something from outside; return where it is in the log."""
+        self._store(self._subjects.say(who, self.run, step), said)
+        return self.entries[-1].seq
 
     def end(self, step: str, outcome: Outcome) -> None:
         """A worker has done a step: its record, and what follows."""

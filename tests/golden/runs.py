@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_schemas.flow.flow import Flow, JoinPolicy, Step
-from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Rejected, Retry, Spent, Waits
+from baton_schemas.flow.flow import Agent, Field, Flow, JoinPolicy, Step
+from baton_schemas.wire.facts import (
+    Begun,
+    Exchange,
+    GivenBack,
+    ModelCall,
+    Recorded,
+    Rejected,
+    Retry,
+    Spent,
+    Unasked,
+    Waits,
+)
+from baton_schemas.wire.messages import Say
 from baton_schemas.wire.names import END, REJECTED
 from baton_schemas.wire.outcomes import Error, Usage
 
@@ -183,6 +196,31 @@ def client() -> Recorder:
     return run
 
 
+def asked() -> Recorder:
+    """A step asks agents, a person, for time and for an event, records, is parked, and asks otherwise in the end."""
+    flow = flow_of("report", CHAIN)
+    researcher = Agent(handler="agents:any", input={"question": Field()})
+    lead = replace(flow.agents["research"], workers=["researcher"])
+    flow = replace(flow, agents={**flow.agents, "research": lead, "researcher": researcher})
+    run = Recorder(flow, "01kb000000000000000000asked")
+    run.start({})
+    run.note("research", Recorded(name="today", value=Raw(b'"2026-11-25"')))
+    one = run.ask("research", "agent", "researcher", question="What is tea?")
+    two = run.ask("research", "agent", "researcher", 2, question="What is tea?")
+    run.answer(two, failed(two, "no answer"))
+    run.park("research", one)
+    run.answer(one, done("a leaf", model=HAIKU))
+    approves = run.ask("research", "person", "editors")
+    run.park("research", approves)
+    said = run.say("editors", approves, Say(answer=Raw(b'"yes"'), who="ann", note="go on"))
+    run.answer(approves, done("yes"), who="ann", note="go on", say=said)
+    run.answer(run.ask("research", "sleep", "sleep", seconds=60))
+    run.answer(run.ask("research", "event", "paid"))
+    run.note("research", Unasked(children=[two], count=1, seq=1, delivered=2))
+    run.end("research", done(["tea is a leaf"]))
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -211,6 +249,7 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "fork": fork,
     "model-call": model_call,
     "client": client,
+    "asked": asked,
     "cancelled": cancelled,
     "expired": expired,
 }
