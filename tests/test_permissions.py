@@ -19,19 +19,25 @@ from typing import Any, NamedTuple
 import nats
 import nats.errors
 import pytest
+from msgspec import Raw
 from nats.aio.client import Client as NatsClient
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from baton_actors.agents.loading import find_flow
 from baton_bus import Client, Run, Settings, connect
+from baton_bus.engine import engine as engine_module
 from baton_bus.errors import AnswerRefused, BusError, NoStream, NotAllowed
 from baton_bus.server.embedded import find_server
 from baton_bus.store.bus import open_bus
-from baton_schemas.wire.messages import Result
+from baton_schemas.flow.check import check_flow
+from baton_schemas.run.child_runs import run_of_child
+from baton_schemas.wire.messages import Parent, Result
+from baton_schemas.wire.outcomes import Failed
 
 from .clusters import free_ports
 from .commands import FLOWS, here, start
 from .maps import ROOT
+from .nested_teams import inner
 from .servers import WAIT_S, nats_server, until
 from .timed import until_so
 
@@ -182,6 +188,26 @@ def test_operator_has_every_command(working: Guarded, refused: Refused, tmp_path
     do("unschedule", "words/later")
     do("doctor")
     assert refused("operator", "worker") == []
+
+
+async def test_operator_ends_a_run_that_another_asked_for_and_a_clerk_tells_that_one(
+    working: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "STOPPED_AFTER_S", 0.2)
+    child = "whole--k0123456789abcdefghjk"
+    run = run_of_child("asker", child)
+    parent = Parent(run="asker", flow="outer", digest="0", start_seq=1, actor="outer--whole", step="whole", child=child)
+    async with client_of(working, "admin") as admin, client_of(working, "operator") as operator:
+        await admin.engine.start(check_flow(inner()), {"text": Raw(b'"a"')}, run, parent=parent)
+        assert (await operator.run(run).cancel()).status == "cancelled"
+
+        async def is_told() -> bool:
+            return bool(await admin.engine.asking.of_step("outer--whole", "asker", "whole"))
+
+        await until_so(is_told)
+        outcome = (await admin.engine.asking.of_step("outer--whole", "asker", "whole"))[child].outcome
+        assert isinstance(outcome, Failed)
+        assert outcome.error.type == "RunCancelled"
 
 
 def test_purging_is_for_the_admin_and_an_operator_is_told_before_anything_is_written(
@@ -340,7 +366,13 @@ STEALS = (
     "$JS.API.CONSUMER.PAUSE.baton.handoff-words--counter",
     "$JS.ACK.baton.handoff-words--counter.1.1.1.1.0",
 )
-OPERATES = ("baton.handoff.actor.r.step.start", "baton.result.words.r.end", "baton.live.r.end", "baton.timer.task.f.n")
+OPERATES = (
+    "baton.handoff.actor.r.step.start",
+    "baton.result.words.r.end",
+    "baton.live.r.end",
+    "baton.timer.task.f.n",
+    "baton.timer.words.r.end--stopped",
+)
 IN_PLACE_OF_API = tuple(subject.replace("$JS.API", API) for subject in (*CHANGES, *STEALS) if "$JS.API" in subject)
 FORBIDDEN = {
     "worker": (*HEARD, *CHANGES),

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from baton_actors import Baton, Fail, Flow, Run, RunCancelled, RunFailed, Team
+from baton_actors.agents.loading import SameName
 from baton_actors.errors import BadHandler
-from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, SameName, TeamClosed
+from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, TeamClosed
 from baton_bus import Settings, connect
 from baton_bus.errors import NoServerFound, UnexpectedOutput
 from baton_schemas.errors import FlowError, InputError

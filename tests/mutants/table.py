@@ -225,8 +225,8 @@ MUTANTS = (
     Mutant(
         "run-that-earlier-releases-would-refuse",
         RUN,
-        "replace(first, v=plan.version, cause=cause",
-        "replace(first, cause=cause",
+        "v=ASKING if event.parent else plan.version, cause=cause",
+        "cause=cause",
         ("tests/test_each_last.py::test_worker_of_an_earlier_release_gives_such_a_run_back_and_one_of_this_does_it",),
     ),
     # ---- what is looked up, and what is believed -------------------------------------------------
@@ -240,14 +240,14 @@ MUTANTS = (
     Mutant(
         "results-not-looked-up-on-redelivery",
         STEPS,
-        "    if ended is not None:\n        return None\n    if record is None:",
+        "    if ended is not None:\n        await engine.nesting.follow(ended)\n        return None\n    if record is None:",
         "    if record is None:",
         (f"{LOOKS}::test_handler_of_a_run_that_ended_meanwhile_does_not_start_on_redelivery",),
     ),
     Mutant(
         "word-of-an-end-believed-for-a-step-in-hand",
         STEPS,
-        '        if job.cancelled == "run ended" and await self._engine.ended(job.flow, job.run) is not None:\n',
+        '        if job.cancelled == "run ended" and await self._engine.ended_and_followed(job.flow, job.run):\n',
         '        if job.cancelled == "run ended":\n',
         (f"{LOOKS}::test_word_that_the_log_does_not_confirm_loses_no_step_in_hand",),
     ),
@@ -341,8 +341,8 @@ MUTANTS = (
     Mutant(
         "kept-with-another-prompt",
         RUN,
-        '_DECIDING = ("model", "system", "prompt", "handler", "workers", "person", "answers", "output", "default")',
-        '_DECIDING = ("model", "system", "handler", "workers", "person", "answers", "output", "default")',
+        '    *("model", "system", "prompt", "handler"),',
+        '    *("model", "system", "handler"),',
         (f"{CHANGES}::test_step_is_done_again_for_what_decides_its_outcome_and_for_nothing_else",),
     ),
     Mutant(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, AgentKind
 from baton_actors.agents.merging import MergingAgent
+from baton_actors.agents.nested import NestedAgent
 from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
@@ -27,6 +28,7 @@ class Agents:
         self.threads = threads or Threads()
         self._models = models
         self._prompt = PromptAgent(models) if models is not None else None
+        self._nested = NestedAgent()
         self._orchestrator = OrchestratorAgent(models) if models is not None else None
         self._merging = MergingAgent()
         self._person = PersonAgent()
@@ -54,6 +56,8 @@ class Agents:
         handler = plan.flow.agents[agent].handler
         if plan.flow.agents[agent].person:
             return self._person
+        if plan.flow.agents[agent].flow:
+            return self._nested
         if not handler:
             if self._prompt is None or self._orchestrator is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")

@@ -24,6 +24,10 @@ class AskFailed(ActorError):
         super().__init__(f"{who} failed with {error.type}: {error.message}")
 
 
+class NestedFailed(AskFailed):
+    """The run that a step is did not end well: the step's error is what became of the run."""
+
+
 class AskRefused(ActorError):
     """What is asked for cannot be: an agent that is none of `workers`, arguments that do not fit, too much of it."""
 
@@ -38,6 +42,13 @@ class Asks(Protocol):
         """Ask an agent of the flow, one of the `workers` of the agent that asks; return its output as JSON.
 
         `deadline_s` counts from when it is asked first. Raises `AskFailed`, `AskRefused`.
+        """
+
+    async def run(self, flow: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
+        """Have a flow run, and return its output as JSON.
+
+        `flow` is one of the `workers` that is a flow, or the name of that; `""` for the flow that the agent itself is.
+        After `deadline_s` seconds the run ends as expired. Raises `AskFailed`, `AskRefused`.
         """
 
     async def sleep(self, seconds: float) -> None:
@@ -75,6 +86,10 @@ class NoAsks:
         """It never waits."""
 
     async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
+        """Refuse."""
+        raise _NO_WORKER
+
+    async def run(self, flow: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
         """Refuse."""
         raise _NO_WORKER
 

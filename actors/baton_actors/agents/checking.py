@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_actors.agents.fitting import misfits
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers
+from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, with_nested
 from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
 from baton_schemas.errors import Coded, SchemaError, nearest
 from baton_schemas.flow.check_asking import asked_agents
+from baton_schemas.flow.nested import description_of
 from baton_schemas.flow.toml_lines import line_of
 
 Level = Literal["error", "warning"]
@@ -49,6 +51,8 @@ class CheckedFlow(Struct, frozen=True, kw_only=True):
     """That its LLM agents ask, tiers resolved."""
     has_clients: bool = False
     """Whether a handler of it has the official client, and asks what it likes."""
+    flows: list[str] = []
+    """Within it, near and far; their handlers and models are counted with its own."""
     inputs: list[str] = []
     """That have to be given."""
     problems: list[Problem] = []
@@ -69,20 +73,28 @@ def check_source(source: str) -> CheckedFlow:
     except (SchemaError, ActorError) as error:
         return CheckedFlow(source=source, problems=[_problem(error)])
     problems: list[Problem] = []
-    with _own_modules():
-        handlers = _handlers(found, problems)
-    problems += _misfits(found, handlers)
-    llms = [name for name, agent in found.flow.agents.items() if agent.asks_models]
-    problems += _unpriced(found, llms)
-    problems += _undescribed(found, llms)
+    all_of_it, has_clients = with_nested([found]), False
+    for each in all_of_it:
+        own: list[Problem] = []
+        with _own_modules():
+            handlers = _handlers(each, own)
+        has_clients = has_clients or any(handler.asks_models for handler in handlers.values())
+        llms = [name for name, agent in each.flow.agents.items() if agent.asks_models]
+        own += _misfits(each, handlers)
+        own += _unpriced(each, llms)
+        own += _undescribed(each, llms)
+        where = "" if each is found else f"flow {each.name!r}, within it: "
+        problems += [replace(problem, message=where + problem.message) for problem in own]
+    agents = [(each.plan, agent) for each in all_of_it for agent in each.flow.agents.values()]
     return CheckedFlow(
         source=source,
         flow=found.name,
         steps=[step for step in found.plan.order if step not in found.plan.implied],
         asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
-        handlers=sorted({agent.handler for agent in found.flow.agents.values() if agent.handler}),
-        models=sorted({found.plan.tier(found.flow.agents[name]).model for name in llms}),
-        has_clients=any(handler.asks_models for handler in handlers.values()),
+        handlers=sorted({agent.handler for _, agent in agents if agent.handler}),
+        models=sorted({plan.tier(agent).model for plan, agent in agents if agent.asks_models}),
+        has_clients=has_clients,
+        flows=sorted(each.name for each in all_of_it if each is not found),
         inputs=[key for key, field in found.flow.input.items() if field.required],
         problems=problems,
     )
@@ -166,7 +178,7 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
 def _undescribed(found: FoundFlow, llms: list[str]) -> Iterator[Problem]:
     """Yield the workers of LLM agents of which their models are told no more than their names."""
     for name in dict.fromkeys(worker for agent in llms for worker in found.flow.agents[agent].workers):
-        if not found.flow.agents[name].description:
+        if not description_of(found.flow, name):
             askers = ", ".join(agent for agent in llms if name in found.flow.agents[agent].workers)
             yield Problem(
                 level="warning",

@@ -50,6 +50,15 @@ class Context(Struct, frozen=True, kw_only=True):
         """
         return self._do(self._ask(agent, arguments, returns, deadline_s))
 
+    def run_flow(self, flow: str, /, *, returns: Any = Any, deadline_s: float | None = None, **input: Any) -> Any:
+        """Have a flow run to its end, and return its output, decoded as `returns`.
+
+        `flow` is one of the `workers` of this agent that is a flow, or the name of that flow; the fields of its input
+        are in `input`. It is a run of its own, which ends with this one; after `deadline_s` seconds it is expired.
+        Raises as `ask`.
+        """
+        return self._do(self._run(flow, input, returns, deadline_s))
+
     def gather(self, *asked: Asked, failed: Literal["raise", "return"] = "raise", returns: Any = Any) -> Any:
         """Ask for all of these at once, and return what came back, in their order.
 
@@ -157,6 +166,11 @@ class Context(Struct, frozen=True, kw_only=True):
     async def _wait_for(self, event: str, returns: Any, deadline_s: float | None, default: Any) -> Any:
         name, fallback = event_name(event), default_of(None, default, deadline_s)
         return _decoded(await self.asks.event(name, deadline_s=deadline_s, default=fallback), returns, name)
+
+    async def _run(self, flow: str, given: Mapping[str, Any], returns: Any, deadline_s: float | None) -> Any:
+        if not flow:
+            raise AskRefused("run_flow: the name of the flow is empty; expected one of the `workers` that is a flow")
+        return _decoded(await self.asks.run(flow, given, deadline_s=deadline_s), returns, flow)
 
     async def _gather(self, asked: tuple[Asked, ...], failed: str, returns: Any) -> list[Any]:
         awaited = [self._ask(each[0], each[1], returns, None) if isinstance(each, tuple) else each for each in asked]

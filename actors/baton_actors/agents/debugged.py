@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.contained import contained
 from baton_actors.agents.kinds import AgentKind, Journal, Performed, StepTask
+from baton_actors.agents.nested import NestedAgent
 from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.python import PythonAgent, values_of
 from baton_actors.agents.raising import caught, unwrapped
@@ -36,15 +37,21 @@ class DebuggedAgents(Agents):
         *,
         on_begin: Callable[[StepTask], None] = lambda _: None,
         on_quit: Callable[[], None] = lambda: None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
-        """`on_begin` is told of each step; `on_quit` that the person has left the debugger, or stopped a handler."""
+        """`on_begin` is told of each step; `on_quit` that the person has left the debugger, or stopped a handler.
+
+        `turn` is who is in front of the debugger, where several flows are.
+        """
         super().__init__(models, threads)
         self.on_begin, self.on_quit = on_begin, on_quit
-        self.turn = asyncio.Lock()
+        self.turn = turn or asyncio.Lock()
 
     def of(self, plan: Plan, step: str) -> AgentKind:
         """Return who does a step when it is its turn. Raises `HandlerMissing`."""
-        return _InTurn(super().of(plan, step), self)
+        agent = super().of(plan, step)
+        # A run that is waited for needs turns of its own.
+        return agent if isinstance(agent, NestedAgent) else _InTurn(agent, self)
 
 
 class _InTurn:

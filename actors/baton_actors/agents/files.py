@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from baton_actors.agents.loading import SHIPPED, FoundFlow, shipped_flows
+from baton_actors.agents.loading import SHIPPED, FoundFlow, shipped_flows, within
 from baton_actors.agents.signatures import file_of
 
 _FILES_MAX = 500
@@ -20,13 +20,16 @@ def flow_file(found: FoundFlow) -> Path:
 
 
 def code_files(found: FoundFlow) -> dict[Path, set[str]]:
-    """Return the files that the handlers of a flow come from, each with the agents that use it.
+    """Return the files that handlers of a flow, and flows within it, come from, each with the agents that use it.
 
-    They are those that `handler` names, and what these import from beside them, near and far; a file that is not there
-    is among them, as it may come.
+    They are those that `handler` names, and what these import from beside them, near and far, and the flow files that
+    `flow` names; a file that is not there is among them, as it may come.
     """
     files: dict[Path, set[str]] = {}
     for name, agent in found.flow.agents.items():
+        if agent.flow:
+            for flow in _flow_files(within(found, agent.flow)):
+                files.setdefault(flow, set()).add(name)
         if not agent.handler:
             continue
         where = agent.handler.rpartition(":")[0]
@@ -38,6 +41,13 @@ def code_files(found: FoundFlow) -> dict[Path, set[str]]:
                 files[each].add(name)
                 pending += _imported_beside(each)
     return files
+
+
+def _flow_files(found: FoundFlow) -> Iterator[Path]:
+    if found.source:  # else it was built in Python
+        yield flow_file(found)
+    for key in found.plan.nested:
+        yield from _flow_files(within(found, key))
 
 
 def syntax_error(file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from baton_actors.agents.signatures import with_reads
 from baton_actors.agents.threads import Threads
 from baton_actors.errors import ActorError
 from baton_actors.models import Models
-from baton_schemas.errors import nearest
+from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import read_flow
 from baton_schemas.flow.flow import Flow, decode_flow
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.limits import NESTED_MAX
+from baton_schemas.flow.nested import FILE
 
 SHIPPED = Path(__file__).parent.parent / "flows"
 """The flows that come with Baton."""
@@ -40,6 +42,8 @@ class FoundFlow:
     functions: Mapping[str, Handler] = field(default_factory=dict)
     """Handlers that are functions of this process, by the string that names each in the flow."""
 
+    nested: Mapping[str, FoundFlow] = field(default_factory=dict)
+    """The flows that its agents are and that were built in Python, by what `flow` says of each; others are found."""
     recorded: bool = False
     """It is the flow that a run has in the log, and not what is in its file now."""
 
@@ -59,6 +63,15 @@ class UnknownFlow(ActorError):
         super().__init__(f"no flow {name!r} is shipped. {hint}{' ' if hint else ''}Or give the path of a flow file.")
 
 
+class SameName(ActorError):
+    """Two flows that are to be played together have the same name."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is that of both."""
+        self.name = name
+        super().__init__(f"two flows are called {name!r}: give one of them another name, or make two teams")
+
+
 class UnknownAgent(ActorError):
     """A flow has no such agent."""
 
@@ -76,9 +89,20 @@ def shipped_flows() -> list[str]:
 def find_flow(name: str) -> FoundFlow:
     """Return a shipped flow, or the flow in a file: a name with a `/`, one in `.toml`, or one of a file there is.
 
-    What handlers read is filled in from their source (`with_reads`), so that it is part of the flow and its digest.
+    The flows that its agents are are found too, and are part of it. What handlers read is filled in from their source
+    (`with_reads`), so that it is part of the flow and its digest.
     Raises `UnknownFlow`, `FlowError`.
     """
+    return _find_flow(name, ())
+
+
+def flow_within(key: str, folder: Path) -> Flow:
+    """Return the flow that an agent of a flow in this folder is, by what `flow` says of it. Raises `FlowError`."""
+    return _find_flow(_place_of(key, folder), ()).flow
+
+
+def _find_flow(name: str, above: tuple[str, ...]) -> FoundFlow:
+    """Return it; `above` are the sources of those that it is within, the outermost first."""
     shipped = shipped_flows()
     if name in shipped:
         path, source = SHIPPED / f"{name}.toml", name
@@ -88,8 +112,75 @@ def find_flow(name: str) -> FoundFlow:
     else:
         raise UnknownFlow(name, shipped)
     folder = path.absolute().parent
-    plan = with_reads(Plan(read_flow(path), source), folder)
+
+    def find(key: str) -> Flow:
+        where = _place_of(key, folder)
+        chain = (*above, source)
+        shown = " → ".join(Path(each).stem for each in (*chain, where))
+        if where in chain:
+            raise FlowError("flow", f"a flow that nests itself: {shown}", "flows that end somewhere")
+        if len(chain) > NESTED_MAX:
+            raise FlowError("flow", f"flows nested {len(chain)} deep: {shown}", f"at most {NESTED_MAX} within another")
+        return _find_flow(where, chain).flow
+
+    plan = with_reads(Plan(read_flow(path, find), source), folder)
     return FoundFlow(name=plan.flow.name, flow=plan.flow, plan=plan, folder=folder, source=source)
+
+
+def _place_of(key: str, folder: Path) -> str:
+    """Return where a flow is that an agent of a flow in this folder is. Raises `FlowError` when it is nowhere."""
+    if FILE.match(key):
+        path = Path(os.path.normpath(folder / key))
+        if not path.is_file():
+            raise FlowError("flow", f"{key!r}, and there is no file {path}", "a flow file, relative to this one")
+        return str(path)
+    shipped = shipped_flows()
+    if key not in shipped:
+        hint = nearest(key, shipped)
+        if (folder / key).is_file() or (folder / f"{key}.toml").is_file():
+            hint = f"For a file beside this one, write './{key.removesuffix('.toml')}.toml'."
+        raise FlowError("flow", repr(key), "the name of a shipped flow, or a file such as './other.toml'", hint=hint)
+    return key
+
+
+def with_nested(flows: Sequence[FoundFlow]) -> list[FoundFlow]:
+    """Return these flows and all that are within them, each version once: whose agents are to be played.
+
+    Raises `SameName` when two of them have one name and are not the same.
+    """
+    found: dict[str, FoundFlow] = {}
+    for each in flows:
+        for one in _all_of(each):
+            there = found.setdefault(one.name, one)
+            if there.plan.digest != one.plan.digest:
+                raise SameName(one.name)
+    return list(found.values())
+
+
+def _all_of(found: FoundFlow) -> Iterable[FoundFlow]:
+    yield found
+    for key in found.plan.nested:
+        yield from _all_of(within(found, key))
+
+
+def within(found: FoundFlow, key: str) -> FoundFlow:
+    """Return a flow within another, by what `flow` says of it, in the version that is in that one."""
+    if key in found.nested:
+        return found.nested[key]
+    plan = found.plan.nested[key]
+    if FILE.match(key):
+        path = Path(os.path.normpath(found.folder / key))
+        folder, source = path.parent, str(path)
+    else:
+        folder, source = SHIPPED, key
+    return FoundFlow(
+        name=plan.flow.name,
+        flow=plan.flow,
+        plan=Plan(plan.flow, source),
+        folder=folder,
+        source=source,
+        recorded=found.recorded,
+    )
 
 
 def recorded_flow(body: bytes, folder: Path, source: str = "") -> FoundFlow:

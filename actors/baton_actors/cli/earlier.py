@@ -31,7 +31,7 @@ async def earlier_lines(bus: Bus, plan: Plan) -> list[Text]:
         return []
     try:
         async with asyncio.timeout(_LOOK_S):
-            found = await recent_runs(bus, _RUNS_MAX, flow=plan.flow.name, status="running")
+            found = await recent_runs(bus, _RUNS_MAX, flow=plan.flow.name, status="running", children=True)
     except (BusError, TimeoutError):
         return [Text(plain(f"work of earlier runs of {plan.flow.name} is queued, and is done too"), "yellow")]
     return _lines(found, plan.flow.name, datetime.fromtimestamp(bus.now_s(), UTC)) if found else []

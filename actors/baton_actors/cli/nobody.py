@@ -25,6 +25,7 @@ from baton_bus.store.players import Player, players
 from baton_schemas.flow.flow import IN_PROCESS
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
+from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.show.children import is_child
 
@@ -37,15 +38,21 @@ _NAMED_MAX = 3
 
 
 async def left_alone(bus: Bus, plan: Plan, state: RunState) -> list[Player]:
-    """Return the actors that a run waits for and nobody plays, in the order of the flow. Never fails."""
+    """Return the actors that a run waits for and nobody plays, in the order of the flow. Never fails.
+
+    Of a run that it asked for, and that goes on, they are all those of its flow.
+    """
     waiting = {
         plan.actor(step.name)
         for step in state.steps.values()
         if step.status in ("queued", "joining") and not step.waits and _is_for_a_worker(plan, step)
     }
-    if state.result is not None or not waiting:
+    asked = {name_of(step.name) for step in state.steps.values() if step.asked == "flow" and step.status == "queued"}
+    within = [nested for agent in sorted(asked & plan.flow.agents.keys()) if (nested := plan.nested_of(agent))]
+    if state.result is not None or not (waiting or within):
         return []
     actors = [actor for actor in plan.actors() if actor in waiting]
+    actors += [actor for nested in within for actor in nested.actors()]
     left = [each.actor for each in await players(bus, actors) if each.played in _LEFT]
     if not left:
         return []

@@ -74,6 +74,7 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
         "run": state.run,
         "flow": state.flow,
         "forked_from": state.forked_from,
+        "parent": state.parent,
         "status": state.status,
         "output": Raw(bytes(output).decode(errors="replace").encode()) if output is not None else None,
         "error": error_of(state),

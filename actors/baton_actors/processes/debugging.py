@@ -15,7 +15,7 @@ from typing import Any
 from baton_actors.agents import contained
 from baton_actors.agents.debugged import DebuggedAgents
 from baton_actors.agents.kinds import StepTask
-from baton_actors.agents.loading import FoundFlow, needs_models
+from baton_actors.agents.loading import FoundFlow, needs_models, with_nested
 from baton_actors.agents.raising import caught
 from baton_actors.models import Models, ModelSettings
 from baton_actors.processes.hosting import hosting
@@ -51,7 +51,8 @@ async def debugging(
     """
     async with contextlib.AsyncExitStack() as stack:
         models = None
-        if needs_models(found):
+        played = with_nested([found])
+        if any(map(needs_models, played)):
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
             await models.open()
         carry_logging(logs)
@@ -59,13 +60,16 @@ async def debugging(
         stack.enter_context(_debugger())
         stack.enter_context(_interrupts(quits))
 
-        def agents(models: Models | None) -> DebuggedAgents:
-            return DebuggedAgents(models, on_begin=on_begin, on_quit=quits)
+        turn = asyncio.Lock()
 
-        names = list(found.flow.agents)
-        await stack.enter_async_context(
-            hosting(engine, found, names, models=models, grace_s=grace_s, make_agents=agents)
-        )
+        def agents(models: Models | None) -> DebuggedAgents:
+            return DebuggedAgents(models, on_begin=on_begin, on_quit=quits, turn=turn)
+
+        for each in played:
+            names = list(each.flow.agents)
+            await stack.enter_async_context(
+                hosting(engine, each, names, models=models, grace_s=grace_s, make_agents=agents)
+            )
         yield
 
 

@@ -18,6 +18,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.engine.saying import is_token
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, BadToken, NewerMessage
+from baton_schemas.run.child_runs import has_to_be_followed
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import Answer, Handoff, Reply, Result, Task
@@ -81,6 +82,8 @@ class Clerk:
                 for what, token in (("actor", parts.who), ("run id", message.run)):
                     check_token(what, token)
                 await self._bus.create(subjects.of(parts.who, message), encode(message))
+                if isinstance(message, Result) and has_to_be_followed(message):
+                    await self._engine.ended_and_followed(message.flow, message.run)
             case Answer() as answer:
                 for what, token in (("actor", parts.who), ("run id", answer.run)):
                     check_token(what, token)

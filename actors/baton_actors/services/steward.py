@@ -74,8 +74,9 @@ class Steward:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def know(self, plan: Plan) -> None:
-        """From now on start the runs of a flow that is known already in this version of it."""
-        self._plans[plan.flow.name] = plan
+        """From now on start the runs of a flow that is known already in this version of it; of others, none."""
+        if plan.flow.name in self._plans:
+            self._plans[plan.flow.name] = plan
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[Steward]:

@@ -19,11 +19,13 @@ from baton_actors.agents.clock import Clock
 from baton_actors.agents.questions import as_value
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
-from baton_bus.errors import BlobMissing, BusError, PayloadTooLarge
+from baton_bus.errors import BlobMissing, BusError, PayloadTooLarge, RunExists
 from baton_schemas.errors import BadContent, InputError, NewerMessage, nearest
 from baton_schemas.flow.inputs import check_fields
 from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.flow.nested import input_of
 from baton_schemas.run.asking import WITHDRAWN, answer_to, by_itself, child_handoff, child_of, who_is_asked
+from baton_schemas.run.child_runs import parent_in
 from baton_schemas.run.refs import asked_name, key_of_child, parse
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Recorded, Unasked
@@ -37,6 +39,7 @@ from .job import Job
 from .memory import NotRecorded
 
 T = TypeVar("T")
+Begin = Callable[[Handoff], Awaitable[None]]
 
 _AGAIN_S = 2.0
 _PARK_AGAIN_S = 5.0
@@ -46,6 +49,8 @@ _PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
 """Who is likely to have answered before whom."""
 _PARKED_UPON_MAX = 20
 """People, events and sleeps any of which brings a step back: more than anybody asks to hear the first of."""
+_LATER_S = 2.0
+"""From when a run that was asked for is to expire to when it is not waited for any more: for its end to be told."""
 STRAYS_MAX = 3
 """A step that asks for something new so often in a row, and not for what it asked before, would do so for ever."""
 _NAMED_MAX = 20
@@ -103,8 +108,14 @@ class StepAsks:
     async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
         """Ask an agent and return its output. Raises `AskFailed`, `AskRefused`, `NotRecorded`."""
         self._check_worker(agent)
+        if self._work.plan.nested_of(agent) is not None:
+            return await self._run(agent, arguments, deadline_s)
         values = self._fitting(agent, arguments)
         return await self.child("agent", agent, values, State(input=values), deadline_s=deadline_s)
+
+    async def run(self, flow: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
+        """Have a flow run and return its output. Raises as `ask`."""
+        return await self._run(self._agent_of_flow(flow), arguments, deadline_s)
 
     async def sleep(self, seconds: float) -> None:
         """Return so many seconds after it was called first. Raises `AskRefused`, `NotRecorded`."""
@@ -187,10 +198,12 @@ class StepAsks:
         *,
         deadline_s: float | None = None,
         cause: Asked | None = None,
+        begin: Begin | None = None,
     ) -> Raw:
         """Ask for a child, unless it was asked for before, and return its output once it has answered.
 
-        `asked` is what makes it what it is, besides kind and name; `cause` says more of it. Raises `AskFailed`,
+        `asked` is what makes it what it is, besides kind and name; `cause` says more of it. `begin` is called with its
+        handoff, which is stored, and does what is to be done for it, again if need be. Raises `AskFailed`,
         `AskRefused`, `NotRecorded`.
         """
         if deadline_s is not None and kind != "sleep":
@@ -205,7 +218,7 @@ class StepAsks:
             self._asked[token] = False
             answer = self._before[token]
         else:
-            answer = await self._ask_for(token, kind, state, deadline_s, cause or Asked(step=""), what)
+            answer = await self._ask_for(token, kind, state, deadline_s, cause or Asked(step=""), what, begin)
         match answer.outcome:
             case Done():
                 return await sure(lambda: self._engine.asking.value(answer))
@@ -215,7 +228,14 @@ class StepAsks:
                 return NULL
 
     async def _ask_for(
-        self, token: str, kind: AskedKind, state: State, deadline_s: float | None, more: Asked, what: tuple[str, ...]
+        self,
+        token: str,
+        kind: AskedKind,
+        state: State,
+        deadline_s: float | None,
+        more: Asked,
+        what: tuple[str, ...],
+        begin: Begin | None,
     ) -> Answer:
         engine, work = self._engine, self._work
         if self._closed:
@@ -236,6 +256,8 @@ class StepAsks:
         try:
             async with self._answers.places:
                 there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
+                if begin is not None:  # before anybody may park the step upon it
+                    await begin(handoff)
             self._asked[token] = there is None
             if kind in _FROM_OUTSIDE:
                 self._open[token] = handoff
@@ -256,6 +278,48 @@ class StepAsks:
             return answer
         finally:
             await self._done_waiting(token)
+
+    # ---- runs --------------------------------------------------------------------------------------
+
+    async def _run(self, agent: str, arguments: Mapping[str, Any], deadline_s: float | None) -> Raw:
+        """Ask for a run of the flow that an agent is. Raises as `ask`."""
+        plan, values = self._work.plan.nested_of(agent), self._fitting(agent, arguments)
+        assert plan is not None
+        if deadline_s is not None:
+            deadline_s = _seconds("deadline_s", deadline_s, least=0.001)
+
+        async def begin(child: Handoff) -> None:
+            parent = parent_in(child, self._actor, self._work.start_seq)
+
+            async def start() -> bool:
+                try:
+                    return await self._engine.nesting.begin(plan, values, parent, deadline_s)
+                except (InputError, RunExists) as error:
+                    raise AskRefused(str(error)) from error
+
+            if not await sure(start):  # our own run has ended
+                self._job.cancel("run ended")
+
+        # The run expires by itself, and says so. That the step goes on is not left to those who do the run.
+        waits_s = None if deadline_s is None else min(deadline_s + _LATER_S, DEADLINE_MAX_S)
+        return await self.child("flow", agent, values, State(input=values), deadline_s=waits_s, begin=begin)
+
+    def _agent_of_flow(self, name: str) -> str:
+        """Return the agent that is meant with a flow: one of the workers, by its own name or that of its flow."""
+        plan, own = self._work.plan, self._work.plan.agent_of(self._job.step)
+        if not name:
+            return own
+        flows = {worker: nested for worker in self._agent.workers if (nested := plan.nested_of(worker)) is not None}
+        if name in flows:
+            return name
+        for worker, nested in flows.items():
+            if nested.flow.name == name:
+                return worker
+        names = [*flows, *(nested.flow.name for nested in flows.values())]
+        raise AskRefused(
+            f"agent {own!r} runs {name!r}, which is no flow among its workers: name an agent with "
+            f"`flow = …` in `workers` of [agents.{own}]. {nearest(str(name), names)}".rstrip()
+        )
 
     async def _until_due(self, token: str, child: Handoff) -> None:
         """Have a child answered when its time is up: by us as long as we are here, else by a timer of the broker."""
@@ -517,7 +581,7 @@ class StepAsks:
             )
 
     def _fitting(self, agent: str, arguments: Mapping[str, Any]) -> dict[str, Raw]:
-        fields = self._work.plan.flow.agents[agent].input
+        fields = input_of(self._work.plan.flow, agent)
         given: dict[str, Raw] = {}
         try:
             for name, value in arguments.items():

@@ -128,7 +128,7 @@ class Doing:
         return self._may_have_ended(job) and await self._has_ended(work)
 
     async def _has_ended(self, work: Claim) -> bool:
-        return await self._engine.ended(work.plan.flow.name, work.handoff.run) is not None
+        return await self._engine.ended_and_followed(work.plan.flow.name, work.handoff.run)
 
     async def _begin(self, job: Job, work: Claim) -> bool:
         """Write what the first handoff of a run stands for; False when the run has ended by that."""

@@ -94,7 +94,7 @@ class Failing:
         task.uncancel()
         if job.cancelled == "parked" and not job.begun:
             return None, Ack()
-        if job.cancelled == "run ended" and await self._engine.ended(job.flow, job.run) is not None:
+        if job.cancelled == "run ended" and await self._engine.ended_and_followed(job.flow, job.run):
             return None, Ack()
         self._ends.forget(job.flow, job.run)
         note = GivenBack(

@@ -176,7 +176,7 @@ class Joiner:
         fresh = all(self._ends.is_fresh(plan, delivery) and reply.source != DEADLINE for delivery, reply in waiting)
         if fresh and not self._ends.has(plan.flow.name, run):
             return False
-        return await self._engine.ended(plan.flow.name, run) is not None
+        return await self._engine.ended_and_followed(plan.flow.name, run)
 
     async def _record(self, key: _Key, plan: Plan, waiting: _Waiting) -> Chain:
         """Have these replies in the chain, whoever else adds to it too."""

@@ -23,6 +23,7 @@ async def look(engine: Engine, work: Claim, journal: Journal) -> list[Note] | No
         journal.read(),
     )
     if ended is not None:
+        await engine.nesting.follow(ended)
         return None
     if record is None:
         return notes

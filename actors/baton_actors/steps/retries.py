@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from baton_actors.agents.asks import AskFailed, AskRefused
+from baton_actors.agents.asks import AskFailed, AskRefused, NestedFailed
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, Retry
@@ -48,6 +48,8 @@ def as_error(step: str, attempt: int, error: BaseException) -> Error:
     request_id = ""
     if isinstance(error, ModelError):
         kind, request_id = error.type, error.request_id
+    elif isinstance(error, NestedFailed):
+        kind, message = error.error.type, error.error.message
     elif isinstance(error, TimeoutError):
         kind = "Timeout"
     return Error(

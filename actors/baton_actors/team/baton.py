@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
-from baton_actors.team.errors import NoFlowGiven, SameName
+from baton_actors.agents.loading import SameName
+from baton_actors.team.errors import NoFlowGiven
 from baton_actors.team.opening import Opening
 from baton_actors.team.playing import DataDir, asking, playing
 from baton_actors.team.team import WhichFlow, elsewhere, found_of

@@ -19,15 +19,6 @@ class NoFlowGiven(ActorError):
         super().__init__(f"{which}: say which to run, as in team.run({(self.known or ('article',))[0]!r}, …)")
 
 
-class SameName(ActorError):
-    """Two flows of one team have the same name."""
-
-    def __init__(self, name: str) -> None:
-        """`name` is that of both."""
-        self.name = name
-        super().__init__(f"two flows are called {name!r}: give one of them another name, or make two teams")
-
-
 class NotPlayed(ActorError):
     """A flow is to run that nobody in this team plays."""
 

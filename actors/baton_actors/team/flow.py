@@ -10,13 +10,14 @@ from typing import Any, TypedDict, TypeVar, Unpack, get_args, overload
 import msgspec
 
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.loading import FoundFlow
+from baton_actors.agents.loading import FoundFlow, flow_within
 from baton_actors.agents.signatures import reading, with_reads
 from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
 from baton_schemas.flow.flow import IN_PROCESS, OnError
+from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -96,6 +97,7 @@ class Flow:
         self._agents: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, Any]] = {}
         self._functions: dict[str, Handler] = {}
+        self._nested: dict[str, Flow] = {}
 
     @overload
     def step(self, handler: _Function, /, *, name: str = "", **options: Unpack[StepOptions]) -> _Function: ...
@@ -133,6 +135,20 @@ class Flow:
         """
         agent: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
         self._add(name, agent, options)
+
+    def nest(
+        self, name: str, flow: Flow | str, *, given: Mapping[str, str] | None = None, **options: Unpack[StepOptions]
+    ) -> None:
+        """Add a step that is a run of another flow: one built in Python, a shipped one by its name, or a file.
+
+        `given` says where the inputs of that flow come from that are not called as they are here: `{"topic": "item"}`.
+        With `each` it is a whole run per item. Raises `FlowError` for a name that another step has.
+        """
+        key = flow.name if isinstance(flow, Flow) else flow
+        if isinstance(flow, Flow) and self._nested.setdefault(key, flow) is not flow:
+            place, found = f"steps.{name}", f"another flow that is called {key!r}"
+            raise FlowError(place, found, "another name for one of the two", file=f"flow {self.name!r}")
+        self._add(name, {"flow": key, "given": dict(given or {})}, options)
 
     @overload
     def agent(self, handler: _Function, /, *, name: str = "", **options: Unpack[AgentOptions]) -> _Function: ...
@@ -211,11 +227,27 @@ class Flow:
 
     def found(self) -> FoundFlow:
         """Return the flow as the rest of Baton knows it. Raises as `check`."""
+        return self._found((self,))
+
+    def _found(self, chain: tuple[Flow, ...]) -> FoundFlow:
+        """Return it; `chain` are the flows that it is within, and itself."""
+        folder, nested = Path.cwd(), dict[str, FoundFlow]()
+
+        def find(key: str) -> FlowOfWire:
+            built = self._nested.get(key)
+            if built is None:
+                return flow_within(key, folder)
+            if built in chain:
+                shown = " → ".join(flow.name for flow in (*chain, built))
+                raise FlowError("flow", f"a flow that nests itself: {shown}", "flows that end somewhere")
+            nested[key] = built._found((*chain, built))
+            return nested[key].flow
+
         # An agent per step, of the same name, and those that are only asked.
         flow = build_flow(
-            self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps}
+            self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps},
+            find,
         )
-        folder = Path.cwd()
         plan = with_reads(Plan(flow), folder)
         agents = dict(plan.flow.agents)
         for named, handler in self._functions.items():
@@ -230,7 +262,13 @@ class Flow:
             if name in asked:
                 handler.check_asked(plan, name)
         return FoundFlow(
-            name=flow.name, flow=plan.flow, plan=plan, folder=folder, source="", functions=dict(self._functions)
+            name=flow.name,
+            flow=plan.flow,
+            plan=plan,
+            folder=folder,
+            source="",
+            functions=dict(self._functions),
+            nested=nested,
         )
 
     def _add_handler(self, handler: Any, name: str, options: Mapping[str, Any], *, is_step: bool = True) -> Any:

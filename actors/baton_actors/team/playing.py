@@ -12,7 +12,7 @@ from types import EllipsisType
 import structlog
 from msgspec.structs import replace
 
-from baton_actors.agents.loading import FoundFlow, load_handlers, needs_models
+from baton_actors.agents.loading import FoundFlow, load_handlers, needs_models, with_nested
 from baton_actors.models import Models, ModelSettings
 from baton_actors.processes.hosting import hosting
 from baton_actors.processes.logs import LogSettings, configure
@@ -38,19 +38,20 @@ async def playing(
     grace_s: float,
 ) -> AsyncIterator[Team]:
     """Have a log, and play these flows on it, while the context is open; see `Baton.local`."""
-    for found in flows:  # what is wrong with a handler is told before a server is started
+    played = with_nested(flows)
+    for found in played:  # what is wrong with a handler is told before a server is started
         load_handlers(found)
     _log_warnings()
     async with contextlib.AsyncExitStack() as stack:
         settings = await stack.enter_async_context(_log(url, data_dir, namespace))
         client = await stack.enter_async_context(connect(settings, name="baton local"))
         models = None
-        if any(needs_models(found) for found in flows):
+        if any(map(needs_models, played)):
             asked = ModelSettings.from_environ()
             models = Models(asked if rehearse is None else replace(asked, rehearse=rehearse))
             await stack.enter_async_context(models)
             await models.open()
-        for found in flows:
+        for found in played:
             await stack.enter_async_context(
                 hosting(client.engine, found, list(found.flow.agents), models=models, grace_s=grace_s)
             )

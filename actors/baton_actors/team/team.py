@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
-from baton_actors.agents.loading import FoundFlow, UnknownFlow, find_flow
+from baton_actors.agents.loading import FoundFlow, UnknownFlow, find_flow, with_nested
 from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, TeamClosed
 from baton_actors.team.flow import Flow
 from baton_bus import BusError, Client, Run
@@ -165,7 +165,8 @@ def found_of(flow: WhichFlow) -> FoundFlow:
 
 def elsewhere(found: FoundFlow) -> FoundFlow:
     """Return a flow that other processes are to play. Raises `OnlyInProcess` when they cannot."""
-    if found.functions:
-        own = [name for name, agent in found.flow.agents.items() if agent.handler in found.functions]
-        raise OnlyInProcess(found.name, own)
+    for each in with_nested([found]):
+        if each.functions:
+            own = [name for name, agent in each.flow.agents.items() if agent.handler in each.functions]
+            raise OnlyInProcess(each.name, own)
     return found

@@ -87,12 +87,22 @@ class Client:
         """
         return Run(self, check_token("run id", run_id), flow)
 
-    async def runs(self, limit: int = 20, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
+    async def runs(
+        self,
+        limit: int = 20,
+        *,
+        flow: str = "",
+        status: RunStatus | None = None,
+        parent: str = "",
+        children: bool = False,
+    ) -> list[RunHead]:
         """Return the runs that began last, the newest first: all, or those of a `flow`, or that stand so (`running`).
+
+        Runs that steps of other runs asked for are left out, unless `children`; with a `parent` they are those of it.
 
         Raises `BusUnavailable`, `NoStream`.
         """
-        return await recent_runs(self.bus, limit, flow=flow, status=status)
+        return await recent_runs(self.bus, limit, flow=flow, status=status, parent=parent, children=children)
 
     async def inbox(self, role: str = "") -> list[Waiting]:
         """Return what waits for people, of a role or any, the one that waits longest first; `Run.answer` answers it.

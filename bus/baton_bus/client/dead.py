@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from baton_bus.client.runs import from_the_end
 from baton_bus.store.bus import Bus
+from baton_schemas.run.child_runs import may_be_child, parent_of
 from baton_schemas.run.state import Entry
 from baton_schemas.wire.facts import Rejected
 from baton_schemas.wire.messages import Handoff, Note, Result, Started
@@ -42,7 +43,8 @@ class RejectedMessage(Struct, frozen=True, kw_only=True):
 async def dead_steps(bus: Bus, limit: int) -> list[DeadStep]:
     """Return the steps that ended runs by failing, the newest first. Raises `BusUnavailable`, `NoStream`.
 
-    It reads back until it has found so many: in a log with fewer, the beginnings and ends of all runs.
+    Of a run that a step of another asked for, that step knows. It reads back until it has found so many: in a log with
+    fewer, the beginnings and ends of all runs.
     """
     forks: dict[str, str] = {}
     found: list[DeadStep] = []
@@ -52,6 +54,8 @@ async def dead_steps(bus: Bus, limit: int) -> list[DeadStep]:
                 case Handoff() as fork:
                     forks.setdefault(_origin(fork), fork.run)
                 case Result() as result:  # a retry of it has begun later, so it has been seen by now
+                    if may_be_child(result.run) and await _is_child(bus, result):
+                        continue
                     found.append(_dead(result, entry.at, forks.get(result.run, "")))
             if len(found) >= limit:
                 break
@@ -74,6 +78,11 @@ async def rejected_messages(bus: Bus, limit: int) -> list[RejectedMessage]:
             if len(found) >= limit:
                 break
     return found
+
+
+async def _is_child(bus: Bus, result: Result) -> bool:
+    entry = await bus.log.at(result.start_seq) if result.start_seq else None
+    return entry is not None and isinstance(entry.message, Handoff) and parent_of(entry.message) is not None
 
 
 def _is_rejected(entry: Entry) -> bool:

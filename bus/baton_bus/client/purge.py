@@ -107,6 +107,8 @@ def plan_purge(found: Survey, choice: Choice, now: datetime) -> Plan:
                 chosen[run.run] = run
             else:
                 unended += 1
+    # What a run asked for goes with it, whether it has ended or not: nobody waits for it.
+    chosen |= _asked_by(found, chosen)
     # A run that still copies from another needs it.
     for run in found.runs.values():
         if run.origin in chosen and not run.is_over and run.run not in chosen:
@@ -146,6 +148,9 @@ async def purge(bus: Bus, plan: Plan, progress: Callable[[int], None] = lambda _
     stay = [run for run in plan.runs if run.run in forked]
     await _each(runs, remove)
     unended = [run for run in runs if not run.is_over]
+    # To runs that asked for these it was told that they ended.
+    told = {run.parent for run in unended}
+    unended += [run for run in runs if run.is_over and run.run in told]
     if unended:
         await asyncio.sleep(_SETTLES_S)
         for run in unended:
@@ -167,6 +172,7 @@ def _named(found: Survey, name: str, unended: bool) -> Counted:
     if run is None:
         like = [each for each in found.runs.values() if name and _is_part(name, each.run)]
         like = [each for each in like if not each.purged] or like
+        like = [each for each in like if not each.parent] or like  # whose ids begin as that of the run that asked
         if len(like) > 1:
             raise AmbiguousRun(name, [each.run for each in reversed(like)])
         if not like:
@@ -187,13 +193,39 @@ def _fitting(found: Survey, choice: Choice) -> Sequence[Counted]:
     """Return the runs that the choice fits, whether they have ended or not."""
     if choice.ended_before is None and choice.keep_last is None:
         return []
-    runs = [run for run in found.runs.values() if not run.purged and (not choice.flow or run.flow == choice.flow)]
+    runs = [
+        run
+        for run in found.runs.values()
+        if not run.purged and (not choice.flow or run.flow == choice.flow) and not _goes_with_another(found, run)
+    ]
     runs.sort(key=lambda run: run.started_at)
     if choice.keep_last is not None:
         runs = runs[: max(0, len(runs) - choice.keep_last)]
     if choice.ended_before is not None:
         runs = [run for run in runs if (run.ended_at or run.last_at) < choice.ended_before]
     return runs
+
+
+def _goes_with_another(found: Survey, run: Counted) -> bool:
+    """Say whether a run is a part of another one that is there: it stays as long as that one."""
+    parent = found.runs.get(run.parent)
+    return parent is not None and not parent.purged
+
+
+def _asked_by(found: Survey, chosen: Collection[str]) -> dict[str, Counted]:
+    """Return the runs that these asked for, near and far."""
+    by_parent: dict[str, list[Counted]] = {}
+    for run in found.runs.values():
+        if run.parent and (not run.purged or _has_more(run)):
+            by_parent.setdefault(run.parent, []).append(run)
+    asked: dict[str, Counted] = {}
+    pending = list(chosen)
+    while pending:
+        for run in by_parent.get(pending.pop(), ()):
+            if run.run not in asked:
+                asked[run.run] = run
+                pending.append(run.run)
+    return asked
 
 
 def _blobs(found: Survey, chosen: Collection[str], now: datetime) -> tuple[dict[str, int], int]:

@@ -16,6 +16,7 @@ from baton_bus.errors import BusError, RunPurged, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus
 from baton_schemas.wire.messages import Handoff, Result, Started
 from baton_schemas.wire.names import ASKED_BESIDES, TOKEN
@@ -50,12 +51,24 @@ class RunHead(Struct, frozen=True, kw_only=True):
     """Who appears in the subjects of its messages; empty when its flow cannot be read."""
     status: RunStatus = "running"
     ended_at: datetime | None = None
+    parent: str = ""
+    """The run that asked for it; empty for one that nobody's step asked for."""
     purged: bool = False
     """It was removed: this is all that is known of it."""
 
 
-async def recent_runs(bus: Bus, limit: int, *, flow: str = "", status: RunStatus | None = None) -> list[RunHead]:
+async def recent_runs(
+    bus: Bus,
+    limit: int,
+    *,
+    flow: str = "",
+    status: RunStatus | None = None,
+    parent: str = "",
+    children: bool = False,
+) -> list[RunHead]:
     """Return the runs that began last, the newest first: those of a flow, or that stand so, if these are given.
+
+    Runs that steps of other runs asked for are left out, unless `children`; with a `parent` they are those that it did.
 
     Where few are, that reads the log to its beginning. Raises `BusUnavailable`, `NoStream`;
     `ValueError` for a status that there is not.
@@ -66,6 +79,8 @@ async def recent_runs(bus: Bus, limit: int, *, flow: str = "", status: RunStatus
     async with aclosing(_backwards(bus)) as runs:
         async for head in runs:
             if (flow and head.flow != flow) or (status and head.status != status):
+                continue
+            if head.parent != parent if parent else (head.parent and not children):
                 continue
             heads.append(head)
             if len(heads) >= limit:
@@ -82,10 +97,12 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
         if head.purged:
             raise RunPurged(name)
         return head
-    heads = await recent_runs(bus, _LOOK_BACK_MAX if name else _ODD_MAX)
+    heads = await recent_runs(bus, _LOOK_BACK_MAX if name else _ODD_MAX, children=bool(name))
     # What a stranger published under an id that no subject of ours can have is listed, and cannot be named.
     heads = [head for head in heads if TOKEN.match(head.run)]
     found = [head for head in heads if head.run.startswith(name) or head.run.endswith(name)]
+    # The ids of runs that a run asked for begin as its own does.
+    found = [head for head in found if not head.parent] or found
     if not found:
         raise UnknownRun(name or "latest", "" if name else "There are no runs yet: `baton run FLOW` makes one.")
     if name and len(found) > 1:
@@ -184,12 +201,14 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
     """Return where a run begins. Its id is the subject's: what is in the message may say anything, or be unreadable."""
     message, parts = begin.message, bus.subjects.split(begin.subject)
     result = end.message if end is not None and isinstance(end.message, Result) else None
+    parent = parent_of(message) if isinstance(message, Handoff) else None
     return RunHead(
         run=parts.run,
         flow=message.flow if isinstance(message, Handoff | Result) else "",
         start_seq=begin.seq,
         started_at=begin.at,
         actors=_actors(message) if isinstance(message, Handoff) else (),
+        parent=parent.run if parent is not None else "",
         status=result.status if result else "running",
         ended_at=end.at if end is not None and result else None,
         purged=result.purged if result else False,

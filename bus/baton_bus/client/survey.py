@@ -15,6 +15,7 @@ from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_bus.subjects import Parts
 from baton_schemas.errors import NewerMessage
+from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus, known, read_entry
 from baton_schemas.wire.messages import Handoff, Result, Started, Task
 from baton_schemas.wire.names import END, TOKEN, run_of_task
@@ -44,6 +45,8 @@ class Counted(Struct, kw_only=True):
     """It was removed, and what is counted here came too late, or was left."""
     origin: str = ""
     """The run that it goes on from."""
+    parent: str = ""
+    """The run that asked for it."""
     messages: int = 0
     size_bytes: int = 0
     tasks: list[int] = []
@@ -167,6 +170,7 @@ def _look(run: Counted, parts: Parts, each: Stored) -> None:
         case "handoff", Handoff(cause=Started(begins=begins)) as first if begins is not None and not run.began:
             run.flow, run.start_seq = first.flow, each.seq
             run.origin = begins.origin.run if begins.origin is not None else ""
+            run.parent = parent.run if (parent := parent_of(first)) is not None else ""
             _end_of(run, first.flow)
         case "handoff", None if parts.rest[-1:] == ("start",) and _is_newer(entry):
             run.start_seq = each.seq  # of a later release, which may go on with it

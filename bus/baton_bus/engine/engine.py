@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_bus.errors import BlobMissing, PayloadTooLarge, RunExists, TooManyBranches, UnknownRun
+from baton_bus.errors import BlobMissing, NotAllowed, PayloadTooLarge, RunExists, TooManyBranches, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadMessage, InputError
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, check_input, items_of
 from baton_schemas.flow.limits import DEADLINE_MAX_S
 from baton_schemas.run.carry import with_outcome
+from baton_schemas.run.child_runs import has_to_be_followed
 from baton_schemas.run.fork import forked_start, going_on, origin_of
 from baton_schemas.run.lifecycle import (
     Action,
@@ -51,16 +52,19 @@ from baton_schemas.wire.messages import (
     Note,
     Origin,
     OutcomeRecord,
+    Parent,
     Reply,
     Result,
     Started,
     Woken,
 )
+from baton_schemas.wire.names import STOPPED
 from baton_schemas.wire.outcomes import Done, Failed, ResultStatus, State, Value
 from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
 from .forking import Forking, with_source_of, without_source
+from .nesting import Nesting
 from .saying import Saying
 from .spread import Spread
 from .values import Values
@@ -72,6 +76,8 @@ CANNOT_GO_ON = (BlobMissing, NotAList, TooManyBranches, PayloadTooLarge)
 WOKEN_AHEAD_S = 0.3
 """What was parked comes so early, and is then held until it is due: nats-server looks at its timers every 250 ms at
 most (`MsgScheduling.resetTimer`, 2.12 to 2.15), so that they were up to 270 ms late in a trial of 60."""
+STOPPED_AFTER_S = 5.0
+"""After so long a clerk does what follows from a client's ending a run, unless the client has done it."""
 REASON_MAX = 2_000
 """Characters of a reason that are kept: it stands in a result, which is read often."""
 
@@ -83,20 +89,31 @@ class Engine:
         self.bus, self.values = bus, Values(bus)
         self.forking = Forking(bus, self.values)
         self.asking = Asking(bus, self.values)
+        self.nesting = Nesting(self)
         self.saying = Saying(bus, self.values, self.asking)
         self.spread = Spread(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------
 
-    async def start(self, plan: Plan, given: Mapping[str, Raw], run: str, *, deadline_s: float | None = None) -> None:
+    async def start(
+        self,
+        plan: Plan,
+        given: Mapping[str, Raw],
+        run: str,
+        *,
+        deadline_s: float | None = None,
+        parent: Parent | None = None,
+    ) -> None:
         """Start a run; it is durable once this returns. Starting it again with the same input changes nothing.
+
+        `parent` is the step of another run that asks for it (see `Nesting.begin`).
 
         Raises `InputError`, `RunExists` (the id is that of another run) and the errors of `Publisher.create`.
         """
         if deadline_s is not None and not 0 < deadline_s <= DEADLINE_MAX_S:
             reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
             raise InputError(plan.flow.name, "deadline_s", reason)
-        await self._start(await self._first_of(plan, given, run, deadline_s or plan.flow.deadline_s or 0.0))
+        await self._start(await self._first_of(plan, given, run, deadline_s or plan.flow.deadline_s or 0.0, parent))
 
     async def fork(
         self, run: str, new_run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False
@@ -124,8 +141,10 @@ class Engine:
     async def stop(self, plan_of: Handoff, start_seq: int, status: ResultStatus, reason: str) -> Result:
         """End a run beside its steps; return the result that it then has, this one or an earlier one.
 
-        `plan_of` is any handoff of the run. Raises the errors of `Publisher.create`.
+        `plan_of` is the first handoff of the run, which is at `start_seq`. What a step that asked for the run, and the
+        runs that it asked for, are to hear of it is written too. Raises the errors of `Publisher.create`.
         """
+        bus = self.bus
         result = Result(
             flow=plan_of.flow,
             digest=plan_of.digest,
@@ -133,9 +152,19 @@ class Engine:
             status=status,
             reason=clean_text(reason, REASON_MAX),
             start_seq=start_seq,
+            children=self.nesting.may_leave_children(plan_of),
         )
-        stored = await self._record(Create("", result), self.bus.settings.patience_s)
+        has_relatives = has_to_be_followed(result)
+        # 1. Whatever becomes of us, a clerk does all of it. 2. Do it. 3. No clerk has to.
+        if has_relatives:
+            due_s = bus.now_s() + STOPPED_AFTER_S
+            await bus.timers.at(result.flow, result.run, STOPPED, due_s, encode(result))
+        stored = await self._record(Create("", result), bus.settings.patience_s)
         assert isinstance(stored, Result)
+        if has_relatives:
+            with contextlib.suppress(NotAllowed):  # to people a clerk's work may be forbidden
+                await self.nesting.follow(stored)
+                await bus.timers.cancel(result.flow, result.run, STOPPED)
         return stored
 
     async def first(self, run: str) -> tuple[Entry, Handoff]:
@@ -210,6 +239,14 @@ class Engine:
         message = known(await self.bus.log.last_sure(self.bus.subjects.result(flow, run)))
         return message if isinstance(message, Result) else None
 
+    async def ended_and_followed(self, flow: str, run: str) -> bool:
+        """Say whether a run has ended; what follows from that beyond it is written. Raises as `decided`."""
+        result = await self.ended(flow, run)
+        if result is None:
+            return False
+        await self.nesting.follow(result)
+        return True
+
     async def derive(self, plan: Plan, record: Decisive, handoff: Handoff | None = None) -> None:
         """Write what follows from a record that is stored: handoffs, replies, timers, the result. Raises as `record`.
 
@@ -232,6 +269,8 @@ class Engine:
         lists = await self._lists(plan, event) if _may_spread(plan, event) else {}
         item = await self._next_item(plan, event) if isinstance(event, Recorded) and event.handoff else None
         actions = decide(View(plan, self.bus.now_s(), lists, item), event)
+        if isinstance(event, Recorded) and isinstance(event.record, Result):
+            await self.nesting.follow(event.record)
         if not actions:
             return actions
         for timer in actions:
@@ -242,7 +281,9 @@ class Engine:
             await self._create_all(creates[start : start + _AT_ONCE])
         for create in creates:
             message = create.message
-            if isinstance(message, Result) or (isinstance(message, Reply) and isinstance(message.outcome, Failed)):
+            if isinstance(message, Result):
+                await self.apply(plan, Recorded(await self._as_stored(message)))
+            elif isinstance(message, Reply) and isinstance(message.outcome, Failed):
                 await self.apply(plan, Recorded(message))
         for done in actions:
             if isinstance(done, CancelTimer):
@@ -334,6 +375,10 @@ class Engine:
             message = replace(message, state=await self.values.fitted(message.state))
         await self.bus.timers.at(timer.who, timer.run, timer.step, timer.due_s, encode(message))
 
+    async def _as_stored(self, result: Result) -> Result:
+        """Return the end that a run has, where that matters to others: it may be another's."""
+        return (await self.ended(result.flow, result.run) if has_to_be_followed(result) else None) or result
+
     async def _create_all(self, creates: list[Create]) -> None:
         if len(creates) == 1:
             await self._create(creates[0])
@@ -364,12 +409,14 @@ class Engine:
             raise BadMessage("a decisive record cannot be read", subject)
         return message
 
-    async def _first_of(self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float) -> Create:
+    async def _first_of(
+        self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float, parent: Parent | None = None
+    ) -> Create:
         """Return the handoff that starts a run with this input, checked. Raises as `start`."""
         checked = check_input(plan.flow, given)
         lists = await self._first_items(plan, checked)
         state = await self.values.fitted(State(input=checked))
-        (first,) = decide(View(plan, lists=lists), Submitted(run, state, deadline_s))
+        (first,) = decide(View(plan, lists=lists), Submitted(run, state, deadline_s, parent))
         assert isinstance(first, Create)
         return first
 

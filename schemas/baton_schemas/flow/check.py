@@ -15,6 +15,7 @@ from baton_schemas.flow.check_paths import check_paths
 from baton_schemas.flow.flow import FORMAT, Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_deadline, check_parts
+from baton_schemas.flow.nested import check_nested
 from baton_schemas.flow.types import KINDS, BadType, Type, Unfit, fit, type_of
 from baton_schemas.run.refs import is_plain
 from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
@@ -34,6 +35,9 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
     for place, parts in (("steps", flow.steps), ("agents", flow.agents)):
         check_parts(place, len(parts))
     _check_names(flow)
+    check_nested(flow)
+    for inner in flow.flows.values() if stored else ():  # else they were checked where they were found
+        check_flow(inner, stored=True)
     _check_inputs("input", flow.input)
     for name, agent in flow.agents.items():
         _check_inputs(f"agents.{name}.input", agent.input)

@@ -12,6 +12,7 @@ from baton_schemas.flow.check_asking import asked_agents, check_given, check_key
 from baton_schemas.flow.check_people import check_no_person, check_person
 from baton_schemas.flow.flow import IN_PROCESS, Agent, Flow
 from baton_schemas.flow.limits import check_at_least, check_timeout
+from baton_schemas.flow.nested import check_kind, check_taken
 from baton_schemas.flow.prompts import BadPlaceholder, Placeholder, parse
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z")
@@ -25,7 +26,11 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
     for name, agent in flow.agents.items():
         place = f"agents.{name}"
         _check_limits(place, agent)
-        if agent.person:
+        if agent.given and not agent.flow:
+            raise FlowError(f"{place}.given", "`given` on an agent that is no flow", "it only with `flow`")
+        if agent.flow:
+            check_kind(flow, name)
+        elif agent.person:
             check_person(place, agent)
         else:
             check_no_person(place, agent)
@@ -126,6 +131,8 @@ def _check_names_of(flow: Flow, place: str, agent: Agent, step: str, earlier: fr
                 hint=nearest(name, known),
             )
     known |= {"errors", "item", "index"} if flow.steps[step].each else {"errors"}
+    if agent.flow:
+        check_taken(flow, step, known)
     for key, template in (("system", agent.system), ("prompt", agent.prompt)):
         for found in _placeholders(f"{place}.{key}", template):
             if found.name not in known:

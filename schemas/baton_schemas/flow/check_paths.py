@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
-from baton_schemas.flow.flow import Agent, Field, Flow
+from baton_schemas.flow.flow import Field
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.nested import flow_of, taken
 from baton_schemas.flow.prompts import Placeholder, parse
 from baton_schemas.flow.types import ANY, NUMBER, TEXT, Type, listed, type_of
 
@@ -25,6 +26,7 @@ def check_paths(plan: Plan) -> None:
         agent = flow.agents[step.agent]
         if step.each:
             _check_each(plan, name)
+        _check_given(plan, name)
         for key, template in (("system", agent.system), ("prompt", agent.prompt)):
             for found in parse(template):
                 _check(plan, f"agents.{step.agent}.{key}", found, kind_of(plan, name, found.name))
@@ -103,7 +105,7 @@ def kind_of(plan: Plan, step: str, name: str) -> Type:
     if name in flow.input:
         return type_of(flow.input[name])
     if name in flow.steps:
-        return _output_of(flow, name)
+        return _output_of(plan, name)
     match name:
         case "item":
             return _item_of(plan, step)
@@ -115,18 +117,51 @@ def kind_of(plan: Plan, step: str, name: str) -> Type:
             return ANY
 
 
-def _output_of(flow: Flow, name: str) -> Type:
+def _output_of(plan: Plan, name: str) -> Type:
+    flow = plan.flow
     if any(step.join is not None and step.join.failed == "pass" for step in flow.steps.values()):
         return _LIST if flow.steps[name].each else ANY  # an error may stand in its place
-    kind = _output_of_agent(flow.agents[flow.steps[name].agent])
-    return Type("list", items=kind) if flow.steps[name].each else kind
+    kind = _puts_out(plan, flow.steps[name].agent)
+    return Type("list", items=None if kind is ANY else kind) if flow.steps[name].each else kind
 
 
-def _output_of_agent(agent: Agent) -> Type:
-    """Return what is known of the type of what an agent puts out."""
-    if agent.asks_models or agent.answers:
+def _puts_out(plan: Plan, agent: str) -> Type:
+    """Return the type of what an agent puts out: a model text, a flow what its last step does, a person an answer."""
+    nested, told = plan.nested_of(agent), plan.flow.agents[agent]
+    if nested is not None:
+        return _output_of(nested, nested.final)
+    if told.asks_models or told.answers:
         return TEXT
-    return type_of(Field(type="dict", fields=agent.output)) if agent.output else ANY
+    return type_of(Field(type="dict", fields=told.output)) if told.output else ANY
+
+
+def _check_given(plan: Plan, step: str) -> None:
+    """Check what each run that a step is gets, against the input of its flow."""
+    flow, name = plan.flow, plan.flow.steps[step].agent
+    own = flow_of(flow, name)
+    if own is None:
+        return
+    for key, found in taken(flow, step).items():
+        wanted, kind = type_of(own.input[key]), kind_of(plan, step, found.name)
+        place = f"agents.{name}.given.{key}" if key in flow.agents[name].given else f"agents.{name}.flow"
+        text = found.text[1:-1]
+        for number, part in enumerate(found.path, 1):
+            inner = _part(kind, part)
+            if inner is None:
+                raise FlowError(place, repr(text), f"a path: {found.up_to(number)} is of type {kind}")
+            kind = inner
+        if not _may_be(kind, wanted):
+            what = f"{text!r} of type {kind} for the input {key!r} of the flow {own.name!r}"
+            raise FlowError(place, what, f"a value of type {wanted}")
+
+
+def _may_be(kind: Type, wanted: Type) -> bool:
+    """Say whether a value of a type may be one of another, as far as types tell."""
+    if "any" in (kind.kind, wanted.kind) or (kind.kind, wanted.kind) == ("int", "float"):
+        return True
+    if kind.kind != wanted.kind:
+        return False
+    return kind.items is None or wanted.items is None or _may_be(kind.items, wanted.items)
 
 
 def _item_of(plan: Plan, step: str) -> Type:

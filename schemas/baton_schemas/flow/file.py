@@ -14,21 +14,33 @@ from msgspec import Raw, Struct
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.nested import FindFlow, with_flows
 from baton_schemas.flow.toml_lines import line_of
 
 Table = dict[str, Any]
 S = TypeVar("S", bound=Struct)
 
+NOT_WRITTEN: dict[type[Struct], frozenset[str]] = {Flow: frozenset({"flows"})}
+"""What is in a flow, and not written in its file."""
 _PHRASES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
     float: "a number",
     list[str]: "a list of strings",
+    dict[str, str]: "a table of strings",
 }
 
 
-def read_flow(path: Path) -> Flow:
-    """Return the flow in a file, checked. Raises `FlowError`, also when the file can't be read."""
+def find_none(name: str) -> Flow:
+    """Find no flow: for texts whose agents are none."""
+    raise FlowError("flow", repr(name), "no flow as an agent, where no flows can be looked for")
+
+
+def read_flow(path: Path, find: FindFlow = find_none) -> Flow:
+    """Return the flow in a file, checked; `find` finds those within it.
+
+    Raises `FlowError`, also when the file can't be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -37,13 +49,13 @@ def read_flow(path: Path) -> Flow:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise FlowError(str(path), f"a file that can't be read ({error})", "a flow file in UTF-8") from error
-    return load_flow(text, str(path))
+    return load_flow(text, str(path), find)
 
 
-def load_flow(text: str, file: str = "") -> Flow:
+def load_flow(text: str, file: str = "", find: FindFlow = find_none) -> Flow:
     """Return the flow in a TOML text, checked. Raises `FlowError` with `file`, the line and the key path.
 
-    Paths in `handler` stay as they are written, relative to the flow file, so that a flow has the same
+    Paths in `handler` and `flow` stay as they are written, relative to the flow file, so that a flow has the same
     digest on every machine.
     """
     try:
@@ -53,23 +65,28 @@ def load_flow(text: str, file: str = "") -> Flow:
     try:
         flow = _flow(data)
         _refuse_functions(flow)
+        flow = with_flows(flow, find)
         check_flow(flow)
     except FlowError as error:
+        if error.file:  # that of a flow within it
+            raise
         line = line_of(text, error.place, error.near)
         place = f"line {line}, {error.place}" if line else error.place
         raise FlowError(place, error.found, error.expected, file=file, hint=error.hint) from error.__cause__
     return flow
 
 
-def build_flow(data: Table) -> Flow:
+def build_flow(data: Table, find: FindFlow = find_none) -> Flow:
     """Return the flow in tables such as a flow file has, checked. Raises `FlowError`, which names the flow and the key.
 
     Handlers may be functions of the program that builds it (`in-process:name`), which no file can name.
     """
     try:
-        flow = _flow(data)
+        flow = with_flows(_flow(data), find)
         check_flow(flow)
     except FlowError as error:
+        if error.file:
+            raise
         raise error.in_file(f"flow {data.get('name')!r}") from error.__cause__
     return flow
 
@@ -178,7 +195,7 @@ def _struct(place: str, table: Any, kind: type[S], shorthand: str = "") -> S:
 
 def _check_keys(place: str, table: Table, kind: type[Struct]) -> Table:
     """Return the types of the keys of a table, all of which are known and none of which is missing."""
-    fields = msgspec.structs.fields(kind)
+    fields = [field for field in msgspec.structs.fields(kind) if field.name not in NOT_WRITTEN.get(kind, ())]
     types = {field.name: field.type for field in fields}
     for key in table:
         if key not in types:

@@ -51,11 +51,11 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the user describes: a prompt and a model, a Python handler, or a person.
+    """What the user describes: a prompt and a model, a Python handler, a person, or a whole flow.
 
     With `handler` it is a Python function, `module:name` or `./file.py:name`; with `person` whoever has that role, who
-    is asked the `prompt`; otherwise an LLM agent, which needs `model` (a tier or a model id), `prompt` and `max_tokens`
-    (its own or its tier's).
+    is asked the `prompt`; with `flow` each of its steps is a run of that flow; otherwise an LLM agent, which needs
+    `model` (a tier or a model id), `prompt` and `max_tokens` (its own or its tier's).
     """
 
     model: str = ""
@@ -69,6 +69,12 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The cap of each call, in tokens; its tier's unless set."""
     handler: str = ""
     """A Python function in place of a model: `./file.py:name`, relative to this file, or `package.module:name`."""
+    flow: str = ""
+    """A whole flow in place of a model: the name of a shipped one, or a file (`./other.toml`, relative to this one). A
+    step of it is a run of its own, whose output is that of the step."""
+    given: dict[str, str] = {}
+    """What a run of `flow` is given in a step, by name: a path such as `item`, `item.title` or `plan.topics`. What is
+    not named here is the input, or the earlier step, of the same name; else it has its default."""
     reads: list[str] | None = None
     """What a handler is given. By default what its parameters name, where its source tells (a flow that is read from a
     file); else the run's input and what the steps before it put out."""
@@ -118,8 +124,8 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
 
     @property
     def asks_models(self) -> bool:
-        """Whether doing its steps asks a model, and so is paid for; handlers and people do not."""
-        return not self.handler and not self.person
+        """Whether doing its steps asks a model, and so is paid for; handlers, people and flows do not, themselves."""
+        return not self.handler and not self.person and not self.flow
 
 
 class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -184,6 +190,8 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """When a step fails: `fail` the run, or `continue` with the error in `errors`; a step may have its own."""
     deadline_s: float | None = None
     """From the start of a run: then it ends as `expired`, unless it has ended."""
+    flows: dict[str, Flow] = {}
+    """The flows that its agents are, by what `flow` says of each: not written in a file, but read from theirs."""
 
 
 DEFAULT_TIERS = {

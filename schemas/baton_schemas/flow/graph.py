@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os.path
 from graphlib import TopologicalSorter
+from pathlib import PurePath
 
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sources_of
+from baton_schemas.flow.nested import FILE, flow_of, input_of, taken
 from baton_schemas.flow.prompts import parse
 from baton_schemas.flow.versions import version_needed
 from baton_schemas.run.refs import key_of_child
@@ -49,11 +52,20 @@ class Plan:
             for step in self.steps.values()
         )
         """Whether a run can be done while some of its branches are not."""
+        self.handlers_ask_flows = any(
+            flow.agents[worker].flow
+            for agent in flow.agents.values()
+            for worker in agent.workers
+            if worker in flow.agents
+        )
+        """Whether a step can be done while runs that it asked for are not."""
         self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.reads = {name: self._reads(name) for name in self.steps}
         self.carried = self._carried()
+        self.nested = {name: Plan(inner, source_within(source, name)) for name, inner in flow.flows.items()}
+        """The flows that its agents are, by what `flow` says of each."""
         self._actors = {name: agent.actor or actor_name(flow.name, name) for name, agent in flow.agents.items()}
         self._actors_of = {name: self._actors[step.agent] for name, step in self.steps.items()}
         self._agents_of = {
@@ -104,7 +116,12 @@ class Plan:
         if found is not None:
             return found
         ref = parse_ref(step)
-        return frozenset(self.flow.agents[ref.name].input) if ref.key else self.reads[ref.name]
+        return frozenset(input_of(self.flow, ref.name)) if ref.key else self.reads[ref.name]
+
+    def nested_of(self, agent: str) -> Plan | None:
+        """Return the plan of the flow that an agent is; None for one that is none. Raises KeyError."""
+        own = self.flow.agents[agent].flow
+        return self.nested[own] if own else None
 
     def tier(self, agent: Agent) -> Tier:
         """Return the model and the `max_tokens` of an LLM agent, its own before its tier's."""
@@ -176,6 +193,14 @@ class Plan:
         return carried
 
 
+def source_within(source: str, name: str) -> str:
+    """Return where the file of a flow is that an agent of another one is; empty where that is not known."""
+    if not FILE.match(name):
+        return name
+    where = PurePath(source)
+    return os.path.normpath(where.parent / name) if where.is_absolute() else ""
+
+
 def each_of(plan: Plan, name: str) -> frozenset[str]:
     """Return the name of the value that a step fans out over, or nothing."""
     each = plan.steps[name].each
@@ -185,10 +210,13 @@ def each_of(plan: Plan, name: str) -> frozenset[str]:
 def reads_of(flow: Flow, name: str) -> frozenset[str]:
     """Return the inputs and steps that a step reads.
 
-    An LLM agent, or a person, reads its placeholders; a handler its `reads`, or else the input and the steps before it.
+    An LLM agent, or a person, reads its placeholders; one that is a flow what its runs are given; a handler its
+    `reads`, or else the input and the steps before it.
     """
     agent = flow.agents[flow.steps[name].agent]
-    if not agent.handler:
+    if flow_of(flow, flow.steps[name].agent) is not None:
+        named = {found.name for found in taken(flow, name).values()}
+    elif not agent.handler:
         named = {found.name for text in (agent.system, agent.prompt) for found in parse(text)}
     elif agent.reads is not None:
         named = set(agent.reads)

@@ -16,6 +16,11 @@ worker that meets a run of a flow does it. Ten thousand of one kind are a fan-ou
 DEADLINE_MAX_S = 366 * 24 * 3600.0
 """A year: a deadline further away is more likely a mistake in the unit."""
 
+NESTED_MAX = 8
+"""Flows within one another. What people mean is rarely over 3, and each run within another waits for it."""
+NESTED_BYTES_MAX = 256 * 1024
+"""Of a flow with all that are within it, as JSON: it stands in the first message of each of its runs."""
+
 
 CONCURRENCY_MAX = 1_000_000
 """Branches at once: more than any fan-out has."""

@@ -110,7 +110,7 @@ def render(template: str, value_of: Callable[[str], Any]) -> str:
         placeholder = _placeholder(match)
         if placeholder is None:
             return match[0][0]
-        return as_text(_look_up(placeholder, value_of(placeholder.name)))
+        return as_text(value_at(placeholder, value_of(placeholder.name)))
 
     return _PATTERN.sub(fill, template)
 
@@ -159,7 +159,7 @@ def _placeholder(match: re.Match[str]) -> Placeholder | None:
     return Placeholder(name, tuple(path), match.start(), optional)
 
 
-def _look_up(placeholder: Placeholder, value: Any) -> Any:
+def value_at(placeholder: Placeholder, value: Any) -> Any:
     """Return what a placeholder stands for, within the value of its name. Raises `MissingValue`."""
     holder: Any = None
     for number, key in enumerate((placeholder.name, *placeholder.path)):

@@ -10,11 +10,13 @@ import ast
 import inspect
 import textwrap
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
@@ -63,8 +65,9 @@ def flow_schema() -> Schema:
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
     field = {"anyOf": [_ref("type"), _ref("input")]}
     agent = _table(Agent, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
-    agent["anyOf"] = [{"required": ["handler"]}, {"required": ["prompt", "model"]}, {"required": ["person", "prompt"]}]
-    agent["not"] = {"required": ["handler", "prompt"]}
+    kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
+    agent["anyOf"] = [{"required": kind} for kind in kinds]
+    agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
     # Of a tier that is there anyway a file need say only what is to be otherwise.
     known = {name: {"anyOf": [_ref("known-tier"), _ref("model")]} for name in DEFAULT_TIERS}
     flow = _table(
@@ -96,7 +99,9 @@ def _table(kind: type[Struct], optional: set[str] | frozenset[str] = frozenset()
 
     `own` are the schemas of keys that a file may write in more ways than the struct has.
     """
-    fields, said, bounds = msgspec.structs.fields(kind), _said(kind), _BOUNDS.get(kind, {})
+    hidden = NOT_WRITTEN.get(kind, frozenset())
+    fields = [field for field in msgspec.structs.fields(kind) if field.name not in hidden]
+    said, bounds = _said(kind), _BOUNDS.get(kind, {})
     properties: Schema = {}
     for field in fields:
         schema = own[field.name] if field.name in own else _bounded(_type(field.type), bounds.get(field.name, {}))

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.flow import Agent, Field, Flow
+from baton_schemas.flow.nested import description_of, input_of
 from baton_schemas.flow.types import Type, type_of
 
 KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
@@ -32,12 +33,12 @@ class Tool(Struct, frozen=True, kw_only=True):
 
 def tools_of(flow: Flow, agent: Agent) -> tuple[Tool, ...]:
     """Return the workers of an agent as tools, in their order; none for one that asks nobody. The flow is checked."""
-    return tuple(_tool(name, flow.agents[name]) for name in agent.workers)
+    return tuple(_tool(flow, name) for name in agent.workers)
 
 
-def _tool(name: str, worker: Agent) -> Tool:
-    schema = _object(worker.input) | {"additionalProperties": False}
-    return Tool(name=name, description=worker.description or f"Asks the agent {name}.", input_schema=schema)
+def _tool(flow: Flow, name: str) -> Tool:
+    schema = _object(input_of(flow, name)) | {"additionalProperties": False}
+    return Tool(name=name, description=description_of(flow, name) or f"Asks the agent {name}.", input_schema=schema)
 
 
 def _object(fields: Mapping[str, Field]) -> dict[str, Any]:

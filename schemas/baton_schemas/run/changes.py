@@ -60,6 +60,8 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     keys = {change.key for change in _changes(_told(before, before.agent(step)), _told(plan, plan.agent(step)))}
     if changed := [key for key in _DECIDING if key in keys]:
         return f"another {', '.join(changed)}"
+    if _version(before, old.agent) != _version(plan, new.agent):
+        return "another version of its flow"
     if why := _why_asks_otherwise(before, plan, step):
         return why
     if old.each != new.each:
@@ -75,7 +77,10 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
     return f"another input {', '.join(others)}" if others else ""
 
 
-_DECIDING = ("model", "system", "prompt", "handler", "workers", "person", "answers", "output", "default")
+_DECIDING = (
+    *("model", "system", "prompt", "handler"),
+    *("workers", "flow", "given", "person", "answers", "output", "default"),
+)
 
 
 def answers_alike(before: Plan, after: Plan, agent: str) -> bool:
@@ -84,7 +89,7 @@ def answers_alike(before: Plan, after: Plan, agent: str) -> bool:
     if old is None or new is None:
         return old is new
     keys = {change.key for change in _changes(_told(before, old), _told(after, new))}
-    return not keys.intersection((*_DECIDING, "max_tokens"))
+    return _version(before, agent) == _version(after, agent) and not keys.intersection((*_DECIDING, "max_tokens"))
 
 
 def _why_asks_otherwise(before: Plan, plan: Plan, step: str) -> str:
@@ -102,10 +107,18 @@ def _why_asks_otherwise(before: Plan, plan: Plan, step: str) -> str:
         if agent.asks_models and tools_of(plan.flow, agent) != tools_of(before.flow, old):
             return "it may ask others" if len(seen) == 1 else f"{name}, which it may ask, may ask others"
         keys = {change.key for change in _changes(_told(before, old), _told(plan, agent))}
+        if len(seen) > 1 and _version(before, name) != _version(plan, name):
+            return f"another version of the flow {name}, which it may ask"
         if len(seen) > 1 and (changed := [key for key in (*_DECIDING, "max_tokens") if key in keys]):
             return f"another {', '.join(changed)} of {name}, which it may ask"
         pending += [worker for worker in agent.workers if worker not in seen and worker not in pending]
     return ""
+
+
+def _version(plan: Plan, agent: str) -> str:
+    """Return which version of a flow an agent is; empty for one that is none."""
+    nested = plan.nested_of(agent)
+    return nested.digest if nested is not None else ""
 
 
 def is_cut_otherwise(past: Past, plan: Plan, step: str, outcome: Outcome) -> bool:

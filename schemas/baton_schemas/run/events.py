@@ -11,6 +11,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import (
     Decisive,
     Handoff,
+    Parent,
     Reply,
     Result,
 )
@@ -43,6 +44,8 @@ class Submitted(NamedTuple):
     run: str
     state: State
     deadline_s: float = 0.0
+    parent: Parent | None = None
+    """The step of another run that asks for it."""
 
 
 class Begun(NamedTuple):

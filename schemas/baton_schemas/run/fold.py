@@ -35,6 +35,7 @@ from baton_schemas.wire.names import DEADLINE, JOIN
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Work, total
 
 from .asking import WITHDRAWN, waits_for
+from .child_runs import parent_of
 from .refs import asked_name, joined, name_of, replied, source_token, tokens
 from .state import Entry, RunState, StepState, StepStatus
 
@@ -142,6 +143,7 @@ class RunFold:
         works = [*own.values(), *in_vain, *in_use]
         prices = [work.cost_usd for work in works if work.cost_usd is not None]
         begins = self._begins
+        parent = parent_of(self._first) if self._first else None
         return RunState(
             run=self._run,
             flow=self._flow,
@@ -163,6 +165,8 @@ class RunFold:
             or any(call.rehearsed for calls in self._calls.values() for call in calls),
             late=[branch for name, arrived in self._arrived.items() for branch in _late(steps[name], arrived)],
             forked_from=begins.origin.run if begins and begins.origin else "",
+            parent=parent.run if parent else "",
+            parent_step=parent.step if parent else "",
             source=begins.source if begins else "",
             foreign=self._foreign,
             counts=dict(self._counts),

@@ -32,10 +32,13 @@ def forked_start(first: Handoff, run: str, until_seq: int = 0, *, failed: bool =
 
 
 def going_on(first: Handoff, origin: Origin) -> Handoff:
-    """Return the first handoff of a run, as one of a run that goes on from another."""
+    """Return the first handoff of a run, as one of a run that goes on from another.
+
+    Nobody waits for it: a step that asked for the other one has its answer, or gets it from that one.
+    """
     assert isinstance(first.cause, Started)
     assert first.cause.begins is not None
-    return replace(first, cause=replace(first.cause, begins=replace(first.cause.begins, origin=origin)))
+    return replace(first, cause=replace(first.cause, begins=replace(first.cause.begins, origin=origin, parent=None)))
 
 
 def origin_of(first: Handoff) -> Origin | None:

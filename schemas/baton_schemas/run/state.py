@@ -143,6 +143,10 @@ class RunState(Struct, frozen=True, kw_only=True):
     """What of `cost_usd` was paid for attempts that failed."""
     forked_from: str = ""
     """The run that this one goes on from."""
+    parent: str = ""
+    """The run that asked for this one."""
+    parent_step: str = ""
+    """The step of that one which did."""
     source: str = ""
     """Where the flow's file was when the run was asked for, if that is known: a path, or the name of a shipped flow."""
     rejected: list[Rejected] = []

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import (
+    ASKING,
     After,
     Answer,
     Asked,
@@ -24,7 +25,7 @@ from baton_schemas.wire.messages import (
     Started,
 )
 from baton_schemas.wire.names import DEADLINE, END
-from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, Skipped, State, Value
+from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, ResultStatus, Skipped, State, Value
 
 from .asking import answer_to, woken_by
 from .carry import select, with_outcome
@@ -39,9 +40,9 @@ def first_of(plan: Plan, event: Submitted, lists: Lists) -> Create:
     """Return the handoff that starts a run: it carries the flow and the whole input."""
     actor, first = _opening(plan, event.run, event.state, lists, 0)[0]
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
-    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source)
+    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source, parent=event.parent)
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
-    return Create(actor, replace(first, v=plan.version, cause=cause, state=event.state))
+    return Create(actor, replace(first, v=ASKING if event.parent else plan.version, cause=cause, state=event.state))
 
 
 def begun(view: View, event: Begun) -> list[Action]:
@@ -306,7 +307,13 @@ def result_of(plan: Plan, run: str, step: str, outcome: Outcome | None, start_se
         step=step,
         outcome=outcome,
         start_seq=start_seq,
+        children=leaves_children(plan, "done" if isinstance(outcome, Done) else "failed"),
     )
+
+
+def leaves_children(plan: Plan, status: ResultStatus) -> bool:
+    """Say whether a run that ends so may leave runs open that it asked for."""
+    return bool(plan.nested) and (status != "done" or plan.leaves_branches or plan.handlers_ask_flows)
 
 
 def handoff_to(

@@ -12,6 +12,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import MissingValue
 from baton_schemas.run.branches import ends_seen, fan_outs
 from baton_schemas.run.carry import find, state_at
+from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import Entry, RunState, StepState
 from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Spent
@@ -69,6 +70,7 @@ def see(
         agent=agent,
         handler=plan.flow.agents[agent].handler if agent else "",
         person=plan.flow.agents[agent].person if agent else "",
+        runs_flow=nested.flow.name if agent and (nested := plan.nested_of(agent)) is not None else "",
         actor=plan.actor_of_agent(agent) if agent else "",
         index=parse(step).index if step != base else None,
         count=len(branches) if branches else count_of(state, base) if step != base else 0,
@@ -86,6 +88,7 @@ def see(
         people=[each for each in state.steps.values() if each.asked in ("person", "event") and each.source == step],
         output=_output(own, fetched or {}),
         error=own.error if own is not None else None,
+        runs=runs_asked(state).get(step, []),
         reused_from=reused_from,
         label=children.label(step) if child else "",
         kind=(own.asked or "agent") if child and own is not None else None,

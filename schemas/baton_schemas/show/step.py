@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from baton_schemas.errors import UnknownStep
 from baton_schemas.flow.graph import Plan
+from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent
@@ -32,6 +33,8 @@ class BranchSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: SeenStatus
     attempts: int = 0
     error: Error | None = None
+    runs: list[str] = []
+    """The runs that it asked for."""
 
 
 class ChildSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +80,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     handler: str = ""
     person: str = ""
     """The role that does it, of an agent that is a person."""
+    runs_flow: str = ""
+    """The flow that its agent is, and each step of it a run."""
     actor: str = ""
     index: int | None = None
     count: int = 0
@@ -124,6 +129,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     """What its handler recorded."""
     lacking: dict[str, str] = {}
     """Why what is kept beside the log was not fetched (`gone`, `not fetched`), by its SHA-256."""
+    runs: list[str] = []
+    """The runs that it asked for."""
     reused_from: str = ""
     """The run in which it was done."""
 
@@ -166,7 +173,17 @@ def count_of(state: RunState, step: str) -> int:
 def branches_of(state: RunState, base: str) -> list[BranchSeen]:
     """Return the branches of a fan-out that the log names, in their order."""
     steps = [state.steps[name] for _, name in sorted(_branches_in(state, base))]
-    return [BranchSeen(step=step.name, status=step.status, attempts=step.attempts, error=step.error) for step in steps]
+    runs = runs_asked(state)
+    return [
+        BranchSeen(
+            step=step.name,
+            status=step.status,
+            attempts=step.attempts,
+            error=step.error,
+            runs=runs.get(step.name, []),
+        )
+        for step in steps
+    ]
 
 
 def _branches_in(state: RunState, base: str) -> list[tuple[int, str]]:

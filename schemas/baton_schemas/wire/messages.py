@@ -294,6 +294,8 @@ class Result(OfRun, tag="result", tag_field="kind", frozen=True, kw_only=True, o
     step: str = ""
     outcome: Outcome | None = None
     reason: str = ""
+    children: bool = False
+    """Runs that it asked for may be open still: they are to be cancelled."""
     purged: bool = False
     """The run was removed from the log: this stands in its place for a while, so that nothing goes on with it."""
 

@@ -24,6 +24,9 @@ DEADLINE = "deadline"
 END = "end"
 """Last token of a result, and the step of the timer of a run's deadline."""
 
+STOPPED = "end--stopped"
+"""The step of the timer that ends a run for a client which may not get to the end of doing so itself."""
+
 REJECTED = "rejected"
 """In place of the step in the subjects of notes about rejected messages, whose step may be nonsense."""
 
@@ -33,6 +36,9 @@ ASKED_BESIDES = (TIMER, FLOW, PERSON, EVENT)
 
 WHOLE_RUN = "-"
 """In place of a step in the subject of a word that is no answer to a question: an event that the run may wait for."""
+
+CHILD_MARK = "--k"
+"""In the ids of runs that steps of other runs ask for."""
 
 RESERVED = frozenset({START, JOIN, DEADLINE, END, REJECTED, "input", "errors", "item", "index"})
 """Names that no step and no input field may have: prompts and subjects use them for something else."""
@@ -67,7 +73,7 @@ def short_hash(*parts: str) -> str:
 
 def child_run(run: str, key: str) -> str:
     """Return the id of a run that a step of another asks for: it sorts beside that one; `--k` says what it is."""
-    return f"{run[:40].rstrip('-')}--k{key}"
+    return f"{run[:40].rstrip('-')}{CHILD_MARK}{key}"
 
 
 def run_of_task(sequence: int) -> str:

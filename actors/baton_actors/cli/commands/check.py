@@ -94,6 +94,7 @@ def _summary(each: CheckedFlow) -> Text:
     facts += [f"may ask {_some(each.asked)}"] if each.asked else []
     facts += [_count(each.handlers, "handler")] if each.handlers else []
     facts += [", ".join(each.models)] if each.models else []
+    facts += [f"within it {', '.join(each.flows)}"] if each.flows else []
     return Text(f"  {' · '.join(facts)}" if facts else "", "dim")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from baton_actors.agents.loading import find_flow
+from baton_actors.agents.loading import find_flow, with_nested
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
@@ -19,22 +19,28 @@ from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.nested import input_of
 
 
 @command()
 def graph(
     flow: o.Flow,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As text for Mermaid.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="The flows within it too, one after another.")] = False,
     json: o.Json = False,
 ) -> int:
     """Draw the steps of a flow."""
-    plan = find_flow(flow).plan
+    found = find_flow(flow)
+    plans = [each.plan for each in with_nested([found])] if deep else [found.plan]
     if json:
-        print_json(_facts(plan))
+        print_json(_facts(found.plan) | ({"flows": list(map(_facts, plans[1:]))} if deep else {}))
     elif mermaid:
-        sys.stdout.write(mermaid_of(plan))
+        sys.stdout.write("\n".join(map(mermaid_of, plans)))
     else:
-        _print_drawing(plan)
+        for number, plan in enumerate(plans):
+            if number:
+                console().print()
+            _print_drawing(plan)
     return OK
 
 
@@ -65,6 +71,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "actor": plan.actor(name),
                 "handler": plan.agent(name).handler,
                 "person": plan.agent(name).person,
+                "flow": nested.flow.name if (nested := plan.nested_of(flow.steps[name].agent)) is not None else "",
                 "model": plan.tier(plan.agent(name)).model if plan.agent(name).asks_models else "",
                 "after": plan.before(name),
                 "each": flow.steps[name].each,
@@ -83,8 +90,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "handler": flow.agents[name].handler,
                 "model": plan.tier(flow.agents[name]).model if flow.agents[name].asks_models else "",
                 "input": {
-                    key: {"type": field.type, "required": field.required}
-                    for key, field in flow.agents[name].input.items()
+                    key: {"type": field.type, "required": field.required} for key, field in input_of(flow, name).items()
                 },
                 "workers": flow.agents[name].workers,
             }

@@ -48,10 +48,21 @@ _FETCH_MAX_BYTES = 64 * 1024 * 1024
 
 
 @command()
-async def runs(place: Place, limit: o.Limit = 20, json: o.Json = False) -> int:
-    """List the latest runs, the newest first."""
+async def runs(
+    place: Place,
+    limit: o.Limit = 20,
+    of: Annotated[
+        str, typer.Option("--of", metavar="RUN", help="Those that steps of this run asked for.", show_default=False)
+    ] = "",
+    json: o.Json = False,
+) -> int:
+    """List the latest runs, the newest first.
+
+    Runs that steps of other runs asked for are left out: --of RUN lists those of one.
+    """
     async with place.bus(reads=True) as bus:
-        states = [await _state(bus, head) for head in await recent_runs(bus, limit)]
+        parent = (await find_run(bus, of)).run if of else ""
+        states = [await _state(bus, head) for head in await recent_runs(bus, limit, parent=parent)]
         size = await log_size(bus)
     if json:
         print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
@@ -60,6 +71,8 @@ async def runs(place: Place, limit: o.Limit = 20, json: o.Json = False) -> int:
         out.print(runs_table(states, datetime.now(UTC)))
         out.print()
         out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
+    elif of:
+        print(f"no step of run {parent} has asked for a run", file=sys.stderr)
     else:
         print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
     return OK

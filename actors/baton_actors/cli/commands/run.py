@@ -14,7 +14,7 @@ from msgspec import Raw
 from rich.console import Console
 from rich.text import Text
 
-from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_actors.agents.loading import FoundFlow, find_flow, with_nested
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.earlier import earlier_lines
@@ -79,7 +79,7 @@ async def run(
     found = find_flow(flow)
     given = read_input(found.flow, pairs or [], run_id)
     if not debug:
-        begin_imports(preload_of([found]))
+        begin_imports(preload_of(with_nested([found])))
     # What a worker would warn of (retries, failures) is in the progress.
     log_settings = logs(level="error")
     out = console(stderr=True)
@@ -225,7 +225,7 @@ def _workers(found: FoundFlow, settings: Settings, logs: LogSettings, lost: Lost
         tell_death(death)
 
     return Supervisor(
-        [found],
+        with_nested([found]),
         settings,
         restart=False,
         logs=logs,

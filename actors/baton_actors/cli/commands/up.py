@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from baton_actors.agents.loading import FoundFlow, find_agent, find_flow
+from baton_actors.agents.loading import FoundFlow, find_agent, find_flow, with_nested
 from baton_actors.agents.signatures import asks_models
 from baton_actors.cli import completing
 from baton_actors.cli import options as o
@@ -52,13 +52,14 @@ async def up(
     actor whose files change is started anew; what it has begun it does to its end with the code that it had.
     """
     found = [find_flow(name) for name in flows]
-    begin_imports(preload_of(found))
+    played = with_nested(found)
+    begin_imports(preload_of(played))
     log_settings = logs(level="warning" if sys.stderr.isatty() else "info")  # people see what runs in the table
     out, as_text = console(stderr=True), log_settings.format == "console"
     async with (
         place.server() as settings,
         Supervisor(
-            found,
+            played,
             settings,
             copies=copies,
             restart=True,
@@ -68,12 +69,12 @@ async def up(
         ) as supervisor,
         open_bus(settings, name="baton up") as bus,
         Steward(Engine(bus), {each.name: each.plan for each in found}).working() as steward,
-        _watching(found, supervisor, steward, reload=reload),
+        _watching(played, supervisor, steward, reload=reload),
     ):
         await supervisor.ready(_READY_S)
         if json:
-            facts = {"url": settings.shown_url, "namespace": settings.namespace, "rehearses": _rehearse(found)}
-            print_json({**facts, "flows": list(map(_facts, found))})
+            facts = {"url": settings.shown_url, "namespace": settings.namespace, "rehearses": _rehearse(played)}
+            print_json({**facts, "flows": list(map(_facts, played))})
         else:
             tell(found, settings, place, copies)
         await asyncio.Event().wait()
@@ -144,11 +145,12 @@ def _watching(
 
 def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
     """Say what runs and how to give it work."""
-    rehearses = _rehearse(flows)
+    played = with_nested(flows)
+    rehearses = _rehearse(played)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
     for heading in ("flow", "actor", "does it"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for found in flows:
+    for found in played:
         for index, (actor, agent) in enumerate(found.plan.actors().items()):
             table.add_row(Text(found.name if not index else "", "bold"), actor, _by(found, agent, rehearses))
     out = console(stderr=True)
@@ -171,6 +173,8 @@ def _by(found: FoundFlow, agent: str, rehearses: bool) -> Text:
     told = found.flow.agents[agent]
     if told.person:
         return Text(f"asks {told.person}", "dim")
+    if told.flow:
+        return Text(f"runs {found.plan.nested[told.flow].flow.name}", "dim")
     if not asks_models(told, found.folder):
         return Text(told.handler, "dim")
     model = Text(told.handler or found.plan.tier(told).model, "dim")

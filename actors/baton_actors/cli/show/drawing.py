@@ -63,6 +63,9 @@ def _text(plan: Plan, name: str) -> tuple[str, ...]:
     lines = [name]
     if plan.agent(name).person:
         lines.append(f"asks {plan.agent(name).person}")
+    nested = plan.nested_of(step.agent)
+    if nested is not None:
+        lines.append(f"a run of {nested.flow.name}")
     if step.each:
         limit = f", {step.concurrency} at once" if step.concurrency is not None else ""
         lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}{limit}")

@@ -9,7 +9,7 @@ from baton_schemas.flow.graph import Plan
 def mermaid_of(plan: Plan) -> str:
     """Return a flow chart: steps as boxes, joins as hexagons, a fan-out as an arrow that says over what.
 
-    Agents that may be asked are rounded boxes, at the end of dotted arrows.
+    Agents that may be asked are rounded boxes, at the end of dotted arrows; runs of other flows have double sides.
     """
     ids = {name: f"s{number}" for number, name in enumerate(plan.flow.steps)}
     lines = ["flowchart TD", "  in([input])"]
@@ -43,6 +43,9 @@ def _asking(plan: Plan, ids: dict[str, str]) -> list[str]:
 
 def _shape(plan: Plan, name: str) -> str:
     # Step names are tokens; `each` may have dots: neither can break the quotes.
+    nested = plan.nested_of(plan.flow.steps[name].agent)
+    if nested is not None:
+        return f'[["{name}: {nested.flow.name}"]]'
     person = plan.agent(name).person
     label = f"{name}<br>asks {person}" if person else name
     return f'{{{{"{label}"}}}}' if (plan.opening(name) or name) in plan.joins else f'["{label}"]'

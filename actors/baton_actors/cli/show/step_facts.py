@@ -50,6 +50,7 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "calls": [_call(seen, call) for call in seen.calls] + [_exchange(exchange) for exchange in seen.exchanges],
         "spent": seen.spent,
         "branches": seen.branches,
+        "runs": seen.runs,
         "label": seen.label,
         "kind": seen.kind,
         "asked_by": seen.asked_by,

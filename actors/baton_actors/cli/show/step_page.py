@@ -72,12 +72,8 @@ class _Page:
             yield Text("was asked with" if seen.kind else "read", "bold"), self._values(seen.values)
         if seen.asked is not None and seen.asked.system:
             yield Text("system prompt", "bold"), self._text(seen.asked.system)
-        if (
-            not seen.handler
-            and not seen.person
-            and seen.kind in (None, "agent")
-            and (seen.values or seen.asked is not None)
-        ):
+        is_prompt = not (seen.handler or seen.runs_flow or seen.person) and seen.kind in (None, "agent")
+        if is_prompt and (seen.values or seen.asked is not None):
             title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
             yield title, self._text(asked.prompt) if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
@@ -98,6 +94,8 @@ class _Page:
             yield Text("recorded", "bold"), self._recorded()
         if seen.exchanges:
             yield Text("calls", "bold"), [_exchanges(seen.exchanges)]
+        if seen.runs:
+            yield Text("runs that it asked for", "bold"), _runs(seen.runs)
         if took := _took(seen):
             yield Text("took", "bold"), [Text(took)]
         tried = [attempt for attempt in seen.attempts if attempt.came_to != "done" or len(seen.attempts) > 1]
@@ -189,6 +187,7 @@ def _header(seen: StepSeen) -> Iterator[Text]:
         branch = f"asked by {seen.asked_by or 'nobody that the log names'}, "
     who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}" if seen.agent else f"{_WHO[seen.kind]}"
     who = f"person {seen.person}" if seen.person else who
+    who += f", a run of flow {seen.runs_flow}" if seen.runs_flow else ""
     model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
     yield Text(f"  {plain(branch + who + model)}", "dim")
     if seen.label:
@@ -198,6 +197,13 @@ def _header(seen: StepSeen) -> Iterator[Text]:
     calls: list[ModelCall | Exchange] = [*seen.calls, *seen.exchanges]
     if any(call.rehearsed for call in calls):
         yield Text.assemble("  ", rehearsal_line())
+
+
+def _runs(runs: list[str]) -> list[RenderableType]:
+    """Return the runs, one a line, and how to see one."""
+    left = len(runs) - _BRANCHES_MAX
+    lines = [Text(plain(run)) for run in runs[:_BRANCHES_MAX]] + ([Text(f"and {left:,} more")] if left > 0 else [])
+    return [*lines, Text(f"One of them: baton show {plain(runs[0])}", "dim")]
 
 
 def _proof(seen: StepSeen) -> tuple[str, str]:
@@ -281,6 +287,8 @@ def _branches(branches: list[BranchSeen]) -> Table:
     for branch in sorted(branches, key=lambda branch: order.get(branch.status, 3))[:_BRANCHES_MAX]:
         mark, style = MARKS[branch.status]
         error = error_line(branch.error)[len(branch.error.step) :] if branch.error is not None else Text()
+        if branch.runs:
+            error = Text.assemble((plain(branch.runs[-1]), "dim"), " ", error)
         error.rstrip()
         table.add_row(Text.assemble((f"{mark} ", style), plain(branch.step)), Text(branch.status, style), error)
     return table

@@ -16,6 +16,7 @@ from baton_actors.cli.show.called import NAMES_WIDE, asked_text, called, counted
 from baton_actors.cli.show.people import open_roles, people_lines
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
+from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.children import is_child
 from baton_schemas.show.errors import told
@@ -52,6 +53,8 @@ _KINDS = {
     "unknown": "red",
 }
 _REHEARSED = "rehearsed"
+_ASKED_MAX = 5
+"""Steps of which it is said which runs they asked for."""
 _ASKED_WIDE = 14
 """Columns for what a child was asked, at least: there had better be no columns of tokens than no words of it."""
 _LEAST_WIDE = 12
@@ -204,6 +207,8 @@ def header(state: RunState, now: datetime | None = None) -> Text:
         text.append(f" {'after' if state.status != 'done' else 'in'} {elapsed}", "dim")
     if state.forked_from:
         text.append(f"\n  forked from {plain(state.forked_from)}", "dim")
+    if state.parent:
+        text.append(f"\n  asked for by step {plain(state.parent_step)} of run {plain(state.parent)}", "dim")
     return text
 
 
@@ -316,6 +321,7 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
     parts += unasked_of(rows)
     parts += people_lines(state)
     parts += errors_of(rows)
+    parts += runs_of(state)
     if state.rehearsed:
         parts.append(rehearsal_line())
     if state.result is not None and state.result.reason:
@@ -323,6 +329,19 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
     if state.foreign:
         parts.append(foreign_line(state.foreign))
     return Group(*parts)
+
+
+def runs_of(state: RunState) -> list[Text]:
+    """Return a line for each step that asked for runs of their own, or for some of them, and how to see the others."""
+    asked = runs_asked(state)
+    lines = []
+    for step, runs in list(asked.items())[:_ASKED_MAX]:
+        more = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
+        lines.append(Text(f"{plain(step)} asked for run {plain(runs[0])}{more}", "dim"))
+    if len(asked) > _ASKED_MAX or any(len(runs) > 1 for runs in asked.values()):
+        count = sum(map(len, asked.values()))
+        lines.append(Text(f"all {count:,}: baton runs --of {plain(state.run)}", "dim"))
+    return lines
 
 
 def foreign_line(count: int) -> Text:
