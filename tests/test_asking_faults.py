@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baton_actors import Context
+from baton_actors.agents.asks import AskFailed
 from baton_bus.engine.asking import Asking
 from baton_bus.errors import BusUnavailable
 from baton_bus.jetstream.leases import LeaseKeeper
+from baton_bus.store.timers import Timers
 from baton_schemas.wire.messages import Answer, Handoff, Parked, Woken
 
 from .servers import NatsServer, nats_server, until
@@ -21,6 +24,7 @@ from .test_asking import Helper, answers, asking, children, parked
 from .timed import process, timed
 
 MANY = 60
+SLOW_S = 0.6
 
 
 async def until_asked(t: Team, run: str, count: int = 1) -> None:
@@ -203,4 +207,55 @@ async def test_worker_that_dies_after_the_answer_and_before_the_wake_is_finished
         async with process(t, "boss", "helper"):
             assert value_of((await t.result(run)).outcome) == "SLOW"
         assert helper.asked == ["slow"]
+        await check_answers(t, run)
+
+
+def slow(real: Callable[..., Any]) -> Callable[..., Any]:
+    async def slowly(*args: Any, **more: Any) -> Any:
+        await asyncio.sleep(SLOW_S)
+        return await real(*args, **more)
+
+    return slowly
+
+
+async def test_step_that_is_parked_at_once_is_not_so_before_its_deadline_is_set(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def boss(text: str, context: Context) -> str:
+        try:
+            return str(await context.ask("helper", topic="slow", deadline_s=1.0))
+        except AskFailed as error:
+            return error.error.type
+
+    helper = Helper()
+    monkeypatch.setattr("baton_actors.steps.hearing.HELD_PART", 10**9)  # none is held
+    monkeypatch.setattr(Timers, "at", slow(Timers.at))
+    async with timed(server, namespace, asking(), {"boss": boss, "helper": helper.helper}) as t:
+        run = await t.submit(text="a")
+        assert value_of((await t.result(run)).outcome) == "DeadlinePassed"
+        assert len(await parked(t, run)) == 1
+        helper.open.set()
+        await t.until_settled("handoff", "helper")
+
+
+async def test_sleep_of_a_worker_that_is_gone_is_parked_with_its_timer(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was short, so that the first meant to wait for it here; the next finds it, and may be parked at once."""
+    attempts: list[int] = []
+
+    async def boss(text: str, context: Context) -> int:
+        attempts.append(1)
+        sleep = asyncio.ensure_future(context.sleep(SLOW_S / 3))
+        if len(attempts) == 1:
+            await until_asked(t, context.run)
+            raise RuntimeError("as if it had died")
+        await sleep
+        return len(attempts)
+
+    monkeypatch.setattr(Asking, "some", slow(Asking.some))
+    flow = asking(retry_base_s=0.01, park_after_s=SLOW_S / 2)
+    async with timed(server, namespace, flow, {"boss": boss, "helper": Helper().helper}) as t:
+        run = await t.submit(text="a")
+        assert value_of((await t.result(run)).outcome) >= 2
         await check_answers(t, run)

@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from baton_actors import Context
-from baton_actors.agents.asks import AskRefused
+from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_actors.steps.asking import StepAsks
 from baton_schemas.flow.flow import Field, Step
 from baton_schemas.wire.facts import Unasked
@@ -162,6 +162,29 @@ async def test_cancelled_run_cancels_its_children_and_what_waits(server: NatsSer
         await cancel_run(t.bus, run)
         await until(lambda: sorted(ended) == ["boss", "helper"])
         await t.until_settled("handoff", "boss")
+        await t.until_settled("handoff", "helper")
+
+
+async def test_run_that_is_done_cancels_what_nobody_waits_for_any_more(server: NatsServer, namespace: str) -> None:
+    """Its asker went on without it, as its time was up."""
+    ended: list[str] = []
+
+    async def boss(text: str, context: Context) -> str:
+        try:
+            return str(await context.ask("helper", topic="x", deadline_s=0.3))
+        except AskFailed as error:
+            return error.error.type
+
+    async def helper(topic: str) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(topic)
+        return topic
+
+    async with timed(server, namespace, asking(), {"boss": boss, "helper": helper}) as t:
+        assert value_of((await t.run(text="a")).outcome) == "DeadlinePassed"
+        await until(lambda: ended)
         await t.until_settled("handoff", "helper")
 
 

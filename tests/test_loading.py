@@ -79,6 +79,16 @@ def test_handler_file_is_relative_to_the_flow_file(tmp_path: Path) -> None:
     assert handlers["./mine.py:write"].is_async
 
 
+def test_agent_of_a_step_that_is_asked_too_has_defaults_for_what_it_is_given_then(tmp_path: Path) -> None:
+    asked = BESIDE.replace('actor = "scribe"', 'reads = ["text"]\nworkers = ["writer"]\ninput = { topic = "str" }')
+    written(tmp_path / "mine.py", "async def write(text: str = '', topic: str = '') -> str: return text or topic")
+    assert list(load_handlers(find_flow(written(tmp_path / "flow.toml", asked)))) == ["./mine.py:write"]
+
+    written(tmp_path / "more.py", "async def write(topic: str, text: str = '') -> str: return text or topic")
+    with pytest.raises(BadHandler, match="parameter 'topic' is nothing that step 'write' reads"):
+        load_handlers(find_flow(written(tmp_path / "flow.toml", asked.replace("mine", "more"))))
+
+
 def test_only_the_handlers_of_the_asked_agents_are_imported(tmp_path: Path) -> None:
     found = find_flow(written(tmp_path / "flow.toml", BESIDE))
     assert load_handlers(found, []) == {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from pytest_httpserver import HTTPServer
 
+from baton_actors import Context
 from baton_actors.agents.loading import find_flow
 from baton_actors.errors import Retry
 from baton_actors.models import Models
@@ -99,6 +102,30 @@ async def test_step_that_waits_for_long_is_let_go_once_its_timer_is_set(server: 
             await t.submit(text="x")
             await heard.until_settled(f"handoff-{t.actor('a')}")
         assert heard.stored(f"{namespace}.timer.{t.actor('a')}.>") < heard.settled(f"handoff-{t.actor('a')}")
+
+
+async def test_step_that_waits_for_an_answer_is_let_go_once_it_is_parked_there(
+    server: NatsServer, namespace: str
+) -> None:
+    answering = asyncio.Event()
+
+    async def boss(text: str, context: Context) -> str:
+        return str(await context.ask("helper", topic=text))
+
+    async def helper(topic: str) -> str:
+        await answering.wait()
+        return topic
+
+    boss_asks = {"workers": ["helper"], "park_after_s": 0.1}
+    agents: dict[str, Any] = {"boss": boss_asks, "helper": {"input": {"topic": Field()}}}
+    flow = flow_of({"lead": Step(agent="boss")}, TEXT, agents)
+    async with timed(server, namespace, flow, {"boss": boss, "helper": helper}) as t:
+        async with overhearing(t.bus) as heard:
+            run = await t.submit(text="x")
+            await heard.until_settled(f"handoff-{t.actor('boss')}")
+        assert heard.stored(f"{namespace}.answer.{t.actor('boss')}.>") < heard.settled(f"handoff-{t.actor('boss')}")
+        answering.set()
+        assert value_of((await t.result(run)).outcome) == "x"
 
 
 async def test_what_is_due_is_acked_once_it_is_in_the_log(server: NatsServer, namespace: str) -> None:

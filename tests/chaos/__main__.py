@@ -53,6 +53,7 @@ def main() -> int:
     )
     again = f"python -m tests.chaos --seed {seed} --runs {given.runs} --kills {given.kills} --gap {given.gap:g}"
     again += f" --servers {given.servers}{' --long' if given.long else ''}{' --no-disk' if given.no_disk else ''}"
+    again += f" --flows {' '.join(given.flows)}" if tuple(given.flows) != ALL_FLOWS else ""
     folder = Path(tempfile.mkdtemp(prefix=f"baton-chaos-{seed}-"))
     print(f"chaos: {again}\n  in {folder}, kept if anything is wrong", flush=True)
     started = time.monotonic()

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .away import Away
 from .demands import DEADLINE, Demands, RunLog
 from .flow_file import FlowFile
@@ -87,6 +88,10 @@ class Checker:
             *self.nobody_pays_for_a_death_beside_it(),
             *acks_too_early(history, self.by_seq, self.demands),
             *self.no_timer_is_left_over(),
+            *answers_once(self.demands, records, CLOCK_S),
+            *sees_one_history(self.demands, history),
+            *self.nothing_is_recorded_twice(),
+            *runs_no_more_than_it_may(self.demands, history),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 
@@ -99,6 +104,8 @@ class Checker:
                 step = record.rest[-1]
             case "outcome":
                 step = body["step"]
+            case "answer" if body["kind"] == "answer":
+                step = body["child"]
             case "result":
                 self.results[record.run].append(record)
                 step = body.get("step", "")
@@ -189,17 +196,41 @@ class Checker:
                 if not any(self._was_kept_from(step, event, after) for event in askers):
                     yield f"I3 step {step[1]} of run {step[0]} asked the model twice, and nothing had gone wrong"
 
+    def nothing_is_recorded_twice(self) -> Iterator[str]:
+        """I14: what was recorded is not made again, but where whoever made it before could not record it."""
+        recorded: dict[tuple[str, str, str], float] = {}
+        for record in self.records:
+            if record.kind == "note" and record.body and record.body["fact"]["type"] == "recorded":
+                recorded.setdefault((record.run, record.body["step"], record.body["fact"]["name"]), record.at_s)
+        began = {event["attempt"]: event for events in self.began.values() for event in events}
+        made: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
+        for event in self.history:
+            if event["what"] != "step.makes":
+                continue
+            fact, attempt = (event["run"], event["step"], event["name"]), began[event["attempt"]]
+            at_s, knew_at = recorded.get(fact), attempt["knew_at"]
+            # One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
+            knew = attempt["looked"] or not self.away.was_hit(event["pid"], self._handed_on(fact[:2], at_s), knew_at)
+            if at_s is not None and at_s < knew_at - CLOCK_S and knew:
+                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} {knew_at - at_s:.2f} s after it was recorded"
+            before = made[fact]
+            if before and not any(self._was_kept_from(fact[:2], each, event["at"]) for each in before):
+                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} twice, and nothing had gone wrong"
+            before.append(event)
+
     def _was_kept_from(self, step: Step, ask: Event, until_s: float) -> bool:
         """Say whether the attempt that asked was cut off on the way, or failed of the call itself."""
         ended = self.ended.get(ask["attempt"])
         if ended is not None and ended["how"] not in ("done", "cancelled"):
             return True
         # A lease that lapsed once is what two attempts at a time come from, however long they wait for their turn.
-        handed_on = min(
-            (each.at_s for (token, _), each in self.demands[step[0]].log.handoffs.items() if token == step[1]),
-            default=ask["at"],
-        )
+        handed_on = self._handed_on(step, ask["at"])
         return step[0] in self.forged or self.away.was_hit(ask["pid"], handed_on, until_s)
+
+    def _handed_on(self, step: Step, default_s: float | None) -> float:
+        """Return when a step was handed on first."""
+        found = (each.at_s for (token, _), each in self.demands[step[0]].log.handoffs.items() if token == step[1])
+        return min(found, default=default_s or 0.0)
 
     def nothing_starts_after_the_end(self) -> Iterator[str]:
         """I6: no handler of a run starts once its result is in the log, and word of that has come.
@@ -227,7 +258,7 @@ class Checker:
                 answers = self.results[f"task-{seq:012d}"]
                 if not answers or (answers[0].body or {}).get("status") != "failed":
                     yield f"I7 the bad task at {seq} has no answer"
-            elif seq not in noted:
+            elif record.kind != "answer" and seq not in noted:  # answers are heard, and nobody takes them
                 yield f"I7 garbage at {seq} on {record.subject} has no note"
         for record in self.records:
             if record.kind == "note" and record.body and record.body["fact"]["type"] == "rejected":
@@ -325,8 +356,12 @@ class Checker:
         calls: dict[Step, list[float]] = defaultdict(list)
         for event in self.history:
             if event["what"] == "model.answered":
-                calls[event["run"], event["step"]].append(event["at"])
+                calls[event["run"], self._token(event["run"], event["step"])].append(event["at"])
         return calls
+
+    def _token(self, run: str, asked: str) -> str:
+        """Return the step that the model is asked for: the prompts of those that were asked say only what it was."""
+        return self.demands[run].children.asked_of_a_model().get(asked, asked) if "/" in asked else asked
 
     def late_starts(self) -> list[tuple[Event, float]]:
         """Return the handlers that started after the result of their run, and how long after."""

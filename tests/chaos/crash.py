@@ -26,22 +26,33 @@ from .history import History
 _LEAVE_S = 0.01
 """What was published before, acks above all, leaves the process first: an ack that dies with it endangers nothing."""
 _OF_ITS_OWN = ("$JS.API.STREAM.INFO.", "$JS.API.CONSUMER.")
+_OF_ANSWERS = b".answer."
+"""Of a consumer that is made: one with which answers are heard is part of a run."""
 
 
 class Crash:
-    """Where this process is to die: `before 7` or `after 7`, counted over all its operations."""
+    """Where this process is to die.
+
+    `before 7` or `after 7`, counted over all its operations; or `before answer KEY`: where it would write an answer, or
+    that a step is parked upon it.
+    """
 
     def __init__(self, point: str, history: History) -> None:
-        self._when, _, number = point.partition(" ")
-        self._deadly, self._history = int(number), history
+        self._when, _, where = point.partition(" ")
+        self._deadly, self._history = int(where) if where.isdigit() else 0, history
+        self._key = where.partition(" ")[2]
         self._numbers = itertools.count(1)
 
     def next(self) -> int:
         return next(self._numbers)
 
-    async def at(self, when: str, number: int, what: str) -> None:
+    def is_of_answer(self, subject: str) -> bool:
+        """Say whether a request writes where the answer is that this is about."""
+        return bool(self._key) and ".answer." in subject and subject.endswith(f".{self._key}")
+
+    async def at(self, when: str, number: int, what: str, *, here: bool = False) -> None:
         """Die here, if here it is; the last words are which operation it was."""
-        if number == self._deadly and when == self._when:
+        if (here or number == self._deadly) and when == self._when:
             await asyncio.sleep(_LEAVE_S)
             self._die(f"{when} {what}")
 
@@ -60,18 +71,18 @@ def arm(point: str, history: History) -> None:
     if not point:
         return
     crash = Crash(point, history)
-    ask, collect, settle, say = Requests.ask, Requests.collect, Puller.settle, Puller.say
+    ask, collect, settle, say, drop = Requests.ask, Requests.collect, Puller.settle, Puller.say, Puller.drop
     renew = LeaseKeeper._renew
 
     async def deadly_ask(
         self: Requests, subject: str, payload: bytes = b"", headers: Mapping[str, str] | bytes | None = None, **how: Any
     ) -> Answer:
-        if subject.startswith(_OF_ITS_OWN):
+        if subject.startswith(_OF_ITS_OWN) and _OF_ANSWERS not in payload:
             return await ask(self, subject, payload, headers, **how)
-        number, what = crash.next(), _what(subject, payload)
-        await crash.at("before", number, what)
+        number, what, here = crash.next(), _what(subject, payload), crash.is_of_answer(subject)
+        await crash.at("before", number, what, here=here)
         answer = await ask(self, subject, payload, headers, **how)
-        await crash.at("after", number, what)
+        await crash.at("after", number, what, here=here)
         return answer
 
     async def deadly_collect(self: Requests, subject: str, payload: bytes, **how: Any) -> list[Answer]:
@@ -93,6 +104,16 @@ def arm(point: str, history: History) -> None:
         say(self, delivery, body)
         crash.at_once("after", number, "+wpi")
 
+    def deadly_drop(self: Puller, delivery: Delivery) -> None:
+        """An answer is heard: of no other consumer are deliveries dropped at once."""
+        if ".answer." not in delivery.subject:
+            drop(self, delivery)
+            return
+        number = crash.next()
+        crash.at_once("before", number, "hear answer")
+        drop(self, delivery)
+        crash.at_once("after", number, "hear answer")
+
     async def deadly_renew(self: LeaseKeeper, watch: Any, now: float) -> None:
         kept = {delivery: delivery.kept_at for delivery in list(watch.held.values())}
         await renew(self, watch, now)
@@ -104,6 +125,7 @@ def arm(point: str, history: History) -> None:
     Requests.collect = deadly_collect  # type: ignore[method-assign]
     Puller.settle = deadly_settle  # type: ignore[method-assign]
     Puller.say = deadly_say  # type: ignore[method-assign]
+    Puller.drop = deadly_drop  # type: ignore[method-assign]
     LeaseKeeper._renew = deadly_renew  # type: ignore[method-assign]
 
 
@@ -117,8 +139,15 @@ def _what(subject: str, payload: bytes) -> str:
                 return f"{name} {kind}".strip()
         return api
     namespace, kind, *_ = subject.split(".")
+    if b'"kind":"parked"' in payload:
+        kind = "parked"
     return "blob chunk" if namespace.endswith("-blobs") else f"publish {kind}"
 
 
-_VERBS = (("STREAM.MSG.GET", "leader read"), ("DIRECT.GET", "read"), ("STREAM.PURGE", "removal"))
-_KINDS = ("handoff", "reply", "outcome", "join", "note", "result", "timer", "due")
+_VERBS = (
+    ("STREAM.MSG.GET", "leader read"),
+    ("DIRECT.GET", "read"),
+    ("STREAM.PURGE", "removal"),
+    ("CONSUMER.", "consumer"),
+)
+_KINDS = ("handoff", "reply", "outcome", "join", "note", "result", "timer", "due", "answer")

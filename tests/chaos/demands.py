@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from .asked import TIME_IS_UP, Asks, Children, NotThere
 from .flow_file import FlowFile, indices
 from .raw import Record
 from .twins import TWINS, Done, Ended, Failed, Given, error_in_place
@@ -60,6 +61,10 @@ class RunLog:
         self.replies: dict[tuple[str, str], Record] = {}
         """By join and branch."""
         self.outcomes: dict[str, Record] = {}
+        self.answers: dict[str, Record] = {}
+        """By child."""
+        self.parked: dict[str, list[Record]] = defaultdict(list)
+        """By the step that is parked upon an answer."""
         self.links: dict[str, list[Record]] = defaultdict(list)
         self.notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.result: Record | None = None
@@ -80,6 +85,11 @@ class RunLog:
                 self.replies.setdefault((join, branch), record)
             case "outcome", (step,):
                 self.outcomes.setdefault(step, record)
+            case "answer", (step, _):
+                if body["kind"] == "parked":
+                    self.parked[step].append(record)
+                else:
+                    self.answers.setdefault(body["child"], record)
             case "join", (step, _):
                 self.links[step].append(record)
             case "note", (step, _):
@@ -89,6 +99,15 @@ class RunLog:
 
     def closing(self, join: str) -> Record | None:
         return self.handoffs.get((join, "join"))
+
+    def woken(self, parked: Record) -> Record | None:
+        """Return the handoff that brings back a step that was parked."""
+        return self.handoffs.get((parked.rest[0], f"wake-s{parked.seq}"))
+
+    @property
+    def asked(self) -> list[Record]:
+        """The handoffs of what steps asked for."""
+        return [each for each in self.handoffs.values() if each.body and each.body["cause"]["by"] == "ask"]
 
 
 class Demands:
@@ -107,16 +126,22 @@ class Demands:
         self.flow, self.run, self.key, self.log, self._blobs = flow, run, key, log, blobs
         self._bad_luck = lost_by_bad_luck
         self._ended: dict[str, Ended | None] = {}
+        self._asks: dict[str, Asks] = {}
         self._chains: dict[str, Chain] = {}
+        self.children = Children(flow, log.asked, self.value)
 
     def violations(self) -> Iterator[str]:
-        reached = self.reached
-        for token in reached:
+        reached = dict(self.reached)
+        for token in self.with_children(self.reached):
             yield from self._step(token)
+            reached[token] = None
         for join in filter(self.flow.joins, self.flow.steps):
             yield from self._join(join)
         for token, source in self.log.handoffs:
-            if token not in reached and self.flow.base(token) not in self._unknown:
+            if (asker := self.asker(token)) is not None:
+                if token not in reached and self.asks(asker).is_complete:
+                    yield f"I12 step {token} of run {self.run} was asked for by {asker}, which has no such question"
+            elif token not in reached and self.flow.base(token) not in self._unknown:
                 yield f"I8 step {token} of run {self.run} was handed on by {source}, and the flow has no such step here"
         yield from self._result()
 
@@ -142,6 +167,47 @@ class Demands:
     def _unknown(self) -> set[str]:
         """Fan-outs whose list cannot be reckoned, as their source has not ended."""
         return {step for step in self.flow.steps if self.flow.spreads(step) and self.branches(step) is None}
+
+    def with_children(self, tokens: Iterable[str]) -> Iterator[str]:
+        """Yield these steps, each with all that it must have asked for, as far as that is in the log."""
+        for token in tokens:
+            yield token
+            yield from self.with_children(self.asks(token).tokens)
+
+    def asks(self, token: str) -> Asks:
+        """Return what a step must have asked for, as far as the log has it."""
+        self.ended(token)
+        return self._asks.get(token) or self._new_asks(token)
+
+    def _new_asks(self, token: str) -> Asks:
+        def came_to(child: str) -> Any:
+            ended = self.ended(child)
+            if ended is None:
+                raise NotThere(child)
+            return {"failed": ended.type} if isinstance(ended, Failed) else ended.output
+
+        def recorded(name: str, number: int) -> Any:
+            facts = [note["fact"] for note in self.log.notes[token] if note["fact"]["type"] == "recorded"]
+            found = [fact for fact in facts if (fact["name"], fact.get("number", 1)) == (name, number)]
+            if not found:
+                raise NotThere(name)
+            return self.value({"output": found[0].get("value"), "blob": found[0].get("blob")})
+
+        self._asks[token] = Asks(self.flow, self.children.of[token], came_to, recorded)
+        return self._asks[token]
+
+    def asker(self, token: str) -> str | None:
+        """Return the step that asked for this one; None for a step of the flow."""
+        child = self.children.by_token.get(token)
+        return child.asker if child is not None else None
+
+    @property
+    def is_done(self) -> bool:
+        return self._must_be_complete
+
+    def must_have_answers(self, token: str) -> bool:
+        """Say whether what a step asked for must have been answered: one that was late is not waited for."""
+        return self._must_be_there(token) and not self.is_late(token)
 
     def branches(self, step: str) -> int | None:
         """Return how many branches a fan-out has; None when it is none. One whose source failed has none to do."""
@@ -199,14 +265,19 @@ class Demands:
 
     def kills(self, token: str) -> bool:
         """Say whether this step kills its worker, whatever it is given."""
-        twin = TWINS[self.flow.name][self.flow.base(token)]
+        twin = TWINS[self.flow.name].get(self.flow.base(token))
+        asked = token in self.children.by_token
+        item = self.children.given(token) if asked else ""
+        asks = Asks(self.flow, {}, self.ended, lambda *_: None)
         try:
-            ended = twin(Given(self.run, token, self.key, {}, [], ""))
-        except (KeyError, IndexError):  # it needs values: no step that kills does
+            ended = twin(Given(self.run, token, self.key, {}, [], item, asks)) if twin is not None else None
+        except (KeyError, IndexError, NotThere):  # it needs values, or asks: no step that kills does
             return False
         return ended == Failed(token, "WorkerLost")
 
     def _reckon(self, token: str) -> Ended | None:
+        if self.flow.asked(token):
+            return self._reckon_child(token) if token in self.children.by_token else None
         base, index = self.flow.place(token) if token not in self.flow.steps else (token, None)
         values: dict[str, Any] = {}
         item = None
@@ -229,12 +300,35 @@ class Demands:
                     for part in self.flow.spreads(base).split(".")[1:]:
                         listed = listed[part]
                     item = listed[index]
-        if self._bad_luck(self.run, token):
-            return Failed(token, "WorkerLost")
+        return self._as_its_twin(token, values, self.errors(token), item)
+
+    def _reckon_child(self, token: str) -> Ended | None:
+        child = self.children.by_token[token]
+        if child.kind == "sleep":
+            return Done(None)
+        ended = self._as_its_twin(token, {}, [], self.children.given(token))
+        return Failed(token, TIME_IS_UP) if self.is_late(token) else ended
+
+    def is_late(self, token: str) -> bool:
+        """Say whether a child was answered by itself, as its time was up: the log says so."""
+        child, answer = self.children.by_token.get(token), self.log.answers.get(token)
+        if child is None or child.kind == "sleep" or not child.due_s or answer is None:
+            return False
+        outcome = (answer.body or {})["outcome"]
+        return bool(outcome.get("error", {}).get("type") == TIME_IS_UP)
+
+    def _as_its_twin(self, token: str, values: dict[str, Any], errors: list[Failed], item: Any) -> Ended | None:
+        asks, ended = self._new_asks(token), None
+        given = Given(self.run, token, self.key, values, errors, item, asks)
+        is_lost = self._bad_luck(self.run, token)
         try:
-            return TWINS[self.flow.name][base](Given(self.run, token, self.key, values, self.errors(token), item))
+            ended = TWINS[self.flow.name][self.flow.base(token)](given)
+            asks.is_complete = not is_lost
+        except NotThere:
+            pass
         except (KeyError, TypeError) as error:
-            return Failed(token, f"nothing that its twin can do, as it was not given {error}")
+            ended = Failed(token, f"nothing that its twin can do, as it was not given {error}")
+        return Failed(token, "WorkerLost") if is_lost else ended
 
     def _joined(self, join: str) -> dict[str, Any]:
         passes = self.flow.policy(join).failed == "pass"
@@ -258,6 +352,9 @@ class Demands:
 
     def kept(self, token: str) -> Kept | None:
         """Return how the log says that a step ended, from the one record that decides it."""
+        if self.flow.asked(token):
+            record = self.log.answers.get(token)
+            return Kept((record.body or {})["outcome"], record) if record is not None else None
         base = self.flow.base(token)
         after = self.flow.successors[base]
         if not after:
@@ -276,6 +373,10 @@ class Demands:
 
     def followers(self, token: str, kept: Kept) -> list[tuple[str, Record | None]]:
         """Return what must be written after a step has ended, each with the record that is it, if it is there."""
+        if self.flow.asked(token):
+            body = kept.record.body or {}
+            name = f"wake-s{body['wakes']['parked']}" if body.get("wakes") else ""
+            return [(f"the handoff {name}", self.log.handoffs.get((body["step"], name)))] if name else []
         base = self.flow.base(token)
         failed = kept.outcome["status"] == "failed"
         after = self.flow.successors[base]
@@ -330,7 +431,7 @@ class Demands:
             else:
                 if ended is None or found != ended.output:
                     yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
-        if self._must_be_there(token):
+        if self._must_be_there(token) and not self.flow.asked(token):
             for name, record in self.followers(token, kept):
                 if record is None:
                     yield f"I8 {what} has ended, and {name} is not in the log"
@@ -341,6 +442,8 @@ class Demands:
 
     def _must_be_there(self, token: str) -> bool:
         """Say whether a run that is done must have done this: no join after it went on without all."""
+        if (asker := self.asker(token)) is not None:
+            return self.asks(asker).is_complete and not self.is_late(asker) and self._must_be_there(asker)
         after = filter(self.flow.joins, self.flow.all_after(self.flow.base(token)))
         return self._must_be_complete and not any(self.flow.policy(join).wait or self._was_late(join) for join in after)
 

@@ -31,9 +31,11 @@ from .report import Report, make_report
 from .schedule import Fault, schedule
 from .worker import FLOWS, WorkerSpec
 
-ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard")
+ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask")
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
+APART = {"ask": (("boss", "oracle"), ("driver", "helper", "summer"))}
+"""Flows of which one process hosts all agents, and these others some each."""
 NAMESPACE = "chaos"
 TIMERS = f"{NAMESPACE}-timers"
 FAR_S = 60.0
@@ -125,6 +127,8 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
 def _processes(flow: FoundFlow) -> list[tuple[tuple[str, ...], bool]]:
     """Return what the processes of a flow host: each agent its own and one all of them, or two that host all."""
     everyone = tuple(flow.plan.actors().values())
+    if flow.name in APART:
+        return [(everyone, True), *((agents, False) for agents in APART[flow.name])]
     if flow.name in TOGETHER:
         return [(everyone, True), (everyone, True)]
     return [(everyone, True), *[((agent,), False) for agent in everyone]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _BRANCH = re.compile(r"(.+)-(\d+)")
+_CHILD = re.compile(r"(.+)--k[0-9A-Za-z_-]+")
 
 
 class Policy(NamedTuple):
@@ -57,8 +58,13 @@ class FlowFile:
         return successor is None or stops
 
     def base(self, token: str) -> str:
-        """Return the step that a token is, or is a branch of."""
-        return token if token in self.steps else self.place(token)[0]
+        """Return the step that a token is, or is a branch of; for what a handler asked for who was asked."""
+        return token if token in self.steps else self.asked(token) or self.place(token)[0]
+
+    def asked(self, token: str) -> str:
+        """Return who was asked for this, an agent or a kind of waiting; empty for a step of the flow."""
+        match = _CHILD.fullmatch(token)
+        return match[1] if match is not None and token not in self.steps else ""
 
     def place(self, token: str) -> tuple[str, int | None]:
         """Return the step of a token, and which branch of it."""
@@ -67,14 +73,14 @@ class FlowFile:
             return token, None
         return match[1], int(match[2])
 
-    def actor(self, step: str) -> str:
-        return f"{self.name}--{self.steps[self.base(step)]['agent']}"
+    def agent(self, token: str) -> str:
+        return self.asked(token) or str(self.steps[self.base(token)]["agent"])
 
-    def max_attempts(self, step: str) -> int:
-        return int(self.agents[self.steps[self.base(step)]["agent"]].get("max_attempts", 3))
+    def actor(self, token: str) -> str:
+        return f"{self.name}--{self.agent(token)}"
 
-    def asks_model(self, step: str) -> bool:
-        return "handler" not in self.agents[self.steps[self.base(step)]["agent"]]
+    def max_attempts(self, token: str) -> int:
+        return int(self.agents[self.agent(token)].get("max_attempts", 3))
 
     def all_after(self, step: str) -> set[str]:
         """Return every step that comes after a step, at any distance."""

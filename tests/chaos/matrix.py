@@ -21,8 +21,15 @@ from .history import Event, History
 from .model import Model
 from .worker import FLOWS, WorkerSpec
 
-RUNS = {"pipeline": "matrix-12", "spread": "matrix-179", "mix": "matrix-29", "relay": "matrix-98"}
-"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches.
+RUNS = {
+    "pipeline": "matrix-12",
+    "spread": "matrix-179",
+    "mix": "matrix-29",
+    "relay": "matrix-98",
+    "ask": "matrix-12283",
+}
+"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; and with what asks itself
+and others, sleeps, is parked, fails and is tried again.
 
 What handlers do follows from the run's id.
 """
@@ -34,15 +41,26 @@ _END_S = 60.0
 
 
 class Point(NamedTuple):
-    """Where workers die: `before` or `after` their operation `number`, the first worker only or the second as well."""
+    """Where workers die: `before` or `after` an operation, the first worker only or the second as well."""
 
     flow: str
     deaths: int
     when: str
-    number: int
+    where: str
+    """The number of an operation of theirs, or `answer` and the key of a child: both die of the same one."""
 
     def __str__(self) -> str:
-        return f"{self.flow}: {self.when} operation {self.number}, {self.deaths} worker(s)"
+        return f"{self.flow}: {self.when} operation {self.where}, {self.deaths} worker(s)"
+
+
+class Tried(NamedTuple):
+    """What one run came to."""
+
+    place: str
+    """The operation at which its first worker died; empty when none did."""
+    violations: list[str]
+    children: list[str]
+    """The keys of what was asked for, in their order."""
 
 
 class Row(NamedTuple):
@@ -63,9 +81,30 @@ async def run_matrix(folder: Path, flows: Sequence[str] = tuple(RUNS), deaths: S
     server = NatsServer(folder / "nats")
     await asyncio.to_thread(server.start_now)
     try:
-        return [await _try_all(server, folder, flow, count) for flow in flows for count in deaths]
+        rows = [await _try_all(server, folder, flow, count) for flow in flows for count in deaths]
+        return rows + [row for flow in flows if (row := await _try_answers(server, folder, flow)) is not None]
     finally:
         await server.stop()
+
+
+async def _try_answers(server: NatsServer, folder: Path, flow: str) -> Row | None:
+    """Have two workers die of the answer of one and the same child, for each; None in a flow that asks nobody."""
+    calm = await _try(server, folder, Point(flow, 0, "before", "answer"))
+    if not calm.children:
+        return None
+    row = Row(flow, 2, len(calm.children), 1, list(calm.violations), [])
+    points = [Point(flow, 2, when, f"answer {key}") for key in calm.children for when in ("before", "after")]
+    for first in range(0, len(points), 2 * _AT_ONCE):
+        some = points[first : first + 2 * _AT_ONCE]
+        _count(row, some, await asyncio.gather(*(_try(server, folder, point) for point in some)))
+    return row._replace(runs=1 + len(points))
+
+
+def _count(row: Row, points: Sequence[Point], tried: Sequence[Tried]) -> None:
+    for point, one in zip(points, tried, strict=True):
+        row.violations.extend(f"{point}, {one.place or 'not reached'}: {violation}" for violation in one.violations)
+        if one.place and point.when == "before":
+            row.places.append(one.place.removeprefix("before "))
 
 
 async def _try_all(server: NatsServer, folder: Path, flow: str, deaths: int) -> Row:
@@ -73,23 +112,19 @@ async def _try_all(server: NatsServer, folder: Path, flow: str, deaths: int) -> 
     row = Row(flow, deaths, 0, 0, [], [])
     number, runs = 1, 0
     while True:
-        points = [
-            Point(flow, deaths, when, n) for n in range(number, number + _AT_ONCE) for when in ("before", "after")
-        ]
+        numbers = range(number, number + _AT_ONCE)
+        points = [Point(flow, deaths, when, str(n)) for n in numbers for when in ("before", "after")]
         tried = await asyncio.gather(*(_try(server, folder, point) for point in points))
-        for point, (place, violations) in zip(points, tried, strict=True):
-            runs += 1
-            row.violations.extend(f"{point}, {place or 'not reached'}: {violation}" for violation in violations)
-            if place and point.when == "before":
-                row.places.append(place.removeprefix("before "))
+        runs += len(points)
+        _count(row, points, tried)
         number += _AT_ONCE
-        if not any(place for place, _ in tried):
+        if not any(one.place for one in tried):
             return row._replace(operations=len(row.places), runs=runs)
 
 
-async def _try(server: NatsServer, folder: Path, point: Point) -> tuple[str, list[str]]:
-    """Make one run; return at which operation its first worker died (empty: none did) and what is wrong with it."""
-    name = f"{point.flow}-{point.deaths}-{point.when}-{point.number}"
+async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
+    """Make one run; return at which operation its first worker died, and what is wrong with it."""
+    name = f"{point.flow}-{point.deaths}-{point.when}-{point.where.replace(' ', '-')}"
     history = History(folder / f"{name}.jsonl")
     model = Model(history, random.Random(0), faults=False)
     found = find_flow(str(FLOWS / f"{point.flow}.toml"))
@@ -102,7 +137,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> tuple[str, lis
             model_url=model.url,
             history=str(history.path),
             log=str(folder / "workers.log"),
-            crash=f"{point.when} {point.number}",
+            crash=f"{point.when} {point.where}",
         )
         crew = Crew([spec], history, calm_after=point.deaths)
         run = RUNS[point.flow]
@@ -125,7 +160,8 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> tuple[str, lis
     if violations:
         (folder / name).mkdir()
         raw.save(seen, folder / name)
-    return _place(events), violations
+    keys = [each.rest[0].partition("--k")[2] for each in seen.records if each.kind == "handoff"]
+    return Tried(_place(events), violations, [key for key in dict.fromkeys(keys) if key])
 
 
 def _place(events: list[Event]) -> str:

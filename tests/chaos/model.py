@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from .history import History
 
 _TOPIC = re.compile(r"<topic>(.*)</topic>", re.DOTALL)
+_QUESTION = re.compile(r"<question>(.*)</question>", re.DOTALL)
 _FACTS = re.compile(r"<facts>(.*?)x*</facts>", re.DOTALL)
 _ERRORS = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error", 400: "invalid_request_error"}
 
@@ -131,6 +132,8 @@ class Model:
 
 def _about(prompt: str) -> tuple[str, str, str]:
     """Return the run and the step that a prompt is for, and the answer."""
+    if question := _QUESTION.search(prompt):  # of an agent that was asked: its step is known by what it was asked
+        return question[1].partition("/")[0].rstrip("+"), question[1], f"nothing of {question[1]}"
     if topic := _TOPIC.search(prompt):
         run, index = re.findall(r"^(.*)/(\d+)x*$", topic[1])[0]
         return run, f"facts-{index}", topic[1]

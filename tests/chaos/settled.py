@@ -41,13 +41,25 @@ def _of_handoff(run: Demands, record: Record, at_s: float) -> str:
     if failed and run.flow.fails_run(run.flow.base(cause["step"]), run.flow.base(token)):
         return "the run's result, as the step before it failed"
     if kept is None or not _is_by(kept.record, at_s):
-        parked = [woken for (step, source), woken in run.log.handoffs.items() if step == token and "wake-" in source]
-        if any(woken.seq > record.seq for woken in parked):
+        if _is_parked(run, record, at_s):
             return ""
         if run.log.result is not None and (run.log.result.body or {})["status"] != "done":
             return ""  # its timer had not come
         return "its outcome"
     return next((name for name, follower in run.followers(token, kept) if not _is_by(follower, at_s)), "")
+
+
+def _is_parked(run: Demands, record: Record, at_s: float) -> bool:
+    """Say whether the step of this handoff was given up by then until something brings it back after it."""
+    token, log = record.rest[0], run.log
+    for (step, source), woken in log.handoffs.items():  # its time has come
+        if step == token and source.removeprefix("wake-").isdigit() and woken.seq > record.seq:
+            return True
+    for parked in log.parked[token]:  # an answer does
+        brought_back = log.woken(parked)
+        if _is_by(parked, at_s) and (brought_back is None or brought_back.seq > record.seq):
+            return True
+    return False
 
 
 def _of_reply(run: Demands, record: Record, at_s: float) -> str:

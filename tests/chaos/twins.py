@@ -5,9 +5,13 @@ A twin is given what its step must have been given, by the checker's own reckoni
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
+
+from .asked import Asks
 
 PAD = "x" * 6_000
 POISONED = 77
@@ -36,9 +40,14 @@ class Given(NamedTuple):
     """What the steps before it put out, by their names: a list for a fan-out. Nothing for one that failed."""
     errors: list[Failed]
     item: Any = None
+    """Of a branch; the arguments of what was asked for."""
+    asks: Asks | None = None
 
     def throw(self, sides: int) -> int:
         return zlib.crc32(f"{self.run}/{self.token}".encode()) % sides
+
+    def throw_for(self, here: str, what: str, sides: int) -> int:
+        return int(hashlib.sha256(f"{self.run}/{here}/{what}".encode()).hexdigest()[:8], 16) % sides
 
     def fails(self, type: str) -> Failed:
         return Failed(self.token, type)
@@ -156,6 +165,78 @@ def _collect(given: Given) -> Ended:
     )
 
 
+def _boss(given: Given) -> Ended:
+    asks, here = given.asks, given.item["topic"] if given.item else given.key
+    assert asks is not None
+
+    def thrown(what: str, sides: int) -> int:
+        return given.throw_for(here, what, sides)
+
+    began_s, drawn = asks.record("began"), asks.record("drawn")
+    found = [asks.ask("helper", topic=f"{here}/{number}") for number in range(thrown("one by one", 3))]
+
+    def twice(number: int) -> list[Any]:
+        first = asks.ask("helper", topic=f"{here}/at once/{number}")
+        return [first, asks.ask("helper", topic=f"{here}/then/{number}/{drawn}")]
+
+    found += asks.at_once(*(partial(twice, number) for number in range(1 + thrown("at once", 3))))
+    asks.sleep()
+    if thrown("alike", 2):
+        found += asks.at_once(*[lambda: asks.ask("helper", topic=f"{here}/alike")] * 2)
+    if thrown("sleeps", 3) == 0:
+        asks.sleep()
+    if thrown("slow", 2):
+        found.append(asks.ask("helper", topic=f"{here}/slow", pad=PAD if thrown("pad", 3) == 0 else ""))
+    if thrown("late", 4) == 0:
+        found.append(asks.ask("helper", topic=f"{here}/slow/late"))
+    if here.count("+") < 2 and thrown("itself", 3) == 0:
+        found.append(asks.ask("boss", topic=f"{here}+"))
+    if thrown("oracle", 2):
+        found.append(asks.ask("oracle", topic=f"{here}/oracle"))
+    return Done({"found": found, "began_s": began_s, "drawn": drawn})
+
+
+def _drive(given: Given) -> Ended:
+    asks, here = given.asks, f"{given.key}/drive"
+    assert asks is not None
+    drawn = asks.record("drawn")
+    found = [asks.ask("helper", topic=f"{here}/{drawn}")]
+    asked = [("helper", f"{here}/0"), ("helper", f"{here}/1")]
+    if given.throw_for(here, "oracle", 2):
+        asked.append(("oracle", f"{here}/oracle"))
+    found += asks.at_once(*(partial(asks.ask, agent, topic=topic) for agent, topic in asked))
+    asks.sleep()
+    if given.throw_for(here, "slow", 2):
+        found.append(asks.ask("helper", topic=f"{here}/slow"))
+    return Done({"found": found, "drawn": drawn})
+
+
+def _helper(given: Given) -> Ended:
+    topic, pad = given.item["topic"], given.item["pad"]
+    assert given.asks is not None
+    if given.throw_for(topic, "kills", 200) == 1:
+        return given.fails("WorkerLost")
+    if given.throw_for(topic, "fails", 8) == 0:
+        return given.fails("Fail")
+    goes_down = topic.count("?") < 2 and given.throw_for(topic, "asks", 6) == 0
+    below = given.asks.ask("helper", topic=f"{topic}?") if goes_down else None
+    more = PAD if given.throw_for(topic, "large", 15) == 0 else ""
+    return Done({"of": topic, "pad": len(pad), "below": below, "more": more})
+
+
+def _oracle(given: Given) -> Ended:
+    """The model refuses one in ten for good."""
+    topic = given.item["topic"]
+    if zlib.crc32(f"{given.key}/{topic}".encode()) % 10 == 0:
+        return given.fails("invalid_request_error")
+    return Done(f"nothing of {topic}")
+
+
+def _sum_up(given: Given) -> Ended:
+    lead, drive = given.values["lead"], given.values["drive"]
+    return Done([len(lead["found"]), len(drive["found"]), lead["drawn"], drive["drawn"]])
+
+
 TWINS: dict[str, dict[str, Callable[[Given], Ended]]] = {
     "pipeline": {"find": _find, "write": _write, "edit": _edit},
     "spread": {"split": _split, "work": _work, "gather": _gather},
@@ -170,8 +251,9 @@ TWINS: dict[str, dict[str, Callable[[Given], Ended]]] = {
         "close": _close,
     },
     "hazard": {"list": _list_up, "handle": _handle, "nap": _nap, "collect": _collect},
+    "ask": {"lead": _boss, "boss": _boss, "drive": _drive, "helper": _helper, "oracle": _oracle, "sum": _sum_up},
 }
-"""By flow and step."""
+"""By flow and step, or agent that is asked."""
 
 
 def error_in_place(failed: Failed) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import itertools
 import os
 import signal
@@ -38,7 +37,7 @@ from baton_bus.store.bus import Bus, open_bus
 from baton_bus.store.clock import Clock
 from baton_schemas.wire.messages import Note
 
-from . import crash
+from . import crash, telling
 from .history import History, real_time, say_lags
 
 FLOWS = Path(__file__).with_name("flows")
@@ -50,7 +49,6 @@ TOO_MANY_HUNG = 70
 
 _read_at: dict[tuple[str, str], float] = {}
 """By run and step: when the notes of earlier attempts were read, before they were."""
-_attempt: contextvars.ContextVar[str] = contextvars.ContextVar("the attempt that this task makes")
 
 
 class WorkerSpec(Struct, frozen=True, kw_only=True):
@@ -77,6 +75,7 @@ def worker_main(spec: WorkerSpec) -> None:
     logs.configure(logs.LogSettings(format="json", level="warning"))
     history = History(Path(spec.history))
     failing.PARK_FROM_S = PARK_FROM_S
+    telling.tell_to(history)
     _watch_attempts(history)
     _watch_models(history)
     _watch_acks(history)
@@ -121,10 +120,11 @@ def _watch_attempts(history: History) -> None:
 
         async def watched_perform(self: AgentKind, task: StepTask, journal: AgentJournal) -> Performed:
             attempt = f"{os.getpid()}-{next(numbers)}"
-            _attempt.set(attempt)
+            telling.attempt.set(attempt)
             facts: dict[str, Any] = {"attempt": attempt, "run": task.context.run, "step": task.context.step}
-            knew_at = _read_at.pop((task.context.run, task.context.step), real_time())
-            history.say("step.began", number=task.context.attempt, knew_at=knew_at, **facts)
+            read_at = _read_at.pop((task.context.run, task.context.step), None)
+            knew_at, looked = read_at or real_time(), read_at is not None  # at a fresh first delivery there is nothing
+            history.say("step.began", number=task.context.attempt, knew_at=knew_at, looked=looked, **facts)
             how = "cancelled"
             try:
                 performed = await perform(self, task, journal)
@@ -148,7 +148,7 @@ def _watch_models(history: History) -> None:
     complete = Models.complete
 
     async def watched_complete(self: Models, request: ModelRequest, *args: Any, **options: Any) -> ModelAnswer:
-        history.say("step.asks", attempt=_attempt.get())
+        history.say("step.asks", attempt=telling.attempt.get())
         return await complete(self, request, *args, **options)
 
     Models.complete = watched_complete  # type: ignore[method-assign]

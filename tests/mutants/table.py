@@ -14,6 +14,8 @@ STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schem
 STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
 ACK_ALL = "            for delivery, _ in waiting:\n                await delivery.ack()\n"
 SERVICES = "actors/baton_actors/services"
+ASKING, ASKING_MORE, PLACES = "tests/test_asking.py", "tests/test_asking_more.py", "tests/test_asking_places.py"
+FAULTS = "tests/test_asking_faults.py"
 
 
 class Broken(Exception):
@@ -240,7 +242,8 @@ MUTANTS = (
     Mutant(
         "results-not-looked-up-on-redelivery",
         STEPS,
-        "    if ended is not None:\n        await engine.nesting.follow(ended)\n        return None\n    if record is None:",
+        "    if ended is not None:\n        await engine.nesting.follow(ended)\n        return None\n"
+        "    if record is None:",
         "    if record is None:",
         (f"{LOOKS}::test_handler_of_a_run_that_ended_meanwhile_does_not_start_on_redelivery",),
     ),
@@ -358,6 +361,80 @@ MUTANTS = (
         "        return with_outcome(self._sees[source], source, self._past.outcomes[source])\n",
         "        return self._sees[source]\n",
         (f"{MENDED}::test_step_that_now_reads_what_was_not_carried_to_it_gets_it",),
+    ),
+    # ---- asking ----------------------------------------------------------------------------------
+    Mutant(
+        "parked-over-an-answer",
+        ENGINE,
+        "        if await self._bus.create(subject, encode(parked)) is not None:\n",
+        "        if await self._bus.publisher.append(subject, encode(parked)):\n",
+        (f"{FAULTS}::test_parking_and_answering_at_the_same_time_lose_nothing",),
+    ),
+    Mutant(
+        "parked-step-is-not-woken",
+        ENGINE,
+        "                    woken = answers_parked(answer, parked, entry.seq)\n",
+        "                    woken = answer\n",
+        (f"{ASKING}::test_step_that_waits_long_is_parked_and_comes_back",),
+    ),
+    Mutant(
+        "waking-is-left-to-whoever-answered-first",
+        RUN,
+        "            woken = woken_by(record)\n",
+        "            woken = woken_by(record) if not record.wakes else None\n",
+        (
+            f"{FAULTS}::test_worker_that_dies_after_the_answer_and_before_the_wake_is_finished_by_another",
+            f"{ASKING}::test_parked_step_outlives_its_worker",
+        ),
+    ),
+    Mutant(
+        "acked-before-it-is-parked",
+        STEPS,
+        "                answer = await self._engine.asking.park(",
+        "                await self._job.delivery.ack()\n                answer = await self._engine.asking.park(",
+        (f"{ORDER}::test_step_that_waits_for_an_answer_is_let_go_once_it_is_parked_there",),
+    ),
+    Mutant(
+        "answers-are-not-read-when-a-step-is-done-again",
+        STEPS,
+        "        if self._again:\n            await self._remember()\n",
+        "",
+        (f"{ASKING_MORE}::test_what_is_not_asked_again_is_noted",),
+    ),
+    Mutant(
+        "child-is-named-without-its-number",
+        RUN,
+        "_encoder.encode(asked).decode(), str(number))).token",
+        "_encoder.encode(asked).decode())).token",
+        (f"{ASKING}::test_same_question_twice_is_two_questions",),
+    ),
+    Mutant(
+        "child-is-named-without-who-asks",
+        RUN,
+        "key=short_hash(asker, kind, ",
+        "key=short_hash(kind, ",
+        (f"{PLACES}::test_two_steps_that_ask_the_same_have_each_a_child_of_their_own",),
+    ),
+    Mutant(
+        "place-is-not-taken-back",
+        STEPS,
+        "            self._back = self._job.delivery.take_back()\n",
+        "            self._back = None\n",
+        (f"{PLACES}::test_step_goes_on_only_once_it_has_a_place_again",),
+    ),
+    Mutant(
+        "recorded-and-made-again",
+        STEPS,
+        "            if isinstance(note.fact, Recorded) and (note.fact.name, note.fact.number) == (name, number):\n",
+        "            if isinstance(note.fact, Recorded) and (note.fact.name, note.fact.number) == (name, 0):\n",
+        (f"{PLACES}::test_what_is_recorded_is_made_once_however_often_the_step_is_done",),
+    ),
+    Mutant(
+        "time-runs-while-it-waits",
+        STEPS,
+        "                self._clock.pause()\n",
+        "                pass\n",
+        (f"{ASKING_MORE}::test_time_out_stands_still_while_a_handler_waits",),
     ),
     # ---- what is said from outside ----------------------------------------------------------------
     Mutant(

@@ -113,7 +113,10 @@ class Handler:
         return frozenset(name for name in asked if name is not None)
 
     def check(self, plan: Plan, step: str) -> None:
-        """Raise `BadHandler` when a parameter names nothing that this step reads, or asks for branches of nothing."""
+        """Raise `BadHandler` when a parameter names nothing that this step reads, or asks for branches of nothing.
+
+        One with a default may be for when the agent is asked: then it names one of its inputs.
+        """
         agent = plan.flow.steps[step].agent
         known = plan.reads[step] | BUILT_IN
         for parameter in self.parameters:
@@ -125,7 +128,8 @@ class Handler:
                     f"before step {step!r}.",
                     "Only the step that joins the branches gets them; it can hand on what later ones need.",
                 )
-            if parameter.decoder is not None and source is None:
+            is_for_asked = parameter.default is not NODEFAULT and parameter.name in plan.flow.agents[agent].input
+            if parameter.decoder is not None and source is None and not is_for_asked:
                 raise BadHandler(
                     plan.flow.agents[agent].handler,
                     f"parameter {parameter.name!r} is nothing that step {step!r} reads.",

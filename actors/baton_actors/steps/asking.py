@@ -258,7 +258,6 @@ class StepAsks:
                 there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
                 if begin is not None:  # before anybody may park the step upon it
                     await begin(handoff)
-            self._asked[token] = there is None
             if kind in _FROM_OUTSIDE:
                 self._open[token] = handoff
             handoff = replace(handoff, cause=there or cause)
@@ -269,6 +268,8 @@ class StepAsks:
                 await self._hear(token, handoff)
             if cause.due_s and not waiting.done():
                 await sure(lambda: self._until_due(token, handoff))
+            # From here on it may be parked: what answers by itself when its time is up will do so with nobody here.
+            self._asked[token] = there is None
             if kind == "person":
                 self._park_soon()
             answer = await waiting

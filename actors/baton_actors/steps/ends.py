@@ -74,7 +74,8 @@ class Ends:
 
     async def _hear(self, flow: str) -> None:
         def heard(subject: str, data: bytes) -> None:
-            # A run that is done has branches in work only where a join does not wait for all of them.
+            # A run that is done has branches in work only where a join does not wait for all of them, and children
+            # only where a handler may ask: it may have gone on without them.
             if flow in self._branches_left or data.find(_DONE, 0, _HEAD_BYTES) < 0:
                 self._note(flow, self._bus.subjects.run_of_stored(subject))
 

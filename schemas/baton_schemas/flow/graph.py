@@ -47,11 +47,11 @@ class Plan:
             for name, sources in self.sources.items()
             if len(sources) > 1 or any(self.steps[source].each for source in sources)
         )
-        self.leaves_branches = any(
+        self.leaves_branches = any(agent.workers for agent in flow.agents.values()) or any(
             step.join is not None and (step.join.wait != "all" or step.join.deadline_s is not None)
             for step in self.steps.values()
         )
-        """Whether a run can be done while some of its branches are not."""
+        """Whether a run can be done while some of its branches are not, or some of what its handlers asked for."""
         self.handlers_ask_flows = any(
             flow.agents[worker].flow
             for agent in flow.agents.values()

@@ -1,0 +1,169 @@
+"""What must hold of steps that ask: one answer a child, one history whoever tells it, and nothing parked for ever."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .asked import KINDS, Child, with_defaults, words_of
+from .demands import Demands
+from .history import Event
+from .raw import Record
+
+Slot = tuple[str, str]
+"""A run, and the subject of an answer in it."""
+
+
+def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: float) -> Iterator[str]:
+    """I12: where an answer belongs there is one, behind at most one step that was parked, which it then wakes.
+
+    `slack_s` is by how much an answer may seem to come before it is due.
+    """
+    slots: dict[Slot, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.kind == "answer" and record.run in runs and record.body is not None:
+            slots[record.run, record.subject].append(record)
+    for (run, subject), found in slots.items():
+        kinds = [(each.body or {})["kind"] for each in found]
+        if kinds not in (["answer"], ["parked"], ["parked", "answer"]):
+            yield f"I12 {subject} has {', '.join(kinds)} at {[each.seq for each in found]}"
+        for record in found:
+            yield from _is_in_its_place(runs[run], record)
+        yield from _wakes(runs[run], found)
+    for demands in runs.values():
+        for child in demands.children.by_token.values():
+            yield from _is_asked_rightly(demands, child, slack_s)
+        for alike in (each for of in demands.children.of.values() for each in of.values() if len(each) > 1):
+            tokens = [child.token for child in alike]
+            yield f"I12 step {alike[0].asker} of run {demands.run} asked {alike[0].words[:80]} as {tokens}"
+        yield from _is_brought_back_for_a_reason(demands)
+
+
+def _is_in_its_place(demands: Demands, record: Record) -> Iterator[str]:
+    body, (step, key) = record.body or {}, record.rest
+    child = demands.children.by_token.get(body["child"])
+    if child is None or child.asker != step or body["step"] != step or not child.token.endswith(f"--k{key}"):
+        yield f"I12 {record.subject} at {record.seq} is of {body['child']}, which step {step} has not asked for"
+    elif record.who != demands.flow.actor(step):
+        yield f"I12 {record.subject} at {record.seq} is not on the subject of the actor of {step}"
+    elif child.handoff.seq > record.seq:
+        yield f"I12 {record.subject} at {record.seq} came before it was asked for"
+
+
+def _wakes(demands: Demands, found: list[Record]) -> Iterator[str]:
+    parked = next((each for each in found if (each.body or {})["kind"] == "parked"), None)
+    for answer in (each for each in found if (each.body or {})["kind"] == "answer"):
+        wakes = (answer.body or {}).get("wakes")
+        due = {"parked": parked.seq, "seq": (parked.body or {})["seq"]} if parked is not None else None
+        said = {"parked": wakes["parked"], "seq": wakes["seq"]} if wakes else None
+        if due != said:
+            yield f"I12 {answer.subject} at {answer.seq} wakes {said}, and what is parked there is {due}"
+        elif wakes and demands.log.result is None and demands.log.woken(found[0]) is None:
+            yield f"I12 {answer.subject} at {answer.seq} wakes a step, and no handoff brings it back"
+    if parked is not None and len(found) == 1 and demands.is_done and demands.must_have_answers(parked.rest[0]):
+        yield f"I12 {parked.subject} at {parked.seq} is parked for ever: its run is done"
+
+
+def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterator[str]:
+    what = f"I12 step {child.token} of run {demands.run}"
+    kind = KINDS.get(child.kind)
+    if kind is None:
+        yield f"{what} asks for {child.kind}, and the flow has no such thing"
+        return
+    if child.handoff.who != (kind.who or demands.flow.actor(child.token)):
+        yield f"{what} was handed to {child.handoff.who}"
+    answer = demands.log.answers.get(child.token)
+    is_early = answer is not None and child.due_s and answer.at_s < child.due_s - slack_s
+    if is_early and (child.kind == "sleep" or demands.is_late(child.token)):
+        yield f"{what} was answered by itself before it was due"
+
+
+def _is_brought_back_for_a_reason(demands: Demands) -> Iterator[str]:
+    parked = {record.seq: record for of in demands.log.parked.values() for record in of}
+    for (step, source), woken in demands.log.handoffs.items():
+        if not source.startswith("wake-s"):
+            continue
+        slept = parked.get(int(source.removeprefix("wake-s")))
+        answer = demands.log.answers.get((slept.body or {})["child"]) if slept is not None else None
+        if slept is None or slept.rest[0] != step or answer is None or answer.seq > woken.seq:
+            yield f"I12 {woken.subject} at {woken.seq} wakes a step that no answer has woken"
+        elif (woken.body or {})["cause"]["seq"] != (slept.body or {})["seq"]:
+            yield f"I12 {woken.subject} at {woken.seq} wakes another handoff than the one that was parked"
+
+
+# ---- what handlers saw ---------------------------------------------------------------------------
+
+
+def sees_one_history(runs: Mapping[str, Demands], history: list[Event]) -> Iterator[str]:
+    """I13: whoever does a step, and however often, it is given the same for the same, and that is in the log."""
+    seen: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    for event in history:
+        if event["what"] != "step.saw":
+            continue
+        demands, step = runs[event["run"]], event["step"]
+        kind, name, asked, number = json.loads(event["words"])
+        if kind == "agent":
+            asked = with_defaults(demands.flow, name, asked)
+        words, what = words_of(kind, name, asked, number), f"I13 step {step} of run {demands.run}"
+        before = seen[event["run"], step].setdefault(words, event["value"])
+        if before != event["value"]:
+            yield f"{what} saw {_short(before)} and then {_short(event['value'])} for {words[:80]}"
+        if kind == "sleep":
+            continue
+        stored = list(_stored(demands, step, kind, name, words, number))
+        if event["value"] not in stored:
+            yield f"{what} saw {_short(event['value'])} for {words[:80]}, the log has {_short(stored)}"
+        asks = demands.asks(step)
+        if asks.is_complete and words not in asks.words:
+            yield f"{what} asked {words[:80]}, which is not what it has to ask"
+
+
+def _stored(demands: Demands, step: str, kind: str, name: str, words: str, number: int) -> Iterator[Any]:
+    """Yield what the log has of this: once, when all is well."""
+    if kind == "record":
+        for note in demands.log.notes[step]:
+            fact = note["fact"]
+            if fact["type"] == "recorded" and (fact["name"], fact.get("number", 1)) == (name, number):
+                yield demands.value({"output": fact.get("value"), "blob": fact.get("blob")})
+        return
+    for child in demands.children.of[step].get(words, []):
+        if (answer := demands.log.answers.get(child.token)) is not None:
+            outcome = (answer.body or {})["outcome"]
+            failed = outcome["status"] == "failed"
+            yield {"failed": outcome["error"]["type"]} if failed else demands.value(outcome)
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:120]
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+def runs_no_more_than_it_may(runs: Mapping[str, Demands], history: list[Event]) -> Iterator[str]:
+    """I15: of one agent no more handlers run in a process than its `concurrency`; those that wait do not count."""
+    running: dict[tuple[int, str, str], set[str]] = defaultdict(set)
+    ended: set[str] = set()
+    told: Counter[tuple[int, str, str]] = Counter()
+    for event in history:
+        what = event["what"]
+        if what not in ("step.began", "step.waits", "step.goes_on", "step.ended") or event["run"] not in runs:
+            continue
+        flow, attempt = runs[event["run"]].flow, event["attempt"]
+        agent = flow.agent(event["step"])
+        limit = flow.agents[agent].get("concurrency")
+        place = (event["pid"], flow.name, agent)
+        if limit is None or attempt in ended:
+            continue
+        if what in ("step.began", "step.goes_on"):
+            running[place].add(attempt)
+        else:
+            running[place].discard(attempt)
+        if what == "step.ended":
+            ended.add(attempt)
+        if len(running[place]) > limit:
+            told[place] += 1
+            if told[place] == 1:
+                yield f"I15 {len(running[place])} handlers of {agent} run at once in process {place[0]}, of {limit}"
