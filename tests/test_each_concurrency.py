@@ -25,8 +25,8 @@ from baton_schemas.run.lifecycle import Create, Ended, Recorded, View, decide, f
 from baton_schemas.run.refs import name_of, parse
 from baton_schemas.show.seeing import see
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.messages import Handoff, Message, OutcomeRecord, Reply, Started
-from baton_schemas.wire.outcomes import Done, State
+from baton_schemas.wire.messages import Handoff, Message, OutcomeRecord, Reply, Result, Started
+from baton_schemas.wire.outcomes import Done, Error, Failed, State
 
 from .clients import fork_run
 from .dying import MORTAL, at_once, dying
@@ -122,6 +122,25 @@ def test_branch_that_ends_is_followed_by_the_one_so_many_places_on_and_by_none_p
     assert decide(View(plan, item=item), Recorded(reply.message)) == []
     assert decide(View(plan), Recorded(reply.message, first)) == []  # its join has closed
     assert follows(check_flow(limited(None)), first) is None
+
+
+@pytest.mark.parametrize("joined_twice", [False, True])
+def test_branch_whose_failure_ends_the_run_is_followed_by_none(joined_twice: bool) -> None:
+    flow = limited(1)
+    if joined_twice:  # then how it ended is in a record of its own
+        more = {"other": Step(agent="merge", after=["do"]), "last": Step(agent="merge", after=["merge", "other"])}
+        flow = replace(flow, steps={**flow.steps, **more})
+    plan = check_flow(flow)
+    first = branch_of(plan, 2)
+    failure = Failed(error=Error(step="do-0", type="Oops", message="no"))
+    (record,) = decide(View(plan), Ended(first, first.state, failure, 7))
+    assert isinstance(record, Create)
+    assert isinstance(record.message, OutcomeRecord if joined_twice else Reply)
+    (item,) = encode_items([1])
+    (only,) = decide(View(plan, item=item), Recorded(record.message, first))
+    assert isinstance(only, Create)
+    assert isinstance(only.message, Result)
+    assert (only.message.status, only.message.step) == ("failed", "do-0")
 
 
 # ---- runs ------------------------------------------------------------------------------------------

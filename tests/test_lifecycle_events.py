@@ -184,6 +184,22 @@ def test_the_deadline_of_a_join_of_first_steps_is_set_when_the_run_begins_and_at
     assert timer.due_s == 105.0
 
 
+def test_the_deadline_of_a_join_after_joins_is_not_set_while_those_wait() -> None:
+    steps = {
+        "a": Step(agent="x"),
+        "b": Step(agent="x"),
+        "one": Step(agent="x", after=["a", "b"]),
+        "two": Step(agent="x", after=["b", "a"]),
+        "merge": Step(agent="x", after=["one", "two"], join=JoinPolicy(deadline_s=5.0)),
+    }
+    plan = plan_of(steps)
+    record = OutcomeRecord(run="run", flow="any", digest=plan.digest, step="a", outcome=Done(), start_seq=1)
+    assert timers_in(decide(View(plan), Recorded(record))) == []
+    closing = Handoff(run="run", flow="any", digest=plan.digest, step="one", cause=Joined(branches={}), start_seq=1)
+    (timer,) = timers_in(decide(View(plan, now_s=7.0), Entered(closing, State(), 1)))
+    assert (timer.step, timer.due_s) == ("merge", 12.0)
+
+
 def test_a_join_that_a_run_starts_with_has_no_deadline() -> None:
     plan = plan_of({**SPREAD, "merge": Step(agent="x", after=["split"], join=JoinPolicy(min_done=0, deadline_s=5.0))})
     first = first_of(plan)

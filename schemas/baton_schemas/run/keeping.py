@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import After, Branch, Handoff, OutcomeRecord, Reply, Result, Started
 from baton_schemas.wire.names import DEADLINE
-from baton_schemas.wire.outcomes import Blob, Done, Failed, Skipped, State, Value
+from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Skipped, State, Value
 
-from .carry import select, state_of_join, with_outcome
+from .carry import ERRORS, select, state_of_join, with_outcome
 from .changes import is_cut_otherwise, why_changed
 from .lifecycle import Action, Begun, Create, Ended, Lists, Recorded, View, decide, follows
 from .past import Past
@@ -74,6 +75,8 @@ def texts_needed(past: Past, plan: Plan, kept: Keeping) -> list[Blob]:
         for source in plan.record_needs(step) & frozenset(plan.sources[step]):
             outcomes = [past.outcomes[token] for token in past.tokens(source)]
             found.update((each.blob, None) for each in outcomes if isinstance(each, Done) and each.blob is not None)
+        if step in past.deadlines and ERRORS in past.deadlines[step].blobs:
+            found[past.deadlines[step].blobs[ERRORS]] = None
     return list(found)
 
 
@@ -204,10 +207,12 @@ class _Remaking:
         closing = self._past.closings.get(step)
         if closing is None:
             return None
-        came = {**self._replies.get(step, {}), DEADLINE: self._deadline(step)}
+        came = dict(self._replies.get(step, {}))
         try:
+            if closing.deadline:
+                came[DEADLINE] = self._deadline(step)
             replies = [came[name] for name in named(closing)]
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, RecursionError):
             return None
         needed = self._plan.record_needs(step)
         whole = [self._whole(reply) if reply.source in needed else reply for reply in replies]
@@ -218,17 +223,31 @@ class _Remaking:
         return state_of_join(self._plan, handoff, [reply for reply in whole if reply is not None])
 
     def _deadline(self, step: str) -> Reply:
-        """Return word of the deadline of a join, which carries what the first of its branches was given."""
+        """Return word of the deadline of a join, which carries what it did: what its first branch to be entered saw.
+
+        What the other flow did not carry so far is taken from the first of its branches that is known. Raises
+        `KeyError` when the log, or `texts`, does not have it, and what comes of errors that nobody can read.
+        """
+        told, new = self._past.deadlines[step], self._plan.carried[step] - self._past.plan.carried[step]
         sees = next((self._sees[source] for source in self._plan.sources[step] if source in self._sees), State())
-        why = Skipped(reason="")
+        given = select(self._first.state, self._plan.carried[step])
+        blobs = {name: blob for name, blob in told.blobs.items() if name not in self._past.plan.flow.input}
+        errors = told.errors
+        if (beside := blobs.pop(ERRORS, None)) is not None:
+            errors = [*msgspec.json.decode(self._texts[beside], type=list[Error]), *errors]
         return Reply(
             run=self._first.run,
             flow=self._plan.flow.name,
             step=step,
             source=DEADLINE,
             count=0,
-            state=select(sees, self._plan.carried[step]),
-            outcome=why,
+            state=State(
+                input=given.input,
+                outputs={**told.outputs, **{name: value for name, value in sees.outputs.items() if name in new}},
+                blobs={**blobs, **{name: blob for name, blob in sees.blobs.items() if name in new}, **given.blobs},
+                errors=errors,
+            ),
+            outcome=Skipped(reason=""),
         )
 
     def _whole(self, reply: Reply) -> Reply | None:

@@ -14,7 +14,7 @@ from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import After, Branch, Handoff, Joined, Message, OutcomeRecord, Reply, Result, Started
 from baton_schemas.wire.names import DEADLINE
-from baton_schemas.wire.outcomes import Done, Failed, Outcome
+from baton_schemas.wire.outcomes import Done, Failed, Outcome, State
 
 from .fits import misfit
 from .refs import INDEX_MAX, joined, name_of, parse, replied
@@ -42,6 +42,8 @@ class Past(Struct, frozen=True):
     """By fan-out: how many branches it has; 0 when its list was empty."""
     closings: dict[str, Joined]
     """By step that joins: the branches that it closed with."""
+    deadlines: dict[str, State]
+    """By step that joins: what word of its deadline carries."""
 
     def tokens(self, step: str) -> list[str]:
         """Return the step itself, or its branches in their order, as far as they have ended."""
@@ -100,7 +102,7 @@ def _begun(message: Message) -> Past | None:
         plan = check_flow(decode_flow(cause.begins.flow_body), stored=True)
     except (msgspec.DecodeError, SchemaError, ValueError, RecursionError):
         return None
-    past = Past(plan=plan, first=message, outcomes={}, branches={}, counts={}, closings={})
+    past = Past(plan=plan, first=message, outcomes={}, branches={}, counts={}, closings={}, deadlines={})
     _take(past, message)
     return past
 
@@ -120,6 +122,8 @@ def _take(past: Past, message: Message) -> None:
                 past.counts.setdefault(source, message.count)
             if message.count:
                 past.outcomes.setdefault(replied(message), message.outcome)
+        case Reply():
+            past.deadlines.setdefault(message.step, message.state)
         case OutcomeRecord():
             if message.branch is not None:
                 past.counts.setdefault(name_of(message.step), message.branch.count)

@@ -150,6 +150,8 @@ def recorded(view: View, event: Recorded) -> list[Action]:
             return [_failed_run(plan, record, replied(record))]
         case Reply():
             return _in_its_place(view, event)
+        case OutcomeRecord(outcome=Failed()) if _fails_run(plan, base_of(record)):
+            return [_failed_run(plan, record, record.step)]
         case OutcomeRecord():
             return [*_follow(view, record), *_in_its_place(view, event)]
         case _:
@@ -159,11 +161,11 @@ def recorded(view: View, event: Recorded) -> list[Action]:
 def _follow(view: View, record: OutcomeRecord) -> list[Action]:
     plan, base = view.plan, base_of(record)
     successors = plan.successors[base]
-    if isinstance(record.outcome, Failed) and any(plan.ends_run(base, name) for name in successors):
-        return [_failed_run(plan, record, record.step)]
     # The output of one branch is not yet the list that goes under the name of its step.
     after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
-    actions: list[Action] = [*join_timers(view, record.run, successors, after, record.start_seq)]
+    # A join is entered once it has closed, and not now.
+    entered = [name for name in successors if name not in plan.joins]
+    actions: list[Action] = [*join_timers(view, record.run, entered, after, record.start_seq)]
     # A join that was to bring a list, and fell short, brings none.
     lists = {} if base in plan.implied and isinstance(record.outcome, Failed) else view.lists
     for name in successors:
@@ -212,6 +214,11 @@ def gathered(plan: Plan, chain: Chain) -> list[Action]:
     if chain.step in plan.timed_joins:
         actions.append(CancelTimer(plan.actor(chain.step), chain.head.run, chain.step))
     return actions
+
+
+def _fails_run(plan: Plan, base: str) -> bool:
+    """Say whether a failure of a step, or of a branch of it, ends the run before any of its successors begins."""
+    return any(plan.ends_run(base, name) for name in plan.successors[base])
 
 
 def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord, step: str) -> Create:
