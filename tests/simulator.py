@@ -16,12 +16,14 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.check import check_flow
+from baton_schemas.flow.conditions import roots_of, unmet
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, encode_input, items_of
 from baton_schemas.run.branches import list_comes_from
 from baton_schemas.run.carry import state_at, state_of_join, with_outcome
 from baton_schemas.run.joins import Chain
+from baton_schemas.run.leaving_out import left_out_before
 from baton_schemas.run.lifecycle import (
     Action,
     Begun,
@@ -40,10 +42,12 @@ from baton_schemas.run.lifecycle import (
     decide,
     decisive_of,
     ends_run,
-    follows,
+    next_branch,
     spreads,
+    spreads_again,
 )
-from baton_schemas.run.refs import base_of, joined, named, replied, source_token
+from baton_schemas.run.refs import base_of, joined, named, replied, source_token, whole
+from baton_schemas.run.rounds import after, follows, in_round, next_state, round_of
 from baton_schemas.wire.messages import (
     Answer,
     Decisive,
@@ -57,7 +61,7 @@ from baton_schemas.wire.messages import (
     Woken,
 )
 from baton_schemas.wire.names import END, JOIN
-from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State, Value
+from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, State, Value
 from tests.strategies import output_shape
 
 RUN = "run"
@@ -77,6 +81,18 @@ class Stored(NamedTuple, Generic[M_co]):
 
 Held = Stored[Handoff | Reply]
 """A message that is delivered to a worker."""
+
+
+class Spread(NamedTuple):
+    """What fan-outs are handed: their lists, and which of them are left out, and why."""
+
+    lists: Lists
+    left_out: dict[str, str]
+    again: bool = False
+    """Whether the condition of a loop holds."""
+
+
+NOTHING = Spread({}, {})
 
 
 class Call(NamedTuple):
@@ -156,9 +172,9 @@ class Simulator:
         self._take([held])
 
     def _submit(self) -> None:
-        lists = self._lists(spreads(self.plan, None), self.input)
+        spread = self._spread(spreads(self.plan, None), self.input)
         deadline_s = DEADLINE_S if self._stops and self.choose.randint(0, 1) else 0.0
-        self._start(self._decide(Submitted(RUN, self.input, deadline_s), lists))
+        self._start(self._decide(Submitted(RUN, self.input, deadline_s), spread))
 
     def _start(self, actions: list[Action]) -> None:
         (first,) = actions
@@ -223,8 +239,7 @@ class Simulator:
             seq, handoff, look_first = handoff.cause.seq, original, True
         start_seq = handoff.start_seq or seq
         if isinstance(handoff.cause, Started) and handoff.cause.begins is not None:
-            lists = self._lists(spreads(plan, None), handoff.state)
-            begun = self._apply(Begun(handoff, seq, 0.0), lists)
+            begun = self._apply(Begun(handoff, seq, 0.0), self._spread(spreads(plan, None), handoff.state))
             if any(isinstance(action, Create) and isinstance(action.message, Result) for action in begun):
                 return  # it has expired
         if ends_run(plan, handoff):
@@ -235,34 +250,41 @@ class Simulator:
             known = self._do(seq, handoff, start_seq, parks=known is None)
         if known is None:
             return
-        record, lists = known.message, {}
+        record, spread = known.message, NOTHING
         if isinstance(record, OutcomeRecord):
-            base = base_of(record)
-            after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
-            lists = self._lists(spreads(plan, base), after)
-        self._apply(Recorded(record, handoff), lists, self._item(handoff, record))
+            spread = self._spread_after(record)
+        self._apply(Recorded(record, handoff), spread, self._item(handoff, record))
 
     def _item(self, handoff: Handoff, record: Decisive) -> Value | None:
         """Return the item of the branch that follows, from the record that has the list; now and then, a join that has
         closed is seen to be."""
-        index = follows(self.plan, handoff)
+        index = next_branch(self.plan, handoff)
         if index is None or isinstance(record, Result):
             return None
         base = base_of(handoff)
-        joins = self.plan.successors[base]
+        joins = [after(self.plan, whole(handoff.step), join) for join in self.plan.successors[base]]
         closed = [f"handoff.{self.plan.actor(join)}.{handoff.run}.{join}.{JOIN}" in self._subjects for join in joins]
         if all(closed) and self.choose.randint(0, 1):
             return None
-        step, _ = list_comes_from(self.plan, base)
+        step, _ = list_comes_from(self.plan, base, round_of(handoff.step))
         if step:
-            stored = self._subjects[f"outcome.{self.plan.actor(step)}.{handoff.run}.{step}"].message
+            stored = self._last(handoff, step).message
             assert isinstance(stored, OutcomeRecord)
-            state = with_outcome(stored.state, step, stored.outcome)
+            state = with_outcome(stored.state, self.plan.name_of(step), stored.outcome)
         else:
             first = self.log[record.start_seq - 1].message
             assert isinstance(first, Handoff)
             state = first.state
-        return self._lists({base: self.plan.step(base).each}, state)[base][index]
+        return self._spread({base: self.plan.step(base).each}, state).lists[base][index]
+
+    def _last(self, fan_out: Handoff, step: str) -> Stored[Message]:
+        """Return the record of what comes right before a fan-out: of a loop that ends there, that of its last round."""
+        plan, name = self.plan, self.plan.name_of(step)
+        rounds = [step]
+        if name in plan.loops and plan.loop_of.get(base_of(fan_out)) != name:
+            rounds = [in_round(name, number) for number in range(1, plan.rounds_max(name) + 1)]
+        subjects = [f"outcome.{plan.actor(token)}.{fan_out.run}.{token}" for token in rounds]
+        return next(self._subjects[subject] for subject in reversed(subjects) if subject in self._subjects)
 
     def _do(self, seq: int, handoff: Handoff, start_seq: int, *, parks: bool) -> Stored[Decisive] | None:
         """Do the step of a handoff and record how it ended; None when it was parked, which it is once at the most."""
@@ -271,12 +293,14 @@ class Simulator:
         self._apply(Entered(handoff, state, start_seq))
         if closing is not None and closing.error is not None:
             outcome: Outcome = Failed(error=closing.error)
+        elif why := left_out_before(self.plan, handoff) or self._unmet(handoff, state):
+            outcome = Skipped(reason=why, left_out=True)
         elif parks and self.choose.randint(0, 9) == 0 and self._park(seq, handoff, start_seq):
             return None
         else:
             outcome = self._handle(handoff, state)
         event = Ended(handoff, state, outcome, start_seq)
-        (create,) = self._decide(event, {})
+        (create,) = self._decide(event)
         assert isinstance(create, Create)
         return self._create(create)
 
@@ -320,9 +344,9 @@ class Simulator:
         return chain
 
     def _handle(self, handoff: Handoff, state: State) -> Outcome:
-        if handoff.step in self.plan.implied:
+        if base_of(handoff) in self.plan.implied:
             values = {**state.input, **state.outputs}
-            return Done(output=next((values[name] for name in self.plan.reads[handoff.step]), Raw(b"{}")))
+            return Done(output=next((values[name] for name in self.plan.reads[base_of(handoff)]), Raw(b"{}")))
         self.calls.append(Call(handoff, state))
         if self.choose.randint(0, 4) == 0:
             message = f"call {len(self.calls)}"
@@ -332,25 +356,53 @@ class Simulator:
         value = {"list": items, "items": {"items": items}, "any": f"call {len(self.calls)}"}[shape]
         return Done(output=encode_input({"value": value})["value"])
 
-    def _lists(self, each: dict[str, str], state: State) -> dict[str, list[Raw]]:
+    def _unmet(self, handoff: Handoff, state: State) -> str:
+        """Why the `when` of a step does not hold; of a fan-out, who hands it on has seen to it."""
+        return "" if handoff.branch else self.unmet(base_of(handoff), state)
+
+    def unmet(self, step: str, state: State) -> str:
+        """Why the `when` of a step does not hold in a state."""
+        when, values = self.plan.step(step).when, {**state.input, **state.outputs}
+        keys = {root: self.plan.key(step, root) for root in roots_of(when)}
+        return unmet(when, {root: values[key] for root, key in keys.items() if key in values})
+
+    def _spread_after(self, record: OutcomeRecord) -> Spread:
+        plan, base = self.plan, base_of(record)
+        state = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+        again = plan.step(base).again
+        holds = again is not None and not unmet(again.when, {**state.input, **state.outputs})
+        match follows(plan, record, holds):
+            case "again":
+                to_spread, state = spreads_again(plan, base), next_state(plan, base, state)
+            case "fail":
+                to_spread = {}
+            case _:
+                to_spread = spreads(plan, base)
+        return self._spread(to_spread, state)._replace(again=holds)
+
+    def _spread(self, each: dict[str, str], state: State) -> Spread:
         values = {**state.input, **state.outputs}
         lists: dict[str, list[Raw]] = {}
+        left_out: dict[str, str] = {}
         for step, name in each.items():
+            if why := self.unmet(step, state):
+                left_out[step] = why
+                continue
             # Where a join was to `pass` a failed branch, its error stands in the place of a list.
             with contextlib.suppress(KeyError, NotAList):
                 lists[step] = items_of(name, values[name.split(".")[0]])
-        return lists
+        return Spread(lists, left_out)
 
-    def _decide(self, event: Event, lists: Lists, item: Value | None = None) -> list[Action]:
+    def _decide(self, event: Event, spread: Spread | None = None, item: Value | None = None) -> list[Action]:
         """Decide, and once more, as somebody would who comes after a crash: what is to be written is the same."""
-        view = View(self.plan, self._now_s, lists, item)
+        view = View(self.plan, self._now_s, *(spread or NOTHING), item)
         actions = decide(view, event)
         assert decide(view, event) == actions
         return actions
 
-    def _apply(self, event: Event, lists: Lists | None = None, item: Value | None = None) -> list[Action]:
+    def _apply(self, event: Event, spread: Spread | None = None, item: Value | None = None) -> list[Action]:
         """Do all that follows from an event, in the order of the engine."""
-        actions = self._decide(event, lists or {}, item)
+        actions = self._decide(event, spread, item)
         for timer in actions:
             # The first counts; one that has fired is not set again (the log has what it held).
             if isinstance(timer, SetTimer) and subject_of(Create(timer.who, timer.message)) not in self._subjects:

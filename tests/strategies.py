@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from baton_schemas.flow.flow import DEFAULT_TIERS, Agent, Field, Flow, JoinPolicy, OnError, Step
+from baton_schemas.errors import FlowError
+from baton_schemas.flow.check_loops import check_loops
+from baton_schemas.flow.flow import (
+    DEFAULT_TIERS,
+    Again,
+    Agent,
+    Conditions,
+    Field,
+    Flow,
+    JoinPolicy,
+    OnError,
+    OnLast,
+    Step,
+)
+from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.implied import sources_of
 
 INPUT = {"topic": Field(), "topics": Field(type="list[str]"), "conf": Field(type="dict")}
 """What each generated flow takes: `conf` is `{"items": [...]}`."""
 
 NAMES = "abcdefgh"
 ON_ERROR: list[OnError] = ["fail", "continue"]
+ON_LAST: list[OnLast] = ["continue", "fail"]
 
 
 @st.composite
-def flows(draw: st.DrawFn, steps_max: int = 8) -> Flow:
+def flows(draw: st.DrawFn, steps_max: int = 8, *, loops: bool = False) -> Flow:
     """Draw a valid flow of 1 to `steps_max` steps: a random graph with one final step.
 
-    A step that another fans out over puts out a list, or `{"items": [...]}` (see `output_shape`).
+    With `loops` it has a loop, where there can be one. A step that another fans out over puts out a list, or
+    `{"items": [...]}` (see `output_shape`).
     """
     count = draw(st.integers(1, steps_max))
+    conditional = loops or draw(st.booleans())
     steps: dict[str, Step] = {}
     earlier: dict[str, frozenset[str]] = {}
     sources: dict[str, list[str]] = {}
@@ -48,11 +67,30 @@ def flows(draw: st.DrawFn, steps_max: int = 8) -> Flow:
         )
     fanned_over = {step.each.split(".")[0] for step in steps.values()}
     agents = {
-        name: draw(_agents(bool(step.each), name in fanned_over and not step.each, [*INPUT, *earlier[name]]))
+        name: draw(
+            _agents(
+                bool(step.each),
+                name in fanned_over and not step.each,
+                [*INPUT, *earlier[name]],
+                "?" if conditional else "",
+            )
+        )
         for name, step in steps.items()
     }
     on_error = draw(st.sampled_from(ON_ERROR))
-    return Flow(name="any", input=INPUT, tiers=DEFAULT_TIERS, agents=agents, steps=steps, on_error=on_error)
+    flow = Flow(name="any", input=INPUT, tiers=DEFAULT_TIERS, agents=agents, steps=steps, on_error=on_error)
+    if not conditional:
+        return flow
+    if loops or draw(st.booleans()):
+        flow = draw(_loops(flow, earlier))
+        steps = flow.steps
+    readable = {name: set(earlier[name]) for name in steps}
+    for loop in _loops_of(flow):
+        readable |= {name: {*earlier[name], *loop} for name in loop}
+    paths = {name: [_path(flow, other) for other in sorted(readable[name])] for name in steps}
+    return replace(
+        flow, steps={name: replace(step, when=draw(_conditions(paths[name]))) for name, step in steps.items()}
+    )
 
 
 def output_shape(flow: Flow, step: str) -> str:
@@ -61,6 +99,56 @@ def output_shape(flow: Flow, step: str) -> str:
     if flow.steps[step].each or not users:
         return "any"
     return "items" if "." in users[0] else "list"
+
+
+def _may_loop(flow: Flow, earlier: dict[str, frozenset[str]], last: str, start: str) -> bool:
+    again = Again(start=start, when={_path(flow, last): "x"}, max_rounds=2)
+    other = replace(flow, steps={**flow.steps, last: replace(flow.steps[last], again=again)})
+    try:
+        check_loops(other, {name: sources_of(flow, name) for name in flow.steps}, earlier)
+    except FlowError:
+        return False
+    return True
+
+
+@st.composite
+def _loops(draw: st.DrawFn, flow: Flow, earlier: dict[str, frozenset[str]]) -> Flow:
+    """The same flow with a loop or two, whose condition holds now and then, and prompts that look a round back."""
+    for _ in range(draw(st.integers(1, 2))):
+        found = [(last, start) for last in flow.steps for start in flow.steps if _may_loop(flow, earlier, last, start)]
+        if not found:
+            return flow
+        last, start = draw(st.sampled_from(found))
+        calls = draw(st.lists(st.integers(1, 20), unique=True, min_size=14))
+        again = Again(
+            start=start,
+            when={_path(flow, last): [f"call {number}" for number in calls]},
+            max_rounds=draw(st.integers(2, 4)),
+            on_last=draw(st.sampled_from(ON_LAST)),
+        )
+        flow = replace(flow, steps={**flow.steps, last: replace(flow.steps[last], again=again)})
+    agents = dict(flow.agents)
+    for steps in _loops_of(flow):
+        for step in sorted(steps):
+            back = draw(st.lists(st.sampled_from(sorted(steps)), unique=True, max_size=2))
+            agent = agents[step]
+            if agent.asks_models:
+                agents[step] = replace(agent, prompt=" ".join([agent.prompt, *(f"{{{name}?}}" for name in back)]))
+            elif agent.reads is not None:
+                agents[step] = replace(agent, reads=list(dict.fromkeys([*agent.reads, *back])))
+    return replace(flow, agents=agents)
+
+
+def _loops_of(flow: Flow) -> list[frozenset[str]]:
+    """The steps of each loop that are written."""
+    return [loop & flow.steps.keys() for loop in Plan(flow).loops.values()]
+
+
+def _path(flow: Flow, step: str) -> str:
+    """A path to a text that a step put out (see `Simulator`)."""
+    if flow.steps[step].each:
+        return f"{step}.0"
+    return {"list": f"{step}.0", "items": f"{step}.items.0", "any": step}[output_shape(flow, step)]
 
 
 def _afters(names: list[str]) -> st.SearchStrategy[list[str]]:
@@ -89,10 +177,22 @@ def _joins(draw: st.DrawFn, after: list[str], steps: dict[str, Step], *, lists: 
 
 
 @st.composite
-def _agents(draw: st.DrawFn, each: bool, puts_out_a_list: bool, known: list[str]) -> Agent:
+def _conditions(draw: st.DrawFn, paths: list[str]) -> Conditions | None:
+    """Conditions that hold now and then: on the input, and on what an earlier step put out (see `Simulator`)."""
+    if draw(st.integers(0, 2)):
+        return None
+    found: Conditions = draw(st.sampled_from([{}, {"topic": "t"}, {"topics.0": "x"}, {"conf.items.1": ["x", "y"]}]))
+    if paths and (not found or draw(st.booleans())):
+        calls = draw(st.lists(st.integers(1, 9), unique=True, min_size=4))
+        found = {**found, draw(st.sampled_from(paths)): [f"call {number}" for number in calls]}
+    return found or None
+
+
+@st.composite
+def _agents(draw: st.DrawFn, each: bool, puts_out_a_list: bool, known: list[str], mark: str) -> Agent:
     """What a model answers is text, so only a handler can put out a list."""
     subset = st.lists(st.sampled_from(known), unique=True)
     if puts_out_a_list or draw(st.booleans()):
         return Agent(handler="module:name", reads=draw(st.none() | subset))
     named = [*draw(subset), *draw(st.sampled_from([[], ["errors"], *([["item", "index"]] if each else [])]))]
-    return Agent(model="worker", prompt="Go. " + " ".join(f"{{{name}}}" for name in named))
+    return Agent(model="worker", prompt="Go. " + " ".join(f"{{{name}{mark}}}" for name in named))

@@ -24,7 +24,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.fold import RunFold, fold
 from baton_schemas.run.lifecycle import Create, Submitted, View, decide
-from baton_schemas.run.refs import joined, replied, tokens
+from baton_schemas.run.refs import ended_by, joined, tokens
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.export import dump, load
 from baton_schemas.wire.facts import Fact
@@ -231,7 +231,7 @@ def _decided(entry: Entry) -> tuple[str, Outcome | None]:
         case Handoff(cause=After(step=step, outcome=outcome)):
             return step, outcome
         case Reply() as reply:
-            return replied(reply), reply.outcome
+            return ended_by(reply), reply.outcome
         case Answer(child=child):
             return child, entry.message.outcome
         case OutcomeRecord(step=step) | Result(step=step):

@@ -21,7 +21,7 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Field, Flow, JoinPolicy, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import decided_by
-from baton_schemas.run.lifecycle import Create, Ended, Recorded, View, decide, follows
+from baton_schemas.run.lifecycle import Create, Ended, Recorded, View, decide, next_branch
 from baton_schemas.run.refs import name_of, parse
 from baton_schemas.show.seeing import see
 from baton_schemas.wire.codec import encode
@@ -106,7 +106,7 @@ def branch_of(plan: Plan, count: int) -> Handoff:
 def test_branch_that_ends_is_followed_by_the_one_so_many_places_on_and_by_none_past_the_end() -> None:
     plan = check_flow(limited(3))
     first = branch_of(plan, 5)
-    assert follows(plan, first) == 3
+    assert next_branch(plan, first) == 3
     (reply,) = decide(View(plan), Ended(first, first.state, Done(), 7))
     assert isinstance(reply, Create)
     assert isinstance(reply.message, Reply)
@@ -118,10 +118,10 @@ def test_branch_that_ends_is_followed_by_the_one_so_many_places_on_and_by_none_p
     assert (following.step, following.start_seq, following.copied, following.v) == ("do-3", 7, False, 1)
     assert following.branch is not None
     assert (following.branch.index, following.branch.count, following.branch.item) == (3, 5, item)
-    assert follows(plan, following) is None
+    assert next_branch(plan, following) is None
     assert decide(View(plan, item=item), Recorded(reply.message)) == []
     assert decide(View(plan), Recorded(reply.message, first)) == []  # its join has closed
-    assert follows(check_flow(limited(None)), first) is None
+    assert next_branch(check_flow(limited(None)), first) is None
 
 
 @pytest.mark.parametrize("joined_twice", [False, True])

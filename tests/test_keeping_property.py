@@ -16,6 +16,7 @@ from baton_schemas.run.fork import copies, decided_by, told_by
 from baton_schemas.run.keeping import FAILED, keeping, remade
 from baton_schemas.run.past import Logged, Past, past_of
 from baton_schemas.run.refs import base_of, name_of
+from baton_schemas.run.rounds import round_of
 from baton_schemas.wire.messages import Handoff, Reply, Started
 from baton_schemas.wire.outcomes import Done, Failed
 
@@ -33,7 +34,12 @@ def changed(draw: st.DrawFn, flow: Flow) -> tuple[Flow, str]:
     """A later version of a flow, and the step that it changes; empty when what it changes decides nothing."""
     name = draw(st.sampled_from(list(flow.steps)))
     step, agent = flow.steps[name], flow.agents[flow.steps[name].agent]
-    match draw(st.sampled_from(["prompt", "kind", "added", "join", "patience", "renamed"])):
+    match draw(st.sampled_from(["prompt", "kind", "added", "join", "patience", "renamed", "again"])):
+        case "again":
+            assume(step.again is not None)
+            assert step.again is not None
+            longer = replace(step.again, max_rounds=step.again.max_rounds + 1)
+            return replace(flow, steps={**flow.steps, name: replace(step, again=longer)}), name
         case "prompt":
             other = replace(agent, handler="module:other") if agent.handler else replace(agent, prompt=PROMPT)
             return replace(flow, agents={**flow.agents, step.agent: other}), name
@@ -93,14 +99,18 @@ def after(plan: Plan, step: str) -> set[str]:
 def test_run_under_a_changed_flow_ends_in_exactly_one_result(made: tuple[Simulator, Past, Fork, str]) -> None:
     _, _, fork, _ = made
     assert len(fork.results) == 1
-    assert fork.results[0].status in ("failed", "expired") or fork.results[0].step == fork.plan.final
+    assert fork.results[0].status in ("failed", "expired") or name_of(fork.results[0].step) == fork.plan.final
 
 
 @MANY
 @given(mended())
 def test_nothing_is_kept_of_what_a_change_touches(made: tuple[Simulator, Past, Fork, str]) -> None:
     _, _, fork, step = made
-    assert not {name_of(token) for token in fork.taken_over} & after(fork.plan, step)
+    touched = after(fork.plan, step)
+    assert not {name_of(token) for token in fork.taken_over} & touched
+    for loop in fork.plan.loops.values():
+        if loop & touched:  # what the first round of a loop came to is what the next begins with
+            assert not {token for token in fork.taken_over if name_of(token) in loop and round_of(token) > 1}
 
 
 @MANY
@@ -112,17 +122,23 @@ def test_what_no_change_touches_is_kept_as_it_was_and_not_done_again(made: tuple
         name = name_of(token)
         if name in again or not past.plan.successors[name]:
             continue
+        if round_of(token) > 1 and again.keys() & past.plan.loops[past.plan.loop_of[name]]:
+            continue
         assert fork.finished[token] == outcome
     for name, why in again.items():
         touched = after(fork.plan, step) if step else set()
-        failed = [token for token in past.tokens(name) if isinstance(past.outcomes[token], Failed)]
+        tokens = [token for place in past.rounds(name) for token in past.tokens(place)]
+        failed = [
+            token for token in tokens if isinstance(past.outcomes[token], Failed) or past.led.get(token) == "fail"
+        ]
         assert name in touched or (why == FAILED and failed) or why.startswith("after ") or why == "it is new"
     told = dict(fork.finished)
     for stored in fork.log:
         for token, ended in outcomes_in(stored.message):
             assert told.setdefault(token, ended) == ended
     few = {name for name in fork.plan.joins if leaves_branches(fork, name)}
-    assert not {call.handoff.step for call in fork.calls} & fork.finished.keys() - few
+    again_too = {call.handoff.step for call in fork.calls} & fork.finished.keys()
+    assert not {token for token in again_too if name_of(token) not in few}
 
 
 @MANY
@@ -131,7 +147,7 @@ def test_what_is_done_anew_sees_what_was_kept(made: tuple[Simulator, Past, Fork,
     _, _, fork, _ = made
     for call in fork.calls:
         step = base_of(call.handoff)
-        for name in fork.plan.reads[step] & fork.finished.keys():
+        for name in fork.plan.reads[step] & fork.finished.keys() - fork.plan.loop_of.keys():
             kept = fork.finished[name]
             if isinstance(kept, Done) and name not in fork.plan.sources[step]:
                 seen = call.state.outputs.get(name)

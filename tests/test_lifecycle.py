@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from baton_schemas.flow.flow import Flow
-from baton_schemas.run.refs import base_of, joined, parse, replied, tokens
+from baton_schemas.run.refs import base_of, ended_by, joined, name_of, parse, replied, tokens
+from baton_schemas.run.rounds import ended_by_loop, in_round, outlasted, round_of
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import (
     After,
@@ -23,7 +24,7 @@ from baton_schemas.wire.messages import (
     Started,
 )
 from baton_schemas.wire.names import DEADLINE
-from baton_schemas.wire.outcomes import Done, Failed, Outcome
+from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped
 from tests.simulator import Simulator
 from tests.strategies import flows
 
@@ -43,7 +44,7 @@ def outcomes_in(message: Message) -> list[tuple[str, Outcome]]:
         case Handoff(cause=After(step=step, outcome=outcome)):
             pass
         case Reply(source=source, outcome=outcome) if source != DEADLINE:
-            step = replied(message)
+            step = ended_by(message)
         case OutcomeRecord(step=step, outcome=outcome) | Result(step=step, outcome=outcome):
             pass
         case _:
@@ -61,8 +62,8 @@ def test_every_run_ends_in_exactly_one_result(flow: Flow, choose: Random) -> Non
     simulator = simulated(flow, choose)
     assert len(simulator.results) == 1
     result = simulator.results[0]
-    assert result.status == ("done" if isinstance(result.outcome, Done) else "failed")
-    assert result.status == "failed" or result.step == simulator.plan.final
+    assert result.status == ("done" if isinstance(result.outcome, Done | Skipped) else "failed")
+    assert result.status == "failed" or name_of(result.step) == simulator.plan.final
 
 
 @MANY
@@ -72,7 +73,8 @@ def test_run_that_may_expire_or_be_cancelled_ends_in_exactly_one_result(flow: Fl
     assert len(simulator.results) == 1
     reasons = {"cancelled": "no longer needed", "expired": "the deadline of 100 s"}
     result = simulator.results[0]
-    assert result.reason == reasons.get(result.status, "")
+    last = ended_by_loop(simulator.plan, result)
+    assert result.reason == reasons.get(result.status, outlasted(simulator.plan, last) if last else "")
     assert (result.outcome is None) == (result.status in reasons)
 
 
@@ -110,7 +112,7 @@ def test_a_handoff_carries_no_more_than_is_read_later(flow: Flow, choose: Random
     for stored in simulator.log[1:]:
         message = stored.message
         if isinstance(message, Handoff | Reply):
-            step = base_of(message) if isinstance(message, Handoff) else message.step
+            step = name_of(message.step)
             names = {*message.state.input, *message.state.outputs, *message.state.blobs}
             assert names <= plan.carried[step]
 
@@ -120,23 +122,59 @@ def test_a_handoff_carries_no_more_than_is_read_later(flow: Flow, choose: Random
 def test_a_step_sees_all_that_it_reads_and_every_error_before_it(flow: Flow, choose: Random) -> None:
     simulator = simulated(flow, choose)
     plan, outcomes = simulator.plan, outcomes_of(simulator)
+    result = simulator.results[0]
     # Nobody is called where all there was to do is to put out the list of nothing.
-    assert simulator.calls or simulator.results[0].status == "failed" or plan.final in plan.implied
+    nothing = isinstance(result.outcome, Skipped) or plan.final in plan.implied
+    assert simulator.calls or result.status == "failed" or nothing
     for handoff, state in simulator.calls:
         step = base_of(handoff)
-        earlier = ancestors(simulator, step)
+        loop = plan.loops.get(plan.loop_of.get(step, ""), frozenset[str]())
+        earlier, number = {*ancestors(simulator, step), *loop}, round_of(handoff.step)
         if any(leaves_branches(simulator, name) for name in [step, *earlier] if name in plan.joins):
             continue
         for name in plan.reads[step]:
             if name in flow.input:
                 assert state.input[name] == simulator.input.input[name]
+                continue
+            key = plan.key(step, name)
+            read = in_round(name, number if name in loop else last_round(outcomes, name))
+            if key != name:
+                read = in_round(name, number - 1)
+            if key != name and number == 1:
+                assert key not in state.outputs
             elif flow.steps[name].each:
-                assert name in state.outputs
-            elif isinstance(outcome := outcomes[name], Done):
-                assert state.outputs[name] == outcome.output
-        for name, outcome in outcomes.items():
-            if isinstance(outcome, Failed) and plan.name_of(name) in earlier:
+                assert (key in state.outputs) != (read in left_out(simulator))
+            elif isinstance(outcome := outcomes[read], Done):
+                assert state.outputs[key] == outcome.output
+            else:
+                assert key not in state.outputs or passes(flow)
+        for token, outcome in outcomes.items():
+            comes_later = round_of(token) >= number and (name_of(token) in loop - plan.earlier[step])
+            in_time = name_of(token) not in loop or round_of(token) <= number
+            if isinstance(outcome, Failed) and name_of(token) in earlier and in_time and not comes_later:
                 assert state.errors.count(outcome.error) == 1
+
+
+def left_out(simulator: Simulator) -> dict[str, str]:
+    """The steps that the log says were left out, with the reason; a join of nothing tells of its fan-outs itself."""
+    found = {
+        step: outcome.reason
+        for step, outcome in outcomes_of(simulator).items()
+        if isinstance(outcome, Skipped) and outcome.left_out
+    }
+    for _, handoff, closing in closings_of(simulator):
+        if isinstance(handoff.cause, Started) or not closing.branches:
+            found |= {in_round(name, round_of(handoff.step)): why for name, why in closing.left_out.items()}
+    return found
+
+
+def passes(flow: Flow) -> bool:
+    """Whether an error may stand in the place of an output."""
+    return any(step.join is not None and step.join.failed == "pass" for step in flow.steps.values())
+
+
+def last_round(outcomes: dict[str, Outcome], step: str) -> int:
+    return max((round_of(token) for token in outcomes if name_of(token) == step), default=1)
 
 
 def leaves_branches(simulator: Simulator, join: str) -> bool:
@@ -173,7 +211,7 @@ def test_a_join_hands_over_the_branches_it_names_and_closes_once(flow: Flow, cho
     assert len({handoff.step for _, handoff, _ in closings}) == len(closings)
     for seq, handoff, closing in closings:
         replies = replies_to(simulator, handoff.step)
-        sources = simulator.plan.sources[handoff.step]
+        sources = simulator.plan.sources[base_of(handoff)]
         assert list(closing.branches) == [source for source in sources if source in closing.branches]
         for source, text in closing.branches.items():
             for branch in tokens(source, text):
@@ -202,7 +240,8 @@ def test_a_join_with_too_few_branches_fails_without_its_handler(flow: Flow, choo
         replies = replies_to(simulator, handoff.step)
         names = [branch for source, text in closing.branches.items() for branch in tokens(source, text)]
         done = sum(isinstance(replies[branch][1].outcome, Done) for branch in names)
-        short = done < simulator.plan.join_policy(handoff.step).min_done
+        all_left_out = closing.left_out.keys() >= set(simulator.plan.sources[base_of(handoff)])
+        short = done < simulator.plan.join_policy(handoff.step).min_done and not all_left_out
         assert (closing.error is not None) == short
         assert not (short and handoff.step in called)
 

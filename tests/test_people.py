@@ -16,11 +16,12 @@ from msgspec import UNSET
 from baton_actors import Context
 from baton_actors.agents.asks import AskRefused
 from baton_actors.services.clerk import Clerk
+from baton_bus.client import people
 from baton_bus.client.dead import rejected_messages
 from baton_bus.engine.asking import Asking
 from baton_bus.engine.engine import Engine
 from baton_bus.store.bus import open_bus
-from baton_schemas.flow.flow import Field, Step
+from baton_schemas.flow.flow import Again, Field, Step
 from baton_schemas.run.asking import TIME_IS_UP
 from baton_schemas.run.state import StepState
 from baton_schemas.wire.messages import VERSION, Answer, Parked
@@ -581,6 +582,29 @@ async def test_step_of_a_flow_is_a_person(server: NatsServer, namespace: str) ->
         assert state.steps["approve"].waits == "editors"
         await say(t, run, {"answer": "yes", "who": "ann"}, step="approve")
         assert value_of((await t.result(run)).outcome) == "NEWS: yes"
+
+
+async def test_person_is_asked_in_each_round_of_a_loop(server: NatsServer, namespace: str) -> None:
+    async def write(text: str, approve: str | None = None) -> str:
+        return f"{text}, as the last was {approve}" if approve else text
+
+    again = Again(start="write", when={"approve": "no"}, max_rounds=3)
+    steps = {
+        "write": Step(agent="write"),
+        "approve": Step(agent="approve", after=["write"], again=again),
+    }
+    agents = {
+        "write": {"reads": ["text", "approve"]},
+        "approve": person(prompt="Publish {write}?", answers=YES_NO),
+    }
+    async with timed(server, namespace, flow_of(steps, TEXT, agents), {"write": write}) as t:
+        run = await t.submit(text="news")
+        for count, word in enumerate(["no", "yes"], 1):
+            await until_asked(t, run, count)
+            assert await people.answer(Engine(t.bus), run, "approve", word, who="ann", note="", role="", wait_s=5)
+        assert value_of((await t.result(run)).outcome) == "yes"
+        questions = [(each.source, each.question) for each in await asked(t, run)]
+        assert questions == [("approve", "Publish news?"), ("approve--r2", "Publish news, as the last was no?")]
 
 
 async def test_person_is_one_of_the_workers_of_an_agent(server: NatsServer, namespace: str) -> None:

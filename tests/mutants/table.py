@@ -9,6 +9,7 @@ ORDER, LOOKS, CHAIN = "tests/test_wire_order.py", "tests/test_looked_up.py", "te
 TURNS = "tests/test_each_concurrency.py"
 CHANGES, MENDED = "tests/test_changes.py", "tests/test_mended.py"
 PEOPLE, EVENTS = "tests/test_people.py", "tests/test_events.py"
+WHEN, AGAIN = "tests/test_when.py", "tests/test_again.py"
 DELIVERY, CALLS = "tests/test_worker_delivery.py", "tests/test_recorded_calls.py"
 STEPS, ENGINE, RUN = "actors/baton_actors/steps", "bus/baton_bus/engine", "schemas/baton_schemas/run"
 STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
@@ -163,8 +164,8 @@ MUTANTS = (
     Mutant(
         "join-closes-at-half",
         RUN,
-        "for source in plan.sources[step]) and not self.missing",
-        "for source in plan.sources[step]) and self.missing * 2 <= sum(self.counts.values())",
+        "for source in self._sources) and not self.missing",
+        "for source in self._sources) and self.missing * 2 <= sum(self.counts.values())",
         (f"{CHAIN}::test_join_waits_for_the_last_of_its_branches",),
     ),
     Mutant(
@@ -206,7 +207,7 @@ MUTANTS = (
     Mutant(
         "all-branches-at-once",
         RUN,
-        "items[: plan.step(step).concurrency or len(items)]",
+        "items[: plan.step(name).concurrency or len(items)]",
         "items[:]",
         (f"{TURNS}::test_all_branches_are_done_and_so_many_at_once",),
     ),
@@ -358,8 +359,8 @@ MUTANTS = (
     Mutant(
         "another-flow-carries-what-the-old-one-did",
         RUN,
-        "        return with_outcome(self._sees[source], source, self._past.outcomes[source])\n",
-        "        return self._sees[source]\n",
+        "        return with_outcome(self._sees[place], self._plan.name_of(place), self._past.outcomes[place])\n",
+        "        return self._sees[place]\n",
         (f"{MENDED}::test_step_that_now_reads_what_was_not_carried_to_it_gets_it",),
     ),
     # ---- asking ----------------------------------------------------------------------------------
@@ -464,5 +465,41 @@ MUTANTS = (
         "return [*reversed(late), *soon]",
         "return [*soon, *late][:1]",
         (f"{PEOPLE}::test_whoever_answers_first_brings_the_step_back",),
+    ),
+    # ---- conditions and loops --------------------------------------------------------------------
+    Mutant(
+        "left-out-counts-as-done",
+        RUN,
+        "if source not in self._left_out}\n",
+        "}\n",
+        (f"{WHEN}::test_min_done_does_not_count_what_was_left_out",),
+    ),
+    Mutant(
+        "left-out-step-hands-on-as-if-it-were-done",
+        RUN,
+        "outcome=record.outcome if is_left_out(record.outcome) else None)",
+        "outcome=None)",
+        (f"{WHEN}::test_all_ways_behind_a_step_that_is_left_out_are_left_out",),
+    ),
+    Mutant(
+        "round-sees-this-rounds-values-of-the-one-before",
+        RUN,
+        "{name: name + LAST if name in loop else name for name in kept}",
+        "{name: name for name in kept}",
+        (f"{AGAIN}::test_step_that_was_skipped_in_a_round_has_no_output_of_the_round_before",),
+    ),
+    Mutant(
+        "loop-has-one-round-more",
+        RUN,
+        "    if round_of(record.step) < step.again.max_rounds:\n",
+        "    if round_of(record.step) <= step.again.max_rounds:\n",
+        (f"{AGAIN}::test_run_goes_on_after_the_last_round_with_what_there_is",),
+    ),
+    Mutant(
+        "record-that-failed-a-loop-is-copied",
+        RUN,
+        "        if isinstance(message, OutcomeRecord) and message.step in vain:\n",
+        "        if False:\n",
+        (f"{AGAIN}::test_run_fails_after_the_last_round_where_that_is_set_and_a_retry_asks_once_more",),
     ),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import GenericAlias
 from typing import Any, get_args, get_origin
 
 import msgspec
 
+from baton_actors.agents.fitting_conditions import unlikely
 from baton_actors.agents.handlers import BUILT_IN, Handler, source_of
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.types import json_type, python_type, type_of
@@ -36,6 +38,11 @@ def misfits(plan: Plan, handlers: Mapping[str, Handler]) -> Iterator[tuple[str, 
                     f"steps.{name}.each",
                     f"step {root!r} puts out {_words(over)}, and no {'keys' if path else 'items'}: expected a list",
                 )
+        for looked_at, said in unlikely(step.when, partial(_whole_output, plan, handlers)):
+            yield f"steps.{name}.when", f"{looked_at} {said}"
+        again = step.again.when if step.again else None
+        for looked_at, said in unlikely(again, partial(_whole_output, plan, handlers)):
+            yield f"steps.{name}.again.when", f"{looked_at} {said}"
         handler = handlers.get(plan.agent(name).handler)
         if handler is not None:
             yield from _misfits_of(plan, name, handler, handlers)
@@ -47,6 +54,13 @@ def _misfits_of(plan: Plan, step: str, handler: Handler, handlers: Mapping[str, 
         decoder, source = parameter.decoder, source_of(parameter.name, known)
         if decoder is None or source is None or parameter.branches:
             continue
+        why = plan.why_lacking(step, source) if parameter.default is msgspec.NODEFAULT else ""
+        if why and (kinds := kinds_of(decoder.type)) is not None and "null" not in kinds:
+            yield (
+                f"steps.{step}",
+                f"parameter {parameter.name!r} of {plan.agent(step).handler} takes {_words(kinds)}; {why}: take "
+                f"None too, or give it a default",
+            )
         wanted, given = kinds_of(decoder.type), kinds_of(_value(plan, step, source, handlers))
         if wanted is not None and given is not None and not wanted & given:
             yield (
@@ -127,6 +141,11 @@ def _output(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
         return dict[str, Any] if agent.output else Any
     handler = handlers.get(plan.agent(step).handler)
     return handler.returns if handler is not None else Any
+
+
+def _whole_output(plan: Plan, handlers: Mapping[str, Handler], step: str) -> Any:
+    """Return the type of what stands under the name of a step; Any for an input, whose type the flow checks."""
+    return _whole(plan, step, handlers) if step in plan.flow.steps else Any
 
 
 def _named(plan: Plan, source: str) -> str:

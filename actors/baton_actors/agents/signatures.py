@@ -88,7 +88,7 @@ def reading(plan: Plan, name: str, parameters: Iterable[str]) -> Agent:
     steps = [step for step, of in plan.flow.steps.items() if of.agent == name]
     if not steps:  # it is only asked, and is given what is asked
         return agent
-    known = frozenset.intersection(*(_before(plan, step) for step in steps)) | plan.flow.input.keys()
+    known = frozenset.intersection(*(_readable(plan, step) for step in steps)) | plan.flow.input.keys()
     reads: set[str] = set()
     for parameter in parameters:
         if parameter in BUILT_IN:
@@ -100,16 +100,10 @@ def reading(plan: Plan, name: str, parameters: Iterable[str]) -> Agent:
     return msgspec.structs.replace(agent, reads=sorted(reads))
 
 
-def _before(plan: Plan, step: str) -> frozenset[str]:
-    """Return the steps that come before a step, near and far."""
-    found: set[str] = set()
-    pending = list(plan.sources[step])
-    while pending:
-        source = pending.pop()
-        if source not in found:
-            found.add(source)
-            pending += plan.sources[source]
-    return frozenset(found - plan.implied.keys())
+def _readable(plan: Plan, step: str) -> frozenset[str]:
+    """Return the steps that a step can read: those that come before it, near and far, and those of its loop."""
+    found = plan.earlier[step] | plan.loops.get(plan.loop_of.get(step, ""), frozenset())
+    return found.difference(plan.implied)
 
 
 def file_of(module: str) -> Path | None:

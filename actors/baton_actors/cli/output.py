@@ -22,11 +22,13 @@ from baton_bus.store.bus import Bus
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.wire.messages import Result
-from baton_schemas.wire.outcomes import Done
+from baton_schemas.wire.outcomes import NULL, Done, Skipped
 
 
 async def output_of(bus: Bus, result: Result | None) -> Raw | None:
     """Return the output of a run that is done, wherever it is kept. Raises `BlobMissing`."""
+    if result is not None and result.status == "done" and isinstance(result.outcome, Skipped):
+        return NULL
     if result is None or not isinstance(result.outcome, Done):
         return None
     outcome = result.outcome

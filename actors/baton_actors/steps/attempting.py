@@ -17,12 +17,13 @@ from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BranchesMissing, TooManyBranches
 from baton_schemas.flow.inputs import NotAList
 from baton_schemas.run.branches import ends_seen
-from baton_schemas.run.carry import state_at, with_outcome
+from baton_schemas.run.carry import state_at
+from baton_schemas.run.leaving_out import left_out_before
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
-from baton_schemas.run.refs import base_of, joined
+from baton_schemas.run.refs import base_of, joined, key_of_child
 from baton_schemas.wire.facts import Begun
-from baton_schemas.wire.messages import Asked, Note
-from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, State, Work
+from baton_schemas.wire.messages import Asked, Note, OutcomeRecord
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, Skipped, State, Work
 
 from .asking import StepAsks
 from .attempts import Tries, is_suspect, tries_of
@@ -67,6 +68,8 @@ class Attempting:
         try:
             seen = Seen(state) if self._reading.has_all(work, state) else await self._reading.seen(work)
             state = seen.state
+            if job.came_to is None and (ended := await self._not_to_be_done(job, work, state)) is not None:
+                return self._ended(work, state, ended)
             asks: Asks = NO_ASKS
             if self._agents.may_ask(work.plan, job.step):
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
@@ -75,9 +78,8 @@ class Attempting:
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
         if job.came_to is None:
-            lost = await self._not_to_be_begun(job, work, state, tries)
-            if lost is not None:
-                return self._ended(work, state, self._failed(job, lost))
+            if tries.died_with and job.attempt > work.plan.agent(job.step).max_attempts:
+                return self._ended(work, state, self._failed(job, self._suspects.error_of(job.step, tries)))
             try:
                 agent = self._agents.of(work.plan, job.step)
             except HandlerMissing as error:  # this worker lacks it: then it is not begun
@@ -114,16 +116,25 @@ class Attempting:
             plan=plan, step=job.step, values=values, context=context, asks=asks, branches=branches, items=items
         )
 
-    async def _not_to_be_begun(self, job: Job, work: Claim, state: State, tries: Tries) -> Error | None:
-        """Return why the step fails without an attempt: its join fell short, or its workers died of it."""
+    async def _not_to_be_done(self, job: Job, work: Claim, state: State) -> Failed | Skipped | None:
+        """Return how the step ends without an attempt: its join fell short, or it is left out.
+
+        Raises `BlobMissing`, and the errors of the bus.
+        """
+        if key_of_child(job.step):
+            return None
         closing = joined(work.handoff)
         if closing is not None:
             await self._engine.apply(work.plan, Entered(work.handoff, state, work.start_seq))
             if closing.error is not None:
-                return closing.error
-        if tries.died_with and job.attempt > work.plan.agent(job.step).max_attempts:
-            return self._suspects.error_of(job.step, tries)
-        return None
+                return self._failed(job, closing.error)
+        why = left_out_before(work.plan, work.handoff)
+        if not why and work.handoff.branch is None:  # of a fan-out, who handed it on has seen to it
+            why = await self._engine.values.unmet(work.plan, job.step, state)
+        if not why:
+            return None
+        logger.info("step.skipped", reason=why)
+        return Skipped(reason=why, left_out=True)
 
     async def _begin(
         self,
@@ -218,10 +229,11 @@ class Attempting:
                 cost_usd=performed.cost_usd,
             ),
         )
-        to_spread = {} if isinstance(work.handoff.cause, Asked) else spreads(plan, base)
-        if to_spread:
+        if not isinstance(work.handoff.cause, Asked) and spreads(plan, base):
+            handoff = work.handoff
+            record = OutcomeRecord(run=job.run, flow=job.flow, step=handoff.step, state=state, outcome=done)
             try:
-                await self._engine.values.lists(to_spread, with_outcome(state, base, done))
+                await self._engine.spread_after(plan, record)
             except (NotAList, TooManyBranches) as error:
                 return BadOutput(str(error))
         return done

@@ -14,6 +14,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.errors import BranchesMissing
 from baton_schemas.run.carry import ERRORS, find, state_at, state_of_join
 from baton_schemas.run.refs import base_of, joined, named, replied
+from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.run.state import known
 from baton_schemas.wire.messages import Reply
 from baton_schemas.wire.outcomes import Blob, State
@@ -64,7 +65,9 @@ class Reading:
 
     async def items(self, claim: Claim, fan_out: str) -> list[Raw]:
         """Return the list that a step right before this one fanned out over: the log has it once. Raises as `seen`."""
-        return await self._engine.spread.items(claim.plan, claim.handoff.run, claim.start_seq, fan_out)
+        plan, handoff = claim.plan, claim.handoff
+        number = round_of(handoff.step) if fan_out in plan.loop_of else 1
+        return await self._engine.spread.items(plan, handoff.run, claim.start_seq, in_round(fan_out, number))
 
     async def came(self, claim: Claim, state: State) -> Raw | None:
         """Return which branches came to the join that a step implies, where it does. Raises as `seen`."""
@@ -76,8 +79,9 @@ class Reading:
         """Return the values that the step reads, from beside the log where they are there. Raises as `seen`."""
         load = self._engine.values.load
         values: dict[str, Raw] = {}
-        for name in claim.plan.inputs_of(claim.handoff.step):
-            value = find(state, name)
+        plan, step = claim.plan, claim.handoff.step
+        for name in plan.inputs_of(step):
+            value = find(state, plan.key(step, name))
             if value is not None:
                 values[name] = await load(value) if isinstance(value, Blob) else value
         values["errors"] = Raw(msgspec.json.encode(state.errors)) if state.errors else _NO_ERRORS

@@ -53,6 +53,8 @@ class StepOptions(AgentOptions, total=False):
     each: str
     each_concurrency: int
     join: str | int | Mapping[str, Any]
+    when: Mapping[str, Any]
+    again: Mapping[str, Any]
     on_error: OnError
 
 
@@ -61,6 +63,8 @@ _OF_STEP = {
     "each": "each",
     "each_concurrency": "concurrency",
     "join": "join",
+    "when": "when",
+    "again": "again",
     "on_error": "on_error",
     "timeout_s": "timeout_s",
 }

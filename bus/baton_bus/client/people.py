@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.saying import Open, answered
 from baton_bus.errors import AnswerRefused
 from baton_schemas.flow.questions import BadAnswer, fitted, is_word_name
+from baton_schemas.run.refs import parse
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Rejected
@@ -84,7 +86,7 @@ async def question_of(engine: Engine, run: str, step: str, role: str = "") -> Op
     Raises `AnswerRefused`, which says which there are.
     """
     asked = [each for each in await engine.saying.questions(run) if not role or each.name == role]
-    meant = [each for each in asked if step in (each.child.step, each.cause.step, each.name)]
+    meant = [each for each in asked if step in (each.child.step, each.cause.step, _in_any_round(each), each.name)]
     still = [each for each in meant if each.answer is None]
     if len(still) == 1:
         flow = still[0].child.flow
@@ -100,6 +102,11 @@ async def question_of(engine: Engine, run: str, step: str, role: str = "") -> Op
     others = dict.fromkeys(f"{each.cause.step} asks {each.name}" for each in asked if each.answer is None)
     there = f"; open there: {', '.join(list(others)[:_NAMED_MAX])}" if others else ", and no question is open there"
     raise AnswerRefused(run, step, f"it has asked {role or 'nobody'}{' nothing' if role else ''}{there}")
+
+
+def _in_any_round(asked: Open) -> str:
+    """Return the step (or branch) that asked, as people call it that is done again and again."""
+    return replace(parse(asked.cause.step), round=0).token
 
 
 async def say(engine: Engine, run: str, event: str, value: Any, *, who: str, note: str, wait_s: float) -> bool:

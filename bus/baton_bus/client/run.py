@@ -15,7 +15,7 @@ from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import at
 from baton_schemas.wire.messages import Result
-from baton_schemas.wire.outcomes import Done, Failed
+from baton_schemas.wire.outcomes import NULL, Done, Failed, Skipped
 from baton_schemas.wire.words import Running, Word
 
 from . import people
@@ -46,13 +46,14 @@ class Run:
     async def result(self, timeout_s: float | None = None, *, returns: Any = Any) -> Any:
         """Wait for the end of the run and return its output, decoded, wherever it is kept.
 
-        With `returns` it is decoded into that type: any that msgspec knows. Raises `RunFailed`, `RunCancelled`,
+        With `returns` it is decoded into that type: any that msgspec knows. A run whose last step was skipped has
+        nothing (null) to put out. Raises `RunFailed`, `RunCancelled`,
         `RunExpired`; `TimeoutError` after `timeout_s` seconds; `UnexpectedOutput`, `BlobMissing`, `BusUnavailable`.
         A run that does not exist yet is waited for.
         """
         decoder = msgspec.json.Decoder(returns)  # a type that cannot be decoded is told before anybody waits
         result = await self.ended(timeout_s)
-        if isinstance(result.outcome, Done) and result.status == "done":
+        if result.status == "done" and isinstance(result.outcome, Done | Skipped):
             try:
                 return decoder.decode(await self.output(result.outcome))
             except msgspec.ValidationError as unfit:
@@ -75,8 +76,10 @@ class Run:
         async with asyncio.timeout(timeout_s):
             return await waiting
 
-    async def output(self, done: Done) -> bytes:
+    async def output(self, done: Done | Skipped) -> bytes:
         """Return an output as JSON, wherever it is kept. Raises `BlobMissing`, `BusUnavailable`."""
+        if isinstance(done, Skipped):
+            return bytes(NULL)
         return bytes(done.output) if done.blob is None else await self._client.bus.blobs.get(done.blob)
 
     async def events(self) -> AsyncGenerator[Entry, None]:

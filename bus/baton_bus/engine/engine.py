@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from baton_bus.errors import BlobMissing, NotAllowed, PayloadTooLarge, RunExists, TooManyBranches, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadMessage, InputError
+from baton_schemas.flow.conditions import unmet
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, check_input, items_of
 from baton_schemas.flow.limits import DEADLINE_MAX_S
 from baton_schemas.run.carry import with_outcome
 from baton_schemas.run.child_runs import has_to_be_followed
 from baton_schemas.run.fork import forked_start, going_on, origin_of
+from baton_schemas.run.leaving_out import is_left_out
 from baton_schemas.run.lifecycle import (
     Action,
     Begun,
@@ -28,7 +30,6 @@ from baton_schemas.run.lifecycle import (
     Create,
     Ended,
     Event,
-    Lists,
     Recorded,
     SetTimer,
     Stopped,
@@ -36,12 +37,14 @@ from baton_schemas.run.lifecycle import (
     View,
     decide,
     decisive_of,
-    follows,
+    next_branch,
     spreads,
+    spreads_again,
 )
 from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.recalled import Recalled
-from baton_schemas.run.refs import base_of
+from baton_schemas.run.refs import base_of, whole
+from baton_schemas.run.rounds import after, follows, next_state
 from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import key_of
@@ -66,8 +69,8 @@ from .asking import Asking
 from .forking import Forking, with_source_of, without_source
 from .nesting import Nesting
 from .saying import Saying
-from .spread import Spread
-from .values import Values
+from .spread import SpreadLists
+from .values import Spread, Values
 
 _AT_ONCE = 500
 """Messages written at the same time after a fan-out: enough to hide round trips, bounded for the client's buffer."""
@@ -82,6 +85,9 @@ REASON_MAX = 2_000
 """Characters of a reason that are kept: it stands in a result, which is read often."""
 
 
+_NO_FAN_OUT = Spread({}, {})
+
+
 class Engine:
     """Applies the lifecycle on one bus."""
 
@@ -91,7 +97,7 @@ class Engine:
         self.asking = Asking(bus, self.values)
         self.nesting = Nesting(self)
         self.saying = Saying(bus, self.values, self.asking)
-        self.spread = Spread(bus, self.values)
+        self.spread = SpreadLists(bus, self.values)
 
     # ---- runs --------------------------------------------------------------------------------------
 
@@ -266,9 +272,9 @@ class Engine:
 
     async def apply(self, plan: Plan, event: Event) -> list[Action]:
         """Do all that follows from an event, in its order: timers, messages, timers that are not needed any more."""
-        lists = await self._lists(plan, event) if _may_spread(plan, event) else {}
+        spread = await self._spread(plan, event) if _may_spread(plan, event) else _NO_FAN_OUT
         item = await self._next_item(plan, event) if isinstance(event, Recorded) and event.handoff else None
-        actions = decide(View(plan, self.bus.now_s(), lists, item), event)
+        actions = decide(View(plan, self.bus.now_s(), *spread, item), event)
         if isinstance(event, Recorded) and isinstance(event.record, Result):
             await self.nesting.follow(event.record)
         if not actions:
@@ -292,20 +298,37 @@ class Engine:
 
     # ---- their parts -------------------------------------------------------------------------------
 
-    async def _lists(self, plan: Plan, event: Event) -> Lists:
-        """Return the lists that what follows from an event fans out over."""
+    async def _spread(self, plan: Plan, event: Event) -> Spread:
+        """Return what the fan-outs that follow from an event are handed."""
         match event:
             case Begun(first=first):
-                return await self.values.lists(spreads(plan, None), first.state)
+                return await self.values.spread(plan, spreads(plan, None), first.state)
             case Recorded(record=OutcomeRecord() as record):
-                base = base_of(record)
-                to_spread = spreads(plan, base)
-                if to_spread:
-                    state = record.state if record.branch else with_outcome(record.state, base, record.outcome)
-                    refused = () if isinstance(record.outcome, Done) else (NotAList, TooManyBranches)
-                    with contextlib.suppress(*refused):  # the step that failed could not refuse it
-                        return await self.values.lists(to_spread, state)
-        return {}
+                refused = () if isinstance(record.outcome, Done) else (NotAList, TooManyBranches)
+                with contextlib.suppress(*refused):  # the step that failed could not refuse it
+                    return await self.spread_after(plan, record)
+        return _NO_FAN_OUT
+
+    async def spread_after(self, plan: Plan, record: OutcomeRecord) -> Spread:
+        """Return what the fan-outs that follow from a record are handed, and whether its loop has another round.
+
+        Raises as `Values.spread`.
+        """
+        base = base_of(record)
+        to_spread, loops = spreads(plan, base), base in plan.loops
+        if is_left_out(record.outcome) or not (to_spread or loops):  # what comes after it is left out too
+            return _NO_FAN_OUT
+        state = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+        decides = loops and isinstance(record.outcome, Done)
+        again = decides and await self.values.holds_again(plan, base, state)
+        match follows(plan, record, again):
+            case "again":
+                state, to_spread = next_state(plan, base, state), spreads_again(plan, base)
+            case "fail":
+                to_spread = {}
+            case _:
+                pass
+        return (await self.values.spread(plan, to_spread, state))._replace(again=again)
 
     async def _next_item(self, plan: Plan, event: Recorded) -> Value | None:
         """Return the item of the branch that follows the one which ended, unless the joins after them have closed.
@@ -314,27 +337,30 @@ class Engine:
         """
         ended = event.handoff
         assert ended is not None
-        index = follows(plan, ended)
+        index = next_branch(plan, ended)
         if index is None or isinstance(event.record, Result) or await self._are_closed(plan, ended):
             return None
-        base = base_of(ended)
-        items = await self.spread.items(plan, ended.run, event.record.start_seq, base)
+        items = await self.spread.items(plan, ended.run, event.record.start_seq, whole(ended.step))
         if index >= len(items):
-            raise NotAList(plan.step(base).each, f"{len(items)} items in the log, and branch {index}")
+            raise NotAList(plan.step(ended.step).each, f"{len(items)} items in the log, and branch {index}")
         return await self.values.stored(bytes(items[index]))
 
     async def _are_closed(self, plan: Plan, branch: Handoff) -> bool:
         """Say whether all that waits for a branch has begun without it. Looked up only where that may be."""
-        joins = plan.successors[base_of(branch)]
+        joins = [after(plan, whole(branch.step), join) for join in plan.successors[base_of(branch)]]
         if not all(plan.closes_early(join) for join in joins):
             return False
         subjects = [self.bus.subjects.closing(plan.actor(join), branch.run, join) for join in joins]
         return None not in await asyncio.gather(*map(self.bus.log.last_sure, subjects))
 
-    async def _first_items(self, plan: Plan, checked: Mapping[str, Raw]) -> Lists:
-        """Return the lists that first steps fan out over, of which the first handoff carries one item."""
+    async def _first_items(self, plan: Plan, checked: Mapping[str, Raw]) -> Spread:
+        """Return what first steps that fan out are handed: the first handoff carries one item of it."""
         lists: dict[str, Sequence[Value]] = {}
+        left_out: dict[str, str] = {}
         for step, each in spreads(plan, None).items():
+            if why := unmet(plan.step(step).when, checked):
+                left_out[step] = why
+                continue
             try:
                 items = items_of(each, checked[each.split(".")[0]])
             except NotAList as error:
@@ -343,7 +369,7 @@ class Engine:
             if len(items) > limit:
                 raise InputError(plan.flow.name, each, f"{len(items)} items; at most {limit} (BATON_BRANCHES_MAX)")
             lists[step] = [*[await self.values.stored(bytes(item)) for item in items[:1]], *items[1:]]
-        return lists
+        return Spread(lists, left_out)
 
     async def _sharing(self, creates: list[Create]) -> list[Create]:
         """Put what the branches of a fan-out share beside the log, once, when it is much in all."""
@@ -414,9 +440,9 @@ class Engine:
     ) -> Create:
         """Return the handoff that starts a run with this input, checked. Raises as `start`."""
         checked = check_input(plan.flow, given)
-        lists = await self._first_items(plan, checked)
+        spread = await self._first_items(plan, checked)
         state = await self.values.fitted(State(input=checked))
-        (first,) = decide(View(plan, lists=lists), Submitted(run, state, deadline_s, parent))
+        (first,) = decide(View(plan, 0.0, *spread), Submitted(run, state, deadline_s, parent))
         assert isinstance(first, Create)
         return first
 

@@ -13,7 +13,8 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList, items_of
 from baton_schemas.run.branches import list_comes_from
 from baton_schemas.run.carry import find, with_outcome
-from baton_schemas.run.state import known
+from baton_schemas.run.rounds import in_round, round_of
+from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.messages import Handoff, OutcomeRecord
 from baton_schemas.wire.outcomes import Value
 
@@ -28,7 +29,7 @@ IN_HAND_MAX = 256
 _Key = tuple[str, int, str]
 
 
-class Spread:
+class SpreadLists:
     """Reads the lists on one bus. What the log has of a run never changes, so that what is in hand stays true."""
 
     def __init__(self, bus: Bus, values: Values) -> None:
@@ -39,7 +40,7 @@ class Spread:
         """How many lists were read so far."""
 
     async def items(self, plan: Plan, run: str, start_seq: int, fan_out: str) -> list[Raw]:
-        """Return the list that a step fanned out over in a run; empty when the log has none.
+        """Return the list that a step, with its round, fanned out over in a run; empty when the log has none.
 
         Raises `BlobMissing`, `NewerMessage`, `BusUnavailable`.
         """
@@ -74,15 +75,15 @@ class Spread:
 
     async def _read(self, plan: Plan, run: str, start_seq: int, fan_out: str) -> tuple[list[Raw], int]:
         self.reads += 1
-        step, name = list_comes_from(plan, fan_out)
+        step, name = list_comes_from(plan, plan.name_of(fan_out), round_of(fan_out))
         if step:
-            entry = await self._bus.log.last_sure(self._bus.subjects.outcome(plan.actor(step), run, step))
+            entry = await self._last(plan, run, step, plan.name_of(fan_out))
         else:
             entry = await self._bus.log.at_sure(start_seq)
         message = known(entry)
         value: Value | None = None
         if isinstance(message, OutcomeRecord):
-            value = find(with_outcome(message.state, step, message.outcome), name)
+            value = find(with_outcome(message.state, plan.name_of(step), message.outcome), name)
         elif isinstance(message, Handoff):
             value = find(message.state, name)
         if value is None:
@@ -91,3 +92,15 @@ class Spread:
         with contextlib.suppress(NotAList):  # nothing fanned out over it
             return items_of(plan.step(fan_out).each, inline), len(bytes(inline))
         return [], 0
+
+    async def _last(self, plan: Plan, run: str, step: str, fan_out: str) -> Entry | None:
+        """Return the record of what comes right before a fan-out: of a loop that ends there, that of its last round."""
+        ends_loop = plan.name_of(step) in plan.loops and plan.loop_of.get(fan_out) != plan.name_of(step)
+        last = await self._bus.log.last_sure(self._bus.subjects.outcome(plan.actor(step), run, step))
+        for number in range(2, plan.rounds_max(plan.name_of(step)) + 1 if ends_loop else 0):
+            token = in_round(plan.name_of(step), number)
+            found = await self._bus.log.last_sure(self._bus.subjects.outcome(plan.actor(step), run, token))
+            if found is None:
+                break
+            last = found
+        return last

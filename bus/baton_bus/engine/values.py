@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -10,6 +11,8 @@ from msgspec.structs import replace
 
 from baton_bus.errors import BlobWrong, TooManyBranches
 from baton_bus.store.bus import Bus
+from baton_schemas.flow.conditions import roots_of, unmet
+from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import items_of
 from baton_schemas.run.carry import ERRORS, find
 from baton_schemas.run.lifecycle import Lists
@@ -19,6 +22,16 @@ from baton_schemas.wire.outcomes import Blob, Done, Error, State, Value
 _SHARED_MIN_BYTES = 512
 """A smaller value costs less in each message than a blob's reference and the read of it."""
 _decode_errors = msgspec.json.Decoder(list[Error]).decode
+
+
+class Spread(NamedTuple):
+    """What fan-outs are handed."""
+
+    lists: Lists
+    left_out: Mapping[str, str]
+    """Those whose `when` does not hold, and why."""
+    again: bool = False
+    """Whether they are handed on for another round of a loop, or would be if it had not had its last."""
 
 
 class Values:
@@ -37,13 +50,17 @@ class Values:
             return Raw(data)
         return await self._bus.blobs.put(data)
 
-    async def lists(self, spreads: dict[str, str], state: State) -> Lists:
-        """Return the lists that steps fan out over; large items go beside the log.
+    async def spread(self, plan: Plan, spreads: Mapping[str, str], state: State) -> Spread:
+        """Return the lists that these steps fan out over, and which are left out; large items go beside the log.
 
         Raises `NotAList`, `TooManyBranches`, `BlobMissing`, `BusUnavailable`.
         """
         lists: dict[str, Sequence[Value]] = {}
+        left_out: dict[str, str] = {}
         for step, each in spreads.items():
+            if why := await self.unmet(plan, step, state):
+                left_out[step] = why
+                continue
             value = find(state, each.split(".")[0])
             if value is None:
                 continue
@@ -51,7 +68,34 @@ class Values:
             if len(items) > self._bus.settings.branches_max:
                 raise TooManyBranches(each, len(items), self._bus.settings.branches_max)
             lists[step] = [await self.stored(bytes(item)) for item in items]
-        return lists
+        return Spread(lists, left_out)
+
+    async def unmet(self, plan: Plan, step: str, state: State) -> str:
+        """Return why the `when` of a step does not hold in a state, empty when it does or there is none.
+
+        Raises `BlobMissing`, `BusUnavailable`.
+        """
+        when = plan.step(step).when
+        if when is None:
+            return ""
+        name = plan.name_of(step)
+        return unmet(when, await self._looked_at({root: plan.key(name, root) for root in roots_of(when)}, state))
+
+    async def holds_again(self, plan: Plan, step: str, state: State) -> bool:
+        """Say whether the condition of a step's `again` holds after it; not where it has none. Raises as `unmet`."""
+        again = plan.step(step).again
+        if again is None:
+            return False
+        return not unmet(again.when, await self._looked_at({root: root for root in roots_of(again.when)}, state))
+
+    async def _looked_at(self, keys: Mapping[str, str], state: State) -> dict[str, Raw]:
+        """Return what a state has under these keys, by name."""
+        values: dict[str, Raw] = {}
+        for name, key in keys.items():
+            value = find(state, key)
+            if value is not None:
+                values[name] = await self.load(value)
+        return values
 
     async def errors(self, state: State) -> list[Error]:
         """Return the errors so far, those that are beside the log first. Raises `BlobMissing`, `BusUnavailable`."""

@@ -10,6 +10,7 @@ import msgspec
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check_agents import check_agents
+from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_graph import check_graph
 from baton_schemas.flow.check_paths import check_paths
 from baton_schemas.flow.flow import FORMAT, Field, Flow
@@ -42,11 +43,14 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
     for name, agent in flow.agents.items():
         _check_inputs(f"agents.{name}.input", agent.input)
     _check_tiers(flow)
-    earlier = check_graph(flow)
-    check_agents(flow, earlier)
+    readable = check_graph(flow)
+    check_agents(flow, readable)
     plan = Plan(flow)
     if not stored:
         check_paths(plan)
+        for name, step in flow.steps.items():
+            check_values(plan, name, f"steps.{name}.when", step.when)
+            check_values(plan, name, f"steps.{name}.again.when", step.again.when if step.again else None)
     return plan
 
 

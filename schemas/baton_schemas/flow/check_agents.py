@@ -20,7 +20,7 @@ _FILE = re.compile(r"(\.{0,2}/)[^:]+\.py:[^\W\d]\w*\Z")
 
 
 def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
-    """Raise `FlowError` for the first mistake; `earlier` says which steps come before which."""
+    """Raise `FlowError` for the first mistake; `earlier` says which steps each can read."""
     check_workers(flow)
     asked = asked_agents(flow)
     for name, agent in flow.agents.items():

@@ -5,17 +5,21 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 
 from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.check_conditions import check_conditions
+from baton_schemas.flow.check_loops import check_loops
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.implied import CLOSING, OPENING, joins_before, sources_of
 from baton_schemas.flow.limits import CONCURRENCY_MAX, check_deadline, check_timeout
 from baton_schemas.wire.names import TOKEN_MAX
 
 Earlier = dict[str, frozenset[str]]
-"""For each step: all the steps that come before it, near and far."""
 
 
 def check_graph(flow: Flow) -> Earlier:
-    """Return which steps come before which. Raises `FlowError`."""
+    """Return which steps each can read: those before it, near and far, and those of a loop that it is in.
+
+    Raises `FlowError`.
+    """
     if not flow.steps:
         raise FlowError("steps", "no step", "at least one, as [steps.write]")
     for name in flow.steps:
@@ -26,7 +30,13 @@ def check_graph(flow: Flow) -> Earlier:
         _check_each(flow, name, earlier)
         _check_join(flow, name, is_last=name not in waited_for)
         _check_implied(flow, name, is_last=name not in waited_for)
-    return earlier
+    readable = dict(earlier)
+    for steps in check_loops(flow, {name: sources_of(flow, name) for name in flow.steps}, earlier).values():
+        readable |= {name: earlier[name] | steps for name in steps}
+    for name, step in flow.steps.items():
+        what = f"a path into an input, or into a step that comes before {name!r}"
+        check_conditions(f"steps.{name}.when", step.when, readable[name] | flow.input.keys(), what)
+    return readable
 
 
 def _check_step(flow: Flow, name: str) -> None:

@@ -29,7 +29,7 @@ def check_paths(plan: Plan) -> None:
         _check_given(plan, name)
         for key, template in (("system", agent.system), ("prompt", agent.prompt)):
             for found in parse(template):
-                _check(plan, f"agents.{step.agent}.{key}", found, kind_of(plan, name, found.name))
+                _check(plan, f"agents.{step.agent}.{key}", found, kind_of(plan, name, found.name), name)
     asked = asked_agents(flow)
     for name, agent in flow.agents.items():
         if name not in asked:
@@ -39,10 +39,17 @@ def check_paths(plan: Plan) -> None:
                 _check(plan, f"agents.{name}.{key}", found, type_of(agent.input[found.name]))
 
 
-def _check(plan: Plan, place: str, found: Placeholder, kind: Type) -> None:
-    """Check the path of a placeholder whose name stands for a value of this type."""
+def _check(plan: Plan, place: str, found: Placeholder, kind: Type, step: str = "") -> None:
+    """Check the path of a placeholder whose name stands for a value of this type, in the prompt of a step if any."""
+    if step and not found.optional and (why := plan.why_lacking(step, found.name)):
+        raise FlowError(
+            place,
+            f"the placeholder {found.text} at character {found.position}",
+            f"{found.as_optional}, as {why}",
+            near=found.text,
+        )
     for number, key in enumerate(("", *found.path)):
-        inner = _part(kind, key) if number else kind
+        inner = part_of(kind, key) if number else kind
         if inner is None:
             _refuse(plan, place, found, number, kind)
             return
@@ -69,7 +76,7 @@ def _refuse(plan: Plan, place: str, found: Placeholder, number: int, kind: Type)
         expected = f"the number of an item, as {{{path}.0}}: {path} is a list"
     else:
         expected = f"{{{path}}} alone: it is of type {kind}, which has no keys"
-        hint = _hint_of_text(plan, found.name)
+        hint = hint_of_text(plan, found.name)
     what = f"the placeholder {found.text} at character {found.position}"
     raise FlowError(place, what, expected, hint=hint, near=found.text)
 
@@ -78,11 +85,11 @@ def _check_each(plan: Plan, name: str) -> None:
     root, *path = plan.flow.steps[name].each.split(".")
     kind, place = kind_of(plan, name, root), f"steps.{name}.each"
     for number, key in enumerate(path, 1):
-        inner = _part(kind, key)
+        inner = part_of(kind, key)
         if inner is None:
             found = Placeholder(root, tuple(path), 0)
             has = f"a field that {found.up_to(number)} has: {listed(list(kind.fields))}" if kind.fields else "a list"
-            hint = found.instead(number, kind.fields) if kind.fields else _hint_of_text(plan, root)
+            hint = found.instead(number, kind.fields) if kind.fields else hint_of_text(plan, root)
             raise FlowError(place, repr(plan.flow.steps[name].each), has, hint=hint)
         kind = inner
     if kind.optional:
@@ -90,10 +97,11 @@ def _check_each(plan: Plan, name: str) -> None:
         raise FlowError(place, what, "a list that is always there", hint="Give it `default = []`, without the `?`.")
     if kind.kind not in ("list", "any"):
         what = f"{plan.flow.steps[name].each!r}, of type {kind}"
-        raise FlowError(place, what, "a list, to run once per item", hint=_hint_of_text(plan, root))
+        raise FlowError(place, what, "a list, to run once per item", hint=hint_of_text(plan, root))
 
 
-def _hint_of_text(plan: Plan, name: str) -> str:
+def hint_of_text(plan: Plan, name: str) -> str:
+    """Return what to do where a key is looked for in what a model answers; empty when it is something else."""
     if name not in plan.flow.steps or not plan.agent(name).asks_models:
         return ""
     return "What a model answers is text: let a handler take it apart, and name that one's step."
@@ -146,7 +154,7 @@ def _check_given(plan: Plan, step: str) -> None:
         place = f"agents.{name}.given.{key}" if key in flow.agents[name].given else f"agents.{name}.flow"
         text = found.text[1:-1]
         for number, part in enumerate(found.path, 1):
-            inner = _part(kind, part)
+            inner = part_of(kind, part)
             if inner is None:
                 raise FlowError(place, repr(text), f"a path: {found.up_to(number)} is of type {kind}")
             kind = inner
@@ -168,11 +176,11 @@ def _item_of(plan: Plan, step: str) -> Type:
     root, *path = plan.flow.steps[step].each.split(".")
     kind = kind_of(plan, step, root)
     for key in path:
-        kind = _part(kind, key) or ANY
+        kind = part_of(kind, key) or ANY
     return kind.items or ANY
 
 
-def _part(kind: Type, key: str) -> Type | None:
+def part_of(kind: Type, key: str) -> Type | None:
     """Return the type of what a key gives; None when it can give nothing."""
     match kind.kind:
         case "any":

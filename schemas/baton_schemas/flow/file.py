@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check import check_flow
-from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.nested import FindFlow, with_flows
 from baton_schemas.flow.toml_lines import line_of
 
@@ -177,7 +177,34 @@ def _step(name: str, value: Any) -> Step:
         join = table["join"]
         short = {"wait": join} if isinstance(join, str | int) else join
         table["join"] = _struct(f"steps.{name}.join", short, JoinPolicy, "'all', a number, or ")
+    if "when" in table:
+        table["when"] = _conditions(f"steps.{name}.when", table["when"])
+    if "again" in table:
+        table["again"] = _again(f"steps.{name}.again", table["again"])
     return _struct(f"steps.{name}", table, Step)
+
+
+def _again(place: str, value: Any) -> Again:
+    if isinstance(value, dict) and "when" in value:
+        value = {**value, "when": _conditions(f"{place}.when", value["when"])}
+    return _struct(place, value, Again)
+
+
+def _conditions(place: str, value: Any) -> Table:
+    """Return conditions by path: `classify.kind = "refund"` without quotes is a table within one in TOML."""
+    if not isinstance(value, dict):
+        raise FlowError(place, _found(value), 'a table, as { "classify.kind" = "refund" }')
+    found: Table = {}
+    for path, wanted in value.items():
+        here = f"{place}.{path}"
+        if isinstance(wanted, dict) and wanted:
+            found |= {f"{path}.{rest}": inner for rest, inner in _conditions(here, wanted).items()}
+            continue
+        for each in wanted if isinstance(wanted, list) else [wanted]:
+            if not isinstance(each, str | int | float):
+                raise FlowError(here, _found(each), "a text, a number, true or false, or a list of them")
+        found[path] = wanted
+    return found
 
 
 def _struct(place: str, table: Any, kind: type[S], shorthand: str = "") -> S:
@@ -196,7 +223,7 @@ def _struct(place: str, table: Any, kind: type[S], shorthand: str = "") -> S:
 def _check_keys(place: str, table: Table, kind: type[Struct]) -> Table:
     """Return the types of the keys of a table, all of which are known and none of which is missing."""
     fields = [field for field in msgspec.structs.fields(kind) if field.name not in NOT_WRITTEN.get(kind, ())]
-    types = {field.name: field.type for field in fields}
+    types = {field.encode_name: field.type for field in fields}
     for key in table:
         if key not in types:
             close = nearest(key, types)
@@ -207,9 +234,9 @@ def _check_keys(place: str, table: Table, kind: type[Struct]) -> Table:
                 hint=close if close.startswith("Did") else "",
             )
     for field in fields:
-        if field.required and field.name not in table:
-            expected = f"{field.name} = {_phrase(field.type)}"
-            raise FlowError(place or field.name, f"no {field.name!r}", expected)
+        name = field.encode_name
+        if field.required and name not in table:
+            raise FlowError(place or name, f"no {name!r}", f"{name} = {_phrase(field.type)}")
     return types
 
 

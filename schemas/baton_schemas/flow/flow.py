@@ -6,10 +6,15 @@ import hashlib
 from typing import Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
+OnLast = Literal["continue", "fail"]
+Scalar = str | int | float | bool
+Conditions = dict[str, Scalar | list[Scalar]]
+"""By path into an input or the output of a step (`classify.kind`): the value that it is to have, or several of which it
+is to have one. All of them are to hold."""
 
 IN_PROCESS = "in-process:"
 """Before the name of a handler that is a function of the program which built the flow: nobody else can import it."""
@@ -148,6 +153,19 @@ class JoinPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     """From when the first of its branches is handed on: then the join closes with the branches that are there."""
 
 
+class Again(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A loop: the steps from an earlier one to this one are done once more, for as long as a condition holds."""
+
+    start: str = field(name="from")
+    """The step that begins the next round: this one, or one that comes before it."""
+    when: Conditions
+    """What is to hold for there to be another round, as of a step; it may look into this step's own output."""
+    max_rounds: int
+    """Rounds at the most, the first included."""
+    on_last: OnLast = "continue"
+    """When it still holds after the last round: `continue` with what there is, or `fail` the run."""
+
+
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A node of a flow."""
 
@@ -163,6 +181,12 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     join: JoinPolicy | None = None
     """When it begins, where it waits for several branches: `"all"`, a number, or a table. On a last step with `each`
     that waits for none: how what its branches put out becomes the list that the run puts out."""
+    when: Conditions | None = None
+    """What is to hold for it to be done, else it is skipped: `{ "classify.kind" = ["refund", "complaint"] }`, a value
+    or a list of them by path into an input or an earlier step's output; all of them are to hold."""
+    again: Again | None = None
+    """From where, and for as long as what holds, all up to here is done once more:
+    `{ from = "write", when = { "review.verdict" = "revise" }, max_rounds = 3 }`."""
     on_error: OnError | None = None
     """When it fails: `fail` the run, or `continue` with the error in `errors`. The flow's unless set."""
     timeout_s: float | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os.path
+from collections.abc import Mapping
+from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import PurePath
 
+from baton_schemas.flow.conditions import roots_of
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sources_of
+from baton_schemas.flow.loops import loops_of
 from baton_schemas.flow.nested import FILE, flow_of, input_of, taken
 from baton_schemas.flow.prompts import parse
 from baton_schemas.flow.versions import version_needed
@@ -17,6 +21,8 @@ from baton_schemas.run.refs import parse as parse_ref
 from baton_schemas.wire.messages import ASKING
 from baton_schemas.wire.names import actor_name
 
+LAST = ".last"
+"""Behind the name of a step, in the state of a run: what it put out in the round before. No name has a dot."""
 _BUILT_IN = frozenset({"item", "index", "errors"})
 """Names that a step is given without anybody carrying them."""
 
@@ -62,6 +68,17 @@ class Plan:
         self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
+        self.earlier: dict[str, frozenset[str]] = {}
+        """By step: all that come before it, near and far."""
+        for name in self.order:
+            sources = self.sources[name]
+            self.earlier[name] = frozenset(sources).union(*(self.earlier[source] for source in sources))
+        self.loops = loops_of(flow, self.earlier)
+        """The steps of each loop, by the step with `again` that ends it."""
+        self.loop_of = {name: last for last, steps in self.loops.items() for name in steps}
+        """By step that is in a loop: the step that ends it."""
+        self.skippable = self._skippable()
+        """The steps that may be left out: they have a `when`, or all that comes right before them may be left out."""
         self.reads = {name: self._reads(name) for name in self.steps}
         self.carried = self._carried()
         self.nested = {name: Plan(inner, source_within(source, name)) for name, inner in flow.flows.items()}
@@ -160,8 +177,58 @@ class Plan:
         """Return the names that the successors of a step need from its record."""
         needs: set[str] = set()
         for successor in self.successors[step]:
-            needs |= self.carried[successor] | each_of(self, successor)
-        return frozenset(needs)
+            needs |= self.carried[successor] | self.entered_by(successor)
+        return frozenset(needs | self._next_needs(step, self.carried))
+
+    def key(self, step: str, name: str) -> str:
+        """Return under which key of a run's state a step finds what it reads under a name.
+
+        That is the name itself, but within a loop for steps that do not come before it: of these it reads what they put
+        out in the round before. A child reads what it is asked with.
+        """
+        base = "" if key_of_child(step) else self.name_of(step)
+        last = self.loop_of.get(base)
+        if last is None or name not in self.loops[last] or name in self.earlier[base]:
+            return name
+        return name + LAST
+
+    def first_of_loop(self, last: str) -> str:
+        """Return the step that begins the rounds of the loop that `last` ends."""
+        again = self.steps[last].again
+        assert again is not None
+        return again.start
+
+    def rounds_max(self, step: str) -> int:
+        """Return how many rounds a step has at the most: 1 for one that is in no loop."""
+        again = self.steps[self.loop_of[step]].again if step in self.loop_of else None
+        return again.max_rounds if again is not None else 1
+
+    def why_lacking(self, step: str, name: str) -> str:
+        """Return why a step may be done without what a name stands for, though nothing failed; empty if it may not."""
+        if self.key(step, name) != name:
+            return f"{name!r} is that of the round before, and there is none in the first"
+        if name in self.skippable and name not in self._done_with[step]:
+            return f"step {name!r} may have been skipped"
+        return ""
+
+    @cached_property
+    def _done_with(self) -> dict[str, frozenset[str]]:
+        """By step: those that were not left out when it is not, as they are on every way to it, or in its `when`."""
+        found: dict[str, frozenset[str]] = {}
+        for step in self.order:
+            ways = [found[source] for source in self.sources[step]]
+            seen = [found[root] for root in roots_of(self.steps[step].when) & self.earlier[step]]
+            before = frozenset.intersection(*ways) if ways else frozenset[str]()
+            found[step] = before.union({step}, *seen)
+        return found
+
+    def _skippable(self) -> frozenset[str]:
+        found: set[str] = set()
+        for name in self.order:
+            sources = self.sources[name]
+            if self.steps[name].when is not None or (sources and found.issuperset(sources)):
+                found.add(name)
+        return frozenset(found)
 
     def opening(self, step: str) -> str:
         """Return the step that joins before this one fans out; empty when there is none."""
@@ -181,16 +248,46 @@ class Plan:
         return frozenset(self.sources[step]) if self.closing(self.implied[step]) == step else frozenset()
 
     def _carried(self) -> dict[str, frozenset[str]]:
-        """For each step: the names that it or a later step reads."""
+        """For each step: the keys of the state that it or a later step reads, also one of a later round."""
+        carried = self._carried_with({})
+        # What the next round of a loop needs comes to its end through all of this one.
+        return self._carried_with(carried) if self.loops else carried
+
+    def _carried_with(self, known: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
         carried: dict[str, frozenset[str]] = {}
         for name in reversed(self.order):
-            needs = set(self.reads[name])
+            needs = {self.key(name, read) for read in self.reads[name]}
             if any(self.steps[source].each and source in needs for source in self.before(name)) and self.opening(name):
                 needs.add(self.opening(name))  # which of the branches that it joined there are
+            if not self.steps[name].each:
+                needs |= {self.key(name, root) for root in roots_of(self.steps[name].when)}
+            needs |= self._next_needs(name, known)
             for successor in self.successors[name]:
-                needs |= carried[successor] | each_of(self, successor)
+                keys = carried[successor] | self.entered_by(successor)
+                enters = self.loop_of.get(successor) not in (None, self.loop_of.get(name))
+                needs |= {key for key in keys if not key.endswith(LAST)} if enters else keys
             carried[name] = frozenset(needs - {name})
         return carried
+
+    def entered_by(self, step: str) -> frozenset[str]:
+        """Return the keys that decide what a fan-out is handed: its list, and what its `when` looks into.
+
+        Whoever hands it on needs them. Of another step, whoever holds its handoff does: they are carried there.
+        """
+        found = self.steps[step]
+        if not found.each:
+            return frozenset()
+        return each_of(self, step) | {self.key(step, root) for root in roots_of(found.when)}
+
+    def _next_needs(self, step: str, carried: Mapping[str, frozenset[str]]) -> frozenset[str]:
+        """Return the keys that a step needs for deciding on another round, and for handing on what that reads."""
+        again = self.steps[step].again
+        if again is None:
+            return frozenset()
+        loop, keys = self.loops[step], carried.get(again.start, frozenset()) | self.entered_by(again.start)
+        last = {key.removesuffix(LAST) for key in keys if key.endswith(LAST)}
+        outside = {key for key in keys if not key.endswith(LAST) and key not in loop}
+        return roots_of(again.when) | last | outside
 
 
 def source_within(source: str, name: str) -> str:

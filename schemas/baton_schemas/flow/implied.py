@@ -40,14 +40,14 @@ def lay_out(flow: Flow) -> Layout:
         joins = joins_before(flow, written[name])
         if step.each and joins:
             opening = name + OPENING
-            steps[opening] = replace(step, each="", concurrency=None, after=list(written[name]))
+            steps[opening] = replace(step, each="", concurrency=None, when=None, after=list(written[name]))
             sources[opening], implied[opening] = written[name], name
         steps[name] = step
         sources[name] = (name + OPENING,) if step.each and joins else written[name]
         if step.each and name not in waited_for:
             closing = name + CLOSING
             join = None if joins else step.join
-            steps[closing] = replace(step, each="", concurrency=None, after=[name], join=join)
+            steps[closing] = replace(step, each="", concurrency=None, when=None, after=[name], join=join)
             sources[closing], implied[closing] = (name,), name
     return Layout(steps, sources, implied)
 

@@ -13,6 +13,9 @@ PARTS_MAX = 500
 """Steps, agents, and fields of the input, each: working out who follows whom takes time with their product, and every
 worker that meets a run of a flow does it. Ten thousand of one kind are a fan-out."""
 
+ROUNDS_MAX = 1_000
+"""Of a loop, each of which has its own steps in the log: what people mean is rarely over 10."""
+
 DEADLINE_MAX_S = 366 * 24 * 3600.0
 """A year: a deadline further away is more likely a mistake in the unit."""
 

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.file import NOT_WRITTEN
-from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Agent, Field, Flow, JoinPolicy, Step, Tier
-from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, TIMEOUT_MAX_S
+from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, ROUNDS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
 from baton_schemas.wire.names import RESERVED, TOKEN
 
@@ -54,6 +54,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
+    Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
     Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""
@@ -88,9 +89,25 @@ def flow_schema() -> Schema:
             "tier": _table(Tier),
             "known-tier": _table(Tier, optional={"model"}),
             "agent": agent,
-            "step": _table(Step, optional={"agent"}, after=after, join=join),
+            "step": _table(
+                Step, optional={"agent"}, after=after, join=join, when=_ref("conditions"), again=_ref("again")
+            ),
+            "conditions": _conditions(),
+            "again": _table(Again, when=_ref("conditions")),
             "join": _table(JoinPolicy),
         },
+    }
+
+
+def _conditions() -> Schema:
+    """Return the schema of a condition: values by path, whose parts may be tables within each other."""
+    scalar = {"type": ["string", "number", "boolean"]}
+    values = {"type": "array", "items": scalar, "minItems": 1}
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": PARTS_MAX,
+        "additionalProperties": {"anyOf": [scalar, values, _ref("conditions")]},
     }
 
 
@@ -104,11 +121,12 @@ def _table(kind: type[Struct], optional: set[str] | frozenset[str] = frozenset()
     said, bounds = _said(kind), _BOUNDS.get(kind, {})
     properties: Schema = {}
     for field in fields:
-        schema = own[field.name] if field.name in own else _bounded(_type(field.type), bounds.get(field.name, {}))
+        name = field.encode_name
+        schema = own[name] if name in own else _bounded(_type(field.type), bounds.get(name, {}))
         told = {"description": said[field.name]} if field.name in said else {}
         default = {"default": field.default} if isinstance(field.default, int | float) and field.default else {}
-        properties[field.name] = {**told, **schema, **default}
-    required = [field.name for field in fields if field.required and field.name not in optional]
+        properties[name] = {**told, **schema, **default}
+    required = [field.encode_name for field in fields if field.required and field.encode_name not in optional]
     return {
         "type": "object",
         "description": f"{(inspect.getdoc(kind) or '').partition('.')[0]}.",

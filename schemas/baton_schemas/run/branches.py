@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.carry import carried
+from baton_schemas.run.rounds import in_round
 from baton_schemas.wire.messages import Reply
 from baton_schemas.wire.outcomes import Done, Error, Failed
 
@@ -142,10 +143,14 @@ def branch_ends(plan: Plan, join: str, replies: Sequence[Reply], wanted: Collect
     }
 
 
-def list_comes_from(plan: Plan, fan_out: str) -> tuple[str, str]:
+def list_comes_from(plan: Plan, fan_out: str, number: int = 1) -> tuple[str, str]:
     """Return where the log has the list that a step fanned out over: after which step's outcome, and under which name.
 
-    The step is empty when the run's first handoff has it: then it is an input.
+    `number` is the round of the fan-out, and the step that is returned has its own. It is empty when the run's first
+    handoff has the list: then it is an input.
     """
-    root = plan.step(fan_out).each.split(".")[0]
-    return next(iter(plan.sources[fan_out]), ""), root
+    root, last = plan.step(fan_out).each.split(".")[0], plan.loop_of.get(fan_out, "")
+    if number > 1 and fan_out == plan.first_of_loop(last):
+        return in_round(last, number - 1), root
+    source = next(iter(plan.sources[fan_out]), "")
+    return in_round(source, number) if source else "", root

@@ -11,6 +11,8 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import After, Handoff, Reply
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State, Value
 
+from .refs import joined, name_of
+
 ERRORS = "errors"
 """Where earlier errors are among the blobs of a state when they were too large to be inline."""
 EMPTY = State()
@@ -54,7 +56,7 @@ def state_at(handoff: Handoff) -> State:
     """Return what the step of this handoff can see (a join's branches come in `state_of_join`)."""
     match handoff.cause:
         case After(step=step, outcome=outcome):
-            return with_outcome(handoff.state, step, outcome)
+            return with_outcome(handoff.state, name_of(step), outcome)
         case _:
             return handoff.state
 
@@ -64,12 +66,14 @@ def state_of_join(plan: Plan, handoff: Handoff, replies: Sequence[Reply]) -> Sta
 
     `replies` are those that the closing handoff rests on (`refs.named`), in that order, with outputs and errors
     inline. A step with `each` gives the list of its branches' outputs; a branch that failed is left out, or stands as
-    `{"error": …}` (`pass`).
+    `{"error": …}` (`pass`). A step that was left out gives nothing, with `each` too.
     """
-    step = handoff.step
+    step, closing = name_of(handoff.step), joined(handoff)
+    left_out = closing.left_out if closing is not None else {}
     inputs, outputs, blobs = dict(handoff.state.input), dict(handoff.state.outputs), dict(handoff.state.blobs)
     errors: dict[Error, None] = dict.fromkeys(handoff.state.errors)
-    lists: dict[str, list[Raw]] = {source: [] for source in plan.sources[step] if plan.step(source).each}
+    fan_outs = [source for source in plan.sources[step] if plan.step(source).each and source not in left_out]
+    lists: dict[str, list[Raw]] = {source: [] for source in fan_outs}
     for reply in replies:
         inputs.update(reply.state.input)
         outputs.update(reply.state.outputs)

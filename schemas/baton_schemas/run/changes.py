@@ -2,11 +2,11 @@
 
 A step is changed when what it was told, what it was given, or what it was given it by is another: the model, the
 prompts or the handler's key of its agent (of a person: who is asked, and what may be answered), the values that it
-reads, its `each`, the steps right before it, or how it joins them; or when an agent that it may ask is another. Another
-`max_tokens` touches only answers that were cut off, or that would be now; those of agents that are asked are not looked
-at, and count as such. How often, how long and by whom a step is tried (`max_attempts`, `timeout_s`, `actor`, …) is no
-such change, nor is the name of its agent or what a failure of it would have meant. The code that a handler's key names
-is in no flow: that it was edited is not seen here.
+reads, its `each`, `when` and `again`, the steps right before it, or how it joins them; or when an agent that it may ask
+is another. Another `max_tokens` touches only answers that were cut off, or that would be now; those of agents that are
+asked are not looked at, and count as such. How often, how long and by whom a step is tried (`max_attempts`,
+`timeout_s`, `actor`, …) is no such change, nor is the name of its agent or what a failure of it would have meant. The
+code that a handler's key names is in no flow: that it was edited is not seen here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
+from baton_schemas.flow.conditions import roots_of
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.graph import Plan, each_of
 from baton_schemas.flow.tools import tools_of
@@ -66,13 +67,22 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
         return why
     if old.each != new.each:
         return "another each"
+    if old.when != new.when:
+        return "another when"
+    if old.again != new.again:
+        return "another again"
+    if before.loops.get(before.loop_of.get(step, "")) != plan.loops.get(plan.loop_of.get(step, "")):
+        return "another loop"
     if frozenset(before.sources[step]) != frozenset(plan.sources[step]):
         return "another after"
     if before.reads[step] != plan.reads[step]:
         return "it reads other values"
     if step in plan.joins and (why := _why_joins_otherwise(past, plan, step)):
         return why
-    names = (plan.reads[step] | each_of(plan, step)) & (before.flow.input.keys() | plan.flow.input.keys())
+    looked_at = plan.reads[step] | each_of(plan, step) | roots_of(new.when)
+    if new.again is not None:
+        looked_at |= roots_of(new.again.when)
+    names = looked_at & (before.flow.input.keys() | plan.flow.input.keys())
     others = [name for name in sorted(names) if not _is_same(past.first.state, given, name)]
     return f"another input {', '.join(others)}" if others else ""
 
@@ -97,6 +107,8 @@ def _why_asks_otherwise(before: Plan, plan: Plan, step: str) -> str:
 
     Which of them it did ask is not looked at: what it would ask now, only its handler knows.
     """
+    if step in plan.implied:
+        return ""  # nobody is called
     pending, seen = [plan.flow.steps[step].agent], set[str]()
     while pending:
         name = pending.pop(0)
@@ -152,7 +164,8 @@ def _why_joins_otherwise(past: Past, plan: Plan, step: str) -> str:
     if (old.wait, old.min_done, old.deadline_s) != (new.wait, new.min_done, new.deadline_s):
         return "another join"
     for source in plan.sources[step]:
-        failed = any(isinstance(past.outcomes[token], Failed) for token in past.tokens(source))
+        tokens = [token for each in past.rounds(source) for token in past.tokens(each)]
+        failed = any(isinstance(past.outcomes[token], Failed) for token in tokens)
         if failed and past.plan.on_failed_branch(step, source) != plan.on_failed_branch(step, source):
             return "a failed branch means something else to its join"
     return ""

@@ -31,8 +31,12 @@ class View(Struct, frozen=True):
     """The broker's time, in seconds of Unix time."""
     lists: Lists = {}
     """For the steps in `spreads` of the event's step; one that is missing is empty."""
+    left_out: Mapping[str, str] = {}
+    """Those of the same steps whose `when` does not hold, and why."""
+    again: bool = False
+    """Whether the condition of the `again` of the event's step holds, if it has one."""
     item: Value | None = None
-    """That of the branch in `follows`; None when its turn is not to come any more: its joins have closed."""
+    """That of the branch in `next_branch`; None when its turn is not to come any more: its joins have closed."""
 
 
 # ---- events --------------------------------------------------------------------------------------

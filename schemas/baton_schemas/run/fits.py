@@ -11,7 +11,9 @@ from baton_schemas.wire.messages import After, Asked, Cause, Handoff, Joined, Re
 from baton_schemas.wire.names import DEADLINE, TOKEN
 from baton_schemas.wire.values import check_json
 
-from .refs import INDEX_MAX, base_of, indices, key_of_child, name_of, parse, replied
+from .leaving_out import is_left_out
+from .refs import INDEX_MAX, base_of, ended_by, indices, key_of_child, name_of, parse, replied, whole
+from .rounds import may_follow, round_of
 
 _SEQ_MAX = 2**63 - 1
 """No stream gets there, and no server reads a larger number."""
@@ -22,7 +24,7 @@ def misfit(plan: Plan, message: Handoff | Reply) -> str:
     if not 0 <= message.start_seq <= _SEQ_MAX:
         return f"it says that its run began at sequence {message.start_seq}, which cannot be"
     if isinstance(message, Handoff):
-        return _misfit_of_handoff(plan, message) or _misfit_of_cause(plan, base_of(message), message.cause)
+        return _misfit_of_handoff(plan, message) or _misfit_of_cause(plan, message, message.cause)
     return _misfit_of_reply(plan, message)
 
 
@@ -62,6 +64,8 @@ def _misfit_of_handoff(plan: Plan, handoff: Handoff) -> str:
         return ""
     if (branch is None) == bool(plan.step(base).each):
         return f"it says {branch} of step {base!r}, which cannot be"
+    if (wrong := _misfit_of_round(plan, handoff.step)) or (round_of(handoff.step) > 1 and not _comes_after(handoff)):
+        return wrong or f"nothing is before {handoff.step!r}, which begins no run"
     if branch is not None and parse(handoff.step).index != branch.index:
         return f"it says {branch.index} is the index of {handoff.step!r}"
     if branch is not None and not 0 <= branch.index < branch.count <= INDEX_MAX:
@@ -92,10 +96,20 @@ def knows_step(plan: Plan, step: str) -> bool:
     return ref.name in (plan.flow.agents if ref.key else plan.steps)
 
 
-def _misfit_of_cause(plan: Plan, base: str, cause: Cause) -> str:
+def _misfit_of_round(plan: Plan, token: str) -> str:
+    number, most = round_of(token), plan.rounds_max(name_of(token))
+    return f"it is round {number} of step {name_of(token)!r}, which has {most}" if number > most else ""
+
+
+def _comes_after(handoff: Handoff) -> bool:
+    return isinstance(handoff.cause, After | Joined | Woken)
+
+
+def _misfit_of_cause(plan: Plan, handoff: Handoff, cause: Cause) -> str:
+    base = base_of(handoff)
     match cause:
-        case After(step=step) if name_of(step) not in plan.sources[base]:
-            return f"step {base!r} does not come after {step!r}"
+        case After(step=step) if whole(handoff.step) not in may_follow(plan, step):
+            return f"step {handoff.step!r} does not come after {step!r}"
         case Joined():
             return _misfit_of_closing(plan, base, cause)
         case Started(begins=begins, joined=joined):
@@ -109,6 +123,9 @@ def _misfit_of_cause(plan: Plan, base: str, cause: Cause) -> str:
 def _misfit_of_closing(plan: Plan, base: str, closing: Joined) -> str:
     if base not in plan.joins:
         return f"step {base!r} of flow {plan.flow.name!r} joins nothing"
+    for source in closing.left_out:
+        if source not in plan.sources[base]:
+            return f"step {base!r} waits for no branch {source!r}"
     for source, text in closing.branches.items():
         if source not in plan.sources[base]:
             return f"step {base!r} waits for no branch {source!r}"
@@ -122,15 +139,24 @@ def _misfit_of_closing(plan: Plan, base: str, closing: Joined) -> str:
 
 
 def _misfit_of_reply(plan: Plan, reply: Reply) -> str:
-    step, source = reply.step, reply.source
+    step, source = name_of(reply.step), reply.source
     if step not in plan.joins:
-        return f"step {step!r} of flow {plan.flow.name!r} joins nothing"
+        return f"step {reply.step!r} of flow {plan.flow.name!r} joins nothing"
+    if wrong := _misfit_of_round(plan, reply.step):
+        return wrong
     if source == DEADLINE:
         return ""
     if source not in plan.sources[step]:
         return f"step {step!r} waits for no branch {replied(reply)!r}"
     if reply.each != bool(plan.step(source).each):
         return f"step {source!r} has no branch {replied(reply)!r}"
+    token = ended_by(reply)
+    if wrong := _misfit_of_round(plan, token):
+        return wrong
+    if reply.step not in may_follow(plan, token):
+        return f"step {reply.step!r} does not wait for {token!r}"
     if not 0 <= reply.index < max(reply.count, 1) <= INDEX_MAX:
         return f"it is branch {reply.index} of {reply.count}, which cannot be"
+    if is_left_out(reply.outcome) and (source not in plan.skippable or (reply.each and reply.count)):
+        return f"it says that {replied(reply)!r} was left out, which cannot be"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Raw
@@ -36,7 +36,7 @@ from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped, Work, to
 
 from .asking import WITHDRAWN, waits_for
 from .child_runs import parent_of
-from .refs import asked_name, joined, name_of, replied, source_token, tokens
+from .refs import StepRef, asked_name, ended_by, joined, name_of, parse, replied, source_token, tokens, whole
 from .state import Entry, RunState, StepState, StepStatus
 
 _OPEN = frozenset({"joining", "queued"})
@@ -68,10 +68,10 @@ class RunFold:
         """By step: model calls that were recorded."""
         self._several: set[str] = set()
         """Steps whose handlers made calls: their outcomes tell of the sum of those that were used."""
-        self._arrived: dict[str, dict[str, None]] = {}
-        """By join: the branches that replied, in order."""
+        self._arrived: dict[str, dict[str, str]] = {}
+        """By join: the branches that replied, in order: their tokens, by what the join calls them."""
         self._counts: dict[str, int] = {}
-        """By step: how many branches it has."""
+        """By step, with its round: how many branches it has."""
         self._sources: dict[str, tuple[str, ...]] = {}
         self._rejected: list[Rejected] = []
 
@@ -190,18 +190,21 @@ class RunFold:
             self._first, self._flow = handoff, handoff.flow
             self._sources = _sources(handoff.cause.begins.flow_body)
         if handoff.branch is not None:
-            self._counts[name_of(handoff.step)] = handoff.branch.count
+            self._counts[whole(handoff.step)] = handoff.branch.count
         step = self._step(handoff.step, "queued")
         if step.queued_at is None:
             closing = joined(handoff)
             asked = handoff.cause if isinstance(handoff.cause, Asked) else None
+            for source, why in closing.left_out.items() if closing else ():
+                token = StepRef(source, round=parse(handoff.step).round).token
+                self._decide(token, Skipped(reason=why, left_out=True), at)
             self._steps[step.name] = replace(
                 step,
                 status="queued" if step.status == "joining" else step.status,
                 source=source_token(handoff),
                 queued_at=at,
                 error=step.error or (closing.error if closing else None),
-                branches=_branches(closing) if closing else [],
+                branches=self._branches(handoff.step, closing) if closing else [],
                 asked=asked.kind if asked else None,
                 arguments={**handoff.state.input, **handoff.state.blobs} if asked else {},
                 answers_at=_at(asked.due_s) if asked and asked.due_s else None,
@@ -252,10 +255,10 @@ class RunFold:
         arrived = self._arrived.setdefault(reply.step, {})
         if reply.source == DEADLINE:
             return
-        branch = replied(reply)
+        branch = ended_by(reply)
         self._decide(branch, reply.outcome, at, reply.copied)
-        arrived[branch] = None
-        self._counts[reply.source] = reply.count
+        arrived[replied(reply)] = branch
+        self._counts[whole(branch)] = reply.count
 
     def _decide(self, name: str, outcome: Outcome | None, at: datetime, copied: bool = False) -> None:
         """Note how a step ended. The first outcome counts: what follows from it only repeats it."""
@@ -333,9 +336,20 @@ class RunFold:
             case _:
                 pass
 
-    def _expected(self, join: str, arrived: Iterable[str]) -> int:
-        sources = self._sources.get(join) or {name_of(branch) for branch in arrived}
-        return sum(max(self._counts.get(source, 1), 1) for source in sources)
+    def _expected(self, join: str, arrived: Mapping[str, str]) -> int:
+        there = {name_of(branch): whole(branch) for branch in arrived.values()}
+        sources = self._sources.get(name_of(join)) or tuple(there)
+        tokens_ = [there.get(source) or StepRef(source, round=parse(join).round).token for source in sources]
+        return sum(max(self._counts.get(token, 1), 1) for token in tokens_)
+
+    def _branches(self, join: str, closing: Joined) -> list[str]:
+        """Return the branches that a closing handoff names, as their own handoffs call them."""
+        arrived = self._arrived.get(join, {})
+        found: list[str] = []
+        for source, text in closing.branches.items():
+            with contextlib.suppress(ValueError):  # a stranger's
+                found += [arrived.get(name, name) for name in tokens(source, text)]
+        return found
 
 
 def fold(entries: Iterable[Entry]) -> RunState:
@@ -366,15 +380,6 @@ def _at(unix_s: float) -> datetime | None:
         return None
 
 
-def _branches(closing: Joined) -> list[str]:
-    """Return the branches that a closing handoff names, as their own handoffs call them."""
-    found: list[str] = []
-    for source, text in closing.branches.items():
-        with contextlib.suppress(ValueError):  # a stranger's
-            found += tokens(source, text)
-    return found
-
-
 def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
     try:
         flow = decode_flow(flow_body)
@@ -383,9 +388,9 @@ def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
     return lay_out(flow).sources
 
 
-def _late(step: StepState, arrived: Iterable[str]) -> list[str]:
+def _late(step: StepState, arrived: Mapping[str, str]) -> list[str]:
     closed = set(step.branches)
-    return [branch for branch in arrived if branch not in closed] if step.source == JOIN else []
+    return [branch for branch in arrived.values() if branch not in closed] if step.source == JOIN else []
 
 
 def _work_of(call: ModelCall | Exchange) -> Work:

@@ -19,7 +19,8 @@ from baton_schemas.wire.outcomes import Failed
 from .keeping import Texts, in_order, remade
 from .lifecycle import Create, ends_run
 from .past import Logged, is_ours, past_of
-from .refs import name_of, replied
+from .refs import ended_by, name_of
+from .rounds import ended_by_loop
 
 
 def forked_start(first: Handoff, run: str, until_seq: int = 0, *, failed: bool = False) -> Handoff:
@@ -54,9 +55,13 @@ def copies(plan: Plan, log: Iterable[Logged], run: str, start_seq: int, until_se
     their replies are there. With `until_seq` only records up to that sequence are copied.
     """
     copied: list[Create] = []
+    log = list(log)
+    vain = {ended_by_loop(plan, message) for _, _, message in log}
     for seq, actor, message in log:
         if (until_seq and seq > until_seq) or not isinstance(message, Handoff | Reply | OutcomeRecord):
             continue
+        if isinstance(message, OutcomeRecord) and message.step in vain:
+            continue  # the run failed as this was the last round of its loop
         if is_ours(plan, message) and _is_copied(plan, message):
             copied.append(Create(actor, replace(message, run=run, start_seq=start_seq, copied=True)))
     return in_order(plan, copied)
@@ -99,7 +104,7 @@ def decided_by(message: Message) -> str:
         case Handoff(cause=After(step=step)):
             return step
         case Reply(source=source) if source != DEADLINE:
-            return replied(message)
+            return ended_by(message)
         case OutcomeRecord(step=step) | Result(step=step):
             return step
         case _:
@@ -120,6 +125,7 @@ def _is_copied(plan: Plan, message: Handoff | Reply | OutcomeRecord) -> bool:
             return plan.on_failed_branch(message.step, message.source) != "fail"
         case OutcomeRecord(outcome=Failed()):
             base = name_of(message.step)
-            return not any(plan.ends_run(base, successor) for successor in plan.successors[base])
+            successors = plan.successors[base]
+            return bool(successors) and not any(plan.ends_run(base, successor) for successor in successors)
         case _:
             return True

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import Handoff, Join, Joined, Reply
 from baton_schemas.wire.names import DEADLINE
-from baton_schemas.wire.outcomes import Error, Failed
+from baton_schemas.wire.outcomes import Error, Failed, Skipped
 
 from .refs import ITSELF, indices, ranges
 
@@ -21,6 +21,7 @@ class Chain:
 
     def __init__(self, plan: Plan, head: Reply | Join) -> None:
         self._plan, self.head, self.step = plan, head, head.step
+        self._sources = plan.sources[plan.name_of(head.step)]
         self.number = 0
         """Links so far."""
         self.closed = False
@@ -30,6 +31,7 @@ class Chain:
         self.counts: dict[str, int] = {}
         self._came: dict[str, set[int]] = {}
         self._failed: dict[str, set[int]] = {}
+        self._left_out: dict[str, str] = {}
 
     def apply(self, link: Join) -> None:
         """Fold the next link."""
@@ -41,6 +43,7 @@ class Chain:
             self._came.setdefault(source, set()).update(indices(text))
         for source, text in link.failed.items():
             self._failed.setdefault(source, set()).update(indices(text))
+        self._left_out.update(link.left_out)
         self.deadline = self.deadline or link.deadline
         self.copied = self.copied or link.copied
         self.closed = self._enough()
@@ -54,6 +57,7 @@ class Chain:
         came: dict[str, set[int]] = {}
         failed: dict[str, set[int]] = {}
         counts: dict[str, int] = {}
+        left_out: dict[str, str] = {}
         deadline = copied = False
         for reply in replies:
             if self.closed or self.has(reply):
@@ -67,6 +71,8 @@ class Chain:
                 counts[reply.source] = reply.count
             if isinstance(reply.outcome, Failed):
                 failed.setdefault(reply.source, set()).add(reply.index)
+            if isinstance(reply.outcome, Skipped) and reply.outcome.left_out:
+                left_out[reply.source] = reply.outcome.reason
         if not came and not deadline:
             return None
         return Join(
@@ -81,23 +87,26 @@ class Chain:
             counts=counts,
             deadline=deadline,
             copied=copied,
+            left_out=left_out,
         )
 
     def closing(self) -> Handoff:
         """Return the handoff that closes the join: it follows from the chain alone, and names its branches.
 
-        A fan-out over an empty list is named too: its word of that carries what the merger reads.
+        A fan-out over an empty list, and what was left out, is named too: its word carries what the merger reads.
         """
+        sources = self._sources
+        left_out = {source: self._left_out[source] for source in sources if source in self._left_out}
+        error = shortfall(self._plan, self.step, self._done(), self._branches(), len(left_out))
         branches = {
-            source: self._text(source, self._came[source], self.counts)
-            for source in self._plan.sources[self.step]
-            if source in self._came
+            source: self._text(source, self._came[source], self.counts) for source in sources if source in self._came
         }
         cause = Joined(
             branches=branches,
-            counts={source: self.counts[source] for source in self._plan.sources[self.step] if source in self.counts},
+            counts={source: self.counts[source] for source in sources if source in self.counts},
             deadline=self.deadline,
-            error=shortfall(self._plan, self.step, self._done(), self._branches()),
+            error=error if len(left_out) < len(sources) else None,
+            left_out=left_out,
         )
         return Handoff(
             flow=self.head.flow,
@@ -112,7 +121,7 @@ class Chain:
     @property
     def missing(self) -> int:
         """How many branches have not come, as far as is known."""
-        known = sum(max(self.counts.get(source, 1), 1) for source in self._plan.sources[self.step])
+        known = sum(max(self.counts.get(source, 1), 1) for source in self._sources)
         return max(known - sum(len(found) for found in self._came.values()), 0)
 
     def _text(self, source: str, found: set[int], counts: Mapping[str, int]) -> str:
@@ -125,21 +134,23 @@ class Chain:
         wait = plan.join_policy(step).wait
         if self.deadline or (isinstance(wait, int) and self._done() >= wait):
             return True
-        return all(source in self.counts for source in plan.sources[step]) and not self.missing
+        return all(source in self.counts for source in self._sources) and not self.missing
 
     def _done(self) -> int:
         """How many branches ended well."""
         return self._branches() - sum(len(found) for found in self._failed.values())
 
     def _branches(self) -> int:
-        """How many branches came: word of an empty list is none."""
-        return sum(len(found) for source, found in self._came.items() if self.counts.get(source))
+        """How many branches came: word of an empty list is none, and so is what was left out."""
+        came = {source: found for source, found in self._came.items() if source not in self._left_out}
+        return sum(len(found) for source, found in came.items() if self.counts.get(source))
 
 
-def shortfall(plan: Plan, step: str, done: int, arrived: int) -> Error | None:
+def shortfall(plan: Plan, step: str, done: int, arrived: int, left_out: int = 0) -> Error | None:
     """Return the error with which a step that joins fails when too few of its branches ended well."""
     needed = plan.join_policy(step).min_done
     if done >= needed:
         return None
-    message = f"{done} of {arrived} branches ended well; min_done is {needed}"
-    return Error(step=plan.implied.get(step, step), type="JoinShort", message=message)
+    skipped = f", {left_out} {'was' if left_out == 1 else 'were'} skipped" if left_out else ""
+    message = f"{done} of {arrived} branches ended well{skipped}; min_done is {needed}"
+    return Error(step=plan.implied.get(plan.name_of(step), step), type="JoinShort", message=message)

@@ -24,9 +24,10 @@ from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Skipped, Stat
 
 from .carry import ERRORS, select, state_of_join, with_outcome
 from .changes import is_cut_otherwise, why_changed
-from .lifecycle import Action, Begun, Create, Ended, Lists, Recorded, View, decide, follows
+from .lifecycle import Action, Begun, Create, Ended, Recorded, View, decide, next_branch
 from .past import Past
-from .refs import StepRef, named, parse, replied
+from .refs import ended_by, named, parse, replied, whole
+from .rounds import after, in_round, next_first, next_state, round_of
 from .transitions import handoff_to
 
 Texts = Mapping[Blob, Raw]
@@ -52,14 +53,18 @@ def keeping(past: Past, plan: Plan, given: State, *, failed: bool = False) -> Ke
     """
     again: dict[str, str] = {}
     kept: set[str] = set()
-    for step in plan.order:
+    for step, place in _places(past, plan):
         before = [source for source in plan.sources[step] if source in again]
+        if round_of(place) > 1:  # what the round before came to
+            before += [other for other in plan.flow.steps if other in again and _share_a_loop(plan, step, other)]
         if why := why_changed(past, plan, given, step) or (f"after {before[0]}" if before else ""):
-            again[step] = why
+            again.setdefault(step, why)
             continue
-        for token in past.tokens(step) if plan.successors[step] else ():
+        ends = not plan.successors[step] and plan.step(step).again is None
+        for token in () if ends else past.tokens(place):
             outcome = past.outcomes[token]
-            if isinstance(outcome, Failed) and (failed or _ends_a_run(past, plan, step)):
+            ended_the_run = past.led_to(token) == "fail"
+            if ended_the_run or (isinstance(outcome, Failed) and (failed or _ends_a_run(past, plan, step))):
                 again[step] = FAILED
             elif is_cut_otherwise(past, plan, step, outcome):
                 again.setdefault(step, CUT)
@@ -68,15 +73,34 @@ def keeping(past: Past, plan: Plan, given: State, *, failed: bool = False) -> Ke
     return Keeping(frozenset(kept), {step: again[step] for step in plan.steps if step in again})
 
 
+def _places(past: Past, plan: Plan) -> list[tuple[str, str]]:
+    """Return the steps in the order in which they are done, each with its token; those of a loop round by round."""
+    found: list[tuple[str, str]] = []
+    for step in plan.order:
+        last = plan.loop_of.get(step)
+        if last is None:
+            found.append((step, step))
+        elif step == plan.first_of_loop(last):  # the others of the loop come after it
+            loop = [other for other in plan.order if other in plan.loops[last]]
+            rounds = max(len(past.rounds(other)) for other in loop)
+            found += [(other, in_round(other, number)) for number in range(1, rounds + 1) for other in loop]
+    return found
+
+
+def _share_a_loop(plan: Plan, step: str, other: str) -> bool:
+    return plan.loop_of.get(step) == plan.loop_of.get(other, "")
+
+
 def texts_needed(past: Past, plan: Plan, kept: Keeping) -> list[Blob]:
     """Return the values beside the log that are needed to make the records of joins anew, each once."""
     found: dict[Blob, None] = {}
-    for step in plan.joins & kept.steps:
+    for join in (token for token in kept.steps if plan.name_of(token) in plan.joins):
+        step = plan.name_of(join)
         for source in plan.record_needs(step) & frozenset(plan.sources[step]):
-            outcomes = [past.outcomes[token] for token in past.tokens(source)]
+            outcomes = [past.outcomes[token] for place in past.rounds(source) for token in past.tokens(place)]
             found.update((each.blob, None) for each in outcomes if isinstance(each, Done) and each.blob is not None)
-        if step in past.deadlines and ERRORS in past.deadlines[step].blobs:
-            found[past.deadlines[step].blobs[ERRORS]] = None
+        if join in past.deadlines and ERRORS in past.deadlines[join].blobs:
+            found[past.deadlines[join].blobs[ERRORS]] = None
     return list(found)
 
 
@@ -101,9 +125,11 @@ def in_order(plan: Plan, creates: Iterable[Create]) -> list[Create]:
     """
     places = {step: place for place, step in enumerate(reversed(plan.order))}
 
-    def place(create: Create) -> tuple[bool, int]:
-        message = create.message
-        return not isinstance(message, OutcomeRecord), places[plan.name_of(message.step)]
+    def place(create: Create) -> tuple[bool, int, int, int]:
+        # A loop has the place of its last step, and its last round comes first.
+        message, step = create.message, plan.name_of(create.message.step)
+        loop = places[plan.loop_of.get(step, step)]
+        return not isinstance(message, OutcomeRecord), loop, -round_of(message.step), places[step]
 
     return sorted(creates, key=place)
 
@@ -128,33 +154,43 @@ class _Remaking:
 
     def all(self) -> list[Create]:
         """Return all messages, in no order that matters."""
-        begun = decide(View(self._plan, lists=self._lists(self._plan.first)), Begun(self._first, self._start_seq, 0.0))
+        begun = decide(self._view(self._plan.first), Begun(self._first, self._start_seq, 0.0))
         # The handoffs among them are written by whoever begins the run, as copies too.
         found = [create for create in self._known(_creates(begun)) if isinstance(create.message, Reply)]
-        for step in self._plan.order:
-            state = self._state(step)
+        for step, place in _places(self._past, self._plan):
+            state = self._state(step, place)
             if state is not None:
-                self._sees[step] = state
-                for token in self._past.tokens(step):
+                self._sees[place] = state
+                for token in self._past.tokens(place):
                     if token in self._kept.steps:
-                        found += self._record(step, token, state)
+                        found += self._record(step, place, token, state)
         return found
 
-    def _record(self, step: str, token: str, state: State) -> list[Create]:
-        """Return the record of how a step, or a branch, ended, and what follows from it."""
-        plan, index = self._plan, parse(token).index if token != step else None
-        branch = None if index is None else Branch(index=index, count=self._past.counts[step])
-        cause = After(step=plan.sources[step][0]) if plan.sources[step] else Started()
+    def _record(self, step: str, place: str, token: str, state: State) -> list[Create]:
+        """Return the record of how a step, or a branch, ended, and what follows from it; `place` is its whole token."""
+        plan, index = self._plan, parse(token).index if token != place else None
+        branch = None if index is None else Branch(index=index, count=self._past.counts[place])
+        before = self._before(step, place)
+        cause = After(step=before) if before else Started()
         handoff = handoff_to(plan, self._first.run, token, cause, state, self._start_seq)
         handoff = replace(handoff, branch=branch)
         (create,) = decide(View(plan), Ended(handoff, state, self._past.outcomes[token], self._start_seq))
         assert isinstance(create, Create)
         made = [create]
-        index = follows(plan, handoff) if self._is_same(step) else None
-        if isinstance(create.message, OutcomeRecord) or index is not None:
-            lists = self._lists(plan.successors[step]) if isinstance(create.message, OutcomeRecord) else {}
-            after = self._past.branches.get(StepRef(step, index).token, _UNKNOWN)
-            view = View(plan, lists=lists, item=after.blob or after.item)
+        led, view = self._past.led_to(token), View(plan)
+        is_record = isinstance(create.message, OutcomeRecord) and (led is not None or step not in plan.loops)
+        if is_record:
+            to = (
+                [next_first(plan, place)]
+                if led == "again"
+                else [after(plan, place, name) for name in plan.successors[step]]
+            )
+            view = replace(self._view(to), again=led == "again")
+        index = next_branch(plan, handoff) if self._is_same(step) else None
+        if index is not None:
+            later = self._past.branches.get(replace(parse(token), index=index).token, _UNKNOWN)
+            view = replace(view, item=later.blob or later.item)
+        if is_record or index is not None:
             made += _creates(decide(view, Recorded(create.message, handoff)))
         return self._known(made)
 
@@ -165,7 +201,9 @@ class _Remaking:
             match message:
                 case Handoff(branch=Branch()) if message.step not in self._past.branches:
                     continue
-                case Reply(source=source, count=0) if self._past.counts.get(source) != 0 or not self._is_same(source):
+                case Reply(source=source, count=0) if not self._is_same(source):
+                    continue
+                case Reply(count=0) if self._past.counts.get(whole(ended_by(message))) != 0:
                     continue
                 case Reply():
                     self._replies.setdefault(message.step, {})[replied(message)] = message
@@ -174,15 +212,24 @@ class _Remaking:
             found.append(Create(actor, replace(message, copied=True)))
         return found
 
-    def _lists(self, steps: Iterable[str]) -> Lists:
-        """Return the lists of those of these fan-outs that are as they were; of a branch that is not known, nothing."""
+    def _view(self, steps: Iterable[str]) -> View:
+        """Return what is known of the fan-outs among these steps, which have their rounds.
+
+        That are the lists of those that are as they were; of a branch that is not known, nothing.
+        """
         lists: dict[str, Sequence[Value]] = {}
-        for step in steps:
-            if self._plan.step(step).each and step in self._past.counts and self._is_same(step):
-                tokens = [StepRef(step, index).token for index in range(self._past.counts[step])]
+        left_out: dict[str, str] = {}
+        for place in steps:
+            step, ref = self._plan.name_of(place), parse(place)
+            if not self._plan.step(step).each or not self._is_same(step):
+                continue
+            if place in self._past.left_out:
+                left_out[step] = self._past.left_out[place]
+            elif place in self._past.counts:
+                tokens = [replace(ref, index=index).token for index in range(self._past.counts[place])]
                 branches = [self._past.branches.get(token, _UNKNOWN) for token in tokens]
                 lists[step] = [branch.blob or branch.item for branch in branches]
-        return lists
+        return View(self._plan, lists=lists, left_out=left_out)
 
     def _is_same(self, fan_out: str) -> bool:
         """Say whether a fan-out is over the list that it was over."""
@@ -190,27 +237,46 @@ class _Remaking:
 
     # ---- what a step sees --------------------------------------------------------------------------
 
-    def _state(self, step: str) -> State | None:
-        """Return what a step sees; None when it is not known, as what comes before it is still to be done."""
-        sources = self._plan.sources[step]
-        if not sources:
-            return self._first.state
-        if step in self._plan.joins:
-            return self._joined(step) if step in self._kept.steps else None
-        (source,) = sources
-        if source not in self._sees or source not in self._kept.steps:
-            return None
-        return with_outcome(self._sees[source], source, self._past.outcomes[source])
+    def _state(self, step: str, place: str) -> State | None:
+        """Return what a step sees; None when it is not known, as what comes before it is still to be done.
 
-    def _joined(self, step: str) -> State | None:
+        `place` is its token.
+        """
+        plan, before = self._plan, self._before(step, place)
+        if round_of(place) > 1 and step == plan.first_of_loop(plan.loop_of[step]):
+            state = self._after(before) if self._past.led_to(before) == "again" else None
+            return next_state(plan, plan.loop_of[step], state) if state is not None else None
+        if not plan.sources[step]:
+            return self._first.state
+        if step in plan.joins:
+            return self._joined(step, place) if place in self._kept.steps else None
+        return self._after(before)
+
+    def _before(self, step: str, place: str) -> str:
+        """Return the token of what comes right before a step, of a join the first; empty when that is not known."""
+        plan = self._plan
+        if round_of(place) > 1 and step == plan.first_of_loop(plan.loop_of[step]):
+            return in_round(plan.loop_of[step], round_of(place) - 1)
+        source = next(iter(plan.sources[step]), "")
+        if source in plan.loops:
+            return next((token for token in self._past.rounds(source) if self._past.led_to(token) == "on"), "")
+        return in_round(source, round_of(place)) if source else ""
+
+    def _after(self, place: str) -> State | None:
+        """Return what there is after a step."""
+        if place not in self._sees or place not in self._kept.steps:
+            return None
+        return with_outcome(self._sees[place], self._plan.name_of(place), self._past.outcomes[place])
+
+    def _joined(self, step: str, place: str) -> State | None:
         """Return what a merger saw of the branches that its join closed with."""
-        closing = self._past.closings.get(step)
+        closing = self._past.closings.get(place)
         if closing is None:
             return None
-        came = dict(self._replies.get(step, {}))
+        came = dict(self._replies.get(place, {}))
         try:
             if closing.deadline:
-                came[DEADLINE] = self._deadline(step)
+                came[DEADLINE] = self._deadline(step, place)
             replies = [came[name] for name in named(closing)]
         except (KeyError, ValueError, RecursionError):
             return None
@@ -219,17 +285,18 @@ class _Remaking:
         if None in whole:
             return None
         state = self._first.state if not replies else State()  # the run began with it: it waited for empty lists only
-        handoff = handoff_to(self._plan, self._first.run, step, closing, state, self._start_seq)
+        handoff = handoff_to(self._plan, self._first.run, place, closing, state, self._start_seq)
         return state_of_join(self._plan, handoff, [reply for reply in whole if reply is not None])
 
-    def _deadline(self, step: str) -> Reply:
+    def _deadline(self, step: str, place: str) -> Reply:
         """Return word of the deadline of a join, which carries what it did: what its first branch to be entered saw.
 
         What the other flow did not carry so far is taken from the first of its branches that is known. Raises
         `KeyError` when the log, or `texts`, does not have it, and what comes of errors that nobody can read.
         """
-        told, new = self._past.deadlines[step], self._plan.carried[step] - self._past.plan.carried[step]
-        sees = next((self._sees[source] for source in self._plan.sources[step] if source in self._sees), State())
+        told, new = self._past.deadlines[place], self._plan.carried[step] - self._past.plan.carried[step]
+        sources = [in_round(source, round_of(place)) for source in self._plan.sources[step]]
+        sees = next((self._sees[source] for source in sources if source in self._sees), State())
         given = select(self._first.state, self._plan.carried[step])
         blobs = {name: blob for name, blob in told.blobs.items() if name not in self._past.plan.flow.input}
         errors = told.errors
@@ -238,7 +305,7 @@ class _Remaking:
         return Reply(
             run=self._first.run,
             flow=self._plan.flow.name,
-            step=step,
+            step=place,
             source=DEADLINE,
             count=0,
             state=State(

@@ -38,12 +38,13 @@ from .transitions import (
     decisive,
     ends_run,
     first_of,
-    follows,
     gathered,
     join_timers,
+    next_branch,
     recorded,
     result_of,
     spreads,
+    spreads_again,
 )
 
 
@@ -52,7 +53,7 @@ def decide(view: View, event: Event) -> list[Action]:
     plan = view.plan
     match event:
         case Submitted():
-            return [first_of(plan, event, view.lists)]
+            return [first_of(view, event)]
         case Begun():
             return begun(view, event)
         case Entered():
@@ -95,6 +96,7 @@ __all__ = [
     "decide",
     "decisive_of",
     "ends_run",
-    "follows",
+    "next_branch",
     "spreads",
+    "spreads_again",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from msgspec import Raw
 from baton_schemas.flow.prompts import Absent, Places
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.carry import error_value
+from baton_schemas.run.refs import parse
 from baton_schemas.wire.outcomes import Error
 
 _decode_errors = msgspec.json.Decoder(list[Error]).decode
@@ -19,9 +20,14 @@ _decode_errors = msgspec.json.Decoder(list[Error]).decode
 class PromptValues:
     """The values of one step by name, each decoded once. For `prompts.render`."""
 
-    def __init__(self, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds]) -> None:
-        """`values` are those that the step reads, and its `errors`; `branches` those of the fan-outs that it joins."""
-        self._values, self._branches = values, branches
+    def __init__(
+        self, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds], why_missing: Callable[[str], str]
+    ) -> None:
+        """`values` are those that the step reads, and its `errors`; `branches` those of the fan-outs that it joins.
+
+        `why_missing` says why there is nothing under a name, where no error does: `was skipped`.
+        """
+        self._values, self._branches, self._why_missing = values, branches, why_missing
         self._errors = _decode_errors(values["errors"]) if "errors" in values else []
         self._decoded: dict[str, Any] = {}
 
@@ -39,9 +45,10 @@ class PromptValues:
         if name in self._values:
             return msgspec.json.decode(self._values[name])
         for error in self._errors:
-            if error.step == name:
+            ref = parse(error.step)
+            if ref.name == name and ref.index is None:
                 return Absent(f"failed ({error})", f"({_sentence(error)})")
-        return Absent("had not ended when the join closed")
+        return Absent(self._why_missing(name))
 
 
 def _in_places(branches: BranchEnds) -> Places:

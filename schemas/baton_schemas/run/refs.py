@@ -22,6 +22,8 @@ ITSELF = "*"
 """In place of ranges: the source replied itself, as it is no fan-out, or as its list was empty."""
 INDEX_MAX = 1_000_000
 """More than any setting allows: what a stranger writes must not fill our memory."""
+_DIGITS_MAX = 9
+"""Of a number in a token: a stranger's may have so many that Python does not read it."""
 _ROUND = re.compile(r"r([0-9]+)\Z")
 _RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?\Z")
 
@@ -53,9 +55,9 @@ def parse(token: str) -> StepRef:
     if parts and parts[0] in (LIST, JOIN):  # the name of a step that another implies
         own, parts = f"{own}--{parts[0]}", parts[1:]
     match = _BRANCH.match(own)
-    ref = StepRef(match[1], int(match[2])) if match else StepRef(own)
+    ref = StepRef(match[1], int(match[2])) if match and len(match[2]) <= _DIGITS_MAX else StepRef(own)
     for part in parts:
-        if round_ := _ROUND.match(part):
+        if (round_ := _ROUND.match(part)) and len(round_[1]) <= _DIGITS_MAX:
             ref = replace(ref, round=int(round_[1]))
         elif part.startswith("k"):
             ref = replace(ref, key=part[1:])
@@ -91,8 +93,22 @@ def is_plain(name: str) -> bool:
     return "--" not in name and not name.endswith("-") and not _BRANCH.match(name)
 
 
+def whole(token: str) -> str:
+    """Return the token of a step in its round, without the index of a branch."""
+    ref = parse(token)
+    return token if ref.index is None else replace(ref, index=None).token
+
+
+def ended_by(reply: Reply) -> str:
+    """Return the token of the step or branch whose end a reply tells: as its own handoff calls it."""
+    return StepRef(reply.source, reply.index if reply.each and reply.count else None, reply.round).token
+
+
 def replied(reply: Reply) -> str:
-    """Return the token of the branch that a reply is about; the source itself when its list was empty."""
+    """Return how the join calls the branch that a reply is about; the source itself when its list was empty.
+
+    That is its token without its round: a join waits for one round of what comes before it.
+    """
     return StepRef(reply.source, reply.index if reply.each and reply.count else None).token
 
 

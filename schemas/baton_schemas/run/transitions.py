@@ -29,16 +29,19 @@ from baton_schemas.wire.outcomes import Blob, Done, Failed, Outcome, ResultStatu
 
 from .asking import answer_to, woken_by
 from .carry import select, with_outcome
-from .events import Action, Begun, CancelTimer, Create, Ended, Lists, Recorded, SetTimer, Submitted, View
+from .events import Action, Begun, CancelTimer, Create, Ended, Recorded, SetTimer, Submitted, View
 from .joins import Chain, shortfall
-from .refs import StepRef, base_of, replied
+from .leaving_out import is_left_out, were_left_out
+from .refs import base_of, ended_by, parse, whole
+from .rounds import after, follows, next_first, next_state, outlasted
 
 # ---- the start of a run ----------------------------------------------------------------------------
 
 
-def first_of(plan: Plan, event: Submitted, lists: Lists) -> Create:
+def first_of(view: View, event: Submitted) -> Create:
     """Return the handoff that starts a run: it carries the flow and the whole input."""
-    actor, first = _opening(plan, event.run, event.state, lists, 0)[0]
+    plan = view.plan
+    actor, first = _opening(view, event.run, event.state, 0)[0]
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
     begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source, parent=event.parent)
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
@@ -58,11 +61,11 @@ def begun(view: View, event: Begun) -> list[Action]:
         if view.now_s >= due_s:
             return [Create("", expired)]
         actions.append(SetTimer(plan.flow.name, first.run, END, due_s, expired))
-    at_once = _joins_begun(plan, view.lists)
+    at_once = _joins_begun(view)
     timers = join_timers(view, first.run, plan.first, first.state, event.seq)
     actions += [timer for timer in timers if timer.step not in at_once]
     if plan.starts_many:
-        for actor, message in _opening(plan, first.run, first.state, view.lists, event.seq)[1:]:
+        for actor, message in _opening(view, first.run, first.state, event.seq)[1:]:
             # In a run that goes on from another, these steps may be done.
             forked = begins.origin is not None and isinstance(message, Handoff)
             actions.append(Create(actor, replace(message, copied=True) if forked else message))
@@ -77,26 +80,31 @@ def expiry(plan: Plan, first: Handoff, start_seq: int) -> Result:
     return replace(result, status="expired", reason=f"the deadline of {deadline_s:g} s")
 
 
-def _opening(plan: Plan, run: str, state: State, lists: Lists, start_seq: int) -> list[Create]:
+def _opening(view: View, run: str, state: State, start_seq: int) -> list[Create]:
     """Return the first messages of a run, handoffs before replies. A join that waits for nothing begins at once."""
-    at_once = _joins_begun(plan, lists)
+    plan, at_once = view.plan, _joins_begun(view)
     created: list[Create] = []
     for step in plan.first:
-        created += enter(plan, run, step, Started(), state, None, lists, start_seq)
+        created += enter(view, run, step, Started(), state, None, start_seq)
     created = [item for item in created if isinstance(item.message, Handoff) or item.message.step not in at_once]
     for step in at_once:
-        cause = Joined(counts=dict.fromkeys(plan.sources[step], 0), error=shortfall(plan, step, 0, 0))
+        sources = plan.sources[step]
+        left_out = {source: view.left_out[source] for source in sources if source in view.left_out}
+        error = shortfall(plan, step, 0, 0, len(left_out)) if len(left_out) < len(sources) else None
+        cause = Joined(counts=dict.fromkeys(sources, 0), error=error, left_out=left_out)
         kept = select(state, plan.carried[step])
         created.append(Create(plan.actor(step), handoff_to(plan, run, step, cause, kept, start_seq)))
     created.sort(key=lambda item: not isinstance(item.message, Handoff))
     return created
 
 
-def _joins_begun(plan: Plan, lists: Lists) -> list[str]:
-    """Return the joins that wait for nothing but empty lists of the input: the run starts with them."""
+def _joins_begun(view: View) -> list[str]:
+    """Return the joins that wait for nothing but fan-outs without branches: the run starts with them."""
+    plan = view.plan
     if not plan.starts_many:
         return []
-    empty = {step for step in plan.first if plan.step(step).each and not lists.get(step)}
+    fan_outs = [step for step in plan.first if plan.step(step).each]
+    empty = {step for step in fan_outs if step in view.left_out or not view.lists.get(step)}
     return [step for step in plan.steps if plan.sources[step] and empty.issuperset(plan.sources[step])]
 
 
@@ -109,17 +117,17 @@ def decisive(plan: Plan, event: Ended) -> Create:
     if isinstance(handoff.cause, Asked):
         return Create(plan.actor(handoff.cause.step), answer_to(handoff, outcome, start_seq))
     base = base_of(handoff)
-    successors = plan.successors[base]
-    if not successors:
+    successors, ends_loop = plan.successors[base], plan.step(base).again is not None
+    if not successors and not ends_loop:
         return Create(plan.actor(base), result_of(plan, handoff.run, handoff.step, outcome, start_seq))
-    if len(successors) == 1 and not plan.step(successors[0]).each:
+    if len(successors) == 1 and not plan.step(successors[0]).each and not ends_loop:
         (successor,) = successors
-        kept = select(event.state, plan.carried[successor] - {base})
+        kept, to = select(event.state, plan.carried[successor] - {base}), after(plan, handoff.step, successor)
         if successor in plan.joins:
-            message: Decisive = reply_to(plan, handoff, successor, kept, outcome, start_seq)
+            message: Decisive = reply_to(plan, handoff, to, kept, outcome, start_seq)
         else:
             cause = After(step=handoff.step, outcome=outcome)
-            message = handoff_to(plan, handoff.run, successor, cause, kept, start_seq)
+            message = handoff_to(plan, handoff.run, to, cause, kept, start_seq)
         return Create(plan.actor(successor), message)
     record = OutcomeRecord(
         flow=plan.flow.name,
@@ -147,7 +155,7 @@ def recorded(view: View, event: Recorded) -> list[Action]:
             woken = woken_by(record)
             return [Create(plan.actor(record.step), woken)] if woken is not None else []
         case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
-            return [_failed_run(plan, record, replied(record))]
+            return [_failed_run(plan, record, ended_by(record))]
         case Reply():
             return _in_its_place(view, event)
         case OutcomeRecord(outcome=Failed()) if _fails_run(plan, base_of(record)):
@@ -162,24 +170,35 @@ def _follow(view: View, record: OutcomeRecord) -> list[Action]:
     plan, base = view.plan, base_of(record)
     successors = plan.successors[base]
     # The output of one branch is not yet the list that goes under the name of its step.
-    after = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+    seen = record.state if record.branch else with_outcome(record.state, base, record.outcome)
+    match follows(plan, record, view.again):
+        case "again":
+            return _again(view, record, next_state(plan, base, seen))
+        case "fail":
+            result = result_of(plan, record.run, record.step, None, record.start_seq)
+            return [Create("", replace(result, reason=outlasted(plan, base)))]
+        case "on" if not successors:
+            return [Create("", result_of(plan, record.run, record.step, record.outcome, record.start_seq))]
+        case _:
+            pass
+    if base in plan.implied and isinstance(record.outcome, Failed):
+        view = replace(view, lists={})  # A join that was to bring a list, and fell short, brings none.
+    entered = {name: after(plan, record.step, name) for name in successors}
     # A join is entered once it has closed, and not now.
-    entered = [name for name in successors if name not in plan.joins]
-    actions: list[Action] = [*join_timers(view, record.run, entered, after, record.start_seq)]
-    # A join that was to bring a list, and fell short, brings none.
-    lists = {} if base in plan.implied and isinstance(record.outcome, Failed) else view.lists
-    for name in successors:
+    begun_now = [to for name, to in entered.items() if name not in plan.joins]
+    actions: list[Action] = [*join_timers(view, record.run, begun_now, seen, record.start_seq)]
+    for name, to in entered.items():
         if name in plan.joins:
             kept = select(record.state, plan.carried[name] - {base})
-            reply = reply_to(plan, record, name, kept, record.outcome, record.start_seq)
+            reply = reply_to(plan, record, to, kept, record.outcome, record.start_seq)
             actions.append(Create(plan.actor(name), reply))
         else:
-            cause = After(step=base)
-            actions += enter(plan, record.run, name, cause, after, record.outcome, lists, record.start_seq)
+            cause = After(step=record.step, outcome=record.outcome if is_left_out(record.outcome) else None)
+            actions += enter(view, record.run, to, cause, seen, record.outcome, record.start_seq)
     return actions
 
 
-def follows(plan: Plan, ended: Handoff) -> int | None:
+def next_branch(plan: Plan, ended: Handoff) -> int | None:
     """Return the index of the branch whose turn comes when the one of this handoff has ended; None when none does.
 
     Of `concurrency` branches at once the first so many are handed on together, and each of the others follows the one
@@ -194,7 +213,7 @@ def follows(plan: Plan, ended: Handoff) -> int | None:
 def _in_its_place(view: View, event: Recorded) -> list[Action]:
     """Return the handoff of the branch that follows one which ended."""
     plan, ended = view.plan, event.handoff
-    index = follows(plan, ended) if ended is not None else None
+    index = next_branch(plan, ended) if ended is not None else None
     if ended is None or ended.branch is None or index is None or view.item is None:
         return []
     assert isinstance(event.record, Reply | OutcomeRecord)
@@ -204,14 +223,21 @@ def _in_its_place(view: View, event: Recorded) -> list[Action]:
         cause = Started()
     assert isinstance(cause, Started | After)
     state = select(ended.state, plan.carried[base])
-    entry = handoff_to(plan, ended.run, base, cause, state, event.record.start_seq)
+    entry = handoff_to(plan, ended.run, whole(ended.step), cause, state, event.record.start_seq)
     return [Create(plan.actor(base), replace(_branch(entry, view.item, index, ended.branch.count), copied=copied))]
+
+
+def _again(view: View, record: OutcomeRecord, state: State) -> list[Action]:
+    """Return what begins the next round of a loop."""
+    first = next_first(view.plan, record.step)
+    timers = join_timers(view, record.run, [first], state, record.start_seq)
+    return [*timers, *enter(view, record.run, first, After(step=record.step), state, None, record.start_seq)]
 
 
 def gathered(plan: Plan, chain: Chain) -> list[Action]:
     """Return what closes a join whose chain is complete."""
     actions: list[Action] = [Create(plan.actor(chain.step), chain.closing())]
-    if chain.step in plan.timed_joins:
+    if plan.name_of(chain.step) in plan.timed_joins:
         actions.append(CancelTimer(plan.actor(chain.step), chain.head.run, chain.step))
     return actions
 
@@ -247,6 +273,12 @@ def spreads(plan: Plan, step: str | None) -> dict[str, str]:
     return {name: plan.steps[name].each for name in names if plan.steps[name].each}
 
 
+def spreads_again(plan: Plan, last: str) -> dict[str, str]:
+    """Return the fan-out that begins the next round of the loop that `last` ends, if it does: step to `each`."""
+    first = plan.first_of_loop(last)
+    return {first: plan.step(first).each} if plan.step(first).each else {}
+
+
 def ends_run(plan: Plan, handoff: Handoff) -> bool:
     """Say whether a handoff only tells that its run has failed: its step is not to be done."""
     cause = handoff.cause
@@ -254,37 +286,54 @@ def ends_run(plan: Plan, handoff: Handoff) -> bool:
 
 
 def enter(
-    plan: Plan,
+    view: View,
     run: str,
     step: str,
     cause: Started | After,
     state: State,
     outcome: Outcome | None,
-    lists: Lists,
     start_seq: int,
 ) -> list[Create]:
-    """Return the handoff to a step, or one per item when it fans out, or word that there was no item."""
-    entry = handoff_to(plan, run, step, cause, select(state, plan.carried[step]), start_seq)
-    if not plan.step(step).each:
+    """Return the handoff to a step, or one per item when it fans out, or word that it has none, or is left out.
+
+    `step` has its round; `outcome` is that of the step before it.
+    """
+    plan, name = view.plan, view.plan.name_of(step)
+    entry = handoff_to(plan, run, step, cause, select(state, plan.carried[name]), start_seq)
+    if not plan.step(name).each:
         return [Create(plan.actor(step), entry)]
-    items = lists.get(step, ())
-    if items:
-        at_once = items[: plan.step(step).concurrency or len(items)]
+    items, skipped = view.lists.get(name, ()), _left_out(view, name, outcome)
+    if items and skipped is None:
+        at_once = items[: plan.step(name).concurrency or len(items)]
         return [Create(plan.actor(step), _branch(entry, item, index, len(items))) for index, item in enumerate(at_once)]
-    why = "the step before it failed" if isinstance(outcome, Failed) else f"{plan.step(step).each!r} is empty"
+    if skipped is None:
+        why = "the step before it failed" if isinstance(outcome, Failed) else f"{plan.step(name).each!r} is empty"
+        skipped = Skipped(reason=why)
     replies: list[Create] = []
-    for join in plan.successors[step]:
-        reply = reply_to(plan, entry, join, select(state, plan.carried[join]), Skipped(reason=why), start_seq)
+    for join in plan.successors[name]:
+        kept = select(state, plan.carried[join])
+        reply = reply_to(plan, entry, after(plan, step, join), kept, skipped, start_seq)
         replies.append(Create(plan.actor(join), replace(reply, count=0, each=True)))
     return replies
 
 
+def _left_out(view: View, step: str, outcome: Outcome | None) -> Skipped | None:
+    """Return that a fan-out is left out, with the reason; None when it is not."""
+    if is_left_out(outcome):
+        return Skipped(reason=were_left_out(view.plan.before(step)), left_out=True)
+    return Skipped(reason=view.left_out[step], left_out=True) if step in view.left_out else None
+
+
 def join_timers(view: View, run: str, entered: Sequence[str], state: State, start_seq: int) -> list[SetTimer]:
-    """Return the deadlines that begin to run when these steps (or branches) are entered with this state."""
+    """Return the deadlines that begin to run when these steps (or branches) are entered with this state.
+
+    `entered` have their rounds.
+    """
     plan = view.plan
     if not plan.timed_joins:
         return []
-    joins = {join for step in entered for join in plan.successors[plan.name_of(step)] if join in plan.timed_joins}
+    found = [(step, join) for step in entered for join in plan.successors[plan.name_of(step)]]
+    joins = {after(plan, step, join) for step, join in found if join in plan.timed_joins}
     timers: list[SetTimer] = []
     for join in sorted(joins):
         after_s = plan.join_policy(join).deadline_s
@@ -296,7 +345,7 @@ def join_timers(view: View, run: str, entered: Sequence[str], state: State, star
             step=join,
             source=DEADLINE,
             count=0,
-            state=select(state, plan.carried[join]),
+            state=select(state, plan.carried[plan.name_of(join)]),
             outcome=Skipped(reason=f"the deadline of {after_s:g} s"),
             start_seq=start_seq,
         )
@@ -310,7 +359,7 @@ def result_of(plan: Plan, run: str, step: str, outcome: Outcome | None, start_se
         flow=plan.flow.name,
         digest=plan.digest,
         run=run,
-        status="done" if isinstance(outcome, Done) else "failed",
+        status="done" if isinstance(outcome, Done | Skipped) else "failed",
         step=step,
         outcome=outcome,
         start_seq=start_seq,
@@ -337,7 +386,7 @@ def _branch(entry: Handoff, item: Value, index: int, count: int) -> Handoff:
         branch = Branch(index=index, count=count, blob=item)
     else:
         branch = Branch(index=index, count=count, item=item)
-    return replace(entry, step=StepRef(entry.step, index).token, branch=branch)
+    return replace(entry, step=replace(parse(entry.step), index=index).token, branch=branch)
 
 
 def place(branch: Branch | None) -> Branch | None:
@@ -348,7 +397,7 @@ def place(branch: Branch | None) -> Branch | None:
 def reply_to(
     plan: Plan, ended: Handoff | OutcomeRecord, join: str, state: State, outcome: Outcome, start_seq: int
 ) -> Reply:
-    """Return what a step, or a branch, that ended tells the step that joins it."""
+    """Return what a step, or a branch, that ended tells the step that joins it; `join` has its round."""
     branch = ended.branch
     return Reply(
         flow=plan.flow.name,
@@ -362,4 +411,5 @@ def reply_to(
         state=state,
         outcome=outcome,
         start_seq=start_seq,
+        round=parse(ended.step).round,
     )

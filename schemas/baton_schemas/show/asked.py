@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -59,7 +60,7 @@ def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping
     """
     agent = plan.agent(step)
     tier = plan.tier(agent)
-    value_of = PromptValues(values, branches).of
+    value_of = PromptValues(values, branches, partial(_why_missing, plan, plan.name_of(step))).of
     return Asked(
         model=tier.model,
         system=render(agent.system, value_of),
@@ -67,6 +68,16 @@ def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping
         max_tokens=tier.max_tokens,
         tools=tools_of(plan.flow, agent),
     )
+
+
+def _why_missing(plan: Plan, step: str, name: str) -> str:
+    """Return why a step was given nothing under a name, as the end of a sentence about that."""
+    if plan.key(step, name) != name:
+        return "is that of the round before, which had none"
+    late = "had not ended when the join closed"
+    if not plan.why_lacking(step, name):
+        return late
+    return f"was skipped, or {late}" if plan.leaves_branches else "was skipped"
 
 
 def proof_of(asked: Asked, recorded: Iterable[str]) -> str:

@@ -69,7 +69,9 @@ def _rests_on(handoff: Handoff, replies: Mapping[str, Reply]) -> Given:
 
 def blobs_of(plan: Plan, given: Given) -> list[Blob]:
     """Return what is kept beside the log of all that a step was given and reads, each once."""
-    wanted = {*_reads(plan, given.handoff), plan.opening(base_of(given.handoff)), ERRORS}
+    handoff = given.handoff
+    read = {plan.key(handoff.step, name) for name in _reads(plan, handoff)}
+    wanted = {*read, plan.opening(base_of(handoff)), ERRORS}
     states = [state_at(given.handoff), *(reply.state for reply in given.replies)]
     found = [blob for state in states for name, blob in state.blobs.items() if name in wanted]
     found += [reply.outcome.blob for reply in given.replies if isinstance(reply.outcome, Done) and reply.outcome.blob]
@@ -92,7 +94,7 @@ def values_of(plan: Plan, given: Given, fetched: Fetched) -> dict[str, Value]:
         values["item"] = inline(branch.blob or branch.item, fetched)
         values["index"] = Raw(str(branch.index).encode())
     for name in _reads(plan, handoff):
-        value = find(state, name)
+        value = find(state, plan.key(handoff.step, name))
         if value is not None:
             values[name] = inline(value, fetched)
     if state.errors:

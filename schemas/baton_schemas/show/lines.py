@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from baton_schemas.run.refs import indices, joined, parse, replied, source_token
+from baton_schemas.run.refs import ended_by, indices, joined, parse, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
@@ -110,7 +110,8 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
         case Handoff():
             return "handoff", f"{source_token(message)} → {message.step}", _of_handoff(message)
         case Reply():
-            return "reply", f"{replied(message)} → {message.step}", _of_reply(message)
+            ended = DEADLINE if message.source == DEADLINE else ended_by(message)
+            return "reply", f"{ended} → {message.step}", _of_reply(message)
         case OutcomeRecord():
             return "outcome", message.step, _list(of_outcome(message.outcome), _COPIED if message.copied else "")
         case Join():
@@ -163,7 +164,9 @@ def _of_branch(branch: Branch) -> str:
 
 def _of_closing(cause: Joined) -> str:
     error = f": {_of_error(cause.error)}" if cause.error else ""
-    return f"closes with {_count(_places(cause.branches, cause.counts), 'branch', 'branches')}{error}"
+    there = {source: text for source, text in cause.branches.items() if source not in cause.left_out}
+    closes = f"closes with {_count(_places(there, cause.counts), 'branch', 'branches')}"
+    return _list(closes, f"{', '.join(cause.left_out)} skipped" if cause.left_out else "") + error
 
 
 def _of_reply(reply: Reply) -> str:
@@ -174,12 +177,14 @@ def _of_reply(reply: Reply) -> str:
 
 
 def _of_join(join: Join) -> str:
-    came, failed = _places(join.came, join.counts), _places(join.failed, join.counts)
-    empty = [source for source in join.came if join.counts.get(source) == 0]
+    there = {source: text for source, text in join.came.items() if source not in join.left_out}
+    came, failed = _places(there, join.counts), _places(join.failed, join.counts)
+    empty = [source for source in there if join.counts.get(source) == 0]
     return _list(
         f"{_count(came, 'branch', 'branches')} came" if came else "",
         f"{failed} failed" if failed else "",
         f"nothing to do for {', '.join(empty)}" if empty else "",
+        f"{', '.join(join.left_out)} skipped" if join.left_out else "",
         "its time is up" if join.deadline else "",
     )
 

@@ -13,7 +13,7 @@ from baton_schemas.flow.prompts import MissingValue
 from baton_schemas.run.branches import ends_seen, fan_outs
 from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.child_runs import runs_asked
-from baton_schemas.run.refs import parse
+from baton_schemas.run.refs import parse, whole
 from baton_schemas.run.state import Entry, RunState, StepState
 from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Spent
 from baton_schemas.wire.messages import Note
@@ -56,7 +56,7 @@ def see(
     attempts = attempts_of(entries, own) if own is not None else []
     hashes = [*(each.request_sha256 for each in attempts), *(call.request_sha256 for call in calls)]
     recorded = tuple(dict.fromkeys(found for found in reversed(hashes) if found))
-    branches = branches_of(state, base) if not child and plan.step(base).each and step == base else []
+    branches = branches_of(state, step) if not child and plan.step(base).each and step == whole(step) else []
     children = Children(state)
     agent = _agent_of(plan, step, own)
     reused_from = state.forked_from if own is not None and own.reused else ""
@@ -73,7 +73,7 @@ def see(
         runs_flow=nested.flow.name if agent and (nested := plan.nested_of(agent)) is not None else "",
         actor=plan.actor_of_agent(agent) if agent else "",
         index=parse(step).index if step != base else None,
-        count=len(branches) if branches else count_of(state, base) if step != base else 0,
+        count=len(branches) if branches else count_of(state, whole(step)) if step != whole(step) else 0,
         state=own,
         values=values,
         missing=given.missing if given is not None else (),

@@ -9,7 +9,7 @@ from msgspec import Struct
 from baton_schemas.errors import UnknownStep
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.child_runs import runs_asked
-from baton_schemas.run.refs import parse
+from baton_schemas.run.refs import parse, whole
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent
 from baton_schemas.wire.messages import AskedKind
@@ -144,7 +144,7 @@ def step_of(plan: Plan, state: RunState, name: str) -> str:
     if name not in plan.steps and count:
         hint = f"{asked!r} was asked {count:,} times: {asked}#1 to {asked}#{count}." if count > 1 else ""
         raise UnknownStep(state.run, name, plan.order, hint=hint or f"{asked!r} was asked once: {asked}#1.")
-    if name in plan.steps or (name in state.steps and not is_child(name)):
+    if name in plan.steps or ((name in state.steps or branches_of(state, name)) and not is_child(name)):
         if plan.name_of(name) in plan.steps:
             return name
         raise UnknownStep(state.run, name, plan.order)
@@ -166,12 +166,12 @@ def _branches_there(plan: Plan, state: RunState, step: str) -> str:
 
 
 def count_of(state: RunState, step: str) -> int:
-    """Return how many branches of a fan-out the log names."""
+    """Return how many branches of a fan-out, in one round, the log names."""
     return len(_branches_in(state, step))
 
 
 def branches_of(state: RunState, base: str) -> list[BranchSeen]:
-    """Return the branches of a fan-out that the log names, in their order."""
+    """Return the branches of a fan-out, in one round, that the log names, in their order."""
     steps = [state.steps[name] for _, name in sorted(_branches_in(state, base))]
     runs = runs_asked(state)
     return [
@@ -187,8 +187,9 @@ def branches_of(state: RunState, base: str) -> list[BranchSeen]:
 
 
 def _branches_in(state: RunState, base: str) -> list[tuple[int, str]]:
-    refs = ((parse(name), name) for name in state.steps)
-    return [(ref.index, name) for ref, name in refs if ref.name == base and ref.index is not None and not ref.key]
+    """Return the branches of a fan-out, in one round, by their indices."""
+    refs = ((parse(name), name) for name in state.steps if name != base and whole(name) == base)
+    return [(ref.index, name) for ref, name in refs if ref.index is not None and not ref.key]
 
 
 def children_of(children: Children, step: str) -> list[ChildSeen]:

@@ -94,6 +94,8 @@ class Joined(Struct, tag="join", tag_field="by", frozen=True, kw_only=True, omit
     """Its time was up."""
     error: Error | None = None
     """It closed without what it needs: the step fails, and its handler is not called."""
+    left_out: dict[str, str] = {}
+    """Source steps that were left out, and why. When all of them were, so is the step."""
 
 
 class Started(Struct, tag="start", tag_field="by", frozen=True, kw_only=True, omit_defaults=True):
@@ -205,6 +207,8 @@ class Reply(OfRun, tag="reply", tag_field="kind", frozen=True, kw_only=True, omi
     state: State = State()
     outcome: Outcome
     copied: bool = False
+    round: int = 0
+    """Of the source, when it is done again and again: from 2."""
 
 
 class OutcomeRecord(OfRun, tag="outcome", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
@@ -232,6 +236,8 @@ class Join(OfRun, tag="join", tag_field="kind", frozen=True, kw_only=True, omit_
     deadline: bool = False
     copied: bool = False
     """Some of these replies were copied from the run that this one goes on from."""
+    left_out: dict[str, str] = {}
+    """Those that were left out, with the reason: they came, and are not counted."""
 
 
 class Wakes(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -105,9 +105,12 @@ class Failed(Struct, tag="failed", tag_field="status", frozen=True, kw_only=True
 
 
 class Skipped(Struct, tag="skipped", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
-    """The step had nothing to do: a fan-out over an empty list."""
+    """The step was not done: a fan-out over an empty list had nothing to do, or the step was left out."""
 
     reason: str
+    left_out: bool = False
+    """Its `when` did not hold, or all that comes right before it was left out. It has no output, and a join does not
+    count it; an empty list is the output of a fan-out that had nothing to do."""
 
 
 Outcome = Done | Failed | Skipped

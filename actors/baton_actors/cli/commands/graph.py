@@ -78,6 +78,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
                 "concurrency": flow.steps[name].concurrency,
                 "joins": (plan.opening(name) or name) in plan.joins,
                 "workers": plan.agent(name).workers,
+                "when": flow.steps[name].when or {},
+                "again": flow.steps[name].again,
             }
             for name in plan.order
             if name not in plan.implied

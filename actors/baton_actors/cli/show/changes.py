@@ -10,6 +10,7 @@ from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change
+from baton_schemas.run.refs import whole
 
 _SHOWN_MAX = 40
 """Characters of a value that is shown as it was and is; one that is longer is only named."""
@@ -48,7 +49,7 @@ def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> l
     """Return the steps that are among these, in the order of the flow; of a fan-out, how many branches if not all."""
     words = []
     for row in rows:
-        branches = sum(1 for name in ended if name != row.step and plan.name_of(name) == row.step)
+        branches = sum(1 for name in ended if name != row.step and whole(name) == row.step)
         if row.step in ended or branches == row.count > 0:
             words.append(row.step)
         elif branches:

@@ -7,10 +7,12 @@ source has several, those to one target.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import NamedTuple
 
 from baton_actors.cli.show.asks import asks_lines
+from baton_actors.cli.show.mermaid import again_of, conditions_of
 from baton_schemas.flow.graph import Plan
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
@@ -27,6 +29,8 @@ class _Place(NamedTuple):
     text: tuple[str, ...]
     beside: tuple[str, ...] = ()
     """On the right of the box: the agents that its agent may ask."""
+    on_arrow: tuple[str, ...] = ()
+    """What is said on the arrows to it, just above the box."""
 
     @property
     def width(self) -> int:
@@ -35,8 +39,9 @@ class _Place(NamedTuple):
 
     @property
     def box_width(self) -> int:
-        """Of the box alone, in columns."""
-        return (max(len(line) for line in self.text) + 4) | 1 if self.text else 1
+        """Of the box alone, in columns; what is said on the arrow to it has room above it."""
+        wide = max((len(line) for line in self.on_arrow), default=0)
+        return max(*(len(line) + 4 for line in self.text), wide) | 1 if self.text else 1
 
     @property
     def margin(self) -> int:
@@ -51,14 +56,29 @@ class _Place(NamedTuple):
 
 def draw(plan: Plan, width: int) -> list[str]:
     """Return the lines of the drawing; a list of steps when the drawing would not fit into `width` columns."""
-    levels, edges = _levels(plan)
-    columns = max(sum(place.width + _GAP for place in level) - _GAP for level in levels)
-    if columns + 2 > width:
+    loops: dict[str, tuple[str, ...]] = {}
+    levels, edges = _levels(plan, plan.loops.keys())
+    outer = {level[-1].key for level in levels}
+    for last in plan.loops:
+        says, first = again_of(plan, last), plan.first_of_loop(last)
+        fits = _columns(levels) + _GAP + 2 + max(map(len, says)) + 2 <= width
+        if first != last and {first, last} <= outer and fits and not loops:
+            loops[last] = tuple(says)
+    levels, edges = _levels(plan, plan.loops.keys() - loops.keys())
+    if _columns(levels) + 2 > width:
         return _as_list(plan)
-    return _Canvas(levels, edges, columns).lines()
+    canvas = _Canvas(levels, edges, _columns(levels))
+    for last, lines in loops.items():
+        canvas.arrow_back(plan.first_of_loop(last), last, lines)
+    return canvas.lines()
 
 
-def _text(plan: Plan, name: str) -> tuple[str, ...]:
+def _columns(levels: list[list[_Place]]) -> int:
+    return max(sum(place.width + _GAP for place in level) - _GAP for level in levels)
+
+
+def _text(plan: Plan, name: str, *, loops: bool) -> tuple[str, ...]:
+    """Return the lines of a box; with `loops` a step with `again` says so itself, and no arrow does."""
     step = plan.flow.steps[name]
     lines = [name]
     if plan.agent(name).person:
@@ -75,7 +95,7 @@ def _text(plan: Plan, name: str) -> tuple[str, ...]:
     if closing := plan.closing(name):
         wait = plan.join_policy(closing).wait
         lines.append("puts out a list" + ("" if wait == "all" else f" of the first {wait}"))
-    return tuple(lines)
+    return (*lines, *(again_of(plan, name, arrow=False) if loops else ()))
 
 
 def _written(plan: Plan) -> list[str]:
@@ -83,15 +103,19 @@ def _written(plan: Plan) -> list[str]:
     return [name for name in plan.order if name not in plan.implied]
 
 
-def _levels(plan: Plan) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
-    """Return the places by level, and the edges between places of neighbouring levels."""
+def _levels(plan: Plan, told: Collection[str]) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
+    """Return the places by level, and the edges between places of neighbouring levels.
+
+    The boxes of the steps that are `told` say that there is a loop.
+    """
     depth: dict[str, int] = {}
     for name in _written(plan):
         depth[name] = max((depth[source] + 1 for source in plan.before(name)), default=0)
     levels: list[list[_Place]] = [[] for _ in range(max(depth.values()) + 1)]
     edges: list[tuple[str, str]] = []
     for name in plan.flow.steps:
-        levels[depth[name]].append(_Place(name, _text(plan, name), asks_lines(plan, name)))
+        says = tuple(conditions_of(plan, name))
+        levels[depth[name]].append(_Place(name, _text(plan, name, loops=name in told), asks_lines(plan, name), says))
     for name in plan.flow.steps:
         for source in plan.before(name):
             above = source
@@ -123,6 +147,8 @@ class _Canvas:
     def __init__(self, levels: list[list[_Place]], edges: list[tuple[str, str]], columns: int) -> None:
         self._sides: dict[tuple[int, int], int] = {}
         self._text: dict[tuple[int, int], str] = {}
+        self._ends: dict[str, tuple[int, int]] = {}
+        """By box: the row of its name, and its right side."""
         self._height = 0
         middles: dict[str, int] = {}
         starts: list[list[int]] = []
@@ -134,6 +160,10 @@ class _Canvas:
                 middles[place.key] = column + place.width // 2
                 column += place.width + _GAP
         for number, level in enumerate(levels):
+            above = max(len(place.on_arrow) for place in level)
+            for place in level:
+                self._arrow(place, middles[place.key], above, arrives=number > 0)
+            self._height += above
             tall = max(len(place.lines) for place in level) + 2
             for place, column in zip(level, starts[number], strict=True):
                 self._place(place, column, middles[place.key], tall, arrives=number > 0)
@@ -141,6 +171,25 @@ class _Canvas:
             if number + 1 < len(levels):
                 keys = {place.key for place in level}
                 self._connect([(middles[a], middles[b]) for a, b in edges if a in keys])
+
+    def arrow_back(self, first: str, last: str, says: tuple[str, ...]) -> None:
+        """Draw an arrow from one box up to another, right of all that is drawn, and what it says beside it."""
+        (to, left), (row, begin) = self._ends[first], self._ends[last]
+        right = max(column for _, column in [*self._sides, *self._text]) + _GAP
+        for at, start in ((to, left), (row, begin)):
+            for column in range(start + 1, right):
+                self._line(at, column, _LEFT | _RIGHT)
+        self._line(row, begin, _RIGHT)
+        self._line(row, right, _LEFT | _UP)
+        self._line(to, right, _LEFT | _DOWN)
+        for at in range(to + 1, row):
+            self._line(at, right, _UP | _DOWN)
+        self._text[to, left + 1] = "◄"
+        above = max((to + row - len(says) + 1) // 2, 0)
+        self._height = max(self._height, above + len(says))
+        for at, line in enumerate(says, above):
+            for offset, char in enumerate(line):
+                self._text[at, right + 2 + offset] = char
 
     def lines(self) -> list[str]:
         """Return the drawing, indented by two."""
@@ -155,6 +204,14 @@ class _Canvas:
     def _line(self, row: int, column: int, sides: int) -> None:
         self._sides[row, column] = self._sides.get((row, column), 0) | sides
 
+    def _arrow(self, place: _Place, middle: int, tall: int, *, arrives: bool) -> None:
+        """Draw the arrow to a box, or a line that passes, through so many rows, and what it says over its end."""
+        for row in range(self._height, self._height + tall if arrives else self._height):
+            self._line(row, middle, _UP | _DOWN)
+        for row, line in enumerate(place.on_arrow, self._height + tall - len(place.on_arrow)):
+            for offset, char in enumerate(line):
+                self._text[row, middle - len(line) // 2 + offset] = char
+
     def _place(self, place: _Place, left: int, middle: int, tall: int, *, arrives: bool) -> None:
         """Draw a box as tall as it needs, and the line from it to the end of its level; or a line that passes."""
         top = self._height
@@ -165,6 +222,7 @@ class _Canvas:
             return
         left += place.margin
         right, bottom = left + place.box_width - 1, top + box - 1
+        self._ends[place.key] = (top + 1, right + place.margin + bool(place.margin))
         for row in (top, bottom):
             for column in range(left + 1, right):
                 self._line(row, column, _LEFT | _RIGHT)
@@ -214,6 +272,7 @@ def _as_list(plan: Plan) -> list[str]:
     lines = []
     for name in _written(plan):
         after = f"after {', '.join(plan.before(name))}" if plan.before(name) else "first"
-        lines.append("  " + "  ".join([name.ljust(wide), after, *_text(plan, name)[1:]]))
+        text = _text(plan, name, loops=name in plan.loops)
+        lines.append("  " + "  ".join([name.ljust(wide), after, *text[1:], *conditions_of(plan, name)]))
         lines += [f"    {line}" for line in asks_lines(plan, name)]
     return lines

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from baton_actors.cli.show.rows import Row
 from baton_actors.steps.held import HeldStep
-from baton_schemas.run.refs import name_of
+from baton_schemas.run.refs import whole
 from baton_schemas.show.children import is_child
 
 
@@ -45,7 +45,7 @@ def with_lost(rows: Sequence[Row], lost: dict[str, float]) -> list[Row]:
     known = {row.step for row in rows if not row.depth} | {row.token for row in rows}
     for step, left_s in lost.items():
         # Children that share a row are not said to wait: how many of them do, nobody could tell from it.
-        name = step if step in known or is_child(step) else name_of(step)
+        name = step if step in known or is_child(step) else whole(step)
         waits.setdefault(name, []).append(left_s)
     return [
         replace(

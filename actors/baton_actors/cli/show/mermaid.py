@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from baton_schemas.flow.check_asking import asked_agents
+from baton_schemas.flow.conditions import written
 from baton_schemas.flow.graph import Plan
+
+_PLAIN = " .,'_-/()\N{MULTIPLICATION SIGN}"
 
 
 def mermaid_of(plan: Plan) -> str:
@@ -15,11 +18,13 @@ def mermaid_of(plan: Plan) -> str:
     lines = ["flowchart TD", "  in([input])"]
     lines += [f"  {ids[name]}{_shape(plan, name)}" for name in plan.flow.steps]
     for name in plan.flow.steps:
-        each, limit = plan.flow.steps[name].each, plan.flow.steps[name].concurrency
-        at_once = f", {limit} at once" if limit is not None else ""
-        arrow = f'-->|"\N{MULTIPLICATION SIGN} each {each}{at_once}"|' if each else "-->"
+        says = arrow_of(plan, name)
+        arrow = f'-->|"{"<br/>".join(map(_escaped, says))}"|' if says else "-->"
         for source in [ids[source] for source in plan.before(name)] or ["in"]:
             lines.append(f"  {source} {arrow} {ids[name]}")
+    for last in plan.loops:
+        text = "<br/>".join(map(_escaped, again_of(plan, last)))
+        lines.append(f'  {ids[last]} -.->|"{text}"| {ids[plan.first_of_loop(last)]}')
     final = plan.implied.get(plan.final, plan.final)
     lines += ["  out([output])", f"  {ids[final]} --> out"]
     lines += _asking(plan, ids)
@@ -41,8 +46,42 @@ def _asking(plan: Plan, ids: dict[str, str]) -> list[str]:
     return [*(f'  {box}("{name}")' for name, box in boxes.items()), *arrows]
 
 
+def arrow_of(plan: Plan, name: str) -> list[str]:
+    """Return what an arrow to a step says: over what it fans out, and what is to hold for it to be done."""
+    step = plan.flow.steps[name]
+    at_once = f", {step.concurrency} at once" if step.concurrency is not None else ""
+    each = [f"\N{MULTIPLICATION SIGN} each {step.each}{at_once}"] if step.each else []
+    return each + conditions_of(plan, name)
+
+
+def conditions_of(plan: Plan, name: str) -> list[str]:
+    """Return what is to hold for a step to be done, a line for each condition: `if classify.kind is 'refund'`."""
+    return [f"{'and' if number else 'if'} {text}" for number, text in enumerate(written(plan.flow.steps[name].when))]
+
+
+def again_of(plan: Plan, last: str, *, arrow: bool = True) -> list[str]:
+    """Return what is to hold for another round of the loop that a step ends, and how many there are at the most.
+
+    Without an `arrow` it says from where. Nothing for a step that ends none.
+    """
+    again = plan.flow.steps[last].again
+    if again is None:
+        return []
+    where = [] if arrow else [f"again from {again.start}"]
+    texts = [
+        f"{'and' if number else 'again if' if arrow else 'if'} {text}"
+        for number, text in enumerate(written(again.when))
+    ]
+    return [*where, *texts, f"at most {again.max_rounds} rounds"]
+
+
+def _escaped(text: str) -> str:
+    """Return a text as Mermaid takes it within quotes: what could end them, or be markup, by its number."""
+    return "".join(char if char.isalnum() or char in _PLAIN else f"#{ord(char)};" for char in text)
+
+
 def _shape(plan: Plan, name: str) -> str:
-    # Step names are tokens; `each` may have dots: neither can break the quotes.
+    # Step names are tokens, which cannot break the quotes.
     nested = plan.nested_of(plan.flow.steps[name].agent)
     if nested is not None:
         return f'[["{name}: {nested.flow.name}"]]'

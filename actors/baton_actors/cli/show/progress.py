@@ -19,7 +19,7 @@ from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.rows import Row, rows_of
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.unfolding import CHILDREN_MAX, room_for
-from baton_actors.cli.show.view import MARKS, elapsed_of, steps_table, totals, waits_of
+from baton_actors.cli.show.view import MARKS, elapsed_of, skips_of, steps_table, totals, waits_of
 from baton_actors.cli.show.words import STEPS_MAX, Spoken, Words, word_line
 from baton_actors.cli.text import plain
 from baton_bus import BusError
@@ -167,7 +167,7 @@ class Progress:
     def _page(self) -> Group:
         state, rows = self._fold.state, self.rows
         head = Text.assemble((self._plan.flow.name, "bold"), (f"  {self.run}", "dim"))
-        page: list[RenderableType] = [head, Text(), steps_table(rows), Text()]
+        page: list[RenderableType] = [head, Text(), steps_table(rows), Text(), *skips_of(rows)]
         if state.result is None:  # at the end the command says it, with how the run ended
             page += [*waits_of(rows), *self._words.lines(state)]
             page += [line for lines in open_lines(state).values() for line in lines]
@@ -245,6 +245,8 @@ def _line(row: Row) -> str:
         parts.append("rehearsed")
     if row.error and row.status == "failed":
         parts.append(plain(told(row.error)))
+    if row.reason and row.status == "skipped":
+        parts = [plain(f"skipped: {row.reason}")]
     counter = f"  {row.ended}/{row.count}" if row.count else ""
     if row.depth and row.count and row.ended < row.count:
         parts[0] = "so far"

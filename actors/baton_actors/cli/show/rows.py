@@ -15,7 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.run.refs import name_of
+from baton_schemas.run.refs import name_of, whole
+from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.show.children import Children, asked_with, is_child, parked_upon
 from baton_schemas.show.plan import plan_of
@@ -107,11 +108,11 @@ def rows_of(
     `running` are the attempts of steps that workers say they are doing; `now` is for the time of open steps. Of
     children about `children_max` rows are made, the others being folded; 0 for none.
     """
-    names = list(plan.order) if plan else []
+    names = _in_order(plan, state) if plan else []
     members: dict[str, list[StepState]] = {name: [] for name in names}
     for step in state.steps.values():
         if not is_child(step.name):
-            name = step.name if step.name in members else name_of(step.name)
+            name = step.name if step.name in members else whole(step.name)
             members.setdefault(name, []).append(step)
     groups = [_Group(name, found, plan, state) for name, found in members.items()]
     children = Children(state)
@@ -156,6 +157,24 @@ def _called(node: Node, children: Children) -> dict[str, str]:
     return {"step": children.written(step.name), "token": step.name, "asked": asked_with(step, _ASKED_WIDE)}
 
 
+def _in_order(plan: Plan, state: RunState) -> list[str]:
+    """Return the steps in the order in which they are done; those of a loop round by round, as far as there are any."""
+    begun = {
+        last: max((round_of(name) for name in state.steps if name_of(name) in loop), default=1)
+        for last, loop in plan.loops.items()
+    }
+    found: list[str] = []
+    for step in plan.order:
+        last = plan.loop_of.get(step)
+        if last is None:
+            found.append(step)
+        elif step == plan.first_of_loop(last):
+            loop = [other for other in plan.order if other in plan.loops[last]]
+            rounds = min(begun[last], plan.rounds_max(last))  # a stranger's message may say anything
+            found += [in_round(other, number) for number in range(1, rounds + 1) for other in loop]
+    return found
+
+
 class _Group:
     """All that the log says of one step of the flow: itself, or its branches; or of children that share a row."""
 
@@ -168,11 +187,12 @@ class _Group:
         *,
         of_children: bool = False,
     ) -> None:
-        step = plan.steps.get(name) if plan else None
-        successors = plan.successors.get(name, ()) if plan else ()
+        base = name_of(name)
+        step = plan.steps.get(base) if plan and not is_child(name) else None
+        successors = plan.successors.get(base, ()) if plan and not is_child(name) else ()
         self.name, self.members = name, members
         self.over = state.result is not None
-        self.fatal = state.status == "failed" and plan is not None and any(plan.ends_run(name, s) for s in successors)
+        self.fatal = state.status == "failed" and plan is not None and any(plan.ends_run(base, s) for s in successors)
         """Whether a failure of this step may have been what ended the run."""
         fans = bool(step.each) if step else any(member.name != name for member in members)
         self.branches = [member for member in members if member.name != name] if fans else []

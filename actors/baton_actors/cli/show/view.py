@@ -192,6 +192,12 @@ def waits_of(rows: Iterable[Row]) -> list[Text]:
     ]
 
 
+def skips_of(rows: Iterable[Row]) -> list[Text]:
+    """Return a line for each step that was skipped, with the reason: the way that the run did not take."""
+    skipped = [row for row in rows if row.status == "skipped" and row.reason]
+    return [Text(plain(f"{MARKS['skipped'][0]} {row.step}  skipped: {row.reason}"), "dim") for row in skipped]
+
+
 def error_line(error: Error, step: str = "") -> Text:
     """Return what went wrong in which step; `step` is for an error that names none."""
     said = plain(f"  {told(error)}")
@@ -318,6 +324,7 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
         Text(totals(state, rows), "dim"),
     ]
     parts += waits_of(rows)
+    parts += skips_of(rows)
     parts += unasked_of(rows)
     parts += people_lines(state)
     parts += errors_of(rows)
