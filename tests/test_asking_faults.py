@@ -92,8 +92,10 @@ async def test_two_workers_that_hold_one_step_ask_once(
         pass
 
     seen: list[list[Any]] = []
+    began: list[int] = []
 
     async def boss(text: str, context: Context) -> list[Any]:
+        began.append(context.attempt)
         number = await context.record("number", random.random)
         both = await context.gather(("helper", {"topic": f"slow{number}"}), ("helper", {"topic": "slow"}))
         seen.append([number, *both])
@@ -107,7 +109,7 @@ async def test_two_workers_that_hold_one_step_ask_once(
         async with process(t, "boss"), process(t, "boss"), process(t, "helper"):
             run = await t.submit(text="a")
             await until_asked(t, run, 2)
-            await asyncio.sleep(1.5)  # two leases: by then another has it too
+            await until(lambda: len(began) > 1)  # its lease has lapsed, and another has it too
             helper.open.set()
             result = value_of((await t.result(run)).outcome)
         assert all(each == result for each in seen)

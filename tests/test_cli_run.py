@@ -108,7 +108,14 @@ def test_prompt_of_a_step_is_shown_and_proved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["wrods"], "no flow 'wrods' is shipped. Known: article, ask, panel, report. Or give the path of a flow file."),
+        (
+            ["wrods"],
+            (
+                ["wrods"],
+                "no flow 'wrods' is shipped. Known: article, ask, deep-research, newsroom, panel, report. Or give the path of a "
+                "flow file.",
+            ),
+        ),
         (
             ["artikle", "topic=x"],
             "no flow 'artikle' is shipped. Did you mean 'article'? Or give the path of a flow file.",
