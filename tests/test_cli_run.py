@@ -110,11 +110,8 @@ def test_prompt_of_a_step_is_shown_and_proved(tmp_path: Path) -> None:
     [
         (
             ["wrods"],
-            (
-                ["wrods"],
-                "no flow 'wrods' is shipped. Known: article, ask, deep-research, newsroom, panel, report. Or give the path of a "
-                "flow file.",
-            ),
+            "no flow 'wrods' is shipped. Known: article, ask, deep-research, newsroom, panel, report. "
+            "Or give the path of a flow file.",
         ),
         (
             ["artikle", "topic=x"],
