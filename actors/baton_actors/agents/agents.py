@@ -79,12 +79,12 @@ class Agents:
         found = self._by_version.get((plan.digest, handler)) or self._by_flow.get((plan.flow.name, handler))
         return found.handler.asks_models if found is not None else plan.flow.agents[agent].asks_models
 
-    def may_ask(self, plan: Plan, step: str) -> bool:
-        """Say whether who does a step may ask for anything meanwhile; not where nobody here can do it."""
+    def found(self, plan: Plan, step: str) -> AgentKind | HandlerMissing:
+        """Return who does a step, or why nobody here can."""
         try:
-            return self.of(plan, step).may_ask
-        except HandlerMissing:  # the step is given back
-            return False
+            return self.of(plan, step)
+        except HandlerMissing as error:  # the step is given back
+            return error
 
     def concurrency(self, plan: Plan, agent: str) -> int:
         """Return how many steps of an agent this process does at once: what its flow says, or what suits its kind."""

@@ -63,6 +63,8 @@ class Handler:
         hints, signature = self._read(function, code)
         self.parameters = [self._parameter(p, hints) for p in signature.parameters.values()]
         self.takes_context = any(parameter.decoder is None for parameter in self.parameters)
+        self.asks_models = any(parameter.is_client for parameter in self.parameters)
+        """Whether a parameter asks for the official client."""
         self._returns = return_annotation(hints)
         try:
             self._decoder = decoder_of(self._returns)
@@ -80,11 +82,6 @@ class Handler:
         """
         arguments = {p.name: client if p.is_client else self._argument(p, values, context) for p in self.parameters}
         return functools.partial(self.function, **arguments)
-
-    @property
-    def asks_models(self) -> bool:
-        """Whether a parameter asks for the official client."""
-        return any(parameter.is_client for parameter in self.parameters)
 
     @property
     def returns(self) -> Any:

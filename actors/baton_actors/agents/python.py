@@ -38,6 +38,8 @@ class PythonAgent:
 
     def __init__(self, handler: Handler, threads: Threads, models: Models | None = None) -> None:
         self.handler, self._threads, self._models = handler, threads, models
+        self._is_simple = handler.is_async and not handler.takes_context and not handler.asks_models
+        """Whether it does nothing but compute and wait: then nothing but its time-out is to be seen to."""
 
     @property
     def concurrency(self) -> int:
@@ -59,6 +61,9 @@ class PythonAgent:
         It stands still while the official client, where the handler has that, waits for its provider or the log. `run`
         calls it in another way. Raises as `AgentKind.perform` says, and what the handler raises.
         """
+        if run is None and self._is_simple:
+            call = self.handler.call(values_of(task), task.context)
+            return Performed(output=self.handler.encode(await contained(call, task.plan.timeout_s(task.step))))
         run = run or self._run
         if not self.handler.asks_models:
             return Performed(output=self.handler.encode(await run(task, None, task.asks.told)))

@@ -71,7 +71,8 @@ class Attempting:
             if job.came_to is None and (ended := await self._not_to_be_done(job, work, state)) is not None:
                 return self._ended(work, state, ended)
             asks: Asks = NO_ASKS
-            if self._agents.may_ask(work.plan, job.step):
+            agent = self._agents.found(work.plan, job.step)
+            if not isinstance(agent, HandlerMissing) and agent.may_ask:
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
                 job.withdraw = asks.withdraw
             task = await self._task(job, work, seen, asks)
@@ -80,13 +81,10 @@ class Attempting:
         if job.came_to is None:
             if tries.died_with and job.attempt > work.plan.agent(job.step).max_attempts:
                 return self._ended(work, state, self._failed(job, self._suspects.error_of(job.step, tries)))
-            try:
-                agent = self._agents.of(work.plan, job.step)
-            except HandlerMissing as error:  # this worker lacks it: then it is not begun
-                job.came_to = error
-            else:
-                if not await self._begin(job, work, agent, task, journal, notes, tries):
-                    return Ack()
+            if isinstance(agent, HandlerMissing):  # this worker lacks it: then it is not begun
+                job.came_to = agent
+            elif not await self._begin(job, work, agent, task, journal, notes, tries):
+                return Ack()
         came_to = job.came_to
         if isinstance(came_to, Performed):
             outcome = await self._done(job, work, state, came_to)
@@ -121,6 +119,8 @@ class Attempting:
 
         Raises `BlobMissing`, and the errors of the bus.
         """
+        if not work.plan.skips and joined(work.handoff) is None:
+            return None
         if key_of_child(job.step):
             return None
         closing = joined(work.handoff)

@@ -52,7 +52,15 @@ class Memory:
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
         self._waits_since_s = min(told, default=0.0)
         self._in_vain: list[ModelError] = []
-        self._recording = Recording(engine, journal, notes)
+        self._notes = notes
+        self._exchanges: Recording | None = None
+
+    @property
+    def _recording(self) -> Recording:
+        """The exchanges of a handler's own client: few handlers have one."""
+        if self._exchanges is None:
+            self._exchanges = Recording(self._engine, self._journal, self._notes)
+        return self._exchanges
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to a request; None also when its text is gone. Raises `NotRecorded`."""

@@ -65,6 +65,8 @@ class Plan:
             if worker in flow.agents
         )
         """Whether a step can be done while runs that it asked for are not."""
+        self.skips = any(step.when for step in flow.steps.values())
+        """Whether a step may be left out."""
         self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
