@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import pytest
 
 from baton_actors import Context
 from baton_actors.agents.asks import AskFailed
+from baton_actors.steps.asking import StepAsks
 from baton_bus.engine.asking import Asking
 from baton_bus.errors import BusUnavailable
 from baton_bus.jetstream.leases import LeaseKeeper
 from baton_bus.store.timers import Timers
-from baton_schemas.wire.messages import Answer, Handoff, Parked, Woken
+from baton_schemas.wire.facts import Recorded
+from baton_schemas.wire.messages import Answer, Handoff, Note, Parked, Woken
 
 from .servers import NatsServer, nats_server, until
 from .team import Team, team, value_of
@@ -261,3 +263,52 @@ async def test_sleep_of_a_worker_that_is_gone_is_parked_with_its_timer(
         run = await t.submit(text="a")
         assert value_of((await t.result(run)).outcome) >= 2
         await check_answers(t, run)
+
+
+async def test_what_was_recorded_while_a_suspect_waited_for_its_turn_is_not_made_again(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second worker looks at the log, waits for its turn, and looks again: that look counts."""
+    made: list[int] = []
+    hold = asyncio.Event()
+
+    def draw() -> int:
+        made.append(1)
+        return len(made)
+
+    async def boss(text: str, context: Context) -> int:
+        drawn = await context.record("drawn", draw)
+        if not hold.is_set():
+            hold.set()
+            await asyncio.Event().wait()  # until its worker is gone
+        return int(drawn)
+
+    seen: list[int] = []
+    real = StepAsks.knows
+
+    def knows(self: StepAsks, notes: Sequence[Note]) -> None:
+        seen.append(sum(isinstance(note.fact, Recorded) for note in notes))
+        real(self, notes)
+
+    async def blind(*_: Any) -> list[Note]:
+        return []
+
+    monkeypatch.setattr(StepAsks, "knows", knows)
+    async with timed(
+        server, namespace, asking(), {"boss": boss, "helper": Helper().helper}, start=False, lease_s=1.0
+    ) as t:
+        with monkeypatch.context() as broken:
+            broken.setattr("baton_bus.jetstream.consumer.Puller.settle", _never)
+            async with t.process("boss", grace_s=0.01):
+                run = await t.submit(text="a")
+                await hold.wait()
+        with monkeypatch.context() as broken:
+            broken.setattr("baton_actors.steps.doing.look", blind)  # as if it had looked before anything was recorded
+            async with process(t, "boss"):
+                assert value_of((await t.result(run)).outcome) == 1
+        assert made == [1]
+        assert seen == [1]
+
+
+async def _never(*_: Any) -> None:
+    """What a worker does that is killed: it says nothing any more."""

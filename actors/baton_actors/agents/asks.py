@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from baton_actors.agents.clock import Clock
 from baton_actors.errors import ActorError
-from baton_schemas.wire.messages import NO_DEFAULT, Question
+from baton_schemas.wire.messages import NO_DEFAULT, Note, Question
 from baton_schemas.wire.outcomes import Error
 
 
@@ -72,6 +72,9 @@ class Asks(Protocol):
     def busy(self) -> AbstractContextManager[None]:
         """Do not park the step while the context is open: what is under way in it would be done again."""
 
+    def knows(self, notes: Sequence[Note]) -> None:
+        """Take the notes on the step as they are now."""
+
     def close(self) -> None:
         """The step is done with: whoever still waits is let go."""
 
@@ -114,6 +117,9 @@ class NoAsks:
     def busy(self) -> AbstractContextManager[None]:
         """It is never parked."""
         return contextlib.nullcontext()
+
+    def knows(self, notes: Sequence[Note]) -> None:
+        """Nothing was recorded."""
 
     def close(self) -> None:
         """Nobody waits."""

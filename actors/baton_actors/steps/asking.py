@@ -105,6 +105,10 @@ class StepAsks:
         if in_thread:
             self._job.let_go = self.close
 
+    def knows(self, notes: Sequence[Note]) -> None:
+        """Take the notes on the step as they are now: others may have recorded something while it waited."""
+        self._notes, self._again = notes, True
+
     async def ask(self, agent: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
         """Ask an agent and return its output. Raises `AskFailed`, `AskRefused`, `NotRecorded`."""
         self._check_worker(agent)

@@ -163,6 +163,7 @@ class Attempting:
                 if now is None:
                     return False
                 notes = now
+                task.asks.knows(now)
             await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
         return True
 
