@@ -11,6 +11,7 @@ from msgspec import Raw
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import StepTask
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.facts import Exchange
@@ -55,7 +56,7 @@ class NoJournal:
     async def recorded(self, exchange: Exchange) -> Exchange:
         raise AssertionError("this handler has no client")
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         raise AssertionError("a handler asks no model")
 
     def spent(self, error: ModelError) -> None:

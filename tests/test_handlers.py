@@ -29,6 +29,7 @@ from baton_actors.agents.threads import Threads
 from baton_actors.agents.tracebacks import place_of
 from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, HandlerMissing, HandlerRaised
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings, request_digest
+from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Field, Step
 from baton_schemas.wire.outcomes import Failed, Usage
 
@@ -554,7 +555,7 @@ class FirstWins(NoJournal):
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         return self.answers.setdefault(digest, answer)
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         return await call()
 
 

@@ -23,6 +23,7 @@ from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.raising import describe
 from baton_actors.errors import TooManyAsks, TooManyRounds
 from baton_actors.models import ModelAnswer, ModelError, Models, ModelSettings
+from baton_actors.models.types import Bound
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.outcomes import Error
@@ -76,7 +77,7 @@ class Journal(NoJournal):
         self.answers.setdefault(digest, msgspec.json.encode(answer))
         return answer
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         return await call()
 
     def spent(self, error: ModelError) -> None: ...

@@ -9,6 +9,7 @@ import msgspec
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.errors import MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
+from baton_actors.models.body import body_of, bound_of
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
@@ -66,7 +67,9 @@ async def answer_to(
     if answer is not None:
         return answer
     try:
-        answer = await journal.in_turn(lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent))
+        answer = await journal.in_turn(
+            lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound_of(body_of(request))
+        )
     except ModelError as error:
         error.request_sha256 = digest
         raise
@@ -85,11 +88,4 @@ def request_of(task: StepTask) -> ModelRequest:
         asked = asked_by(plan, task.step, task.values, task.branches)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
-    return ModelRequest(
-        model=asked.model,
-        system=asked.system,
-        prompt=asked.prompt,
-        max_tokens=asked.max_tokens,
-        timeout_s=plan.timeout_s(task.step),
-        tools=asked.tools,
-    )
+    return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))

@@ -38,6 +38,7 @@ from baton_actors.models.sent import (
     digest_of,
     object_of,
 )
+from baton_actors.models.types import Bound
 from baton_schemas.wire.facts import Exchange
 from baton_schemas.wire.outcomes import NULL
 
@@ -67,8 +68,8 @@ class TooLarge(Exception):
 class _Call:
     """One call that is not recorded."""
 
-    def __init__(self, sent: Sent, digest: str, number: int, *, streams: bool, rehearses: bool) -> None:
-        self.sent, self.digest, self.number = sent, digest, number
+    def __init__(self, sent: Sent, digest: str, number: int, bound: Bound, *, streams: bool, rehearses: bool) -> None:
+        self.sent, self.digest, self.number, self.bound = sent, digest, number, bound
         self.streams, self.rehearses = streams, rehearses
         self.refusal: tuple[int, dict[str, str], bytes] = (529, {}, b"")
         """The last answer that said to wait."""
@@ -136,11 +137,11 @@ class Exchanges:
             raise Stopped
         rehearses = self._models.settings.rehearses
         if len(sent.body) > _LARGE_BYTES:
-            digest, streams = await asyncio.to_thread(digest_of, sent, rehearses)
+            digest, streams, bound = await asyncio.to_thread(digest_of, sent, rehearses)
         else:
-            digest, streams = digest_of(sent, rehearses)
+            digest, streams, bound = digest_of(sent, rehearses)
         number = self._take(digest)
-        call = _Call(sent, digest, number, streams=streams, rehearses=rehearses)
+        call = _Call(sent, digest, number, bound, streams=streams, rehearses=rehearses)
         try:
             with self.clock.stopped():
                 known = await self._log.recalled(digest, number)
@@ -180,7 +181,7 @@ class Exchanges:
     async def _make(self, call: _Call, arriving: Arriving) -> None:
         try:
             with self.clock.stopped(), self._busy():
-                await self._log.in_turn(lambda: self._once(call, arriving))
+                await self._log.in_turn(lambda: self._once(call, arriving), call.bound)
             arriving.end()
         except ModelError as error:  # the provider asks to wait, and the patience has run out
             if error.usage is not None:

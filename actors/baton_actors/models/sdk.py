@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import anthropic
 import httpx2
-from anthropic.types import MessageParam, TextBlockParam, ToolParam
+from anthropic.types import RawMessageStreamEvent
 from opentelemetry import trace
 
 from baton_actors.models.arriving import Arriving
+from baton_actors.models.body import body_of
 from baton_actors.models.errors import (
     RETRY_AFTER_MAX_S,
     ModelError,
@@ -48,6 +49,7 @@ _QUOTE_CHARS_MAX = 500
 
 Client = anthropic.AsyncAnthropic
 Pool = httpx2.AsyncClient
+Stream = anthropic.AsyncStream[RawMessageStreamEvent]
 T = TypeVar("T")
 
 
@@ -74,22 +76,8 @@ async def chunks(
 
     Raises `ModelError` for whatever goes wrong, a stream that ends before the answer does included.
     """
-    system: list[TextBlockParam] = []
-    if request.system:
-        system = [{"type": "text", "text": valid_text(request.system), "cache_control": {"type": "ephemeral"}}]
-    tools: list[ToolParam] = [
-        {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
-        for tool in request.tools
-    ]
     try:
-        stream = await client.messages.create(
-            model=valid_text(request.model),
-            max_tokens=request.max_tokens,
-            system=system or anthropic.omit,
-            messages=_messages(request),
-            tools=tools or anthropic.omit,
-            stream=True,
-        )
+        stream: Stream = await client.messages.create(**body_of(request), stream=True)
         async with stream:
             headers = stream.response.headers
             reading.request_id = headers.get("request-id", "")
@@ -114,19 +102,6 @@ async def chunks(
     # Whatever its stop reason: without `message_stop` a stream was cut, and what was cut off is unknown.
     if not reading.stop_reason or not reading.whole:
         raise _broken("it ended before the answer did", settings, reading)
-
-
-def _messages(request: ModelRequest) -> list[MessageParam]:
-    """Return what is said: the prompt, and the turns since, up to whose end it is cached, as each asks with all before.
-
-    What is cached is asked for again in seconds, in the next round.
-    """
-    prompt: MessageParam = {"role": "user", "content": valid_text(request.prompt)}
-    turns: list[Any] = [{"role": turn.role, "content": turn.content} for turn in request.turns]
-    if turns and turns[-1]["role"] == "user":
-        *before, last = turns[-1]["content"]
-        turns[-1] = {"role": "user", "content": [*before, {**last, "cache_control": {"type": "ephemeral"}}]}
-    return [prompt, *turns]
 
 
 def _refused(

@@ -10,7 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from baton_actors.models.body import bound_of
 from baton_actors.models.errors import ModelError
+from baton_actors.models.types import Bound
 from baton_schemas.wire.facts import Exchange
 
 T = TypeVar("T")
@@ -77,8 +79,10 @@ class ExchangeLog(Protocol):
     async def recorded(self, exchange: Exchange) -> Exchange:
         """Record an exchange; return the one that is stored, ours or another worker's, with its body inline."""
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call when the actor may; again when it raises an overloaded `ModelError`."""
+    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
+        """Make a call that takes so much at the most when the actor may; again when it raises an overloaded
+        `ModelError`.
+        """
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same."""
@@ -89,8 +93,8 @@ def is_recorded(method: str, path: str) -> bool:
     return method == "POST" and path.endswith(RECORDED)
 
 
-def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool]:
-    """Return the hash by which a recorded exchange is found again, and whether a stream is asked for.
+def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool, Bound]:
+    """Return the hash by which a recorded exchange is found again, whether a stream is asked for, and what it may take.
 
     It is the SHA-256, in hex, of what is asked and of whom. In it: path, query and body, whatever the order of its
     keys, and whether it is rehearsed. Not in it: headers, the credentials, and the base URL: a run that moves to
@@ -99,7 +103,7 @@ def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool]:
     asked = object_of(sent.body)
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    return hashlib.sha256(whole).hexdigest(), asked.get("stream") is True
+    return hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, bound_of(asked, len(sent.body))
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from msgspec import Struct
 from baton_actors.models.content import Block
 from baton_actors.models.errors import ModelError
 from baton_actors.models.texts import without_secrets
-from baton_schemas.flow.tools import Tool
-from baton_schemas.show.asked import Asked, Turn
+from baton_schemas.show.asked import Asked
 from baton_schemas.wire.outcomes import Usage
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
@@ -25,19 +24,21 @@ _SECRETS = frozenset({"api_key", "auth_token"})
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
-class ModelRequest(Struct, frozen=True, kw_only=True):
-    """One call: a system prompt (may be empty), one user prompt, what was said since, and its bounds."""
+class ModelRequest(Asked, frozen=True, kw_only=True):
+    """One call: what is asked, and how long it may take. With tools, the answer has its content blocks."""
 
-    model: str
-    system: str
-    prompt: str
-    max_tokens: int
     timeout_s: float
     """Bound on the whole call, from the request to the last chunk."""
-    tools: tuple[Tool, ...] = ()
-    """What the model may ask for. With them, the answer has its content blocks."""
-    turns: tuple[Turn, ...] = ()
-    """What was said after the prompt: answers of the model, and what came of what it asked for."""
+
+
+class Bound(Struct, frozen=True, kw_only=True):
+    """What a call may take at the most, as far as that is known before it is made."""
+
+    model: str
+    input_tokens: int
+    """An estimate, by the size of what is sent."""
+    output_tokens: int
+    """Its `max_tokens`."""
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):
@@ -146,20 +147,11 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
 def request_digest(request: ModelRequest, settings: ModelSettings) -> str:
     """Return the hash by which a recorded answer is found again: SHA-256, in hex, of what is asked and of whom.
 
-    In it: model, system prompt, prompt, `max_tokens`, tools and turns if there are any, and whether the call is
-    rehearsed, so that a rehearsed answer is not reused once there is a key. Not in it: how long we wait, the
-    credentials, and the base URL: the model names what answers, and a run that moves to another gateway must not pay
-    twice.
+    In it: all of `Asked`, and whether the call is rehearsed, so that a rehearsed answer is not reused once there is a
+    key. Not in it: how long we wait, the credentials, and the base URL: the model names what answers, and a run that
+    moves to another gateway must not pay twice.
     """
-    asked = Asked(
-        model=request.model,
-        system=request.system,
-        prompt=request.prompt,
-        max_tokens=request.max_tokens,
-        tools=request.tools,
-        turns=request.turns,
-    )
-    return asked.digest(rehearses=settings.rehearses)
+    return request.digest(rehearses=settings.rehearses)
 
 
 def _is_http(url: str) -> bool:

@@ -12,6 +12,7 @@ import structlog
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.pace import Pace
+from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
@@ -137,7 +138,7 @@ class Memory:
                 logger.error("model.not_recorded", error=str(error), again_in_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         """Make a model call when the actor may. Raises `ModelError`, `NotRecorded`."""
         if self._pace is None:
             return await call()

@@ -21,6 +21,9 @@ from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
 from baton_schemas.wire.values import valid_text
 
+_LATER: tuple[str, ...] = ()
+"""Fields of `Asked` that came later and on which the answer depends: those that are set are in its hash, by name."""
+
 
 class Turn(Struct, frozen=True, kw_only=True):
     """What was said after the prompt, by the model or to it: content blocks as the Messages API has them."""
@@ -29,13 +32,23 @@ class Turn(Struct, frozen=True, kw_only=True):
     content: list[dict[str, Any]]
 
 
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a prompt, which becomes a content block of its own."""
+
+    text: str
+
+
 class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of a request that the answer depends on."""
 
     model: str
     system: str
+    """The system prompt; it may be empty."""
     prompt: str
+    """All of its text."""
     max_tokens: int
+    parts: tuple[Part, ...] = ()
+    """The prompt in parts, where it is sent as more than one; the same text in other parts is the same question."""
     tools: tuple[Tool, ...] = ()
     """What the model is offered: the workers of an agent."""
     turns: tuple[Turn, ...] = ()
@@ -47,8 +60,10 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
         A rehearsed call has another one, so that a rehearsed answer is not reused once there is a key.
         """
         texts = (valid_text(self.model), valid_text(self.system), valid_text(self.prompt))
-        # Without tools or turns it is what it was before there were any: answers in old logs are found by it.
-        more = (self.tools, self.turns) if self.tools or self.turns else ()
+        # What is not asked for leaves it as it was before one could: answers in old logs are found by it.
+        more: tuple[Any, ...] = (self.tools, self.turns) if self.tools or self.turns else ()
+        if later := {name: value for name in _LATER if (value := getattr(self, name))}:
+            more = (*more, later)
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses, *more))).hexdigest()
 
 

@@ -1,0 +1,68 @@
+"""The body of a request to the Messages API, made of what is asked; and what a call with it takes at the most. Pure.
+
+Whoever sends it, at once or in a batch, makes it here. https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from baton_actors.models.types import Bound
+from baton_schemas.show.asked import Asked
+from baton_schemas.wire.values import valid_text
+
+_CACHED = {"cache_control": {"type": "ephemeral"}}
+_BYTES_PER_TOKEN = 3
+"""Of JSON in English: four is the usual estimate, and this one is for a bound."""
+_OVERHEAD_TOKENS = 50
+"""Of a request, beside its texts."""
+
+
+def body_of(asked: Asked) -> dict[str, Any]:
+    """Return the body as the API has it in JSON, without `stream`."""
+    body: dict[str, Any] = {"model": valid_text(asked.model), "max_tokens": asked.max_tokens}
+    if asked.system:
+        body["system"] = [{"type": "text", "text": valid_text(asked.system), **_CACHED}]
+    if asked.tools:
+        body["tools"] = [
+            {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
+            for tool in asked.tools
+        ]
+    return {**body, "messages": _messages(asked)}
+
+
+def bound_of(body: Mapping[str, Any], size_bytes: int | None = None) -> Bound:
+    """Return what a call with this body takes at the most; of one that makes no sense, what can be told.
+
+    `size_bytes` is that of the body in JSON, where it is known.
+    """
+    if size_bytes is None:
+        size_bytes = len(msgspec.json.encode(body))
+    max_tokens = body.get("max_tokens")
+    return Bound(
+        model=str(body.get("model") or ""),
+        input_tokens=size_bytes // _BYTES_PER_TOKEN + _OVERHEAD_TOKENS,
+        output_tokens=max_tokens if isinstance(max_tokens, int) else 0,
+    )
+
+
+def _messages(asked: Asked) -> list[dict[str, Any]]:
+    """Return what is said: the prompt, and the turns since, up to whose end it is cached, as each asks with all before.
+
+    What is cached is asked for again in seconds, in the next round.
+    """
+    prompt: dict[str, Any] = {"role": "user", "content": _prompt(asked)}
+    turns: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in asked.turns]
+    if turns and turns[-1]["role"] == "user":
+        *before, last = turns[-1]["content"]
+        turns[-1] = {"role": "user", "content": [*before, {**last, **_CACHED}]}
+    return [prompt, *turns]
+
+
+def _prompt(asked: Asked) -> str | list[dict[str, Any]]:
+    if not asked.parts:
+        return valid_text(asked.prompt)
+    return [{"type": "text", "text": valid_text(part.text)} for part in asked.parts]
