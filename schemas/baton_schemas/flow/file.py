@@ -16,6 +16,7 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.nested import FindFlow, with_flows
 from baton_schemas.flow.toml_lines import line_of
+from baton_schemas.wire.money import Budget
 
 Table = dict[str, Any]
 S = TypeVar("S", bound=Struct)
@@ -122,6 +123,8 @@ def _flow(data: Table) -> Flow:
         "agents": {name: _agent(name, value) for name, value in _tables(data, "agents").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
     }
+    if "budget" in data:
+        tables["budget"] = _struct("budget", data["budget"], Budget)
     return _struct("", {**data, **tables}, Flow)
 
 

@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.budgets import TOKENS_MAX, USD_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
 from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, ROUNDS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import RESERVED, TOKEN
 
 Schema = dict[str, Any]
@@ -30,6 +32,8 @@ _NAME = {"pattern": f"^{TOKEN.pattern.removesuffix(chr(92) + 'Z')}$"}
 _FREE_NAME = {**_NAME, "not": {"enum": sorted(RESERVED)}}
 _TIMEOUT = {"exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 _DEADLINE = {"exclusiveMinimum": 0, "maximum": DEADLINE_MAX_S}
+_USD = {"exclusiveMinimum": 0, "maximum": USD_MAX}
+_TOKENS = {"minimum": 1, "maximum": TOKENS_MAX}
 _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Agent: {
         "max_tokens": {"minimum": 0},
@@ -55,6 +59,12 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
     Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
+    Budget: {
+        "usd": _USD,
+        "tokens": _TOKENS,
+        "usd_per_day": _USD,
+        "tokens_per_day": _TOKENS,
+    },
     Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""
@@ -77,6 +87,7 @@ def flow_schema() -> Schema:
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
+        budget=_ref("budget"),
     )
     return {
         "$schema": _DRAFT,
@@ -95,6 +106,7 @@ def flow_schema() -> Schema:
             "conditions": _conditions(),
             "again": _table(Again, when=_ref("conditions")),
             "join": _table(JoinPolicy),
+            "budget": {**_table(Budget), "minProperties": 1},
         },
     }
 

@@ -58,7 +58,8 @@ def recalled(
                 found.append(Recalled(plan.actor(step), replace(message, run=run)))
             case Note(step=step, fact=ModelCall()) if _is_open(plan, asker, step, done):
                 if plan.agent(step).workers:
-                    found.append(Recalled(plan.actor(step), replace(message, run=run)))
+                    call = replace(message.fact, copied=True)
+                    found.append(Recalled(plan.actor(step), replace(message, run=run, fact=call)))
             case _:
                 pass
     return found

@@ -43,7 +43,13 @@ def first_of(view: View, event: Submitted) -> Create:
     plan = view.plan
     actor, first = _opening(view, event.run, event.state, 0)[0]
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
-    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source, parent=event.parent)
+    begins = Begins(
+        flow_body=Raw(plan.body),
+        deadline_s=event.deadline_s,
+        source=plan.source,
+        parent=event.parent,
+        budget=event.budget,
+    )
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
     return Create(actor, replace(first, v=ASKING if event.parent else plan.version, cause=cause, state=event.state))
 
@@ -154,11 +160,13 @@ def recorded(view: View, event: Recorded) -> list[Action]:
         case Answer():
             woken = woken_by(record)
             return [Create(plan.actor(record.step), woken)] if woken is not None else []
-        case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
+        case Reply(outcome=Failed() as failed) if (
+            failed.ends_run or plan.on_failed_branch(record.step, record.source) == "fail"
+        ):
             return [_failed_run(plan, record, ended_by(record))]
         case Reply():
             return _in_its_place(view, event)
-        case OutcomeRecord(outcome=Failed()) if _fails_run(plan, base_of(record)):
+        case OutcomeRecord(outcome=Failed() as failed) if failed.ends_run or _fails_run(plan, base_of(record)):
             return [_failed_run(plan, record, record.step)]
         case OutcomeRecord():
             return [*_follow(view, record), *_in_its_place(view, event)]
@@ -282,7 +290,9 @@ def spreads_again(plan: Plan, last: str) -> dict[str, str]:
 def ends_run(plan: Plan, handoff: Handoff) -> bool:
     """Say whether a handoff only tells that its run has failed: its step is not to be done."""
     cause = handoff.cause
-    return isinstance(cause, After) and isinstance(cause.outcome, Failed) and plan.fails_run(cause.step)
+    if not isinstance(cause, After) or not isinstance(cause.outcome, Failed):
+        return False
+    return cause.outcome.ends_run or plan.fails_run(cause.step)
 
 
 def enter(

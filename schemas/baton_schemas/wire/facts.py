@@ -49,7 +49,8 @@ class GivenBack(Struct, tag="given_back", tag_field="type", frozen=True, kw_only
 class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A step waits for something outside, free of charge: written when it begins to.
 
-    `what` is `provider` (a model's provider said to wait) or `handler` (no worker has what the run's flow names).
+    `what` is `provider` (a model's provider said to wait), `handler` (no worker has what the run's flow names) or
+    `budget` (all that may be spent is spent: nobody holds it until there is more).
     The key is `waits-{what}-{number}`.
     """
 
@@ -61,6 +62,10 @@ class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, om
     attempt: int = 1
     since_s: float = 0.0
     """When it began to, in seconds of Unix time by the broker's clock."""
+    seq: int = 0
+    """For a budget: where the handoff is in the log that is to be done again when there is more."""
+    of_run: str = ""
+    """For a budget: the run whose budget it is; empty for one of a day, which ends by itself."""
 
 
 class Spent(Struct, tag="spent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -106,6 +111,10 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
+    copied: bool = False
+    """It was made, and paid, in the run that this one goes on from."""
 
 
 class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -131,6 +140,8 @@ class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=Tr
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
 
 
 class Recorded(Struct, tag="recorded", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
