@@ -196,7 +196,7 @@ async def test_deadline_passes_though_nobody_does_the_run(
         except AskFailed as error:
             return error.error.type
 
-    monkeypatch.setattr("baton_actors.steps.asking._LATER_S", 0.1)
+    monkeypatch.setattr("baton_actors.steps.children._LATER_S", 0.1)
     handlers = {**Hands().all, "boss": boss}
     async with nested_team(server, namespace, asking(), handlers, start=False) as t:
         async with t.process("boss", grace_s=0.5):

@@ -455,7 +455,7 @@ MUTANTS = (
     Mutant(
         "nobody-looks-for-events-that-came-before",
         STEPS,
-        'if kind == "event" and not waiting.done():',
+        'if kind == "event" and child.is_open:',
         "if False:",
         (f"{EVENTS}::test_events_that_come_before_they_are_waited_for_are_kept",),
     ),
