@@ -66,9 +66,9 @@ MUTANTS = (
         "derive-before-record",
         ENGINE,
         "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
-        "        return await self._record(create)",
+        "        return await self.writing.record(create)",
         "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
-        "        await self.derive(plan, create.message)\n        return await self._record(create)",
+        "        await self.derive(plan, create.message)\n        return await self.writing.record(create)",
         (f"{ORDER}::test_outcome_is_stored_before_what_follows_and_that_before_the_ack",),
     ),
     Mutant(
