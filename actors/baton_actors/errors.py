@@ -49,6 +49,39 @@ class TooManyAsks(Fail):
         )
 
 
+class OverBudget(ActorError):
+    """A call is not made, as it could take more than is left to spend. The run ends with it, or is parked."""
+
+    def __init__(self, message: str, *, parks: bool = False, of_run: str = "", again_in_s: float = 0.0) -> None:
+        """`of_run` is the run whose budget it is; for that of a day, the next one begins `again_in_s` from now.
+
+        With `parks`, the step waits until there is more.
+        """
+        self.parks, self.of_run, self.again_in_s = parks, of_run, again_in_s
+        super().__init__(message)
+
+
+class HeldByOthers(ActorError):
+    """There may be enough for a call once others are settled that are under way: the step comes again."""
+
+    def __init__(self, whose: str) -> None:
+        """`whose` says which budget it is."""
+        self.whose = whose
+        super().__init__(f"what is left of {whose}, is held for calls under way")
+
+
+class UnpricedModel(ActorError):
+    """A budget in USD cannot be kept with a model that has no price: the call is not made."""
+
+    def __init__(self, model: str, whose: str) -> None:
+        """`whose` says which budget it is."""
+        self.model = model
+        super().__init__(
+            f"model {model!r} has no price here, so {whose}, cannot be kept, and it was not called. "
+            "Add its price to a file that BATON_PRICES names (see prices.toml), or set the budget in tokens."
+        )
+
+
 class HandlerNotFound(ActorError):
     """The `handler` of an agent cannot be imported."""
 

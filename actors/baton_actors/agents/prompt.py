@@ -66,16 +66,18 @@ async def answer_to(
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
+
+    async def call() -> ModelAnswer:
+        answer = await models.complete(request, on_chunk=writes(), on_cut=journal.spent)
+        # Models stream halves of characters now and then; what is recorded is what is put out.
+        answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
+        return await journal.record(digest, answer)
+
     try:
-        answer = await journal.in_turn(
-            lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound_of(body_of(request))
-        )
+        return await journal.in_turn(call, await models.priced(bound_of(body_of(request))))
     except ModelError as error:
         error.request_sha256 = digest
         raise
-    # Models stream halves of characters now and then; what is recorded is what is put out.
-    answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
-    return await journal.record(digest, answer)
 
 
 def request_of(task: StepTask) -> ModelRequest:

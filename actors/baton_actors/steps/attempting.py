@@ -34,6 +34,7 @@ from .job import Job
 from .live import live_of
 from .looking import look
 from .memory import Memory, NotRecorded
+from .paying import Paying
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
@@ -151,7 +152,7 @@ class Attempting:
         False when there is nothing to do any more: it was done elsewhere while it waited for its turn, or for the bus.
         """
         if not is_suspect(notes, job.delivery):
-            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
+            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
             return True
         async with contextlib.AsyncExitStack() as stack:
             await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
@@ -164,8 +165,12 @@ class Attempting:
                     return False
                 notes = now
                 task.asks.knows(now)
-            await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
+            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
         return True
+
+    def _memory(self, job: Job, work: Claim, journal: Journal, task: StepTask, notes: list[Note]) -> Memory:
+        paying = Paying(self._engine, work, job.step, journal)
+        return Memory(self._engine, journal, self._pace, paying, task.context, notes)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a suspect may begin, or until it need not any more."""
@@ -205,8 +210,7 @@ class Attempting:
         elif isinstance(came_to, Performed):
             await task.asks.note_unasked()
         job.came_to = came_to
-        if memory.owes:
-            await memory.settle_up()
+        await memory.close()
 
     async def _done(self, job: Job, work: Claim, state: State, performed: Performed) -> Done | BadOutput:
         """Return how a step ended well, unless what it put out is no list where one is needed."""

@@ -8,15 +8,16 @@ import random
 from baton_actors.agents.asks import AskFailed, AskRefused, NestedFailed
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
-from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, Retry
+from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, OverBudget, Retry, UnpricedModel
 from baton_actors.models import ModelError
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.wire.money import OVER_BUDGET, UNPRICED
 from baton_schemas.wire.outcomes import Error
 
 WAIT_MAX_S = DEADLINE_MAX_S
 """A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
-_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue)
+_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue, OverBudget, UnpricedModel)
 
 
 def is_final(error: BaseException) -> bool:
@@ -50,6 +51,10 @@ def as_error(step: str, attempt: int, error: BaseException) -> Error:
         kind, request_id = error.type, error.request_id
     elif isinstance(error, NestedFailed):
         kind, message = error.error.type, error.error.message
+    elif isinstance(error, OverBudget):
+        kind = OVER_BUDGET
+    elif isinstance(error, UnpricedModel):
+        kind = UNPRICED
     elif isinstance(error, TimeoutError):
         kind = "Timeout"
     return Error(

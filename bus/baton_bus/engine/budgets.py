@@ -26,18 +26,29 @@ from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
+from baton_bus.engine.journal import Journal
 from baton_bus.settings import NO_LIMIT
 from baton_bus.store.bus import Bus
 from baton_bus.store.counters import PATIENCE_S, Entry
+from baton_schemas.errors import BadContent
 from baton_schemas.flow.budgets import more_of
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.child_runs import may_be_child, run_of_child
 from baton_schemas.run.state import known
-from baton_schemas.show.spending import PaidCall, calls_of
-from baton_schemas.wire.messages import Above, Handoff, Started
+from baton_schemas.show.spending import PaidCall, calls_of, paid_in
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.facts import Waits
+from baton_schemas.wire.messages import Above, Handoff, Note, Started, Woken
 from baton_schemas.wire.money import UNITS, Amount, Budget, Unit, cap_of, counted, packed, unpacked
+from baton_schemas.wire.names import FLOW as FLOW_ASKED
 from baton_schemas.wire.names import sortable_id
 
 RUN, FLOW, ALL = "run", "flow", "all"
 """What is counted: the first part of a counter's name."""
+BUDGET = "budget"
+"""What a step waits for, in its notes."""
+MORE_NOW = "more may be spent"
+"""Why it comes again."""
 _CALL, _RUN, _STEP, _OTHERS = "Baton-Call", "Baton-Run", "Baton-Step", "Baton-Counters"
 """Headers of what is added: the id of a call, whose it is, and the other counters that it counts with."""
 
@@ -79,6 +90,8 @@ class Hold(Struct, kw_only=True):
     """By the loop's clock."""
     paid: Amount = Amount()
     """What was recorded of it in the log."""
+    in_doubt: bool = False
+    """Something of it is being written there, or may be there."""
 
 
 class Short(Exception):
@@ -106,6 +119,8 @@ class Budgets:
         self._freed = asyncio.Event()
         """Set, and made anew, whenever something is settled here."""
         self._turns: WeakValueDictionary[Name, asyncio.Lock] = WeakValueDictionary()
+        self._read: dict[Name, tuple[float, list[_Left]]] = {}
+        """What was held on the counter that was read last, and when that reading began."""
 
     # ---- which ---------------------------------------------------------------------------------------
 
@@ -115,10 +130,11 @@ class Budgets:
         of_all: dict[Unit, float] = {"usd": settings.budget_usd_per_day, "tokens": settings.budget_tokens_per_day}
         found: list[Account] = []
         for unit in UNITS:
-            others: list[Account] = []
-            for each in above:
-                if (cap := self._cap(each.run, each.budget, unit)) is not None:
-                    others.append(Account(name=(RUN, each.run, unit), unit=unit, cap=cap, above=each))
+            others = [
+                Account(name=(RUN, each.run, unit), unit=unit, cap=cap, above=each)
+                for each in above
+                if (cap := self._cap(each.run, each.budget, unit)) is not None
+            ]
             for each in [*([own] if own else []), *above]:
                 if (cap := cap_of(each.budget, unit, per_day=True)) is not None:
                     account = Account(name=(FLOW, each.flow, day, unit), unit=unit, cap=cap, above=each)
@@ -131,8 +147,15 @@ class Budgets:
                 found += [Account(name=(RUN, run, unit), unit=unit, cap=cap, above=own), *others]
         return tuple(sorted(found, key=lambda account: account.name[:2] != (RUN, run)))
 
+    async def above_child(self, plan: Plan, first_seq: int, run: str) -> list[Above]:
+        """Return the runs with budgets that a run is a part of which this one asks for. Raises `BusUnavailable`."""
+        own = own_budget(plan, run)
+        return [*([own] if own is not None else []), *(await self.above(first_seq, run))]
+
     async def above(self, first_seq: int, run: str) -> list[Above]:
         """Return the runs with budgets that a run is a part of, as its first handoff says. Raises `BusUnavailable`."""
+        if not may_be_child(run):
+            return []
         if run not in self._above:
             first = known(await self._bus.log.at_sure(first_seq))
             begins = first.cause.begins if isinstance(first, Handoff) and isinstance(first.cause, Started) else None
@@ -152,6 +175,44 @@ class Budgets:
         while len(self._raised) > _KNOWN_MAX:
             self._raised.pop(next(iter(self._raised)))
         return True
+
+    async def allow(self, run: str, data: bytes) -> int:
+        """Take a word that allows a run to spend more: bring back what waits for that; return how many steps did.
+
+        Doing it twice changes nothing. Raises `BadContent` when it says no budget, and the errors of the bus.
+        """
+        if more_of(data) is None:
+            raise BadContent("answer", "no budget: expected usd or tokens, and a number of them")
+        return await self._wake(run, run)
+
+    async def _wake(self, run: str, of_run: str) -> int:
+        """Bring back the steps of a run, and of the runs that it asked for, that wait for the budget of one of them."""
+        subjects, log, woken = self._bus.subjects, self._bus.log, 0
+        for entry in await log.matching_sure([subjects.note("*", run, "*", "*")]):
+            note = known(entry)
+            fact = note.fact if isinstance(note, Note) else None
+            if isinstance(fact, Waits) and fact.what == BUDGET and fact.of_run == of_run:
+                handoff = known(await log.at_sure(fact.seq))
+                if isinstance(handoff, Handoff) and (handoff.run, handoff.step) == (run, note.step):  # type: ignore[union-attr]
+                    woken += await self._bring_back(subjects.split(entry.subject).who, handoff, fact)
+        for entry in await log.matching_sure([subjects.run(run, FLOW_ASKED, "handoff")]):
+            child = known(entry)
+            if isinstance(child, Handoff) and child.run == run and not child.copied:
+                woken += await self._wake(run_of_child(run, child.step), of_run)
+        return woken
+
+    async def _bring_back(self, actor: str, handoff: Handoff, waits: Waits) -> int:
+        """Have a step done again that waits; 0 when it was brought back before."""
+        woken = Handoff(
+            run=handoff.run,
+            flow=handoff.flow,
+            digest=handoff.digest,
+            start_seq=handoff.start_seq or waits.seq,
+            step=handoff.step,
+            cause=Woken(seq=waits.seq, number=waits.number + 1, why=MORE_NOW),
+            copied=handoff.copied,
+        )
+        return int(await self._bus.create(self._bus.subjects.of(actor, woken), encode(woken)) is not None)
 
     # ---- holding and settling ------------------------------------------------------------------------
 
@@ -237,53 +298,68 @@ class Budgets:
         if number and net != packed(paid, 0):
             await self._counters.add(name, packed(paid, 0) - net, _id(call, f"m{number}", name), about)
 
-    async def wait(self, short: Short) -> None:
-        """Wait until others hold so much less that a call may find room, or until there is none for good.
+    async def wait(self, short: Short, until_s: float) -> None:
+        """Wait until others hold so much less that a call may find room, until there is none for good, or until then
+        by the loop's clock.
 
         Of those who wait for the same, one looks at a time. Raises `BusUnavailable`.
         """
-        account = short.account
+        account, loop = short.account, asyncio.get_running_loop()
         assert account.cap is not None
-        async with self._turns.setdefault(account.name, asyncio.Lock()):
-            while True:
-                freed = self._freed
-                spent, held = unpacked(await self._counters.read(account.name))
-                left = counted(account.unit, account.cap) - spent - short.needed
-                if left < 0 or held <= left:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(random.uniform(*_LOOK_S)):
-                        await freed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until_s), self._turns.setdefault(account.name, asyncio.Lock()):
+                while loop.time() < until_s:
+                    freed = self._freed
+                    spent, held = unpacked(await self._counters.read(account.name))
+                    left = counted(account.unit, account.cap) - spent - short.needed
+                    if left < 0 or held <= left:
+                        return
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(random.uniform(*_LOOK_S)):
+                            await freed.wait()
 
     # ---- mending -------------------------------------------------------------------------------------
 
-    async def mend(self, run: str, step: str, actors: Iterable[str], start_seq: int) -> int:
-        """Settle what dead workers left held for a step, or (without one) for all of a run; return how much that was.
+    async def mend(self, plan: Plan, first_seq: int, run: str, step: str, journal: Journal) -> int:
+        """Settle what dead workers left held for a step, by what its journal says; return for how many calls that was.
 
         Raises `NewerMessage`, and the errors of `Counters.add`.
         """
-        names = [name for unit in UNITS if unpacked(await self._counters.read(name := (RUN, run, unit)))[1]]
-        left = [left for name in names for left in await self._left(name, step)]
+        if not self.accounts(run, plan.flow.name, own_budget(plan, run), await self.above(first_seq, run)):
+            return 0
+        names: list[Name] = [(RUN, run, unit) for unit in UNITS]
+        held = [name for name in names if unpacked(await self._counters.read(name))[1]]
+        left = [each for name in held for each in await self._left(name) if each.step == step]
         if not left:
             return 0
-        totals: dict[str, Amount] = {}
-        for call in await self.calls(run, actors, start_seq):
-            if call.held:
-                totals[call.held] = totals.get(call.held, Amount()) + call.amount
+        notes = await journal.read()
         for each in left:
-            amount = totals.get(each.call, Amount()).of(each.unit)
+            amount = paid_in(notes, each.call).of(each.unit)
             for name in (*each.others, each.name):
                 await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=False)
         return len(left)
 
-    async def _left(self, name: Name, step: str) -> list[_Left]:
-        """Return the calls for which something is held on the counter of a run."""
+    async def _left(self, name: Name) -> list[_Left]:
+        """Return the calls for which something is held on the counter of a run.
+
+        All steps of a dead worker come at once: those that wait for a reading which began after they came share it.
+        """
+        loop = asyncio.get_running_loop()
+        came_s = loop.time()
+        async with self._turns.setdefault(("left", *name), asyncio.Lock()):
+            read_s, found = self._read.get(name, (0.0, []))
+            if read_s < came_s:
+                read_s, found = loop.time(), await self._held_of(name)
+                self._read = {name: (read_s, found)}
+        return found
+
+    async def _held_of(self, name: Name) -> list[_Left]:
         first: dict[str, Entry] = {}
         net: dict[str, int] = {}
         async with aclosing(self._counters.entries(name)) as entries:
             async for entry in entries:
-                call, of_run, of_step = (entry.about.get(key, "") for key in (_CALL, _RUN, _STEP))
-                if call and of_run == name[1] and step in ("", of_step):
+                call = entry.about.get(_CALL, "")
+                if call and entry.about.get(_RUN) == name[1]:
                     first.setdefault(call, entry)
                     net[call] = net.get(call, 0) + entry.by
         return [_Left.of(first[call], held) for call in first if (held := unpacked(net[call])[1]) > 0]
@@ -315,6 +391,7 @@ class _Left(Struct, frozen=True, kw_only=True):
     held: int
     seq: int
     others: tuple[Name, ...]
+    step: str
     about: Mapping[str, str]
 
     @classmethod
@@ -326,9 +403,18 @@ class _Left(Struct, frozen=True, kw_only=True):
             call=entry.about[_CALL],
             held=held,
             seq=entry.seq,
+            step=entry.about.get(_STEP, ""),
             others=tuple(tuple(each.split(".")) for each in entry.about.get(_OTHERS, "").split()),
             about={key: value for key, value in entry.about.items() if key != _OTHERS},
         )
+
+
+def own_budget(plan: Plan, run: str) -> Above | None:
+    """Return what a run may spend, by the flow that it has; None when that has no budget."""
+    budget = plan.flow.budget
+    if budget is None:
+        return None
+    return Above(run=run, flow=plan.flow.name, budget=budget, parks=plan.flow.on_budget == "park")
 
 
 def _unit(name: Name) -> Unit:

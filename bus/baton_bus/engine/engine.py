@@ -33,6 +33,7 @@ from baton_schemas.wire.outcomes import Failed
 from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
+from .budgets import Budgets
 from .fan_outs import NO_FAN_OUT, FanOuts, may_fan_out
 from .forking import Forking
 from .nesting import Nesting
@@ -53,13 +54,13 @@ class Engine:
     """Applies the lifecycle on one bus."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.values = bus, Values(bus)
+        self.bus, self.values, self.budgets = bus, Values(bus), Budgets(bus)
         self.writing = Writing(bus, self.values)
         self.spread = SpreadLists(bus, self.values)
         self.fan_outs = FanOuts(bus, self.values, self.spread)
         self.forking = Forking(bus, self.values, self.writing)
         self.asking = Asking(bus, self.values)
-        self.saying = Saying(bus, self.values, self.asking)
+        self.saying = Saying(bus, self.values, self.asking, self.budgets)
         self.nesting = Nesting(self)
         self.runs = Runs(self)
 

@@ -8,7 +8,7 @@ from another was paid there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from msgspec import Struct
@@ -131,6 +131,25 @@ def calls_of(entries: Iterable[Entry]) -> list[PaidCall]:
     spending = Spending()
     calls = [call for entry in entries for call in spending.take(entry)]
     return [*calls, *spending.rest()]
+
+
+def paid_in(notes: Iterable[Note], held: str) -> Amount:
+    """Return what the journal of a step has of the call for which this was held."""
+    found = Amount()
+    for note in notes:
+        match note.fact:
+            case ModelCall(rehearsed=False, copied=False) | Exchange(rehearsed=False) as call if call.held == held:
+                found += amount_of(call.usage, call.cost_usd)
+            case Spent(work=work) if work.held == held:
+                found += amount_of(work.usage, work.cost_usd)
+            case _:
+                pass
+    return found
+
+
+def by(sums: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return what was spent on what, the most first."""
+    return sorted(sums.items(), key=lambda each: (-each[1], each[0]))
 
 
 def summed(calls: Iterable[PaidCall]) -> Sum:

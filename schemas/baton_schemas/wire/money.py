@@ -19,6 +19,10 @@ OVER_BUDGET = "over_budget"
 """The type of the error of a step whose call would have cost more than was left."""
 
 
+UNPRICED = "unpriced_model"
+"""That of one whose model has no price, where a budget is in USD."""
+
+
 class Budget(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a run, and all runs of a flow in a day, may spend on models. A day is one of UTC."""
 
