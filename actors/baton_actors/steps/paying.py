@@ -30,6 +30,8 @@ _WAIT_S = 10.0
 """How long a call waits for what others hold before its step is given back: those of a dead worker come first then."""
 _SHOWN_MAX = 8
 """Agents and models that an error says what was spent on."""
+_MORE = 1.15
+"""What is said to be enough is more by so much, and round."""
 _FOR: ContextVar[Hold | None] = ContextVar("baton_hold", default=None)
 """What is held for the call that is being made: what is recorded meanwhile is of it."""
 
@@ -192,7 +194,8 @@ def _in_usd(accounts: tuple[Account, ...]) -> Account | None:
 def _advice(account: Account, least: int) -> str:
     """Return what to do; `least` is what would be enough, as it is counted."""
     if account.of_run:
-        enough = f"{least / 10**9 * 1.1 + 0.005:.2f}" if account.unit == "usd" else f"{least * 1.1:.0f}tokens"
+        amount = float(f"{least * _MORE / (10**9 if account.unit == 'usd' else 1):.2g}")
+        enough = f"{amount:g}" if account.unit == "usd" else f"{amount:.0f}tokens"
         return f"`baton retry {account.of_run} --budget {enough}` goes on with more."
     where = f"{account.unit}_per_day"
     setting = (

@@ -40,7 +40,7 @@ from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Waits
 from baton_schemas.wire.messages import Above, Handoff, Note, Started, Woken
 from baton_schemas.wire.money import UNITS, Amount, Budget, Unit, cap_of, counted, packed, unpacked
-from baton_schemas.wire.names import FLOW as FLOW_ASKED
+from baton_schemas.wire.names import FLOW as ASKED_FLOW
 from baton_schemas.wire.names import sortable_id
 
 RUN, FLOW, ALL = "run", "flow", "all"
@@ -176,43 +176,46 @@ class Budgets:
             self._raised.pop(next(iter(self._raised)))
         return True
 
-    async def allow(self, run: str, data: bytes) -> int:
-        """Take a word that allows a run to spend more: bring back what waits for that; return how many steps did.
+    async def allow(self, run: str, data: bytes) -> None:
+        """Take a word that allows a run to spend more: bring back what waits for that. Doing it twice changes nothing.
 
-        Doing it twice changes nothing. Raises `BadContent` when it says no budget, and the errors of the bus.
+        Raises `BadContent` when it says no budget, and the errors of the bus.
         """
         if more_of(data) is None:
             raise BadContent("answer", "no budget: expected usd or tokens, and a number of them")
-        return await self._wake(run, run)
+        for actor, woken in await self._brought_back(run, run):
+            await self._bus.create(self._bus.subjects.of(actor, woken), encode(woken))
 
-    async def _wake(self, run: str, of_run: str) -> int:
-        """Bring back the steps of a run, and of the runs that it asked for, that wait for the budget of one of them."""
-        subjects, log, woken = self._bus.subjects, self._bus.log, 0
+    async def waiting(self, run: str) -> int:
+        """Return how many steps wait for the budget of a run, of that run and of those within it."""
+        subjects = [self._bus.subjects.of(*each) for each in await self._brought_back(run, run)]
+        return sum(await asyncio.gather(*map(self._is_missing, subjects)))
+
+    async def spent(self, run: str, unit: Unit) -> int:
+        """Return what a run has spent of a unit, as it is counted; 0 where it is not. Raises `BusUnavailable`."""
+        return unpacked(await self._counters.read((RUN, run, unit)))[0]
+
+    async def _is_missing(self, subject: str) -> bool:
+        return await self._bus.log.last_sure(subject) is None
+
+    async def _brought_back(self, run: str, of_run: str) -> list[tuple[str, Handoff]]:
+        """Return what brings back the steps of a run, and of those that it asked for, that wait for a run's budget, or
+        did: by actor.
+        """
+        subjects, log = self._bus.subjects, self._bus.log
+        found: list[tuple[str, Handoff]] = []
         for entry in await log.matching_sure([subjects.note("*", run, "*", "*")]):
             note = known(entry)
             fact = note.fact if isinstance(note, Note) else None
-            if isinstance(fact, Waits) and fact.what == BUDGET and fact.of_run == of_run:
+            if isinstance(note, Note) and isinstance(fact, Waits) and fact.what == BUDGET and fact.of_run == of_run:
                 handoff = known(await log.at_sure(fact.seq))
-                if isinstance(handoff, Handoff) and (handoff.run, handoff.step) == (run, note.step):  # type: ignore[union-attr]
-                    woken += await self._bring_back(subjects.split(entry.subject).who, handoff, fact)
-        for entry in await log.matching_sure([subjects.run(run, FLOW_ASKED, "handoff")]):
+                if isinstance(handoff, Handoff) and (handoff.run, handoff.step) == (run, note.step):
+                    found.append((subjects.split(entry.subject).who, _woken(handoff, fact)))
+        for entry in await log.matching_sure([subjects.run(run, ASKED_FLOW, "handoff")]):
             child = known(entry)
             if isinstance(child, Handoff) and child.run == run and not child.copied:
-                woken += await self._wake(run_of_child(run, child.step), of_run)
-        return woken
-
-    async def _bring_back(self, actor: str, handoff: Handoff, waits: Waits) -> int:
-        """Have a step done again that waits; 0 when it was brought back before."""
-        woken = Handoff(
-            run=handoff.run,
-            flow=handoff.flow,
-            digest=handoff.digest,
-            start_seq=handoff.start_seq or waits.seq,
-            step=handoff.step,
-            cause=Woken(seq=waits.seq, number=waits.number + 1, why=MORE_NOW),
-            copied=handoff.copied,
-        )
-        return int(await self._bus.create(self._bus.subjects.of(actor, woken), encode(woken)) is not None)
+                found += await self._brought_back(run_of_child(run, child.step), of_run)
+        return found
 
     # ---- holding and settling ------------------------------------------------------------------------
 
@@ -237,9 +240,9 @@ class Budgets:
         for some in (own, others):
             holding = [self._hold(call, account, others) for account in some]
             came = await asyncio.gather(*holding, return_exceptions=True)
-            if errors := [each for each in came if isinstance(each, BaseException)]:
-                raise errors[0]
             shorts = [each for each in came if isinstance(each, Short)]
+            if errors := [each for each in came if isinstance(each, BaseException) and not isinstance(each, Short)]:
+                raise errors[0]
             short = next((each for each in shorts if each.for_good), shorts[0] if shorts else None)
             if short is not None:
                 break
@@ -336,7 +339,9 @@ class Budgets:
         for each in left:
             amount = paid_in(notes, each.call).of(each.unit)
             for name in (*each.others, each.name):
-                await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=False)
+                # It may have died before it was held for the others too.
+                look = name != each.name
+                await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=look)
         return len(left)
 
     async def _left(self, name: Name) -> list[_Left]:
@@ -407,6 +412,19 @@ class _Left(Struct, frozen=True, kw_only=True):
             others=tuple(tuple(each.split(".")) for each in entry.about.get(_OTHERS, "").split()),
             about={key: value for key, value in entry.about.items() if key != _OTHERS},
         )
+
+
+def _woken(handoff: Handoff, waits: Waits) -> Handoff:
+    """Return what has a step done again that waits."""
+    return Handoff(
+        run=handoff.run,
+        flow=handoff.flow,
+        digest=handoff.digest,
+        start_seq=handoff.start_seq or waits.seq,
+        step=handoff.step,
+        cause=Woken(seq=waits.seq, number=waits.number + 1, why=MORE_NOW),
+        copied=handoff.copied,
+    )
 
 
 def own_budget(plan: Plan, run: str) -> Above | None:

@@ -47,6 +47,39 @@ def is_amount(key: str, amount: float) -> bool:
     return 1 <= amount <= TOKENS_MAX
 
 
+def budget_of(given: Budget | float | None) -> Budget | None:
+    """Return a budget: a number is in USD. Raises `FlowError` for one that allows nothing."""
+    if given is None:
+        return None
+    budget = given if isinstance(given, Budget) else Budget(usd=float(given))
+    check_budget("budget", budget)
+    return budget
+
+
+def read_budget(text: str) -> Budget:
+    """Return the budget that a person writes: `2.5` in USD, `200000tokens`, or both with a comma between.
+
+    Raises `FlowError`.
+    """
+    amounts: dict[str, float] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        number = part.removesuffix("tokens").removeprefix("$").removesuffix("usd").strip().replace("_", "")
+        try:
+            amount = float(number)
+            unit = "tokens" if part.endswith("tokens") else "usd"
+            amounts[unit] = int(amount) if unit == "tokens" and amount == int(amount) else amount
+        except (ValueError, OverflowError):
+            raise _no_budget(text) from None
+    if not amounts or any(not is_amount(unit, amount) for unit, amount in amounts.items()):
+        raise _no_budget(text)
+    return msgspec.convert(amounts, Budget)
+
+
+def _no_budget(text: str) -> FlowError:
+    expected = "USD, as in 2.5, or tokens, as in 200000tokens, or both with a comma between: each more than 0"
+    return FlowError("budget", repr(text), expected)
+
+
 def with_budget(plan: Plan, given: Budget | None) -> Plan:
     """Return a plan whose flow has a budget that was given for a run, over its own: what that leaves out stays.
 

@@ -67,6 +67,12 @@ def shown(unit: Unit, count: int) -> str:
     return shown_usd(count / _PER_USD)
 
 
+def shown_budget(budget: Budget) -> str:
+    """Return what a run may spend, for people."""
+    caps = {unit: cap for unit in UNITS if (cap := cap_of(budget, unit)) is not None}
+    return " and ".join(shown(unit, counted(unit, cap)) for unit, cap in caps.items())
+
+
 def shown_usd(usd: float) -> str:
     """Return USD for people: cents, or as many places as a small amount needs to be told from nothing."""
     if usd == 0 or abs(usd) >= 0.1:

@@ -17,6 +17,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.commands.run import playing
 from baton_actors.cli.exits import OK, BadArgument, CommandError
 from baton_actors.cli.going import Going, going_on_from
+from baton_actors.cli.inputs import budget_from
 from baton_actors.cli.nobody import left_to_play, nobody_lines, up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
@@ -29,14 +30,18 @@ from baton_actors.cli.waiting import wait_for
 from baton_actors.processes.signals import Stop
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_run
+from baton_bus.engine.forking import given_to
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import nearest
+from baton_schemas.flow.budgets import with_budget
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
 from baton_schemas.run.fork import reused, seq_after
 from baton_schemas.run.past import Logged
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.children import Children, is_child
+from baton_schemas.wire.messages import Handoff
+from baton_schemas.wire.money import UNITS, Budget, cap_of, counted, shown, shown_budget
 from baton_schemas.wire.names import check_token
 
 
@@ -74,6 +79,7 @@ class _Asked(Struct, frozen=True):
     until_seq: int = 0
     failed: bool = False
     run_id: str = ""
+    budget: Budget | None = None
     wait: bool = False
     json: bool = False
 
@@ -86,20 +92,25 @@ async def retry(
     flow: o.OtherFlow = "",
     same: o.Same = False,
     run_id: o.NewRunId = "",
+    budget: o.Budget = "",
     wait: o.Wait = False,
     json: o.Json = False,
 ) -> int:
     """Go on with a run that failed, from where it broke.
 
-    A new run, which reuses the steps that were done; its id is printed. For cancelled and expired runs too, and for
-    those branches of a run that failed without ending it. A flow file that was changed since is used as it is now: what
-    the change touches is done again. Actors that are up do it; where none is, on this machine, they are started for it,
-    as `baton run` does.
+    A new run, which reuses the steps that were done; its id is printed. With --budget, one that has not ended may spend
+    so much in all, and what it has parked for that goes on. For cancelled and expired runs too, and for those branches
+    of a run that failed without ending it. A flow file that was changed since is used as it is now: what the change
+    touches is done again. Actors that are up do it; where none is, on this machine, they are started for it, as `baton
+    run` does.
     """
     _check_id(run_id)
+    may_spend = budget_from(budget)
     async with place.client(reads=True) as client:
         old = await _read(client.bus, run)
-        version = _version(old, flow, same)
+        if old.state.status == "running" and may_spend is not None:
+            return await _allow(client, old, may_spend, json=json)
+        version = _version(old, flow, same, may_spend)
         if old.state.status == "running":
             advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
             raise CannotGoOn(old.state.run, "has not ended, so it needs no retry", advice)
@@ -109,7 +120,7 @@ async def retry(
             if version.plan is not None:
                 advice = f"`baton fork {old.state.run}` does again what has changed in its flow since"
             raise CannotGoOn(old.state.run, "is done, there is nothing to retry", advice)
-        asked = _Asked(failed=failed, run_id=run_id, wait=wait, json=json)
+        asked = _Asked(failed=failed, run_id=run_id, budget=may_spend, wait=wait, json=json)
         return await _go_on(client, place, stop, old, version, asked)
 
 
@@ -135,6 +146,7 @@ async def fork(
     flow: o.OtherFlow = "",
     same: o.Same = False,
     run_id: o.NewRunId = "",
+    budget: o.Budget = "",
     wait: o.Wait = False,
     json: o.Json = False,
 ) -> int:
@@ -144,11 +156,12 @@ async def fork(
     since is used as it is now: what the change touches is done again.
     """
     _check_id(run_id)
+    may_spend = budget_from(budget)
     if until is not None and after:
         raise BadArgument("--until and --after both say from where to go on: give one of them")
     async with place.client(reads=True) as client:
         old = await _read(client.bus, run)
-        version = _version(old, flow, same)
+        version = _version(old, flow, same, may_spend)
         until_seq = 0
         if until is not None:
             until_seq = _seq_of(old, until)
@@ -160,7 +173,7 @@ async def fork(
             until_seq = _seq_after(old, after)
             if version.plan is None and old.plan.digest != meant.plan.digest:  # that one had another version
                 version = replace(version, plan=meant.plan)
-        asked = _Asked(until_seq=until_seq, run_id=run_id, wait=wait, json=json)
+        asked = _Asked(until_seq=until_seq, run_id=run_id, budget=may_spend, wait=wait, json=json)
         return await _go_on(client, place, stop, old, version, asked)
 
 
@@ -185,7 +198,30 @@ async def _read(bus: Bus, name: str) -> _Old:
     return _Old(state, plan, entries, log)
 
 
-def _version(old: _Old, flow: str, same: bool) -> _Version:
+async def _allow(client: Client, old: _Old, budget: Budget, *, json: bool) -> int:
+    """Let a run that has not ended spend more. Raises `CannotGoOn` where it has spent that already."""
+    run = old.state.run
+    for unit in UNITS:
+        cap = cap_of(budget, unit)
+        spent = await client.engine.budgets.spent(run, unit) if cap is not None else 0
+        if cap is not None and counted(unit, cap) <= spent:
+            raise CannotGoOn(
+                run, f"has spent {shown(unit, spent)}", "Allow it more than that: --budget is for all of it"
+            )
+    waiting = await client.engine.budgets.waiting(run)
+    taken = await client.run(run, old.plan.flow.name).allow(budget)
+    if json:
+        print_json({"run": run, "allowed": budget, "woken": waiting, "taken": taken})
+        return OK
+    steps = f"{waiting} step{'s' if waiting != 1 else ''}"
+    says = (
+        "nothing waited for it" if not waiting else f"{steps} go on" if taken else f"{steps} go on once workers are up"
+    )
+    print(f"{run} may spend {shown_budget(budget)} in all: {says}", flush=True)
+    return OK
+
+
+def _version(old: _Old, flow: str, same: bool, budget: Budget | None) -> _Version:
     """Return the flow to go on with: the one that is named, or the present version of the run's own.
 
     Raises `BadArgument`, `UnknownFlow`, `FlowError`, `FlowBroken`.
@@ -194,13 +230,24 @@ def _version(old: _Old, flow: str, same: bool) -> _Version:
         raise BadArgument("--flow takes another flow and --same that of the run: give one of them")
     source = old.state.source
     present = Present(find_flow(flow)) if flow else Present() if same else present_flow(old.state.flow, source)
-    if present.found is not None and present.found.plan.digest != old.plan.digest:
-        return _Version(present.found.plan, present.found)
+    # What somebody allowed the run to spend is in the flow that it has.
+    given = budget or _given(old)
+    if (
+        present.found is not None
+        and with_budget(present.found.plan, given).digest != with_budget(old.plan, given).digest
+    ):
+        return _Version(with_budget(present.found.plan, given), present.found)
     note = ""
     if present.missing:
         note = f"{present.missing} has no flow {old.state.flow!r} any more: goes on with that of the run"
         note += "; --flow FILE takes another"
     return _Version(None, present.found or playable(old.plan, source), note)
+
+
+def _given(old: _Old) -> Budget | None:
+    """Return what whoever started the run allowed it to spend."""
+    firsts = (entry.message for entry in old.entries if isinstance(entry.message, Handoff))
+    return next(filter(None, map(given_to, firsts)), None)
 
 
 def _has_failed(state: RunState) -> bool:
@@ -254,7 +301,12 @@ def _who_asked(old: _Old, name: str) -> str:
 
 async def _go_on(client: Client, place: Place, stop: Stop, old: _Old, version: _Version, asked: _Asked) -> int:
     new = await client.fork(
-        old.state.run, plan=version.plan, until_seq=asked.until_seq, failed=asked.failed, run_id=asked.run_id
+        old.state.run,
+        plan=version.plan,
+        until_seq=asked.until_seq,
+        failed=asked.failed,
+        run_id=asked.run_id,
+        budget=asked.budget,
     )
     plan = version.plan or old.plan
     _, first = await client.engine.runs.first(new.id)
