@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from baton_actors.errors import HandlerMissing, HeldByOthers, OverBudget
 from baton_actors.models import ModelError
-from baton_bus.engine.budgets import BUDGET, MORE_NOW
+from baton_bus.engine.budgets import MORE_NOW
 from baton_bus.engine.journal import Journal
 from baton_schemas.run.lifecycle import Ended
 from baton_schemas.show.errors import at
-from baton_schemas.wire.facts import Fact, GivenBack, Retry, Waits
+from baton_schemas.wire.facts import BUDGET, Fact, GivenBack, Retry, Waits
 from baton_schemas.wire.outcomes import Failed, State, Work
 
 from .claim import Claim

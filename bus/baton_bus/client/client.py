@@ -54,7 +54,7 @@ class Client:
         is published, which the steward of that flow (`baton up`) makes a run of, now or later; what is wrong with its
         input is then said in its result. Starting twice with the same `run_id` starts one run. With `deadline_s`
         (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then. `budget` is
-        what the run may spend, over what its flow says: a number is in USD.
+        what the run may spend, over what its flow says (for a task: where that is less): a number is in USD.
 
         Raises `FlowError` for a budget that cannot be kept, `InputError`, `BadToken`, `RunExists` (the id belongs to
         another run), `RunPurged`, and the errors of `Publisher.create`.

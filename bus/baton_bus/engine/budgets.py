@@ -37,7 +37,7 @@ from baton_schemas.run.child_runs import may_be_child, run_of_child
 from baton_schemas.run.state import known
 from baton_schemas.show.spending import PaidCall, calls_of, paid_in
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.facts import Waits
+from baton_schemas.wire.facts import BUDGET, Waits
 from baton_schemas.wire.messages import Above, Handoff, Note, Started, Woken
 from baton_schemas.wire.money import UNITS, Amount, Budget, Unit, cap_of, counted, packed, unpacked
 from baton_schemas.wire.names import FLOW as ASKED_FLOW
@@ -45,8 +45,6 @@ from baton_schemas.wire.names import sortable_id
 
 RUN, FLOW, ALL = "run", "flow", "all"
 """What is counted: the first part of a counter's name."""
-BUDGET = "budget"
-"""What a step waits for, in its notes."""
 MORE_NOW = "more may be spent"
 """Why it comes again."""
 _CALL, _RUN, _STEP, _OTHERS = "Baton-Call", "Baton-Run", "Baton-Step", "Baton-Counters"

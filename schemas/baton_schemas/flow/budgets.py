@@ -56,6 +56,15 @@ def budget_of(given: Budget | float | None) -> Budget | None:
     return budget
 
 
+def lower(plan: Plan, asked: Budget | None) -> Budget | None:
+    """Return what a run may spend that somebody asks for who may not allow more than its flow does."""
+    if asked is None or plan.flow.budget is None:
+        return asked
+    own, given = asdict(plan.flow.budget), asdict(asked)
+    least = {key: min((each for each in (own[key], given[key]) if each is not None), default=None) for key in own}
+    return Budget(**least)
+
+
 def read_budget(text: str) -> Budget:
     """Return the budget that a person writes: `2.5` in USD, `200000tokens`, or both with a comma between.
 
@@ -65,10 +74,11 @@ def read_budget(text: str) -> Budget:
     for part in filter(None, (each.strip() for each in text.split(","))):
         number = part.removesuffix("tokens").removeprefix("$").removesuffix("usd").strip().replace("_", "")
         try:
-            amount = float(number)
-            unit = "tokens" if part.endswith("tokens") else "usd"
-            amounts[unit] = int(amount) if unit == "tokens" and amount == int(amount) else amount
-        except (ValueError, OverflowError):
+            if part.endswith("tokens"):
+                amounts["tokens"] = int(number)
+            else:
+                amounts["usd"] = float(number)
+        except ValueError:
             raise _no_budget(text) from None
     if not amounts or any(not is_amount(unit, amount) for unit, amount in amounts.items()):
         raise _no_budget(text)

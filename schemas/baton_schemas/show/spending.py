@@ -13,10 +13,21 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from baton_schemas.run.refs import ended_by, name_of
+from baton_schemas.run.refs import ended_by
 from baton_schemas.run.state import Entry
 from baton_schemas.wire.facts import Exchange, ModelCall, Retry, Spent
-from baton_schemas.wire.messages import After, Answer, Handoff, Note, OutcomeRecord, Reply, Result
+from baton_schemas.wire.messages import (
+    After,
+    Answer,
+    Begins,
+    Handoff,
+    Note,
+    Origin,
+    OutcomeRecord,
+    Reply,
+    Result,
+    Started,
+)
 from baton_schemas.wire.money import Amount, amount_of
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Usage, Work, total
 
@@ -66,6 +77,8 @@ class Spending:
         """Steps of which a note tells: what their outcome says of tokens is the sum of it."""
         self._failed: set[tuple[str, str]] = set()
         self._copies: set[tuple[str, str]] = set()
+        self._going_on: set[str] = set()
+        """Runs that go on from another."""
         self._untold: dict[tuple[str, str], PaidCall] = {}
 
     def take(self, entry: Entry) -> Iterator[PaidCall]:
@@ -73,7 +86,7 @@ class Spending:
         match entry.message:
             case Note(run=run, step=step, fact=ModelCall() | Exchange() as fact):
                 self._told.add((run, step))
-                if not self._is_copy(fact):
+                if not self._is_copy(run, fact):
                     yield PaidCall(
                         at=entry.at,
                         run=run,
@@ -86,6 +99,8 @@ class Spending:
                     )
             case Note(run=run, step=step, fact=Retry(work=work) | Spent(work=work)) if work.usage is not None:
                 yield _of_work(entry, run, step, work, in_vain=True)
+            case Handoff(run=run, cause=Started(begins=Begins(origin=Origin()))):
+                self._going_on.add(run)
             case (Handoff() | Reply() | OutcomeRecord()) as message if message.copied:
                 pass
             case Handoff(run=run, cause=After(step=step, outcome=outcome)) if outcome is not None:
@@ -114,8 +129,10 @@ class Spending:
             self._failed.add((run, step))
             yield _of_work(entry, run, step, outcome.work, in_vain=True)
 
-    def _is_copy(self, fact: ModelCall | Exchange) -> bool:
-        """Say whether the same call is told of in another run: logs of the first release do not mark what is copied."""
+    def _is_copy(self, run: str, fact: ModelCall | Exchange) -> bool:
+        """Say whether the same call is told of in the run that this one goes on from: logs of the first release do not
+        mark what is copied.
+        """
         if isinstance(fact, ModelCall) and fact.copied:
             return True
         if not fact.request_id or isinstance(fact, Exchange):
@@ -123,7 +140,7 @@ class Spending:
         key = (fact.request_sha256, fact.request_id)
         is_copy = key in self._copies
         self._copies.add(key)
-        return is_copy
+        return is_copy and run in self._going_on
 
 
 def calls_of(entries: Iterable[Entry]) -> list[PaidCall]:
@@ -164,11 +181,6 @@ def summed(calls: Iterable[PaidCall]) -> Sum:
         unpriced=len(found) - len(priced),
         rehearsed=sum(call.rehearsed for call in found),
     )
-
-
-def step_name(call: PaidCall) -> str:
-    """Return the step, or the agent that was asked, without its branch and round."""
-    return name_of(call.step)
 
 
 def _of_work(entry: Entry, run: str, step: str, work: Work, *, in_vain: bool) -> PaidCall:

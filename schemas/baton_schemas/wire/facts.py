@@ -11,6 +11,9 @@ from msgspec import Raw, Struct
 from .names import short_hash
 from .outcomes import NULL, Blob, Error, Usage, Work
 
+BUDGET = "budget"
+"""What a step waits for, in its notes, that may go on once more may be spent."""
+
 
 class Begun(Struct, tag="begun", tag_field="type", frozen=True, kw_only=True):
     """A worker begins a step that may have killed its last worker. One that is not followed by an end is a death."""

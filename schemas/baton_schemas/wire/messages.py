@@ -43,7 +43,7 @@ class Task(Head, tag="task", tag_field="kind", frozen=True, kw_only=True, omit_d
     input: dict[str, Raw] = {}
     run: str = ""
     budget: Budget | None = None
-    """What the run may spend, over what its flow says."""
+    """What the run may spend, where that is less than its flow says: who hands in a task may not allow more."""
 
 
 # ---- why a step is handed off --------------------------------------------------------------------

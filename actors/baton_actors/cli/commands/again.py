@@ -109,7 +109,8 @@ async def retry(
     async with place.client(reads=True) as client:
         old = await _read(client.bus, run)
         if old.state.status == "running" and may_spend is not None:
-            return await _allow(client, old, may_spend, json=json)
+            code = await _allow(client, old, may_spend, json=json and not wait, quiet=wait)
+            return await wait_for(client, old.state.run, old.plan.flow.name, json, plan=old.plan) if wait else code
         version = _version(old, flow, same, may_spend)
         if old.state.status == "running":
             advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
@@ -198,26 +199,26 @@ async def _read(bus: Bus, name: str) -> _Old:
     return _Old(state, plan, entries, log)
 
 
-async def _allow(client: Client, old: _Old, budget: Budget, *, json: bool) -> int:
-    """Let a run that has not ended spend more. Raises `CannotGoOn` where it has spent that already."""
+async def _allow(client: Client, old: _Old, budget: Budget, *, json: bool, quiet: bool) -> int:
+    """Let a run that has not ended spend more; `quiet`, say so on stderr. Raises `CannotGoOn` where it has spent that already."""
     run = old.state.run
     for unit in UNITS:
         cap = cap_of(budget, unit)
         spent = await client.engine.budgets.spent(run, unit) if cap is not None else 0
         if cap is not None and counted(unit, cap) <= spent:
             raise CannotGoOn(
-                run, f"has spent {shown(unit, spent)}", "Allow it more than that: --budget is for all of it"
+                run, f"has spent {shown(unit, spent)} already", "Allow it more than that: --budget is for all of it"
             )
     waiting = await client.engine.budgets.waiting(run)
     taken = await client.run(run, old.plan.flow.name).allow(budget)
     if json:
         print_json({"run": run, "allowed": budget, "woken": waiting, "taken": taken})
         return OK
-    steps = f"{waiting} step{'s' if waiting != 1 else ''}"
-    says = (
-        "nothing waited for it" if not waiting else f"{steps} go on" if taken else f"{steps} go on once workers are up"
+    steps = "1 step goes on" if waiting == 1 else f"{waiting} steps go on"
+    says = "nothing waited for it" if not waiting else steps if taken else f"{steps} once workers are up"
+    print(
+        f"{run} may spend {shown_budget(budget)} in all: {says}", file=sys.stderr if quiet else sys.stdout, flush=True
     )
-    print(f"{run} may spend {shown_budget(budget)} in all: {says}", flush=True)
     return OK
 
 
