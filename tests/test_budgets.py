@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 
-from baton_actors import Flow
+from baton_actors import AskFailed, Context, Flow
 from baton_actors.agents.loading import FoundFlow
 from baton_actors.models import ModelSettings
+from baton_actors.steps import failing
+from baton_actors.steps.paying import Paying
 from baton_bus import Settings
 from baton_bus.client.client import Client
 from baton_bus.client.runs import find_run, read_run
@@ -23,6 +25,7 @@ from baton_schemas.errors import FlowError
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.fold import fold
 from baton_schemas.show.spending import calls_of
+from baton_schemas.wire.facts import Waits
 from baton_schemas.wire.messages import Above, Result
 from baton_schemas.wire.money import Amount, Budget, Unit, unpacked
 from baton_schemas.wire.outcomes import Failed
@@ -256,6 +259,70 @@ async def test_run_within_a_run_spends_the_budget_of_the_one_that_asks(server: N
             spent = await until_settled(crew.bus, run)
         assert spent == len(provider.asked) * COST <= 4 * COST + BOUND
         assert len(provider.asked) >= 4
+
+
+async def test_run_within_a_run_is_brought_back_by_what_the_one_that_asks_may_spend(
+    server: NatsServer, namespace: str
+) -> None:
+    inner = Flow("inner")
+
+    async def write(client: AsyncAnthropic) -> str:
+        return await answer_of(client)
+
+    inner.step(write, name="write")
+    outer = Flow("outer", input={"items": "list[int]"}, budget=usd(2), on_budget="park")
+    outer.nest("part", inner, each="items")
+    async with providing() as provider, crewed(server, namespace, outer.found(), provider.settings) as crew:
+        run = await crew.start(items=list(range(4)))
+        async with crew.working(), playing(crew, inner.found()), client_on(crew.bus) as client:
+            await until_waits(client, run)
+            assert await client.run(run).allow(1.0)
+            # Those that came to it later look for themselves.
+            assert (await crew.result(run)).status == "done"
+            assert await until_settled(crew.bus, run) == 4 * COST == len(provider.asked) * COST
+
+
+async def test_failure_of_an_agent_that_was_asked_for_want_of_money_ends_the_run(
+    server: NatsServer, namespace: str
+) -> None:
+    flow = Flow("asks", budget=usd(1))
+
+    async def write(client: AsyncAnthropic) -> str:
+        return await answer_of(client)
+
+    async def lead(context: Context, client: AsyncAnthropic) -> str:
+        await answer_of(client)
+        try:
+            return str(await context.ask("write"))
+        except AskFailed:
+            return "went on without it"
+
+    flow.agent(write, name="write")
+    flow.step(lead, name="lead", workers="write")
+    async with providing() as provider, crewed(server, namespace, flow.found(), provider.settings) as crew:
+        _, result = await crew.play()
+        assert error_of(result).startswith("over_budget")
+        assert len(provider.asked) == 1
+
+
+async def test_step_that_waits_for_a_days_budget_goes_on_in_the_next(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = ["2026-01-31"]
+    monkeypatch.setattr(Budgets, "_day", lambda _: day[0])
+    monkeypatch.setattr(Paying, "_till_tomorrow_s", lambda _: 0.5)
+    monkeypatch.setattr(failing, "_DAY_S", 0.1)
+    found = asking(3, budget={"usd_per_day": usd(2)["usd"]}, on_budget="park")
+    async with providing() as provider, crewed(server, namespace, found, provider.settings) as crew:
+        run = await crew.start()
+        async with crew.working():
+            async with asyncio.timeout(WAIT_S):
+                while not any(isinstance(fact, Waits) for fact in await crew.facts(run)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert len(provider.asked) == 2
+            day[0] = "2026-02-01"
+            assert (await crew.result(run)).status == "done"
+        assert len(provider.asked) == 3
 
 
 async def test_flow_and_namespace_have_budgets_of_a_day(server: NatsServer, namespace: str) -> None:

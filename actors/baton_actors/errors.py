@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import CodeType
+from typing import TYPE_CHECKING
 
 from baton_schemas.errors import Coded
+
+if TYPE_CHECKING:
+    from baton_bus.engine.budgets import Account
 
 
 class ActorError(Coded, Exception):
@@ -52,12 +56,12 @@ class TooManyAsks(Fail):
 class OverBudget(ActorError):
     """A call is not made, as it could take more than is left to spend. The run ends with it, or is parked."""
 
-    def __init__(self, message: str, *, parks: bool = False, of_run: str = "", again_in_s: float = 0.0) -> None:
-        """`of_run` is the run whose budget it is; for that of a day, the next one begins `again_in_s` from now.
+    def __init__(self, message: str, *, account: Account, parks: bool = False, again_in_s: float = 0.0) -> None:
+        """`account` says which budget it is; for that of a day, the next one begins `again_in_s` from now.
 
         With `parks`, the step waits until there is more.
         """
-        self.parks, self.of_run, self.again_in_s = parks, of_run, again_in_s
+        self.account, self.parks, self.again_in_s = account, parks, again_in_s
         super().__init__(message)
 
 

@@ -117,7 +117,7 @@ class Failing:
     ) -> tuple[GivenBack | None, Settlement]:
         """Let go of a step until more may be spent: the next day, or when somebody says so. It costs no attempt."""
         budgets = self._engine.budgets
-        logger.warning("step.over_budget", error=str(error), of_run=error.of_run)
+        logger.warning("step.over_budget", error=str(error), of_run=error.account.of_run)
         # 1. Say that it waits. 2. Look whether there is more by now: who says so afterwards finds that it waits.
         waits = Waits(
             what=BUDGET,
@@ -126,13 +126,13 @@ class Failing:
             attempt=job.attempt,
             since_s=self._engine.bus.now_s(),
             seq=work.seq,
-            of_run=error.of_run,
+            of_run=error.account.of_run,
         )
         await journal.write(waits)
         note = self._given_back(job, "over budget") if job.begun else None
-        if not error.of_run:
+        if not error.account.of_run:
             return note, self._park(work, error.again_in_s + self._dice.uniform(0.0, _DAY_S), "the next day's budget")
-        if await budgets.raised(error.of_run):
+        if await budgets.raised(error.account):
             return note, self._park(work, 0.0, MORE_NOW)
         return note, Ack()
 

@@ -67,7 +67,7 @@ class Paying:
                     if asyncio.get_running_loop().time() >= until_s:
                         raise HeldByOthers(self._whose(short.account)) from short
                     await self._budgets.wait(short, until_s)
-                elif not short.account.of_run or not await self._budgets.raised(short.account.of_run):
+                elif not await self._budgets.raised(short.account):
                     raise await self._over(short, bound) from short
         return None
 
@@ -151,7 +151,7 @@ class Paying:
         return OverBudget(
             " ".join(filter(None, lines)),
             parks=parks,
-            of_run=account.of_run,
+            account=account,
             again_in_s=0.0 if account.of_run else self._till_tomorrow_s(),
         )
 

@@ -162,17 +162,23 @@ class Budgets:
                 self._above.pop(next(iter(self._above)))
         return self._above[run]
 
-    async def raised(self, run: str) -> bool:
-        """Look whether somebody has allowed a run more since we last looked. Raises `BusUnavailable`."""
-        budget = await self._bus.log.last_sure(self._bus.subjects.more(run))
-        found = more_of(budget.data) if budget is not None else None
-        if found is None or found == self._raised.get(run):
+    async def raised(self, account: Account) -> bool:
+        """Look whether the run whose budget this is may spend more by now than the account says.
+
+        Raises `BusUnavailable`.
+        """
+        run = account.of_run
+        if not run:
             return False
-        self._raised.pop(run, None)
-        self._raised[run] = found
-        while len(self._raised) > _KNOWN_MAX:
-            self._raised.pop(next(iter(self._raised)))
-        return True
+        word = await self._bus.log.last_sure(self._bus.subjects.more(run))
+        found = more_of(word.data) if word is not None else None
+        if found is not None:
+            self._raised.pop(run, None)
+            self._raised[run] = found
+            while len(self._raised) > _KNOWN_MAX:
+                self._raised.pop(next(iter(self._raised)))
+        cap = self._cap(run, account.above.budget if account.above is not None else None, account.unit)
+        return cap is None or account.cap is None or cap > account.cap
 
     async def allow(self, run: str, data: bytes) -> None:
         """Take a word that allows a run to spend more: bring back what waits for that. Doing it twice changes nothing.

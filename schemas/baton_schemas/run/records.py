@@ -62,6 +62,8 @@ def recorded(view: View, event: Recorded) -> list[Action]:
             return [CancelTimer(record.flow, record.run, END)] if has_deadline else []
         case Handoff():
             return [_failed_run(plan, record, _cause_step(record))] if ends_run(plan, record) else []
+        case Answer(outcome=Failed(ends_run=True)):
+            return [_failed_run(plan, record, record.child)]
         case Answer():
             woken = woken_by(record)
             return [Create(plan.actor(record.step), woken)] if woken is not None else []
@@ -175,14 +177,14 @@ def _fails_run(plan: Plan, base: str) -> bool:
     return any(plan.ends_run(base, name) for name in plan.successors[base])
 
 
-def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord, step: str) -> Create:
+def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord | Answer, step: str) -> Create:
     """Return the end of a run that fails with what a record says of a step."""
     outcome = _outcome_in(record)
     assert outcome is not None
     return Create(plan.actor(step), result_of(plan, record.run, step, outcome, record.start_seq))
 
 
-def _outcome_in(record: Handoff | Reply | OutcomeRecord) -> Outcome | None:
+def _outcome_in(record: Handoff | Reply | OutcomeRecord | Answer) -> Outcome | None:
     if isinstance(record, Handoff):
         return record.cause.outcome if isinstance(record.cause, After) else None
     return record.outcome

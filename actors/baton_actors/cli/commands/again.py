@@ -110,7 +110,10 @@ async def retry(
         old = await _read(client.bus, run)
         if old.state.status == "running" and may_spend is not None:
             code = await _allow(client, old, may_spend, json=json and not wait, quiet=wait)
-            return await wait_for(client, old.state.run, old.plan.flow.name, json, plan=old.plan) if wait else code
+            if not wait:
+                return code
+            start = up_command(place, old.state.source, old.plan)
+            return await wait_for(client, old.state.run, old.plan.flow.name, json, plan=old.plan, start=start)
         version = _version(old, flow, same, may_spend)
         if old.state.status == "running":
             advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
@@ -200,7 +203,10 @@ async def _read(bus: Bus, name: str) -> _Old:
 
 
 async def _allow(client: Client, old: _Old, budget: Budget, *, json: bool, quiet: bool) -> int:
-    """Let a run that has not ended spend more; `quiet`, say so on stderr. Raises `CannotGoOn` where it has spent that already."""
+    """Let a run that has not ended spend more; `quiet`, say so on stderr.
+
+    Raises `CannotGoOn` where it has spent that already.
+    """
     run = old.state.run
     for unit in UNITS:
         cap = cap_of(budget, unit)
