@@ -134,7 +134,8 @@ def fit(value: Any, kind: Type, place: str) -> Any:
         try:
             given_in(value)
         except ValueError as error:
-            raise Unfit(place, str(error) if isinstance(value, str | dict) else f"found {shown(value)}; {error}") from None
+            what = "" if isinstance(value, str | dict) else f"found {shown(value)}; "
+            raise Unfit(place, f"{what}{error}") from None
         return value
     if not _is(value, kind.kind):
         raise Unfit(place, f"found {shown(value)}; expected {kind}")

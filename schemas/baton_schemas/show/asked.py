@@ -20,6 +20,7 @@ from baton_schemas.flow.tools import Tool, tools_of
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
 from baton_schemas.wire.files import FileRef
+from baton_schemas.wire.media import PDF
 from baton_schemas.wire.values import valid_text
 
 _LATER: tuple[str, ...] = ()
@@ -71,7 +72,6 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
             more = (*more, later)
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses, *more))).hexdigest()
 
-
     @property
     def refs(self) -> list[FileRef]:
         """The files in the prompt, in their order."""
@@ -87,7 +87,8 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
             if part.file is None:
                 text += part.text
             else:
-                files.append((len(text), part.file.sha256, part.file.media_type, part.file.name))
+                title = part.file.name if part.file.media_type == PDF else ""  # of others no name is sent
+                files.append((len(text), part.file.sha256, part.file.media_type, title))
         return {"files": files}, text
 
 

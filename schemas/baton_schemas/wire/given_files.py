@@ -22,7 +22,8 @@ _EXPECTED = (
 )
 _PATH_MAX = 300
 _ENDINGS = frozenset(
-    "pdf png jpg jpeg gif webp txt md csv tsv json jsonl html htm xml yaml yml docx xlsx pptx odt".split()
+    {"pdf", "png", "jpg", "jpeg", "gif", "webp", "txt", "md", "csv", "tsv", "json", "jsonl", "html", "htm", "xml"}
+    | {"yaml", "yml", "docx", "xlsx", "pptx", "odt"}
 )
 """A single line that ends as a file's name does is a path that somebody forgot to open."""
 
