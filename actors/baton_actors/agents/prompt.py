@@ -11,7 +11,7 @@ from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_actors.models.body import bound_of_asked
-from baton_actors.models.files import check_content, check_files
+from baton_actors.models.files import check_contents, check_files
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
@@ -89,8 +89,8 @@ async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
     files = {}
     for ref in request.refs:
         if ref.sha256 not in files:
-            files[ref.sha256] = data = await journal.load(ref)
-            await asyncio.to_thread(check_content, ref, data)
+            files[ref.sha256] = await journal.load(ref)
+    await asyncio.to_thread(check_contents, request, files)
     return msgspec.structs.replace(request, files=files)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from baton_actors.errors import FileRefused
-from baton_actors.models.pdf import is_encrypted, text_of_pdf
+from baton_actors.models.pdf import is_encrypted, pages_of_pdf, text_of_pdf
 from baton_schemas.show.asked import Asked, Part
 from baton_schemas.wire.files import FileRef
 from baton_schemas.wire.media import PDF, PICTURES, is_text, media_type_of, why_no_text
@@ -55,15 +55,19 @@ def check_files(asked: Asked) -> None:
     for ref in refs:
         if why := _why_not(ref, many=len(pictures) > MANY_PICTURES):
             raise FileRefused(ref.label, why)
-    pages, bound = sum(ref.pages for ref in refs), _pages_max(asked.model)
-    for count, what in ((pages, "pages of PDF"), (len(pictures), "pictures")):
-        if count > bound:
-            reason = f"{count:,} {what} in one request; {asked.model} takes at most {bound}"
-            raise FileRefused(_named(refs), f"{reason}: split it, and fan out over the parts")
+    _check_counts(asked, [ref.pages for ref in refs], len(pictures))
     size = sum(map(_in_base64, refs)) + len(asked.prompt) + len(asked.system)
     if size > REQUEST_MAX_BYTES:
         reason = f"{size:,} bytes as they are sent, in base64; a request has at most {REQUEST_MAX_BYTES:,}: split it"
         raise FileRefused(_named(refs), reason)
+
+
+def _check_counts(asked: Asked, pages: Iterable[int], pictures: int) -> None:
+    bound = _pages_max(asked.model)
+    for count, what in ((sum(pages), "pages of PDF"), (pictures, "pictures")):
+        if count > bound:
+            reason = f"{count:,} {what} in one request; {asked.model} takes at most {bound}"
+            raise FileRefused(_named(asked.refs), f"{reason}: split it, and fan out over the parts")
 
 
 def _why_not(ref: FileRef, *, many: bool) -> str:
@@ -82,17 +86,30 @@ def _why_not(ref: FileRef, *, many: bool) -> str:
     return ""
 
 
-def check_content(ref: FileRef, data: bytes) -> None:
-    """Raise `FileRefused` for a file whose bytes no model could take: no text, encrypted, another than was said."""
-    if is_text(ref.media_type):
-        if why := why_no_text(data):
+def check_contents(asked: Asked, files: Mapping[str, bytes]) -> None:
+    """Raise `FileRefused` for files whose bytes no model could take: no text, encrypted, another than was said.
+
+    `files` are the bytes, by SHA-256. It takes PDFs apart, so let a thread do it.
+    """
+    pages = 0
+    for ref in asked.refs:
+        data = files[ref.sha256]
+        if why := _why_not_content(ref, data):
             raise FileRefused(ref.label, why)
-        return
+        if ref.media_type == PDF:
+            pages += ref.pages or pages_of_pdf(data)
+    _check_counts(asked, [pages], 0)
+
+
+def _why_not_content(ref: FileRef, data: bytes) -> str:
+    if is_text(ref.media_type):
+        return why_no_text(data)
     found = media_type_of(data, ref.name)
     if found != ref.media_type:
-        raise FileRefused(ref.label, f"by its content it is {found}, and not {ref.media_type}; give it again")
+        return f"by its content it is {found}, and not {ref.media_type}; give it again"
     if ref.media_type == PDF and is_encrypted(data):
-        raise FileRefused(ref.label, "it is encrypted, which the API refuses; take its password away: qpdf --decrypt")
+        return "it is encrypted, which the API refuses; take its password away: qpdf --decrypt"
+    return ""
 
 
 def content_of(parts: Sequence[Part], files: Mapping[str, bytes]) -> str | list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What a PDF says, by `pypdf`, where that is installed (`baton-bus[pdf]`): its text, and whether it is encrypted.
+"""What a PDF says, by `pypdf`, where that is installed (`baton-bus[pdf]`): its text, pages, encryption.
 
-Both may take seconds: let a thread do it.
+All of it may take seconds: let a thread do it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,15 @@ def text_of_pdf(data: bytes) -> str | None:
         return "\n\n".join(str(page.extract_text()).strip() for page in reader.pages)
     except Exception:  # whatever a strange file makes of a parser
         return None
+
+
+def pages_of_pdf(data: bytes) -> int:
+    """Return how many pages a PDF has; 0 where that cannot be told."""
+    reader = _reader(data)
+    try:
+        return 0 if reader is None or reader.is_encrypted else len(reader.pages)
+    except Exception:  # as above
+        return 0
 
 
 def is_encrypted(data: bytes) -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 
 from baton_bus.engine.files import Files
 from baton_schemas.errors import BadFile
-from baton_schemas.wire.files import FILE_MAX_BYTES, File, check_head, check_size, clean_name
-from baton_schemas.wire.media import HEAD_BYTES
+from baton_schemas.wire.files import File, check_head, check_size, clean_name
+from baton_schemas.wire.media import HEAD_BYTES, PDF
 
-_AT_ONCE = 8
-"""Files read and stored at the same time: each is in memory meanwhile."""
+_SMALL_AT_ONCE, _LARGE_AT_ONCE, _LARGE_BYTES = 64, 4, 1_000_000
+"""Files read and stored at the same time: each is in memory meanwhile, and storing one takes some round trips."""
 _KINDS = (
     (stat.S_ISDIR, "is a folder; name the files in it"),
     (stat.S_ISFIFO, "is a pipe; give what comes out of it on standard input, with -"),
@@ -25,6 +25,8 @@ _KINDS = (
     (stat.S_ISCHR, "is a device; expected a file"),
     (stat.S_ISBLK, "is a device; expected a file"),
 )
+
+_Known = dict[Path | File, asyncio.Task[File]]
 
 
 def check_file(path: Path) -> None:
@@ -45,7 +47,7 @@ def read_file(path: Path) -> bytes:
         check_size(name, before.st_size)
         try:
             pieces = []
-            left = FILE_MAX_BYTES + 1
+            left = before.st_size + 1  # one that grows is not followed to its end
             while left and (piece := os.read(file, min(left, 1 << 20))):
                 pieces.append(piece)
                 left -= len(piece)
@@ -61,20 +63,23 @@ def read_file(path: Path) -> bytes:
 async def uploaded(files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return values with each `Path` in them as the file that it names, whose bytes are stored by then.
 
-    Raises `BadFile`, and as `Blobs.put`.
+    So are PDFs at hand whose pages nobody has counted, which are counted. Raises `BadFile`, and as `Blobs.put`.
     """
-    if not any(map(_has_paths, given.values())):
+    if not any(map(_has_new, given.values())):
         return dict(given)
-    places = asyncio.Semaphore(_AT_ONCE)
-    known: dict[Path, asyncio.Task[File]] = {}
+    small, large = asyncio.Semaphore(_SMALL_AT_ONCE), asyncio.Semaphore(_LARGE_AT_ONCE)
+    known: _Known = {}
 
-    async def one(path: Path) -> File:
-        async with places:
+    async def one(path: Path | File) -> File:
+        if isinstance(path, File):
+            async with large:
+                return File(await files.upload(path.name, path.data or b"", path.media_type))
+        async with large if _is_large(path) else small:
             data = await asyncio.to_thread(read_file, path)
             return File(await files.upload(path.name, data))
 
     def begin(value: Any) -> None:
-        if isinstance(value, Path) and value not in known:
+        if _is_new(value) and value not in known:
             known[value] = group.create_task(one(value))
         for inner in _parts(value):
             begin(inner)
@@ -88,18 +93,31 @@ async def uploaded(files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _with(value, known) for name, value in given.items()}
 
 
-def _with(value: Any, known: Mapping[Path, asyncio.Task[File]]) -> Any:
-    if isinstance(value, Path):
+def _is_large(path: Path) -> bool:
+    try:
+        return path.expanduser().stat().st_size > _LARGE_BYTES
+    except (OSError, ValueError):  # reading it says what is wrong with it
+        return False
+
+
+def _with(value: Any, known: _Known) -> Any:
+    if _is_new(value):
         return known[value].result()
-    if not _has_paths(value):
+    if not _has_new(value):
         return value
     if isinstance(value, Mapping):
         return {key: _with(inner, known) for key, inner in value.items()}
     return [_with(inner, known) for inner in value]
 
 
-def _has_paths(value: Any) -> bool:
-    return isinstance(value, Path) or any(map(_has_paths, _parts(value)))
+def _is_new(value: Any) -> bool:
+    if isinstance(value, File):
+        return value.data is not None and value.media_type == PDF and not value.pages
+    return isinstance(value, Path)
+
+
+def _has_new(value: Any) -> bool:
+    return _is_new(value) or any(map(_has_new, _parts(value)))
 
 
 def _parts(value: Any) -> Any:

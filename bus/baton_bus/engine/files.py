@@ -25,6 +25,7 @@ from .pdf import pages_of
 
 _AT_ONCE = 32
 """Files put or looked for at the same time: this hides the round trip; each that is put is in memory."""
+_SMALL_BYTES = 100_000
 _HELD_S = 60.0
 """What this process has put so short a time ago nobody removes: see `SPARED_S` of purging."""
 _HELD_MAX = 20_000
@@ -42,7 +43,7 @@ class Files:
 
     async def upload(self, name: str, data: bytes, media_type: str = "") -> FileRef:
         """Store the bytes of a file; return what is known of it. Raises `BadFile`, and as `Blobs.put`."""
-        ref = await asyncio.to_thread(_described, name, data, media_type)
+        ref = await _described(name, data, media_type)
         await self._put(ref, data)
         return ref
 
@@ -56,10 +57,15 @@ class Files:
         await self._put(file.ref, file.data)
 
     async def _put(self, ref: FileRef, data: bytes) -> None:
+        if self._is_held(ref.sha256):
+            return
         await self._bus.blobs.put(data)
         if len(self._held) >= _HELD_MAX:
             self._held.clear()
         self._held[ref.sha256] = time.monotonic()
+
+    def _is_held(self, sha256: str) -> bool:
+        return time.monotonic() - self._held.get(sha256, -math.inf) < _HELD_S
 
     async def read(self, ref: FileRef) -> bytes:
         """Return the bytes of a file. Raises `FileGone` when they are not there, `BusUnavailable`."""
@@ -94,8 +100,7 @@ class Files:
     async def _named(self, given: GivenFile | FileRef) -> FileRef:
         """Return a file whose bytes are said to be stored."""
         blob = Blob(sha256=given.sha256, size_bytes=given.size_bytes)
-        is_held = time.monotonic() - self._held.get(given.sha256, -math.inf) < _HELD_S
-        if not is_held and not await self._bus.blobs.hold(blob):
+        if not self._is_held(given.sha256) and not await self._bus.blobs.hold(blob):
             reason = f"no {given.size_bytes:,} bytes with the SHA-256 {given.sha256} are stored"
             raise FileGone(given.name, reason)
         if isinstance(given, FileRef):
@@ -104,12 +109,16 @@ class Files:
             data = await self._bus.blobs.get(blob)
         except BlobMissing as error:
             raise FileGone(given.name, str(error)) from error
-        return await asyncio.to_thread(_described, given.name, data, given.media_type)
+        return await _described(given.name, data, given.media_type)
 
 
-def _described(name: str, data: bytes, media_type: str) -> FileRef:
-    is_pdf = media_type_of(data, name) == PDF
-    return described(name, data, pages=pages_of(data) if is_pdf else 0, media_type=media_type)
+async def _described(name: str, data: bytes, media_type: str) -> FileRef:
+    if media_type_of(data, name) == PDF:
+        pages = await asyncio.to_thread(pages_of, data)
+        return await asyncio.to_thread(described, name, data, pages=pages, media_type=media_type)
+    if len(data) < _SMALL_BYTES:  # a thread costs more
+        return described(name, data, media_type=media_type)
+    return await asyncio.to_thread(described, name, data, media_type=media_type)
 
 
 async def _at_once(items: Sequence[_A], do: Callable[[_A], Awaitable[_B]]) -> list[_B]:

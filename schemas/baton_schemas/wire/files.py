@@ -21,7 +21,7 @@ from baton_schemas.errors import BadFile
 
 from .media import PDF, PICTURES, ending_of, is_text, media_type_of, picture_size, why_misnamed
 
-FILE_MAX_BYTES = 100 * 1024 * 1024
+FILE_MAX_BYTES = 100_000_000
 """Of one file. It is held in memory where it is read, and no model takes a third of it at once: a PDF that is larger
 than what a model takes is split."""
 NAME_MAX = 200
@@ -249,7 +249,7 @@ class File:
         if self.data is None and self._by is not None:
             return self._by.read(self.ref)
         if self.data is None:
-            raise RuntimeError(f"{self.name}: nobody reads files here; in a handler, read the one that it was given")
+            raise RuntimeError(f"{self.name}: only what a handler was given reads itself; elsewhere: download(file)")
         return _given(self.data) if asyncio._get_running_loop() is not None else self.data
 
     @classmethod
