@@ -23,6 +23,7 @@ from baton_schemas.wire.facts import ModelCall
 from baton_schemas.wire.messages import Note, Result
 from baton_schemas.wire.outcomes import Done, Failed
 
+from .commands import baton, here
 from .document_server import Documents, playing
 from .pdfs import pages_in, pdf, png, written
 from .servers import WAIT_S, NatsServer
@@ -167,6 +168,16 @@ async def test_report_reads_a_pdf_of_200_pages_five_at_a_time(
 
 def _first_page(part: tuple[str, bytes]) -> int:
     return int(part[0].split("pages ")[1].split("-")[0])
+
+
+def test_report_of_a_pdf_is_rehearsed_from_what_it_says(tmp_path: Path) -> None:
+    written(tmp_path / "paper.pdf", pdf(7, "Crane {page} broke down."))
+    ran = baton("run", "report", "document=@paper.pdf", cwd=tmp_path)
+    assert (ran.returncode, "2/2" in ran.stderr) == (0, True), ran.stderr
+    assert ran.stdout.startswith("Crane 1 broke down.")
+    seen = here("show", ran.stderr.split("baton show ")[1].split()[0], "digest-1", cwd=tmp_path).stdout
+    assert "  [paper, pages 6-7.pdf, PDF, 2 pages, " in seen
+    assert "  the file: at most about 9,200 tokens of input" in seen
 
 
 def test_same_pdf_is_split_into_the_same_bytes_each_time() -> None:
