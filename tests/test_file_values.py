@@ -37,7 +37,8 @@ WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8X" + bytes(8) + b"\x27\x00\x00\x1d\x00\x00" 
 
 
 def ref(name: str = "paper.pdf", media_type: str = "application/pdf", **more: Any) -> FileRef:
-    return FileRef(**({"name": name, "media_type": media_type, "sha256": "a" * 64, "size_bytes": 1_000} | more))
+    known: dict[str, Any] = {"name": name, "media_type": media_type, "sha256": "a" * 64, "size_bytes": 1_000} | more
+    return FileRef(**known)
 
 
 def asked(*parts: str | FileRef, model: str = "claude-opus-4-7") -> Asked:
@@ -47,10 +48,11 @@ def asked(*parts: str | FileRef, model: str = "claude-opus-4-7") -> Asked:
 
 
 def flow_of(kind: str = "file", **agent: Any) -> Flow:
+    keys: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 9, "prompt": "Read {doc} now."} | agent
     return Flow(
         name="f",
         input={"doc": Field(type=kind)},
-        agents={"a": Agent(**({"model": "claude-haiku-4-5", "max_tokens": 9, "prompt": "Read {doc} now."} | agent))},
+        agents={"a": Agent(**keys)},
         steps={"a": Step(agent="a")},
     )
 
