@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from baton_actors import Baton, File, Flow, Team
+from baton_actors import Baton, Context, File, Flow, Team
 from baton_bus import Settings
 from baton_bus.client.files import read_file
 from baton_bus.client.purge import Choice, plan_purge, purge
@@ -299,3 +299,25 @@ async def test_fork_shares_the_files_of_its_run(address: Settings) -> None:
         kept = await ours.client.bus.blobs.kept()
     assert again == first
     assert list(kept) == first["sha256"][:1]
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_handler_asks_with_a_file_and_reads_the_one_that_comes_back(is_async: bool, address: Settings) -> None:
+    flow = Flow("asking", input={"word": str})
+
+    @flow.agent(input={"text": "file"}, name="shouter")
+    async def shout(text: File) -> File:
+        return File.of((await text.read()).upper(), name=text.name)
+
+    async def ask(word: str, ctx: Context) -> str:
+        back = await ctx.ask("shouter", text=File.of(word, name="a.txt"), returns=File)
+        recorded = await ctx.record("kept", lambda: File.of(word, name="b.txt"), returns=File)
+        return f"{back.name}: {(await back.read()).decode()}, {(await recorded.read()).decode()}"
+
+    def ask_plainly(word: str, ctx: Context) -> str:
+        back = ctx.ask("shouter", text=File.of(word, name="a.txt"), returns=File)
+        return f"{back.name}: {back.read().decode()}, {word}"
+
+    flow.step(ask if is_async else ask_plainly, name="begin", workers="shouter")
+    async with team(address, flow) as ours:
+        assert await ours.run("asking", word="ships") == "a.txt: SHIPS, ships"

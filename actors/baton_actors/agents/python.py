@@ -63,7 +63,10 @@ class PythonAgent:
         It stands still while the official client, where the handler has that, waits for its provider or the log. `run`
         calls it in another way. Raises as `AgentKind.perform` says, and what the handler raises.
         """
-        with read_by(Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())):
+        reads = Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())
+        if run is not None and not self.handler.is_async:
+            await reads.ahead(values_of(task).values())
+        with read_by(reads):
             return await self._perform(task, journal, run)
 
     async def _perform(self, task: StepTask, journal: Journal, run: Run | None) -> Performed:
