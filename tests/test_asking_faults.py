@@ -147,8 +147,8 @@ async def test_parking_and_answering_at_the_same_time_lose_nothing(server: NatsS
 async def test_bus_that_refuses_for_a_while_costs_no_attempt(
     server: NatsServer, namespace: str, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_actors.steps.asking._AGAIN_S", 0.05)
-    monkeypatch.setattr("baton_actors.steps.asking._PARK_AGAIN_S", 0.05)
+    monkeypatch.setattr("baton_actors.steps.sure._AGAIN_S", 0.05)
+    monkeypatch.setattr("baton_actors.steps.parking._AGAIN_S", 0.05)
     monkeypatch.setattr("baton_actors.processes.worker._BUS_RETRY_S", 0.05)
     real, refused = getattr(Asking, operation), 0
 
