@@ -31,7 +31,8 @@ _SOON = frozenset({"agent", "flow"})
 _PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
 """Who is likely to have answered before whom."""
 _UPON_MAX = 20
-"""People, events and sleeps any of which brings a step back: more than anybody asks to hear the first of."""
+"""Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear the
+first of, and each costs a write, and may bring it back once more than is needed."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -165,10 +166,17 @@ class Parking:
 def _upon(waits: Sequence[Child]) -> list[Child]:
     """Return the children whose answers are to bring the step back, the one that may well be the first at the end.
 
-    Of agents and flows it is one: all of them are expected soon. Whoever answers from outside may be the only one
-    who ever does, and nobody knows which; so may a sleep that somebody else is asked beside.
+    Nobody knows whether a handler that waits for several needs all of them or the first, but of what it gathers: of the
+    agents and flows among that it is one. Whoever answers from outside may be the only one who ever does; so may a
+    sleep that somebody else is asked beside.
     """
     found = sorted(waits, key=lambda child: _PATIENCE.index(child.kind))
-    soon = [child for child in found if child.kind in _SOON][:1]
+    gathered: set[object] = set()
+    soon: list[Child] = []
+    for child in found:
+        if child.kind in _SOON and child.together not in gathered:
+            soon.append(child)
+            if child.together is not None:
+                gathered.add(child.together)
     late = [child for child in found if child.kind not in _SOON][:_UPON_MAX]
-    return [*reversed(late), *soon]
+    return [*reversed(late), *reversed(soon[:_UPON_MAX])]
