@@ -36,7 +36,9 @@ async def first(*asked: Any) -> Any:
     return done.pop().result()
 
 
-class Found(Exception):  # noqa: N818 (it is how a group is left, not an error)
+class Found(Exception):
+    """How a group is left."""
+
     def __init__(self, what: str) -> None:
         self.what = what
 

@@ -1,4 +1,4 @@
-"""A run that goes on from one that goes on: its joins may close otherwise than the first time, and nothing is guessed."""
+"""A run that goes on from one that goes on: its joins may close otherwise than the first time; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTS = ["", "topics", "conf.items", "a", "b"]
 
 
 def flow_of(each: str, reads: list[str] | None = None) -> Flow:
-    """`a` and `b` each over a list; `c` (over a list too, where `each` says so) once any of their branches has ended."""
+    """`a` and `b` each over a list; `c` (over a list too, as `each` says) once any of their branches has ended."""
     last = JoinPolicy() if each else None
     steps = {
         "a": Step(agent="x", each="topics"),

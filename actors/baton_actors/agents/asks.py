@@ -15,7 +15,6 @@ from baton_actors.errors import ActorError
 from baton_schemas.wire.messages import NO_DEFAULT, Note, Question
 from baton_schemas.wire.outcomes import Error
 
-
 together: ContextVar[object | None] = ContextVar("together", default=None)
 """Of what is asked for in one task: what it shares with others of which a handler needs every answer, or None."""
 

@@ -31,8 +31,8 @@ _SOON = frozenset({"agent", "flow"})
 _PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
 """Who is likely to have answered before whom."""
 _UPON_MAX = 20
-"""Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear the
-first of, and each costs a write, and may bring it back once more than is needed."""
+"""Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear
+the first of. Each costs a write, and may bring it back once more than is needed."""
 
 logger = structlog.get_logger("baton.worker")
 

@@ -49,8 +49,8 @@ class Past(Struct, frozen=True):
     deadlines: dict[str, State] = {}
     """By step that joins, in its round: what word of its deadline carries."""
     told: dict[str, State] = {}
-    """By step that joins, in its round: what its record carries, where that was copied from the run before, and its join
-    may have closed there with other branches than here."""
+    """By step that joins, in its round: what its record carries, where that was copied from the run before, and its
+    join may have closed there with other branches than here."""
     led: dict[str, Follows] = {}
     """What came after a step with `again`, by its token, as far as that is there."""
 

@@ -187,7 +187,7 @@ class _Remaking:
         return with_outcome(self._sees[place], self._plan.name_of(place), self._past.outcomes[place])
 
     def _joined(self, step: str, place: str) -> State | None:
-        """Return what a merger saw of the branches that its join closed with; of another run's, what its record says."""
+        """Return what a merger saw of the branches that its join closed with, or what a copied record says of it."""
         if place in self._past.told:
             return self._told(step, self._past.told[place])
         closing = self._past.closings.get(place)
@@ -214,7 +214,7 @@ class _Remaking:
         return replace(
             told,
             input=given.input,
-            blobs={**{key: blob for key, blob in told.blobs.items() if key not in self._plan.flow.input}, **given.blobs},
+            blobs={key: blob for key, blob in told.blobs.items() if key not in self._plan.flow.input} | given.blobs,
         )
 
     def _deadline(self, step: str, place: str) -> Reply:
