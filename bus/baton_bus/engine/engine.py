@@ -1,7 +1,7 @@
 """The engine: does what the lifecycle decided. Clients, workers and services use it: each effect is written once.
 
 Here is the way of a step: begin, record, derive. The rest are parts of it: whole runs (`runs.py`), going on from one,
-runs within runs, fan-outs, asking, what is said from outside, and `writing.py`, by which all that is decided is written.
+runs within runs, fan-outs, asking, what is said from outside, and `writing.py`, by which all of it is written.
 """
 
 from __future__ import annotations

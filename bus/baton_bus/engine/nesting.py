@@ -23,9 +23,9 @@ from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.child_runs import answer_of, has_to_be_followed, parent_of, run_of_child
 from baton_schemas.run.fold import fold
+from baton_schemas.run.handoffs import leaves_children
 from baton_schemas.run.refs import StepRef, name_of
 from baton_schemas.run.state import known
-from baton_schemas.run.transitions import leaves_children
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Handoff, Parent, Result, Started
 from baton_schemas.wire.names import FLOW
