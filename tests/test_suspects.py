@@ -6,8 +6,11 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
+from baton_actors import Context
 from baton_schemas.flow.flow import Field, Flow, Step
-from baton_schemas.wire.facts import Begun
+from baton_schemas.wire.facts import Begun, GivenBack
 from baton_schemas.wire.outcomes import Done, Failed
 
 from .clients import cancel_run
@@ -16,7 +19,9 @@ from .servers import WAIT_S, NatsServer, until
 from .slow_worker import FLOW as SLOW
 from .slow_worker import slow_worker
 from .team import Team, flow_of, team, value_of
+from .test_asking import Helper, asking, parked
 from .test_worker_delivery import hand_out
+from .timed import process, timed
 
 
 async def merge(each: list[str]) -> list[str]:
@@ -188,3 +193,33 @@ async def test_others_begin_beside_a_suspect_that_has_attempts_left(server: Nats
             await until(lambda: handler.began == ["suspected", "new"])
             handler.go = {"suspected", "new"}
             assert [value_of((await t.result(run)).outcome) for run in runs] == ["suspected", "new"]
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+async def test_suspects_that_only_wait_make_way_for_each_other_at_once_and_are_not_charged(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, max_attempts: int
+) -> None:
+    """Of 200 that waited in a worker which was killed, each took a tick of the alarms: ten seconds for all."""
+    monkeypatch.setattr("baton_actors.agents.alarms.TICK_S", 60.0)
+
+    async def boss(text: str, context: Context) -> list[str]:
+        return list(await context.gather(*(context.ask("helper", topic=f"slow {text} {each}") for each in "ab")))
+
+    helper = Helper()
+    handlers = {"boss": boss, "helper": helper.helper}
+    async with timed(server, namespace, asking(max_attempts=max_attempts), handlers, start=False) as t:
+        runs = [await start(t, f"{number}") for number in range(20)]
+        for delivery in await hand_out(t, "handoff", "boss", len(runs)):
+            await t.bus.nc.publish(delivery.reply, b"-NAK")
+        async with process(t):
+            for run in runs:
+                async with asyncio.timeout(WAIT_S):
+                    while not await parked(t, run):  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+            helper.open.set()
+            for number, run in enumerate(runs):
+                assert value_of((await t.result(run)).outcome) == [f"SLOW {number} A", f"SLOW {number} B"]
+        for run in runs:
+            facts = [type(fact) for fact in await t.facts(run)]
+            assert facts == [Begun, GivenBack]
+            assert (await t.state(run)).steps["lead"].work.attempt == 1

@@ -63,12 +63,23 @@ class Parking:
 
     def soon(self, after_s: float | None = None) -> None:
         """Park the step when nothing has come for a while; at once where it must not be held."""
+        self.not_now()
+        if after_s is None and self._job.begun and not self._is_trying:
+            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in,
+            # and others wait for their turn until it is parked: not for an alarm, then, which rings at its next tick.
+            if self._are_asked(self._open()):
+                self._begin()
+            return
         if after_s is None:
-            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
             at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_people_alone()
             after_s = 0.0 if at_once else self._park_after_s
-        self.not_now()
         self._alarm = self._answers.alarms.set(after_s, self._begin)
+
+    def asked(self, child: Child) -> None:
+        """A child is written, with all that it needs to be answered though nobody is here."""
+        child.is_asked = True
+        if child.kind == "person" or self._job.begun:
+            self.soon()
 
     def not_now(self) -> None:
         """Do not park it, until `soon` is called again."""
@@ -100,20 +111,30 @@ class Parking:
 
     def _waits_for_people_alone(self) -> bool:
         """Say whether nothing is to be expected soon."""
-        return {child.kind for child in self._children.values() if child.is_open} == {"person"}
+        return {child.kind for child in self._open()} == {"person"}
+
+    def _open(self) -> list[Child]:
+        return [child for child in self._children.values() if child.is_open]
+
+    def _are_asked(self, waits: Sequence[Child]) -> bool:
+        return bool(waits) and all(child.is_asked for child in waits)
+
+    @property
+    def _is_trying(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _begin(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._is_trying:
             self._task = asyncio.create_task(self._try(), name=f"park {self._job.run} {self._job.step}")
 
     async def _try(self) -> None:
-        waits = [child for child in self._children.values() if child.is_open]
+        waits = self._open()
         if not waits or self._is_closed:
             return
         if self._busy:
             self.soon(_AGAIN_S)
             return
-        if not all(child.is_asked for child in waits):
+        if not self._are_asked(waits):
             self.soon(_ASKS_S)
             return
         strays = self._before.strays()

@@ -35,6 +35,10 @@ class Suspects:
         self._shut_out: dict[Job, asyncio.Future[None]] = {}
         self._is_shut = False
         """Whether one is quite alone, or waits until it is."""
+        self._shut_at_s = 0.0
+        """Since when, by the loop's clock."""
+        self._quite_next = 0
+        """Those that wait for their turn, and are to be quite alone."""
         self._left = asyncio.Event()
 
     # ---- those beside them -------------------------------------------------------------------------
@@ -76,20 +80,20 @@ class Suspects:
         those that would begin.
         """
         alone_s = ALONE_MODEL_S if asks_models else ALONE_S
-        await self._turn.acquire()
+        await self._have_turn(quite)
         has_turn = True
 
         def let_go() -> None:
             nonlocal has_turn
             if has_turn:
                 has_turn = False
-                self._open()
+                self._open_if_due()
                 self._turn.release()
 
         later: asyncio.TimerHandle | None = None
         try:
             if quite:
-                self._is_shut = True
+                self._shut()
                 await self._others_done(alone_s)
             later = asyncio.get_running_loop().call_later(alone_s, let_go)
             yield
@@ -97,6 +101,17 @@ class Suspects:
             if later is not None:
                 later.cancel()
             let_go()
+
+    async def _have_turn(self, quite: bool) -> None:
+        self._quite_next += quite
+        try:
+            await self._turn.acquire()
+        except asyncio.CancelledError:
+            if self._quite_next == quite and not self._turn.locked():  # it was kept shut for this one
+                self._open()
+            raise
+        finally:
+            self._quite_next -= quite
 
     async def _others_done(self, at_most_s: float) -> None:
         """Wait until nobody is at work; those that wait for what they asked are not."""
@@ -107,6 +122,19 @@ class Suspects:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._left.wait()
+
+    def _shut(self) -> None:
+        if not self._is_shut:
+            self._is_shut, self._shut_at_s = True, asyncio.get_running_loop().time()
+
+    def _open_if_due(self) -> None:
+        """Let others in, unless the next that is to be quite alone would have to wait for them, and it is not for long.
+
+        What those that only wait have asked begins as soon as it may: each would wait for that of the one before it.
+        """
+        shut_s = asyncio.get_running_loop().time() - self._shut_at_s
+        if not (self._is_shut and self._quite_next and shut_s < ALONE_S):
+            self._open()
 
     def _open(self) -> None:
         """Let those in that were shut out, before the next suspect has its turn: it waits for them."""
