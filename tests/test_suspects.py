@@ -222,4 +222,6 @@ async def test_suspects_that_only_wait_make_way_for_each_other_at_once_and_are_n
         for run in runs:
             facts = [type(fact) for fact in await t.facts(run)]
             assert facts == [Begun, GivenBack]
-            assert (await t.state(run)).steps["lead"].work.attempt == 1
+            work = (await t.state(run)).steps["lead"].work
+            assert work is not None
+            assert work.attempt == 1
