@@ -36,7 +36,7 @@ from baton_schemas.wire.values import encode_value
 from .claim import Claim
 from .hearing import Answers
 from .job import Job
-from .memory import NotRecorded
+from .not_recorded import NotRecorded
 
 T = TypeVar("T")
 Begin = Callable[[Handoff], Awaitable[None]]
