@@ -93,17 +93,28 @@ def is_recorded(method: str, path: str) -> bool:
     return method == "POST" and path.endswith(RECORDED)
 
 
-def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool, Bound]:
-    """Return the hash by which a recorded exchange is found again, whether a stream is asked for, and what it may take.
+class Question(Struct, frozen=True):
+    """What a call asks."""
 
-    It is the SHA-256, in hex, of what is asked and of whom. In it: path, query and body, whatever the order of its
-    keys, and whether it is rehearsed. Not in it: headers, the credentials, and the base URL: a run that moves to
-    another gateway must not pay twice.
+    digest: str
+    """By which a recorded exchange is found again: the SHA-256, in hex, of what is asked and of whom.
+
+    In it: path, query and body, whatever the order of its keys, and whether it is rehearsed. Not in it: headers, the
+    credentials, and the base URL: a run that moves to another gateway must not pay twice.
     """
+    streams: bool
+    """Whether a stream is asked for."""
+    rehearses: bool
+    bound: Bound
+
+
+def question_of(sent: Sent, rehearses: bool) -> Question:
+    """Return what a call asks; takes as long as its body is large."""
     asked = object_of(sent.body)
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    return hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, bound_of(asked, len(sent.body))
+    bound = bound_of(asked, len(sent.body))
+    return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, rehearses, bound)
 
 
 def object_of(body: bytes) -> dict[str, Any]:
