@@ -199,14 +199,26 @@ class HandlerMissing(ActorError):
     """This worker cannot play an agent as the flow of a run has it. Another worker may: give the handoff back."""
 
     def __init__(
-        self, *, flow: str, digest: str, agent: str, handler: str, known: Iterable[str] = (), reason: str = ""
+        self,
+        *,
+        flow: str,
+        digest: str,
+        agent: str,
+        handler: str,
+        tool: str = "",
+        known: Iterable[str] = (),
+        reason: str = "",
     ) -> None:
-        """Of the run's flow; `handler` is empty for an LLM agent; `known` are the handlers that this worker has."""
-        self.flow, self.digest, self.agent, self.handler = flow, digest, agent, handler
+        """Of the run's flow; `handler` is empty for an LLM agent, and `tool` is the one of its that is lacking.
+
+        `known` are the handlers that this worker has.
+        """
+        self.flow, self.digest, self.agent, self.handler, self.tool = flow, digest, agent, handler, tool
         self.known, self.reason = tuple(sorted(known)), reason
         has = ", ".join(self.known) or "no handlers"
-        lacks = f"the handler {handler!r}" if handler else "models"
-        self.waits_for = f"a worker that has {handler!r}" if handler else "a worker that asks models"
+        lacks = f"the tool {tool!r}" if tool else f"the handler {handler!r}" if handler else "models"
+        named = tool or handler
+        self.waits_for = f"a worker that has {named!r}" if named else "a worker that asks models"
         """What the step waits for, as the end of a sentence."""
         super().__init__(
             f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "

@@ -15,7 +15,7 @@ from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.threads import Threads
 from baton_actors.agents.tools.function import FunctionTool
-from baton_actors.agents.tools.servers import McpServers
+from baton_actors.agents.tools.servers import McpServer, McpServers
 from baton_actors.agents.tools.toolbox import Toolbox
 from baton_actors.errors import BadHandler, HandlerMissing
 from baton_actors.models import Models
@@ -39,7 +39,7 @@ class Agents:
         self._nested = NestedAgent()
         self._servers = McpServers()
         self._tools: dict[tuple[str, str], FunctionTool] = {}
-        self._folders: dict[str, Path] = {}
+        self._mcp: dict[tuple[str, str], McpServer] = {}
         self._orchestrators: dict[tuple[str, str], OrchestratorAgent] = {}
         self._merging = MergingAgent()
         self._person = PersonAgent()
@@ -57,9 +57,12 @@ class Agents:
         """Take in the handlers of a flow, by the strings that name them in it (see `load_handlers`), and its tools.
 
         They do the steps of this version, and of other versions of the flow that name them alike and that they fit.
-        MCP servers are started in `folder`.
+        MCP servers are started in `folder`, and only those of flows that are taken in: a flow in a message may be
+        anybody's, and names commands.
         """
-        self._folders[plan.flow.name] = folder
+        for name, settings in plan.flow.mcp.items():
+            server = self._servers.of(name, settings, folder)
+            self._mcp[plan.digest, name] = self._mcp[plan.flow.name, name] = server
         for use, tool in tools.items():
             self._tools[plan.digest, use] = self._tools[plan.flow.name, use] = tool
         for name, handler in handlers.items():
@@ -141,10 +144,14 @@ class Agents:
         for called, use in functions_of(agent).items():
             found = self._tools.get((plan.digest, use)) or self._tools.get((plan.flow.name, use))
             if found is None:
-                raise self._missing(plan, name, f"it has no tool {use!r} of that flow", use)
+                raise self._missing(plan, name, "it has no such tool of that flow", use)
             functions[called] = found
-        folder = self._folders.get(plan.flow.name, _HERE)
-        servers = {each: self._servers.of(each, plan.flow.mcp[each], folder) for each in servers_of(agent)}
+        servers: dict[str, McpServer] = {}
+        for each in servers_of(agent):
+            server = self._mcp.get((plan.digest, each)) or self._mcp.get((plan.flow.name, each))
+            if server is None:
+                raise self._missing(plan, name, f"its version of that flow has no [mcp.{each}]", f"mcp:{each}")
+            servers[each] = server
         toolbox = Toolbox(agent, functions, servers, self.threads)
         self._orchestrators[plan.digest, name] = made = OrchestratorAgent(models, toolbox)
         return made
@@ -163,12 +170,13 @@ class Agents:
             raise self._missing(plan, agent, f"the one of its own version does not fit ({error.reason})") from error
         self._fits.add((plan.digest, agent, name))
 
-    def _missing(self, plan: Plan, agent: str, reason: str = "", use: str = "") -> HandlerMissing:
+    def _missing(self, plan: Plan, agent: str, reason: str = "", tool: str = "") -> HandlerMissing:
         return HandlerMissing(
             flow=plan.flow.name,
             digest=plan.digest,
             agent=agent,
-            handler=use or plan.flow.agents[agent].handler,
+            handler=plan.flow.agents[agent].handler,
+            tool=tool,
             known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
             reason=reason,
         )

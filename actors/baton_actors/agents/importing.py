@@ -27,9 +27,6 @@ def load_handler(agent_name: str, agent: Agent, folder: Path) -> Handler:
 
     Raises `HandlerNotFound`, `BadHandler`.
     """
-    if agent.handler.startswith(IN_PROCESS):
-        reason = "it is a function of the Python program that built the flow, and only that can play it (`Baton.local`)"
-        raise HandlerNotFound(agent_name, agent.handler, reason)
     found, name = _imported(agent_name, agent.handler, folder, "handler")
     if isinstance(found, Handler):
         return found
@@ -49,6 +46,9 @@ def load_tool(agent_name: str, use: str, folder: Path) -> FunctionTool:
 
 def _imported(agent_name: str, named: str, folder: Path, key: str) -> tuple[Any, str]:
     """Return what a flow names, and its name. Raises `HandlerNotFound`."""
+    if named.startswith(IN_PROCESS):
+        reason = "it is a function of the Python program that built the flow, and only that can play it (`Baton.local`)"
+        raise HandlerNotFound(agent_name, named, reason, key)
     where, _, name = named.rpartition(":")
     try:
         module = _import_file(folder / where, where) if where.endswith(".py") else importlib.import_module(where)

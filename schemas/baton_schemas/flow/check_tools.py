@@ -9,11 +9,18 @@ from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.flow import Agent, Flow, Mcp, UsedTool
 from baton_schemas.flow.limits import TOOL_OUTPUT_BYTES_MAX, check_at_least, check_parts, check_timeout
 from baton_schemas.flow.questions import BadQuestion, check_word_name
-from baton_schemas.flow.used_tools import PROVIDED, TOOL_NAME, WITH_DOMAINS, Function, OfServer, Provided, used
+from baton_schemas.flow.used_tools import (
+    PROVIDED,
+    TOOL_NAME,
+    VARIABLE,
+    WITH_DOMAINS,
+    Function,
+    OfServer,
+    Provided,
+    used,
+)
 from baton_schemas.wire.names import TOKEN
 
-VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
-"""Stands for a variable of the worker's environment."""
 _KEYS = ("tools", "max_calls", "tool_timeout_s", "tool_output_bytes", "in_doubt")
 _EXPECTED = (
     "a function ('./tools.py:name' or 'module:name'), an MCP server ('mcp:NAME' or 'mcp:NAME/tool'), or "

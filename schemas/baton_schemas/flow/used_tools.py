@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from baton_schemas.flow.flow import IN_PROCESS, Agent, UsedTool
+from baton_schemas.flow.flow import IN_PROCESS, Agent, Mcp, UsedTool
 
 PROVIDED = {
     "web_search": "web_search_20260318",
@@ -22,6 +22,9 @@ WITH_DOMAINS = frozenset({"web_search", "web_fetch"})
 """Those that look at domains, and count their uses."""
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 """What the Messages API takes as the name of a tool, with any model."""
+
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+"""Stands for a variable of the worker's environment, in the URL and the headers of an MCP server."""
 
 _WHERE = rf"{IN_PROCESS.rstrip(':')}|\.{{0,2}}/[^:]+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*"
 _FUNCTION = re.compile(rf"(?P<where>{_WHERE}):(?P<name>[^\W\d]\w*)\Z")
@@ -95,6 +98,12 @@ def servers_of(agent: Agent) -> dict[str, frozenset[str]]:
             picked.setdefault(found.server, set()).update({found.tool} if found.tool else set())
             whole |= set() if found.tool else {found.server}
     return {name: frozenset() if name in whole else frozenset(tools) for name, tools in picked.items()}
+
+
+def variables_of(server: Mcp) -> list[str]:
+    """Return the variables of the worker's environment that an MCP server is given, each once."""
+    texts = (server.url, *server.headers.values(), *(f"${{{name}}}" for name in server.env))
+    return [*dict.fromkeys(found["name"] for text in texts for found in VARIABLE.finditer(text))]
 
 
 def needs_offer(agent: Agent) -> bool:

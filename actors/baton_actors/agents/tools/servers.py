@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +25,8 @@ from baton_actors.agents.tools.targets import Given, Start
 from baton_actors.errors import ServerLacksTool, ServerLost, ServerUnreachable
 from baton_actors.models.texts import without_secrets
 from baton_schemas.errors import nearest
-from baton_schemas.flow.check_tools import VARIABLE
 from baton_schemas.flow.flow import Mcp
+from baton_schemas.flow.used_tools import VARIABLE, variables_of
 from baton_schemas.wire.values import clean_text
 
 if TYPE_CHECKING:
@@ -226,13 +226,9 @@ class McpServer:
         """Return what an error says, without what of the environment was sent to the server."""
         while isinstance(error, BaseExceptionGroup) and error.exceptions:
             error = error.exceptions[0]
-        secrets = [self._environ.get(each["name"], "") for each in self._variables()]
+        secrets = [self._environ.get(name, "") for name in variables_of(self._settings)]
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
         return clean_text(without_secrets(said, secrets), _SAID_MAX)
-
-    def _variables(self) -> Iterator[re.Match[str]]:
-        for text in (self._settings.url, *self._settings.headers.values(), *(f"${{{e}}}" for e in self._settings.env)):
-            yield from VARIABLE.finditer(text)
 
 
 class ServerTarget:
