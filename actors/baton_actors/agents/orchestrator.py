@@ -17,7 +17,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_actors.agents.asks import AskFailed, AskRefused, Asks
-from baton_actors.agents.conversation import Call, Came, Conversation
+from baton_actors.agents.conversation import Call, Came, Conversation, last_word
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.prompt import answer_to, request_of
 from baton_actors.agents.tools.calling import Calling
@@ -159,7 +159,7 @@ def _performed(answers: Sequence[ModelAnswer]) -> Performed:
     last, usages = answers[-1], [answer.usage for answer in answers]
     prices = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
     return Performed(
-        output=encode_value(last.text, "output"),
+        output=encode_value(last_word(last), "output"),
         truncated=last.truncated,
         model=last.model,
         rehearsed=any(answer.rehearsed for answer in answers),
