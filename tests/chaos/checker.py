@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .away import Away
-from .demands import DEADLINE, Demands, RunLog
+from .demands import Demands
 from .flow_file import FlowFile
 from .history import Event
+from .met import violations
 from .raw import Record, Seen
+from .run_log import DEADLINE, RunLog
 from .settled import acks_too_early
 from .twins import POISONED
 
@@ -77,7 +79,7 @@ class Checker:
             for run, event in self.submits.items()
         }
         self.lost = self.doubled = 0
-        demanded = [violation for demands in self.demands.values() for violation in demands.violations()]
+        demanded = [violation for demands in self.demands.values() for violation in violations(demands)]
         self.violations = [
             *self.one_outcome_a_step(),
             *self.one_result_a_run(),

@@ -9,109 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from .asked import TIME_IS_UP, Asks, Children, NotThere
 from .flow_file import FlowFile, indices
 from .raw import Record
+from .run_log import Chain, Kept, RunLog
 from .twins import TWINS, Done, Ended, Failed, Given, error_in_place
-
-DEADLINE = "deadline"
-
-
-class Kept(NamedTuple):
-    """How a step ended by the log: the outcome, and the record that decides it."""
-
-    outcome: dict[str, Any]
-    record: Record
-
-
-@dataclass
-class Chain:
-    """What the links of a join say, up to the last."""
-
-    came: dict[str, dict[int | None, Record]]
-    """By source and index: the replies."""
-    counts: dict[str, int] = field(default_factory=dict)
-    deadline: bool = False
-    enough_at: Record | None = None
-    """The first link with which the join has what its policy asks for."""
-    wrong: list[str] = field(default_factory=list)
-
-    @property
-    def arrived(self) -> set[str]:
-        return {
-            source if index is None else f"{source}-{index}"
-            for source, found in self.came.items()
-            if self.counts.get(source)
-            for index in found
-        }
-
-
-class RunLog:
-    """The messages of one run, by what they are. Of two on one subject the first counts: I1 tells of the other."""
-
-    def __init__(self, records: list[Record]) -> None:
-        self.handoffs: dict[tuple[str, str], Record] = {}
-        """By step (or branch) and what handed it on."""
-        self.replies: dict[tuple[str, str], Record] = {}
-        """By join and branch."""
-        self.outcomes: dict[str, Record] = {}
-        self.answers: dict[str, Record] = {}
-        """By child."""
-        self.parked: dict[str, list[Record]] = defaultdict(list)
-        """By the step that is parked upon an answer."""
-        self.links: dict[str, list[Record]] = defaultdict(list)
-        self.notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.result: Record | None = None
-        self.start: Record | None = None
-        for record in records:
-            if record.body is not None:
-                self._sort(record, record.body)
-        for links in self.links.values():
-            links.sort(key=lambda link: int(link.rest[1]))
-
-    def _sort(self, record: Record, body: dict[str, Any]) -> None:
-        match record.kind, record.rest:
-            case "handoff", (step, source):
-                self.handoffs.setdefault((step, source), record)
-                if source == "start" and "begins" in body["cause"]:
-                    self.start = record
-            case "reply", (join, branch):
-                self.replies.setdefault((join, branch), record)
-            case "outcome", (step,):
-                self.outcomes.setdefault(step, record)
-            case "answer", (step, _):
-                if body["kind"] == "parked":
-                    self.parked[step].append(record)
-                else:
-                    self.answers.setdefault(body["child"], record)
-            case "join", (step, _):
-                self.links[step].append(record)
-            case "note", (step, _):
-                self.notes[step].append(body)
-            case "result", _:
-                self.result = self.result or record
-
-    def closing(self, join: str) -> Record | None:
-        return self.handoffs.get((join, "join"))
-
-    def woken(self, parked: Record) -> Record | None:
-        """Return the handoff that brings back a step that was parked."""
-        return self.handoffs.get((parked.rest[0], f"wake-s{parked.seq}"))
-
-    @property
-    def asked(self) -> list[Record]:
-        """The handoffs of what steps asked for."""
-        return [each for each in self.handoffs.values() if each.body and each.body["cause"]["by"] == "ask"]
 
 
 class Demands:
-    """What one run must be. `violations` says where its log is not."""
+    """What one run must be. `met.py` says where its log is not."""
 
     def __init__(
         self,
@@ -127,23 +37,9 @@ class Demands:
         self._bad_luck = lost_by_bad_luck
         self._ended: dict[str, Ended | None] = {}
         self._asks: dict[str, Asks] = {}
-        self._chains: dict[str, Chain] = {}
+        self.chains: dict[str, Chain] = {}
+        """Of the joins that were looked at: see `joins.py`."""
         self.children = Children(flow, log.asked, self.value)
-
-    def violations(self) -> Iterator[str]:
-        reached = dict(self.reached)
-        for token in self.with_children(self.reached):
-            yield from self._step(token)
-            reached[token] = None
-        for join in filter(self.flow.joins, self.flow.steps):
-            yield from self._join(join)
-        for token, source in self.log.handoffs:
-            if (asker := self.asker(token)) is not None:
-                if token not in reached and self.asks(asker).is_complete:
-                    yield f"I12 step {token} of run {self.run} was asked for by {asker}, which has no such question"
-            elif token not in reached and self.flow.base(token) not in self._unknown:
-                yield f"I8 step {token} of run {self.run} was handed on by {source}, and the flow has no such step here"
-        yield from self._result()
 
     # ---- what there must be ----------------------------------------------------------------------
 
@@ -164,7 +60,7 @@ class Demands:
         return reached
 
     @cached_property
-    def _unknown(self) -> set[str]:
+    def unknown(self) -> set[str]:
         """Fan-outs whose list cannot be reckoned, as their source has not ended."""
         return {step for step in self.flow.steps if self.flow.spreads(step) and self.branches(step) is None}
 
@@ -203,11 +99,22 @@ class Demands:
 
     @property
     def is_done(self) -> bool:
-        return self._must_be_complete
+        return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
+
+    def must_be_there(self, token: str) -> bool:
+        """Say whether a run that is done must have done this: no join after it went on without all."""
+        if (asker := self.asker(token)) is not None:
+            return self.asks(asker).is_complete and not self.is_late(asker) and self.must_be_there(asker)
+        after = filter(self.flow.joins, self.flow.all_after(self.flow.base(token)))
+        return self.is_done and not any(self.flow.policy(join).wait or self._was_late(join) for join in after)
+
+    def _was_late(self, join: str) -> bool:
+        closing = self.log.closing(join)
+        return closing is not None and bool((closing.body or {})["cause"].get("deadline"))
 
     def must_have_answers(self, token: str) -> bool:
         """Say whether what a step asked for must have been answered: one that was late is not waited for."""
-        return self._must_be_there(token) and not self.is_late(token)
+        return self.must_be_there(token) and not self.is_late(token)
 
     def branches(self, step: str) -> int | None:
         """Return how many branches a fan-out has; None when it is none. One whose source failed has none to do."""
@@ -406,158 +313,3 @@ class Demands:
         if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
             raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
         return json.loads(data)
-
-    # ---- one against the other -------------------------------------------------------------------
-
-    def _step(self, token: str) -> Iterator[str]:
-        kept, ended = self.kept(token), self.ended(token)
-        what = f"step {token} of run {self.run}"
-        if kept is None:
-            if self._must_be_there(token):
-                yield f"I8 {what} has no outcome, and its run is done"
-            return
-        status = kept.outcome["status"]
-        if isinstance(ended, Failed):
-            error = kept.outcome.get("error", {})
-            if (status, error.get("step"), error.get("type")) != ("failed", ended.step, ended.type):
-                yield f"I8 {what} ended {_short(kept.outcome)}, expected {ended}"
-        elif status != "done":
-            yield f"I8 {what} ended {_short(kept.outcome)}, expected {_short(ended)}"
-        else:
-            try:
-                found = self.value(kept.outcome)
-            except ValueError as error:
-                yield f"I8 {what}: {error}"
-            else:
-                if ended is None or found != ended.output:
-                    yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
-        if self._must_be_there(token) and not self.flow.asked(token):
-            for name, record in self.followers(token, kept):
-                if record is None:
-                    yield f"I8 {what} has ended, and {name} is not in the log"
-
-    @property
-    def _must_be_complete(self) -> bool:
-        return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
-
-    def _must_be_there(self, token: str) -> bool:
-        """Say whether a run that is done must have done this: no join after it went on without all."""
-        if (asker := self.asker(token)) is not None:
-            return self.asks(asker).is_complete and not self.is_late(asker) and self._must_be_there(asker)
-        after = filter(self.flow.joins, self.flow.all_after(self.flow.base(token)))
-        return self._must_be_complete and not any(self.flow.policy(join).wait or self._was_late(join) for join in after)
-
-    def _was_late(self, join: str) -> bool:
-        closing = self.log.closing(join)
-        return closing is not None and bool((closing.body or {})["cause"].get("deadline"))
-
-    def _join(self, join: str) -> Iterator[str]:
-        """I5: the chain names what came, each once; the join closes when it has enough, with all of that."""
-        chain = self.chain(join)
-        yield from chain.wrong
-        yield from self._closing(join, chain)
-
-    def chain(self, join: str) -> Chain:
-        """Return what the links of a join come to, in their order."""
-        if join not in self._chains:
-            self._chains[join] = self._fold(join)
-        return self._chains[join]
-
-    def _fold(self, join: str) -> Chain:
-        chain = Chain({source: {} for source in self.flow.sources[join]})
-        what = f"I5 the join at {join} of run {self.run}"
-        for number, link in enumerate(self.log.links[join], 1):
-            body = link.body or {}
-            if body.get("number") != number or link.rest != (join, str(number)):
-                chain.wrong.append(f"{what}: link {number} of its chain is {body.get('number')}, on {link.subject}")
-            if chain.enough_at is not None:
-                chain.wrong.append(f"{what}: link {number} was added when it had all it needs")
-            chain.counts.update(body.get("counts", {}))
-            chain.deadline = chain.deadline or body.get("deadline", False)
-            if body.get("deadline") and not self._is_before(self.log.replies.get((join, DEADLINE)), link):
-                chain.wrong.append(f"{what}: link {number} speaks of a deadline that had not come")
-            for source, text in body.get("came", {}).items():
-                for index in indices(text):
-                    empty = chain.counts.get(source) == 0
-                    token = source if index is None or empty else f"{source}-{index}"
-                    reply = self.log.replies.get((join, token))
-                    if reply is None or not self._is_before(reply, link):
-                        chain.wrong.append(f"{what}: link {number} names {token}, which had not come")
-                    elif source not in chain.came or index in chain.came[source]:
-                        chain.wrong.append(f"{what}: link {number} names {token}, which is in it or none of its")
-                    else:
-                        chain.came[source][index] = reply
-            if self._is_enough(join, chain):
-                chain.enough_at = chain.enough_at or link
-        return chain
-
-    def _closing(self, join: str, chain: Chain) -> Iterator[str]:
-        what = f"I5 the join at {join} of run {self.run}"
-        closing = self.log.closing(join)
-        if closing is None:
-            if chain.enough_at is not None and self._must_be_complete:
-                yield f"{what} had all it needs, and did not close"
-            return
-        named = self.named(join)
-        if chain.enough_at is None or closing.seq < chain.enough_at.seq:
-            yield f"{what} closed with {named}, before it had what the flow asks for"
-            return
-        if set(named) != chain.arrived:
-            yield f"{what} closed with {named}, its chain has {sorted(chain.arrived)}"
-        cause = (closing.body or {})["cause"]
-        if cause.get("deadline", False) != chain.deadline:
-            yield f"{what} closed {'without' if chain.deadline else 'with'} a deadline, against its chain"
-        everyone = [token for source in self.flow.sources[join] for token in self.tokens(source)]
-        if self.flow.policy(join).wait is None and not chain.deadline and named != everyone:
-            yield f"{what} closed with {named}, the flow has {everyone}"
-        if not set(named) <= set(everyone):
-            yield f"{what} closed with {named}, of which the flow has only {everyone}"
-        short = self.ended(join) == Failed(join, "JoinShort")
-        if (cause.get("error") is not None) != short:
-            yield f"{what} closed {'without' if short else 'with'} the error that too few of its branches ended well"
-
-    def _is_enough(self, join: str, chain: Chain) -> bool:
-        failed = 0
-        for source, found in chain.came.items():
-            bad = [each for each in found.values() if (each.body or {})["outcome"]["status"] == "failed"]
-            failed += len(bad)
-            if bad and self.flow.fails_run(source, join):
-                return False
-        wait, counts = self.flow.policy(join).wait, chain.counts
-        well = sum(len(found) for source, found in chain.came.items() if counts.get(source)) - failed
-        if chain.deadline or (wait is not None and well >= wait):
-            return True
-        return all(source in counts and len(found) >= counts[source] for source, found in chain.came.items())
-
-    def _result(self) -> Iterator[str]:
-        record = self.log.result
-        if record is None or record.body is None:
-            return
-        body, what = record.body, f"run {self.run}"
-        status, step = body["status"], body.get("step", "")
-        if status not in ("done", "failed"):
-            return
-        ended = self.ended(step) if step in self.reached else None
-        if ended is None:
-            yield f"I8 {what} ended {status} at step {step!r}, to which it does not come"
-        elif status == "done" and (step != self.flow.final or isinstance(ended, Failed)):
-            yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
-        elif status == "failed":
-            after = self.flow.successors[self.flow.base(step)] or [None]
-            fatal = any(self.flow.fails_run(self.flow.base(step), each) for each in after) or after == [None]
-            if not isinstance(ended, Failed) or not fatal:
-                yield f"I8 {what} failed at step {step}, which ends well, or whose failure ends no run"
-            outcome = body.get("outcome") or {}
-            if isinstance(ended, Failed) and outcome.get("error", {}).get("type") != ended.type:
-                yield f"I8 {what} failed with {_short(outcome)}, expected {ended}"
-
-    @staticmethod
-    def _is_before(one: Record | None, other: Record) -> bool:
-        return one is not None and one.seq < other.seq
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Done):
-        value = value.output
-    text = str(value) if isinstance(value, Failed) else json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:150]}… ({len(text)} characters)"
