@@ -31,7 +31,7 @@ from .report import Report, make_report
 from .schedule import Fault, schedule
 from .worker import FLOWS, WorkerSpec
 
-ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask", "loop", "ways", "lanes")
+ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask", "loop", "ways", "lanes", "calls")
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
 APART = {"ask": (("boss", "oracle"), ("driver", "helper", "summer"))}
