@@ -95,8 +95,8 @@ class Asks:
         recorded: Callable[[str, int], Any],
         called: Callable[[str, int], Any] = lambda *_: None,
     ) -> None:
-        """`came_to` says of a child's token what it gives, `recorded` what was recorded, `called` what a model said; all
-        raise `NotThere`.
+        """`came_to` says of a child's token what it gives, `recorded` what was recorded, `called` what a model said:
+        all raise `NotThere`.
         """
         self._flow, self._children, self._came_to, self._recorded = flow, children, came_to, recorded
         self._called = called
