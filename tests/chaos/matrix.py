@@ -27,9 +27,14 @@ RUNS = {
     "mix": "matrix-29",
     "relay": "matrix-98",
     "ask": "matrix-12283",
+    "loop": "matrix-1853036",
+    "ways": "matrix-23487",
+    "lanes": "matrix-115",
+    "calls": "matrix-11319",
 }
-"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; and with what asks itself
-and others, sleeps, is parked, fails and is tried again.
+"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
+others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
+left out or fail, lanes that are full; and with calls of handlers' clients: alike, at once, refused, and large.
 
 What handlers do follows from the run's id.
 """
