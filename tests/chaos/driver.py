@@ -34,7 +34,13 @@ from .worker import FLOWS, WorkerSpec
 ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask", "loop", "ways", "lanes", "calls")
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
-APART = {"ask": (("boss", "oracle"), ("driver", "helper", "summer"))}
+APART = {
+    "ask": (("boss", "oracle"), ("driver", "helper", "summer")),
+    "loop": (("drafter", "reader", "polisher"), ("looker", "reviewer", "closer")),
+    "ways": (("sorter", "praiser", "noter", "pager"), ("clerk", "thanker", "meeter", "ruler", "binder")),
+    "lanes": (("lister", "counter"), ("goer", "finisher")),
+    "calls": (("talker",), ("typist", "replier")),
+}
 """Flows of which one process hosts all agents, and these others some each."""
 NAMESPACE = "chaos"
 TIMERS = f"{NAMESPACE}-timers"
