@@ -492,7 +492,7 @@ class Demands:
         if behind is None:
             return []
         (source,) = self.sources(token)
-        closings = [self.log.closing(join) for join in self.after(token)]
+        closings = [self.log.closing(join) if self.went_on_without(join) else None for join in self.after(token)]
         needless = None if None in closings else max(filter(None, closings), key=lambda each: each.seq)
         return [(f"the handoff to {behind}", self.log.handoffs.get((behind, source)) or needless)]
 

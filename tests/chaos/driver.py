@@ -69,6 +69,8 @@ class Options:
     """With stalls of 11 and 20 s."""
     full_disk: bool = True
     """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
+    forgers: bool = True
+    """Whether strangers say what only the server and workers should: that excuses some of what is done again."""
 
 
 async def run_chaos(options: Options, folder: Path) -> Report:
@@ -120,7 +122,7 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
                 async with asyncio.TaskGroup() as group:
                     working = group.create_task(clients.work())
                     group.create_task(clients.send_garbage(options.runs // 8))
-                    group.create_task(clients.forge_words(options.runs // 4))
+                    group.create_task(clients.forge_words(options.runs // 4 if options.forgers else 0))
                     group.create_task(_inject(faults, crew, ground, model, history, random.Random(options.seed)))
                     group.create_task(_give_up(working, clients, faults))
                 blocked = [f"I7 {what}" for what in await _settled(bus, ground, flows)]

@@ -19,6 +19,7 @@ def violations(run: Demands) -> Iterator[str]:
         reached[token] = None
     for join in filter(run.joins, run.steps):
         yield from join_violations(run, join)
+        yield from _words_of_nothing(run, join)
     for token, source in run.log.handoffs:
         if (asker := run.asker(token)) is not None:
             if token not in reached and run.asks(asker).is_complete:
@@ -61,6 +62,22 @@ def _step(run: Demands, token: str) -> Iterator[str]:
         for name, record in run.followers(token, kept):
             if record is None:
                 yield f"I8 {what} has ended, and {name} is not in the log"
+
+
+def _words_of_nothing(run: Demands, join: str) -> Iterator[str]:
+    """Yield what fan-outs say wrongly that have no branch: that they are left out, and why, or that they are empty."""
+    for source in run.sources(join):
+        record = run.log.replies.get((join, run.flow.base(source)))
+        if run.branches(source) is None or record is None or record.body is None:
+            continue
+        outcome, what = record.body["outcome"], f"I8 step {source} of run {run.run}"
+        why = run.left_out(source) if run.is_left_out(source) else ()
+        if run.branches(source):
+            yield f"{what} says {_short(outcome)}, and has branches"
+        elif outcome["status"] != "skipped" or outcome.get("left_out", False) != bool(why):
+            yield f"{what} says {_short(outcome)}, expected that it is {'left out' if why else 'empty'}"
+        elif why and outcome["reason"] not in why:
+            yield f"{what} says {_short(outcome)}, expected {_short(Skipped(why))}"
 
 
 def _as_twins_see_it(run: Demands, token: str, found: Any) -> Any:
