@@ -74,7 +74,7 @@ class FlowFile:
         return match[1], int(match[2])
 
     def agent(self, token: str) -> str:
-        return self.asked(token) or str(self.steps[self.base(token)]["agent"])
+        return self.asked(token) or str(self.steps[self.base(token)].get("agent", self.base(token)))
 
     def actor(self, token: str) -> str:
         return f"{self.name}--{self.agent(token)}"

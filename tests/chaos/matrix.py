@@ -19,6 +19,7 @@ from .crew import Crew
 from .driver import settings_of, until_ready
 from .history import Event, History
 from .model import Model
+from .outside import Outside
 from .worker import FLOWS, WorkerSpec
 
 RUNS = {
@@ -133,6 +134,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         spec = WorkerSpec(
             flow=found.name,
             agents=tuple(found.plan.actors().values()),
+            nested=True,
             settings=settings,
             model_url=model.url,
             history=str(history.path),
@@ -142,7 +144,8 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         crew = Crew([spec], history, calm_after=point.deaths)
         run = RUNS[point.flow]
         violations = []
-        async with crew.working(), open_bus(settings) as bus:
+        outside = Outside(name, lambda: server.port, history)
+        async with crew.working(), open_bus(settings) as bus, outside.playing():
             await until_ready(history, 1)
             history.say("submit.sent", run=run, flow=found.name, key=run)
             await start_run(bus, found.plan, {"key": run}, run=run)
