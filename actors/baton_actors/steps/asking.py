@@ -24,13 +24,13 @@ from baton_schemas.errors import BadContent, InputError, NewerMessage, nearest
 from baton_schemas.flow.inputs import check_fields
 from baton_schemas.flow.limits import DEADLINE_MAX_S
 from baton_schemas.flow.nested import input_of
-from baton_schemas.run.asking import WITHDRAWN, answer_to, by_itself, child_handoff, child_of, who_is_asked
+from baton_schemas.run.asking import by_itself, child_handoff, child_of, who_is_asked
 from baton_schemas.run.child_runs import parent_in
 from baton_schemas.run.refs import asked_name, key_of_child, parse
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Recorded, Unasked
 from baton_schemas.wire.messages import NO_DEFAULT, Answer, Asked, AskedKind, Handoff, Note, Parked, Question
-from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, State
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Failed, State
 from baton_schemas.wire.values import encode_value
 
 from .claim import Claim
@@ -77,8 +77,6 @@ class StepAsks:
         self._asked: dict[str, bool] = {}
         """Children that were asked for this time, and whether nobody had before."""
         self._kinds: dict[str, AskedKind] = {}
-        self._open: dict[str, Handoff] = {}
-        """What people were asked, and events that were waited for, without an answer so far."""
         self._alike: Counter[tuple[str, ...]] = Counter()
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._is_held = False
@@ -214,6 +212,7 @@ class StepAsks:
             deadline_s = _seconds("deadline_s", deadline_s, least=0.001)
         what = (kind, name, msgspec.json.encode(asked, order="sorted").decode())
         self._alike[what] += 1
+        self._job.asks_outside = self._job.asks_outside or kind in _FROM_OUTSIDE
         token = child_of(self._job.step, kind, name, asked, self._alike[what])
         if self._again:
             await self._remember()
@@ -262,8 +261,6 @@ class StepAsks:
                 there = await sure(lambda: engine.asking.ask(who_is_asked(work.plan, handoff), handoff))
                 if begin is not None:  # before anybody may park the step upon it
                     await begin(handoff)
-            if kind in _FROM_OUTSIDE:
-                self._open[token] = handoff
             handoff = replace(handoff, cause=there or cause)
             if there is not None and not waiting.done():
                 # It was asked by a worker that is gone, or by one that still goes on: its answer may be older than we.
@@ -277,7 +274,6 @@ class StepAsks:
             if kind == "person":
                 self._park_soon()
             answer = await waiting
-            self._open.pop(token, None)
             if cause.due_s and kind != "sleep":  # its timer would come for nothing
                 self._answers.in_background(engine.bus.timers.cancel(self._actor, self._job.run, token))
             return answer
@@ -544,17 +540,6 @@ class StepAsks:
                 children=unasked[:_NAMED_MAX], count=len(unasked), seq=delivery.seq, delivered=delivery.delivered
             )
             await self._journal.write(fact)
-
-    async def withdraw(self) -> None:
-        """The step has ended: nobody need answer any more what it asked from outside, and an event is for the next.
-
-        A word that comes first is kept, and read by nobody. When the worker dies before this, the questions stay open
-        until the run ends.
-        """
-        for child in self._open.values():
-            outcome = Failed(error=Error(step=child.step, type=WITHDRAWN, message="its step has ended without it"))
-            with contextlib.suppress(BusError):
-                await self._engine.asking.answer(self._actor, answer_to(child, outcome, self._work.start_seq))
 
     # ---- what can be asked -------------------------------------------------------------------------
 
