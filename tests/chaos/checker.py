@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .away import Away
 from .demands import Demands
-from .flow_file import FlowFile
+from .flow_file import FlowFile, in_round
 from .history import Event
 from .met import violations
 from .raw import Record, Seen
@@ -110,7 +110,7 @@ class Checker:
             case "handoff" if body["cause"]["by"] == "after":
                 step, outcome = body["cause"]["step"], body["cause"].get("outcome")
             case "reply" if body["source"] != DEADLINE:
-                step = record.rest[-1]
+                step = in_round(record.rest[-1], body.get("round", 1))
             case "outcome":
                 step = body["step"]
             case "answer" if body["kind"] == "answer":

@@ -32,7 +32,10 @@ from .report import Report, make_report
 from .schedule import Fault, schedule
 from .worker import FLOWS, WorkerSpec
 
-ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask", "people", "nest")
+ALL_FLOWS = (
+    *("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask"),
+    *("loop", "ways", "lanes", "people", "nest"),
+)
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
 APART = {

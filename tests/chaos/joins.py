@@ -25,7 +25,7 @@ def join_violations(run: Demands, join: str) -> Iterator[str]:
 
 
 def _fold(run: Demands, join: str) -> Chain:
-    chain = Chain({source: {} for source in run.flow.sources[join]})
+    chain = Chain({source: {} for source in run.flow.sources[run.flow.base(join)]}, suffix=_round_of(run, join))
     what = f"I5 the join at {join} of run {run.run}"
     for number, link in enumerate(run.log.links[join], 1):
         body = link.body or {}
@@ -37,6 +37,7 @@ def _fold(run: Demands, join: str) -> Chain:
         chain.deadline = chain.deadline or body.get("deadline", False)
         if body.get("deadline") and not _is_before(run.log.replies.get((join, DEADLINE)), link):
             chain.wrong.append(f"{what}: link {number} speaks of a deadline that had not come")
+        chain.left_out.update(body.get("left_out", {}))
         for source, text in body.get("came", {}).items():
             for index in indices(text):
                 empty = chain.counts.get(source) == 0
@@ -69,28 +70,36 @@ def _closing(run: Demands, join: str, chain: Chain) -> Iterator[str]:
     cause = (closing.body or {})["cause"]
     if cause.get("deadline", False) != chain.deadline:
         yield f"{what} closed {'without' if chain.deadline else 'with'} a deadline, against its chain"
-    everyone = [token for source in run.flow.sources[join] for token in run.tokens(source)]
-    if run.flow.policy(join).wait is None and not chain.deadline and named != everyone:
+    everyone = [token for source in run.sources(join) for token in run.tokens(source)]
+    if run.flow.policy(run.flow.base(join)).wait is None and not chain.deadline and named != everyone:
         yield f"{what} closed with {named}, the flow has {everyone}"
     if not set(named) <= set(everyone):
         yield f"{what} closed with {named}, of which the flow has only {everyone}"
+    for source in run.sources(join):
+        why, name = run.left_out(source) if run.is_left_out(source) else (), run.flow.base(source)
+        said = cause.get("left_out", {}).get(name)
+        if (said not in why if why else said is not None) or chain.left_out.get(name) != said:
+            yield f"{what} says that {name} is left out as {said}, the flow leaves it out as {why}"
     short = run.ended(join) == Failed(join, "JoinShort")
     if (cause.get("error") is not None) != short:
         yield f"{what} closed {'without' if short else 'with'} the error that too few of its branches ended well"
 
 
 def _is_enough(run: Demands, join: str, chain: Chain) -> bool:
-    failed = 0
+    well, step = 0, run.flow.base(join)
     for source, found in chain.came.items():
-        bad = [each for each in found.values() if (each.body or {})["outcome"]["status"] == "failed"]
-        failed += len(bad)
-        if bad and run.flow.fails_run(source, join):
+        statuses = [(each.body or {})["outcome"]["status"] for each in found.values()]
+        well += statuses.count("done")
+        if "failed" in statuses and run.flow.fails_run(source, step):
             return False
-    wait, counts = run.flow.policy(join).wait, chain.counts
-    well = sum(len(found) for source, found in chain.came.items() if counts.get(source)) - failed
+    wait, counts = run.flow.policy(step).wait, chain.counts
     if chain.deadline or (wait is not None and well >= wait):
         return True
     return all(source in counts and len(found) >= counts[source] for source, found in chain.came.items())
+
+
+def _round_of(run: Demands, join: str) -> str:
+    return join.removeprefix(run.flow.base(join))
 
 
 def _is_before(one: Record | None, other: Record) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .demands import Demands
 from .joins import join_violations
-from .twins import Done, Failed
+from .twins import Done, Failed, Skipped
 
 
 def violations(run: Demands) -> Iterator[str]:
@@ -17,13 +17,13 @@ def violations(run: Demands) -> Iterator[str]:
     for token in run.with_children(run.reached):
         yield from _step(run, token)
         reached[token] = None
-    for join in filter(run.flow.joins, run.flow.steps):
+    for join in filter(run.joins, run.steps):
         yield from join_violations(run, join)
     for token, source in run.log.handoffs:
         if (asker := run.asker(token)) is not None:
             if token not in reached and run.asks(asker).is_complete:
                 yield f"I12 step {token} of run {run.run} was asked for by {asker}, which has no such question"
-        elif token not in reached and run.flow.base(token) not in run.unknown:
+        elif token not in reached:
             yield f"I8 step {token} of run {run.run} was handed on by {source}, and the flow has no such step here"
     yield from _result(run)
 
@@ -40,20 +40,38 @@ def _step(run: Demands, token: str) -> Iterator[str]:
         error = kept.outcome.get("error", {})
         if (status, error.get("step"), error.get("type")) != ("failed", ended.step, ended.type):
             yield f"I8 {what} ended {_short(kept.outcome)}, expected {ended}"
+    elif isinstance(ended, Skipped):
+        if (status, kept.outcome.get("left_out")) != ("skipped", True) or kept.outcome["reason"] not in ended.reasons:
+            yield f"I8 {what} ended {_short(kept.outcome)}, expected {_short(ended)}"
     elif status != "done":
         yield f"I8 {what} ended {_short(kept.outcome)}, expected {_short(ended)}"
     else:
         try:
-            found = run.value(kept.outcome)
+            found = _as_twins_see_it(run, token, run.value(kept.outcome))
         except ValueError as error:
             yield f"I8 {what}: {error}"
         else:
             if ended is None or found != ended.output:
                 yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
+    behind = run.behind(token) if not run.flow.asked(token) else None
+    handed_on = min((r.seq for (each, _), r in run.log.handoffs.items() if each == behind), default=kept.record.seq)
+    if handed_on < kept.record.seq:
+        yield f"I16 {what} had not ended when {behind} was handed on, which is to wait for it"
     if run.must_be_there(token) and not run.flow.asked(token):
         for name, record in run.followers(token, kept):
             if record is None:
                 yield f"I8 {what} has ended, and {name} is not in the log"
+
+
+def _as_twins_see_it(run: Demands, token: str, found: Any) -> Any:
+    """Return an output as far as twins know it: of the errors in a list, whose they are and of which type."""
+    if run.flow.implied.get(run.flow.base(token)) != "list" or not isinstance(found, list):
+        return found
+    errors = [each.get("error") if isinstance(each, dict) else None for each in found]
+    return [
+        {"error": error["step"], "type": error["type"]} if isinstance(error, dict) else each
+        for each, error in zip(found, errors, strict=True)
+    ]
 
 
 def _result(run: Demands) -> Iterator[str]:
@@ -67,12 +85,16 @@ def _result(run: Demands) -> Iterator[str]:
     ended = run.ended(step) if step in run.reached else None
     if ended is None:
         yield f"I8 {what} ended {status} at step {step!r}, to which it does not come"
-    elif status == "done" and (step != run.flow.final or isinstance(ended, Failed)):
+    elif status == "done" and (run.flow.base(step) != run.flow.final or isinstance(ended, Failed)):
         yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
     elif status == "failed":
-        after = run.flow.successors[run.flow.base(step)] or [None]
-        fatal = any(run.flow.fails_run(run.flow.base(step), each) for each in after) or after == [None]
-        if not isinstance(ended, Failed) or not fatal:
+        base, after = run.flow.base(step), [run.flow.base(each) for each in run.after(step)]
+        fatal = not after or any(run.flow.fails_run(base, each) for each in after)
+        if run.is_out_of_rounds(step):
+            loop = run.flow.loop_of(base)
+            if loop is None or not body.get("reason", "").startswith(f"after {loop.rounds} rounds from "):
+                yield f"I8 {what} failed after its last round, and says {_short(body.get('reason'))}"
+        elif not isinstance(ended, Failed) or not fatal:
             yield f"I8 {what} failed at step {step}, which ends well, or whose failure ends no run"
         outcome = body.get("outcome") or {}
         if isinstance(ended, Failed) and outcome.get("error", {}).get("type") != ended.type:
@@ -82,5 +104,5 @@ def _result(run: Demands) -> Iterator[str]:
 def _short(value: Any) -> str:
     if isinstance(value, Done):
         value = value.output
-    text = str(value) if isinstance(value, Failed) else json.dumps(value)
+    text = str(value) if isinstance(value, Failed | Skipped) else json.dumps(value, default=str)
     return text if len(text) <= 200 else f"{text[:150]}… ({len(text)} characters)"

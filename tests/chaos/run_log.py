@@ -26,6 +26,10 @@ class Chain:
     """By source and index: the replies."""
     counts: dict[str, int] = field(default_factory=dict)
     deadline: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+    """By source: why it was left out."""
+    suffix: str = ""
+    """Of the tokens in its round."""
     enough_at: Record | None = None
     """The first link with which the join has what its policy asks for."""
     wrong: list[str] = field(default_factory=list)
@@ -33,7 +37,7 @@ class Chain:
     @property
     def arrived(self) -> set[str]:
         return {
-            source if index is None else f"{source}-{index}"
+            (source if index is None else f"{source}-{index}") + self.suffix
             for source, found in self.came.items()
             if self.counts.get(source)
             for index in found

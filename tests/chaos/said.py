@@ -1,4 +1,4 @@
-"""I16: what must hold of what people say and of events: a word is an answer, or refused; and nobody waits in a worker.
+"""I17: what must hold of what people say and of events: a word is an answer, or refused; and nobody waits in a worker.
 
 It follows `schemas/docs/flow-files.md`, `actors/docs/handlers.md` and `deploy/docs/any-language.md`.
 """
@@ -39,9 +39,9 @@ class Words:
         by_seq = {word.seq: word for word in self._words}
         for seq, answers in self._answers.items():
             if len(answers) > 1:
-                yield f"I16 the word at {seq} is the answer of {[each.subject for each in answers]}"
+                yield f"I17 the word at {seq} is the answer of {[each.subject for each in answers]}"
             if seq not in by_seq:
-                yield f"I16 {answers[0].subject} at {answers[0].seq} is made of the word at {seq}, which nobody said"
+                yield f"I17 {answers[0].subject} at {answers[0].seq} is made of the word at {seq}, which nobody said"
         for word in self._words:
             yield from self._word(word)
         for child in self._waiting:
@@ -52,7 +52,7 @@ class Words:
     def _word(self, word: Record) -> Iterator[str]:
         """A word to a person's question is an answer or refused; an event is kept, too."""
         answers, refused = self._answers.get(word.seq, []), self._refused.get(word.seq)
-        what = f"I16 the word on {word.subject} at {word.seq}"
+        what = f"I17 the word on {word.subject} at {word.seq}"
         if answers and refused is not None:
             yield f"{what} was taken and refused"
         elif refused is not None and (why := self._is_good(word, refused)):
@@ -89,7 +89,7 @@ class Words:
         answer = self._run.log.answers.get(child.token)
         if answer is None:
             return
-        body, what = answer.body or {}, f"I16 {answer.subject} at {answer.seq}"
+        body, what = answer.body or {}, f"I17 {answer.subject} at {answer.seq}"
         if "say" in body:
             if (word := words.get(body["say"])) is not None:
                 yield from self._is_of(what, child, answer, word)
@@ -132,13 +132,13 @@ class Words:
         words = [word.seq for word in self._words if (word.who, word.rest) == (name, (_ANY_STEP,))]
         words = [seq for seq in words if seq not in self._refused]
         if self._run.is_done and got != words[: len(got)]:
-            yield f"I16 who waited for {name} in run {self._run.run} got the words {got}, of {words}"
+            yield f"I17 who waited for {name} in run {self._run.run} got the words {got}, of {words}"
 
 
 def words_are_taken(
     runs: Mapping[str, Demands], records: list[Record], history: list[Event], slack_s: float
 ) -> Iterator[str]:
-    """I16: each word is the answer to one question, or refused and noted; and each answer is a word, or due.
+    """I17: each word is the answer to one question, or refused and noted; and each answer is a word, or due.
 
     `slack_s` is by how much an answer may seem to come before it is due.
     """
@@ -155,7 +155,7 @@ def words_are_taken(
         yield from Words(demands, words[run], refused).violations(slack_s)
     for event in history:
         if event["what"] == "word.wrong" and event["seq"] not in refused:
-            yield f"I16 what was said at {event['seq']} to run {event['run']} is wrong, and nobody was told"
+            yield f"I17 what was said at {event['seq']} to run {event['run']} is wrong, and nobody was told"
 
 
 def _fits(child: Child, answer: Any) -> bool:
@@ -172,7 +172,7 @@ def _fits(child: Child, answer: Any) -> bool:
 
 
 def nobody_holds_who_waits_for_people(runs: Mapping[str, Demands], history: list[Event], away: Away) -> Iterator[str]:
-    """I16: a step that waits for people, and for nothing else, runs in no worker."""
+    """I17: a step that waits for people, and for nothing else, runs in no worker."""
     ends = {event["attempt"]: event["at"] for event in history if event["what"] == "step.ended"}
     for event in history:
         if event["what"] != "step.began" or event["run"] not in runs:
@@ -188,7 +188,7 @@ def nobody_holds_who_waits_for_people(runs: Mapping[str, Demands], history: list
             is_busy = any(begin <= to_s and end >= to_s for begin, end in others)
             if to_s - from_s > HELD_S and not is_busy and not away.was_hit(pid, from_s - HELD_S, to_s):
                 held = f"was held {to_s - from_s:.2f} s while it waited for {child.token}"
-                yield f"I16 step {step} of run {demands.run} {held}"
+                yield f"I17 step {step} of run {demands.run} {held}"
 
 
 def _open_from_to(demands: Demands, child: Child) -> tuple[float, float]:

@@ -70,7 +70,11 @@ def _of_reply(run: Demands, record: Record, at_s: float) -> str:
     if _is_by(closing, at_s):
         return ""
     body = record.body or {}
-    if branch != DEADLINE and body["outcome"]["status"] == "failed" and run.flow.fails_run(body["source"], join):
+    if (
+        branch != DEADLINE
+        and body["outcome"]["status"] == "failed"
+        and run.flow.fails_run(body["source"], run.flow.base(join))
+    ):
         return "the run's result, as a branch failed"
     enough_at = chain_of(run, join).enough_at
     by = next((link for link in run.log.links[join] if _names(link, body)), None)

@@ -1,4 +1,4 @@
-"""I17: what must hold of runs that steps of other runs ask for: one for each, with what it was asked, and to its end.
+"""I18: what must hold of runs that steps of other runs ask for: one for each, with what it was asked, and to its end.
 
 It follows `schemas/docs/flow-files.md`: such a run is a run like any other, which ends with the run that asked for it.
 """
@@ -65,7 +65,7 @@ def may_be_cancelled(runs: Mapping[str, Demands], result: Record) -> bool:
 def runs_within_runs(
     runs: Mapping[str, Demands], results: Mapping[str, list[Record]], history: list[Event], away: Away
 ) -> Iterator[str]:
-    """I17: yield what is wrong with runs that were asked for."""
+    """I18: yield what is wrong with runs that were asked for."""
     asked: dict[tuple[str, str], list[str]] = defaultdict(list)
     for run, demands in runs.items():
         if demands.parent is not None:
@@ -74,17 +74,17 @@ def runs_within_runs(
             yield from _ends_with_it(demands, demands.parent, history, away)
     for (run, child), found in asked.items():
         if len(found) > 1:
-            yield f"I17 {child} of run {run} was begun as {found}"
+            yield f"I18 {child} of run {run} was begun as {found}"
     for run, ended in results.items():
         if run not in runs and "--k" in run and (ended[0].body or {})["status"] != "cancelled":
-            yield f"I17 run {run} has ended, and never begun"
+            yield f"I18 run {run} has ended, and never begun"
 
 
 def _is_as_asked(demands: Demands, parent: Parent) -> Iterator[str]:
     """It was asked for before it began, by who it says, with what it was given; and is answered after its end."""
     above, start = parent.demands, demands.log.start
     assert start is not None
-    what, said = f"I17 run {demands.run}", _parent(start) or {}
+    what, said = f"I18 run {demands.run}", _parent(start) or {}
     child = above.children.by_token.get(parent.child)
     if child is None or child.kind != "flow":
         yield f"{what} was asked for by no step of run {above.run}"
@@ -107,7 +107,7 @@ def _ends_with_it(demands: Demands, parent: Parent, history: list[Event], away: 
     above, result = parent.demands.log.result, demands.log.result
     if above is None:
         return
-    what = f"I17 run {demands.run}"
+    what = f"I18 run {demands.run}"
     is_waited_for = parent.demands.must_be_there(parent.child)
     if is_waited_for and (result is None or result.seq > above.seq):
         yield f"{what} went on when {parent.demands.run}, which waits for it, was done"
