@@ -61,7 +61,7 @@ class Checker:
         self.away = Away(history)
         self.garbage = {event["seq"]: event for event in history if event["what"] == "garbage.sent"}
         self.submits = {event["run"]: event for event in history if event["what"] == "submit.sent"}
-        self.submits |= runs_asked_for(records, blobs, self.submits)
+        self.submits |= runs_asked_for(records, blobs, self.submits, _flow)
         self.runs = set(self.submits)
         self.forged = {event["run"] for event in history if event["what"] == "word.forged"}
         """Runs of which a stranger said that they had ended: that may cancel a handler, and costs it an attempt."""

@@ -387,6 +387,9 @@ class Demands:
         return Failed(child.token, TIME_IS_UP) if default is None else Done(default)
 
     def _as_its_run(self, child: Child) -> Ended | None:
+        """Return what its run came to; that nobody ended it in time, by the log, is told by whoever asked."""
+        if self.is_late(child.token):
+            return Failed(child.token, TIME_IS_UP)
         run = self.runs.get(child.token)
         result = run.log.result if run is not None else None
         if run is None or result is None:

@@ -28,9 +28,11 @@ RUNS = {
     "mix": "matrix-29",
     "relay": "matrix-98",
     "ask": "matrix-12283",
+    "people": "matrix-1263",
+    "nest": "matrix-273",
 }
-"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; and with what asks itself
-and others, sleeps, is parked, fails and is tried again.
+"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
+others, sleeps, is parked, fails and is tried again; with people, events, and runs within runs.
 
 What handlers do follows from the run's id.
 """

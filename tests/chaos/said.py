@@ -90,7 +90,7 @@ class Words:
         if answer is None:
             return
         body, what = answer.body or {}, f"I17 {answer.subject} at {answer.seq}"
-        if "say" in body:
+        if body.get("say") is not None:
             if (word := words.get(body["say"])) is not None:
                 yield from self._is_of(what, child, answer, word)
             return
@@ -126,7 +126,7 @@ class Words:
         """The first word goes to the first who waits. Where somebody's time is up the order may be another."""
         waiting = [each for each in self._waiting if (each.kind, each.name) == ("event", name)]
         answers = [self._run.log.answers.get(each.token) for each in sorted(waiting, key=lambda each: each.handoff.seq)]
-        if any(each is not None and "say" not in (each.body or {}) for each in answers):
+        if any(each is not None and (each.body or {}).get("say") is None for each in answers):
             return
         got = [(each.body or {})["say"] for each in answers if each is not None]
         words = [word.seq for word in self._words if (word.who, word.rest) == (name, (_ANY_STEP,))]

@@ -6,12 +6,13 @@ It follows `schemas/docs/flow-files.md`: such a run is a run like any other, whi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from .away import Away
 from .demands import Demands, Parent, value_of
+from .flow_file import FlowFile
 from .history import Event
 from .raw import Record
 
@@ -23,9 +24,15 @@ LONG_S = 45.0
 
 
 def runs_asked_for(
-    records: list[Record], blobs: Mapping[str, bytes], known: Collection[str]
+    records: list[Record],
+    blobs: Mapping[str, bytes],
+    known: Mapping[str, Mapping[str, Any]],
+    flow_of: Callable[[str], FlowFile],
 ) -> dict[str, dict[str, Any]]:
-    """Return the runs that steps of these runs, or of such runs, asked for, as if a client had submitted them."""
+    """Return the runs that steps of these runs, or of such runs, asked for, as if a client had submitted them.
+
+    Each is of the flow that was asked for, whatever it says itself; `flow_of` gives a flow by its name.
+    """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         parent = _parent(record)
@@ -34,7 +41,10 @@ def runs_asked_for(
         body = record.body or {}
         key = _given(body, blobs).get("key")
         deadline_s = body["cause"]["begins"].get("deadline_s")
-        found[record.run] = {"run": record.run, "flow": body["flow"], "key": key, "deadline_s": deadline_s}
+        above = flow_of((found.get(parent["run"]) or known[parent["run"]])["flow"])
+        asked = above.agents.get(above.asked(parent["child"]), {}).get("flow", body["flow"])
+        flow = PurePath(asked).stem
+        found[record.run] = {"run": record.run, "flow": flow, "key": key, "deadline_s": deadline_s}
     return found
 
 
@@ -71,7 +81,8 @@ def runs_within_runs(
         if demands.parent is not None:
             asked[demands.parent.demands.run, demands.parent.child].append(run)
             yield from _is_as_asked(demands, demands.parent)
-            yield from _ends_with_it(demands, demands.parent, history, away)
+            if demands.parent.child in demands.parent.demands.children.by_token:
+                yield from _ends_with_it(demands, demands.parent, history, away)
     for (run, child), found in asked.items():
         if len(found) > 1:
             yield f"I18 {child} of run {run} was begun as {found}"
@@ -93,13 +104,12 @@ def _is_as_asked(demands: Demands, parent: Parent) -> Iterator[str]:
         yield f"{what} says that {said['step']} asked for it, and not {child.asker}"
     if child.handoff.seq > start.seq:
         yield f"{what} began before it was asked for"
-    file = above.flow.agents[child.name]["flow"]
-    if PurePath(file).stem != demands.flow.name:
-        yield f"{what} is one of {demands.flow.name}, and asked for was {file}"
+    if (flow := (start.body or {})["flow"]) != demands.flow.name:
+        yield f"{what} is one of {flow}, and asked for was {demands.flow.name}"
     if demands.key != above.children.given(child.token).get("key"):
         yield f"{what} was given another key than {child.asker} asked with"
     answer, result = above.log.answers.get(child.token), demands.log.result
-    if answer is not None and (result is None or result.seq > answer.seq):
+    if answer is not None and not above.is_late(child.token) and (result is None or result.seq > answer.seq):
         yield f"{what} was answered before it had ended"
 
 
@@ -108,7 +118,7 @@ def _ends_with_it(demands: Demands, parent: Parent, history: list[Event], away: 
     if above is None:
         return
     what = f"I18 run {demands.run}"
-    is_waited_for = parent.demands.must_be_there(parent.child)
+    is_waited_for = parent.demands.must_have_answers(parent.child)
     if is_waited_for and (result is None or result.seq > above.seq):
         yield f"{what} went on when {parent.demands.run}, which waits for it, was done"
     for event in history:
