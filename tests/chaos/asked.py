@@ -130,9 +130,13 @@ class Asks:
         children: dict[str, list[Child]],
         came_to: Callable[[str], Any],
         recorded: Callable[[str, int], Any],
+        called: Callable[[str, int], Any] = lambda *_: None,
     ) -> None:
-        """`came_to` says of a child's token what it gives, `recorded` what was recorded; both raise `NotThere`."""
+        """`came_to` says of a child's token what it gives, `recorded` what was recorded, `called` what a model said:
+        all raise `NotThere`.
+        """
         self._flow, self._children, self._came_to, self._recorded = flow, children, came_to, recorded
+        self._called = called
         self._alike: Counter[str] = Counter()
         self.tokens: list[str] = []
         """Of what was asked so far and is in the log."""
@@ -164,6 +168,11 @@ class Asks:
         number = self._count(words_of("record", name, None, 0))
         self.words.add(words_of("record", name, None, number))
         return self._recorded(name, number)
+
+    def call(self, what: str) -> Any:
+        number = self._count(words_of("call", "", what, 0))
+        self.words.add(words_of("call", "", what, number))
+        return self._called(what, number)
 
     def at_once(self, *asked: Callable[[], Any]) -> list[Any]:
         """Do all of these, as far as they can be, before what is missing in one of them ends it."""

@@ -20,6 +20,7 @@ from .away import Away
 from .demands import Demands
 from .flow_file import FlowFile, in_round
 from .history import Event
+from .made_once import made_once
 from .met import violations
 from .raw import Record, Seen
 from .run_log import DEADLINE, RunLog
@@ -96,7 +97,7 @@ class Checker:
             *self.no_timer_is_left_over(),
             *answers_once(self.demands, records, CLOCK_S),
             *sees_one_history(self.demands, history),
-            *self.nothing_is_recorded_twice(),
+            *made_once(self.demands, records, history, self._was_kept_from, self._knew_nothing),
             *runs_no_more_than_it_may(self.demands, history),
             *words_are_taken(self.demands, records, history, CLOCK_S),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
@@ -206,27 +207,13 @@ class Checker:
                 if not any(self._was_kept_from(step, event, after) for event in askers):
                     yield f"I3 step {step[1]} of run {step[0]} asked the model twice, and nothing had gone wrong"
 
-    def nothing_is_recorded_twice(self) -> Iterator[str]:
-        """I14: what was recorded is not made again, but where whoever made it before could not record it."""
-        recorded: dict[tuple[str, str, str], float] = {}
-        for record in self.records:
-            if record.kind == "note" and record.body and record.body["fact"]["type"] == "recorded":
-                recorded.setdefault((record.run, record.body["step"], record.body["fact"]["name"]), record.at_s)
-        began = {event["attempt"]: event for events in self.began.values() for event in events}
-        made: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
-        for event in self.history:
-            if event["what"] != "step.makes":
-                continue
-            fact, attempt = (event["run"], event["step"], event["name"]), began[event["attempt"]]
-            at_s, knew_at = recorded.get(fact), attempt["knew_at"]
-            # One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
-            knew = attempt["looked"] or not self.away.was_hit(event["pid"], self._handed_on(fact[:2], at_s), knew_at)
-            if at_s is not None and at_s < knew_at - CLOCK_S and knew:
-                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} {knew_at - at_s:.2f} s after it was recorded"
-            before = made[fact]
-            if before and not any(self._was_kept_from(fact[:2], each, event["at"]) for each in before):
-                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} twice, and nothing had gone wrong"
-            before.append(event)
+    def _knew_nothing(self, step: Step, attempt: Event, at_s: float) -> bool:
+        """Say whether an attempt may not have known what was in the log by then.
+
+        One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
+        """
+        handed_on = self._handed_on(step, at_s)
+        return not attempt["looked"] and self.away.was_hit(attempt["pid"], handed_on, attempt["knew_at"])
 
     def _was_kept_from(self, step: Step, ask: Event, until_s: float) -> bool:
         """Say whether the attempt that asked was cut off on the way, or failed of the call itself."""

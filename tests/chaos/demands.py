@@ -16,6 +16,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .asked import TIME_IS_UP, WITHDRAWN, Asks, Child, Children, NotThere
+from .called import answer_to, is_refused
+from .calls_twins import CALLS
 from .conditions import unmet
 from .flow_file import FlowFile, Loop, in_round, indices
 from .nest_twins import NEST
@@ -25,7 +27,7 @@ from .run_log import Chain, Kept, RunLog
 from .twins import TWINS, Done, Ended, Failed, Given, Skipped, error_in_place
 from .ways_twins import WAYS
 
-_TWINS = TWINS | WAYS | PEOPLE | NEST
+_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST
 
 
 class _Anything:
@@ -190,7 +192,15 @@ class Demands:
                 raise NotThere(name)
             return self.value({"output": found[0].get("value"), "blob": found[0].get("blob")})
 
-        self._asks[token] = Asks(self.flow, self.children.of[token], came_to, recorded)
+        def called(what: str, number: int) -> Any:
+            if is_refused(self.run, token, what):
+                return {"refused": "BadRequestError"}
+            found = answer_to(self.log.notes[token], self.value, what, number)
+            if found is None:
+                raise NotThere(what)
+            return found
+
+        self._asks[token] = Asks(self.flow, self.children.of[token], came_to, recorded, called)
         return self._asks[token]
 
     def asker(self, token: str) -> str | None:

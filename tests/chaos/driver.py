@@ -34,12 +34,16 @@ from .worker import FLOWS, WorkerSpec
 
 ALL_FLOWS = (
     *("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask"),
-    *("loop", "ways", "lanes", "people", "nest"),
+    *("loop", "ways", "lanes", "calls", "people", "nest"),
 )
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
 APART = {
     "ask": (("boss", "oracle"), ("driver", "helper", "summer")),
+    "loop": (("drafter", "reader", "polisher"), ("looker", "reviewer", "closer")),
+    "ways": (("sorter", "praiser", "noter", "pager"), ("clerk", "thanker", "meeter", "ruler", "binder")),
+    "lanes": (("lister", "counter"), ("goer", "finisher")),
+    "calls": (("talker",), ("typist", "replier")),
     "people": (("desk", "approve", "veto"), ("cashier", "typist", "rate", "closer")),
     "nest": (("planner", "runner", "binder"), ("item", "whole")),
 }

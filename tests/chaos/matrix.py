@@ -28,11 +28,17 @@ RUNS = {
     "mix": "matrix-29",
     "relay": "matrix-98",
     "ask": "matrix-12283",
+    "loop": "matrix-1853036",
+    "ways": "matrix-23487",
+    "lanes": "matrix-115",
+    "calls": "matrix-11319",
     "people": "matrix-1263",
     "nest": "matrix-273",
 }
 """The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
-others, sleeps, is parked, fails and is tried again; with people, events, and runs within runs.
+others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
+left out or fail, lanes that are full; with calls of handlers' clients: alike, at once, refused, and large; and with
+people, events, and runs within runs.
 
 What handlers do follows from the run's id.
 """

@@ -31,6 +31,10 @@ def violations(run: Demands) -> Iterator[str]:
 def _step(run: Demands, token: str) -> Iterator[str]:
     kept, ended = run.kept(token), run.ended(token)
     what = f"step {token} of run {run.run}"
+    behind = run.behind(token) if not run.flow.asked(token) else None
+    handed_on = [record.seq for (each, _), record in run.log.handoffs.items() if each == behind]
+    if handed_on and (kept is None or min(handed_on) < kept.record.seq):
+        yield f"I16 {what} had not ended when {behind} was handed on, which is to wait for it"
     if kept is None:
         if run.must_be_there(token):
             yield f"I8 {what} has no outcome, and its run is done"
@@ -53,10 +57,6 @@ def _step(run: Demands, token: str) -> Iterator[str]:
         else:
             if ended is None or found != ended.output:
                 yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
-    behind = run.behind(token) if not run.flow.asked(token) else None
-    handed_on = min((r.seq for (each, _), r in run.log.handoffs.items() if each == behind), default=kept.record.seq)
-    if handed_on < kept.record.seq:
-        yield f"I16 {what} had not ended when {behind} was handed on, which is to wait for it"
     if run.must_be_there(token) and not run.flow.asked(token):
         for name, record in run.followers(token, kept):
             if record is None:

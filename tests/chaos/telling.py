@@ -27,7 +27,7 @@ def tell_to(history: History) -> None:
     _history[:] = [history]
 
 
-class _Telling:
+class Telling:
     """Says what one attempt at a step asks and sees. A handler may ask from several tasks at once."""
 
     def __init__(self, context: Context) -> None:
@@ -71,7 +71,7 @@ class Told:
     """The asking of an async handler."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._telling = context, _Telling(context)
+        self._context, self._telling = context, Telling(context)
 
     async def ask(self, agent: str, *, deadline_s: float | None = None, **arguments: Any) -> Any:
         """Return the output; what it failed with, in a dict, when it failed."""
@@ -122,7 +122,7 @@ class ToldPlain:
     """The asking of a plain handler, in its thread."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._telling = context, _Telling(context)
+        self._context, self._telling = context, Telling(context)
 
     def ask(self, agent: str, **arguments: Any) -> Any:
         words = self._telling.words("agent", agent, arguments)

@@ -21,7 +21,7 @@ from msgspec import Struct
 import baton_actors.models.sdk  # noqa: F401 (takes a second: once, in the process that the others are forked from)
 from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.agents.kinds import Journal as AgentJournal
-from baton_actors.agents.loading import find_flow, with_nested
+from baton_actors.agents.loading import find_flow, needs_models, with_nested
 from baton_actors.agents.nested import NestedAgent
 from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
@@ -98,7 +98,7 @@ async def _work(spec: WorkerSpec, history: History) -> None:
         too_many_hang = asyncio.Event()
         if spec.agents:
             models = None
-            if any(found.flow.agents[agent].model for agent in spec.agents):
+            if needs_models(found, spec.agents):
                 settings = ModelSettings(api_key="none", base_url=spec.model_url)
                 models = await stack.enter_async_context(Models(settings))
                 await models.open()
