@@ -24,8 +24,10 @@ from .made_once import made_once
 from .met import violations
 from .raw import Record, Seen
 from .run_log import DEADLINE, RunLog
+from .said import nobody_holds_who_waits_for_people, words_are_taken
 from .settled import acks_too_early
 from .twins import POISONED
+from .within import may_be_cancelled, runs_asked_for, runs_within_runs, set_in_one_another
 
 FLOWS = Path(__file__).with_name("flows")
 CLOCK_S = 0.05
@@ -60,6 +62,7 @@ class Checker:
         self.away = Away(history)
         self.garbage = {event["seq"]: event for event in history if event["what"] == "garbage.sent"}
         self.submits = {event["run"]: event for event in history if event["what"] == "submit.sent"}
+        self.submits |= runs_asked_for(records, blobs, self.submits, _flow)
         self.runs = set(self.submits)
         self.forged = {event["run"] for event in history if event["what"] == "word.forged"}
         """Runs of which a stranger said that they had ended: that may cancel a handler, and costs it an attempt."""
@@ -79,6 +82,7 @@ class Checker:
             run: Demands(_flow(event["flow"]), run, event["key"], RunLog(by_run[run]), blobs, self._by_bad_luck)
             for run, event in self.submits.items()
         }
+        set_in_one_another(self.demands)
         self.lost = self.doubled = 0
         demanded = [violation for demands in self.demands.values() for violation in violations(demands)]
         self.violations = [
@@ -95,6 +99,9 @@ class Checker:
             *sees_one_history(self.demands, history),
             *made_once(self.demands, records, history, self._was_kept_from, self._knew_nothing),
             *runs_no_more_than_it_may(self.demands, history),
+            *words_are_taken(self.demands, records, history, CLOCK_S),
+            *nobody_holds_who_waits_for_people(self.demands, history, self.away),
+            *runs_within_runs(self.demands, self.results, history, self.away),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 
@@ -137,6 +144,7 @@ class Checker:
     def one_result_a_run(self) -> Iterator[str]:
         """I2: what was acknowledged to a client ends, once; and nothing is cancelled or expired by itself."""
         acknowledged = {event["run"] for event in self.history if event["what"] == "submit.acknowledged"}
+        acknowledged |= {run for run, demands in self.demands.items() if demands.parent is not None}
         cancelled = {event["run"] for event in self.history if event["what"] == "cancel.sent"}
         for run in sorted(acknowledged | set(self.results)):
             found = self.results[run]
@@ -150,7 +158,7 @@ class Checker:
             if run in self.submits and found[0].who != self.submits[run]["flow"]:
                 yield f"I2 run {run} of flow {self.submits[run]['flow']} has the result of a run of {found[0].who}"
             status = (found[0].body or {}).get("status")
-            if status == "cancelled" and run not in cancelled:
+            if status == "cancelled" and run not in cancelled and not may_be_cancelled(self.demands, found[0]):
                 yield f"I2 run {run} is cancelled, and nobody asked for that"
             if status == "expired":
                 yield from self._expired(run, found[0])
@@ -252,6 +260,8 @@ class Checker:
         for record in self.records:
             if record.kind == "note" and record.body and record.body["fact"]["type"] == "rejected":
                 seq = record.body["fact"]["seq"]
+                if record.who in ("-person", "-event"):
+                    continue  # words are looked at in `said.py`
                 if seq not in self.garbage and self.by_seq.get(seq) is not None and self.by_seq[seq].run in self.runs:
                     yield f"I7 {self.by_seq[seq].subject} at {seq} was rejected: {record.body['fact']['reason']}"
 

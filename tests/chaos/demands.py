@@ -13,19 +13,21 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from .asked import TIME_IS_UP, Asks, Children, NotThere
+from .asked import TIME_IS_UP, WITHDRAWN, Asks, Child, Children, NotThere
 from .called import answer_to, is_refused
 from .calls_twins import CALLS
 from .conditions import unmet
 from .flow_file import FlowFile, Loop, in_round, indices
+from .nest_twins import NEST
+from .people_twins import PEOPLE
 from .raw import Record
 from .run_log import Chain, Kept, RunLog
 from .twins import TWINS, Done, Ended, Failed, Given, Skipped, error_in_place
 from .ways_twins import WAYS
 
-_TWINS = TWINS | WAYS | CALLS
+_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST
 
 
 class _Anything:
@@ -58,6 +60,9 @@ class Demands:
         self.chains: dict[str, Chain] = {}
         """Of the joins that were looked at: see `joins.py`."""
         self.children = Children(flow, log.asked, self.value)
+        self.parent: Parent | None = None
+        self.runs: dict[str, Demands] = {}
+        """What the runs must be that steps of this one asked for, by the token of what was asked."""
 
     # ---- what there must be ----------------------------------------------------------------------
 
@@ -371,8 +376,36 @@ class Demands:
         child = self.children.by_token[token]
         if child.kind == "sleep":
             return Done(None)
+        if child.kind in ("person", "event"):
+            return self._as_was_said(child)
+        if child.kind == "flow":
+            return self._as_its_run(child)
         ended = self._as_its_twin(token, {}, [], self.children.given(token))
         return Failed(token, TIME_IS_UP) if self.is_late(token) else ended
+
+    def _as_was_said(self, child: Child) -> Ended | None:
+        """Return what somebody said, by the log; whether they did, and in time, is looked at in `said.py`."""
+        answer = self.log.answers.get(child.token)
+        if answer is None:
+            return None
+        body = answer.body or {}
+        if body.get("say"):
+            return Done(self.value(body["outcome"]))
+        if body["outcome"].get("error", {}).get("type") == WITHDRAWN:
+            return Failed(child.token, WITHDRAWN)
+        default = self.children.given(child.token)["default"]
+        return Failed(child.token, TIME_IS_UP) if default is None else Done(default)
+
+    def _as_its_run(self, child: Child) -> Ended | None:
+        """Return what its run came to; that nobody ended it in time, by the log, is told by whoever asked."""
+        if self.is_late(child.token):
+            return Failed(child.token, TIME_IS_UP)
+        run = self.runs.get(child.token)
+        result = run.log.result if run is not None else None
+        if run is None or result is None:
+            return None
+        status = (result.body or {})["status"]
+        return run.ended(run.flow.final) if status == "done" else Failed(child.token, f"Run{status.capitalize()}")
 
     def is_late(self, token: str) -> bool:
         """Say whether a child was answered by itself, as its time was up: the log says so."""
@@ -506,10 +539,24 @@ class Demands:
 
     def value(self, outcome: dict[str, Any]) -> Any:
         """Return the output of an outcome, its blob put together and checked. Raises `ValueError`."""
-        blob = outcome.get("blob")
-        if blob is None:
-            return outcome.get("output")
-        data = self._blobs.get(blob["sha256"])
-        if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
-            raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
-        return json.loads(data)
+        return value_of(outcome, self._blobs)
+
+
+class Parent(NamedTuple):
+    """Which step asked for a run."""
+
+    demands: Demands
+    """Of its run."""
+    child: str
+    """The token of what it asked for."""
+
+
+def value_of(outcome: dict[str, Any], blobs: Mapping[str, bytes]) -> Any:
+    """Return the output of an outcome, its blob put together and checked. Raises `ValueError`."""
+    blob = outcome.get("blob")
+    if blob is None:
+        return outcome.get("output")
+    data = blobs.get(blob["sha256"])
+    if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
+        raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
+    return json.loads(data)

@@ -19,6 +19,7 @@ from .crew import Crew
 from .driver import settings_of, until_ready
 from .history import Event, History
 from .model import Model
+from .outside import Outside
 from .worker import FLOWS, WorkerSpec
 
 RUNS = {
@@ -31,10 +32,13 @@ RUNS = {
     "ways": "matrix-23487",
     "lanes": "matrix-115",
     "calls": "matrix-11319",
+    "people": "matrix-1263",
+    "nest": "matrix-273",
 }
 """The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
 others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
-left out or fail, lanes that are full; and with calls of handlers' clients: alike, at once, refused, and large.
+left out or fail, lanes that are full; with calls of handlers' clients: alike, at once, refused, and large; and with
+people, events, and runs within runs.
 
 What handlers do follows from the run's id.
 """
@@ -138,6 +142,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         spec = WorkerSpec(
             flow=found.name,
             agents=tuple(found.plan.actors().values()),
+            nested=True,
             settings=settings,
             model_url=model.url,
             history=str(history.path),
@@ -147,7 +152,8 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         crew = Crew([spec], history, calm_after=point.deaths)
         run = RUNS[point.flow]
         violations = []
-        async with crew.working(), open_bus(settings) as bus:
+        outside = Outside(name, lambda: server.port, history)
+        async with crew.working(), open_bus(settings) as bus, outside.playing():
             await until_ready(history, 1)
             history.say("submit.sent", run=run, flow=found.name, key=run)
             await start_run(bus, found.plan, {"key": run}, run=run)

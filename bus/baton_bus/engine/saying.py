@@ -16,14 +16,14 @@ from msgspec.structs import replace
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadContent, BadMessage
 from baton_schemas.flow.questions import BadAnswer, fitted
-from baton_schemas.run.asking import TIME_IS_UP, answer_to
+from baton_schemas.run.asking import TIME_IS_UP, WITHDRAWN, answer_to
 from baton_schemas.run.refs import asked_name, key_of_child
 from baton_schemas.run.state import Entry, known
 from baton_schemas.run.words import words_of
 from baton_schemas.wire.codec import decode_say
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Parked, Question, Result, Say
 from baton_schemas.wire.names import EVENT, PERSON, TOKEN, WHOLE_RUN
-from baton_schemas.wire.outcomes import NULL, Blob, Done, Failed
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed
 from baton_schemas.wire.values import check_json, clean_text
 
 from .asking import Asking
@@ -144,6 +144,19 @@ class Saying:
         if found is None or word is None:
             return None
         return await self._answer(found, word[0], word[1], word[1].answer)
+
+    async def withdraw(self, run: str, step: str) -> None:
+        """Take back what a step that has ended has asked from outside and is open: an event is for the next then.
+
+        A word that comes first is kept, and read by nobody. Raises `NewerMessage`, and the errors of the bus.
+        """
+        asked = self._bus.subjects.asked
+        patterns = [asked(who, run, asker=step) for who in (PERSON, EVENT)]
+        for each in await self.with_answers(_asked(await self._bus.log.matching_sure(patterns))):
+            if each.answer is None:
+                error = Error(step=each.child.step, type=WITHDRAWN, message="its step has ended without it")
+                answer = answer_to(each.child, Failed(error=error), each.start_seq)
+                await self._asking.answer(each.cause.actor, answer)
 
     # ---- who is asked ------------------------------------------------------------------------------
 
