@@ -6,8 +6,10 @@ import sys
 
 from baton_actors.cli.nobody import telling
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.show.console import console
+from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.rows import plan_of, rows_of
-from baton_actors.cli.show.view import console, rehearsal_line, why
+from baton_actors.cli.show.why import why
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_last
 from baton_schemas.flow.graph import Plan

@@ -33,6 +33,7 @@ from baton_schemas.wire.outcomes import Failed
 from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
+from .awaited import AwaitedWords
 from .fan_outs import NO_FAN_OUT, FanOuts, may_fan_out
 from .forking import Forking
 from .nesting import Nesting
@@ -59,7 +60,8 @@ class Engine:
         self.fan_outs = FanOuts(bus, self.values, self.spread)
         self.forking = Forking(bus, self.values, self.writing)
         self.asking = Asking(bus, self.values)
-        self.saying = Saying(bus, self.values, self.asking)
+        self.awaited = AwaitedWords(bus)
+        self.saying = Saying(bus, self.values, self.asking, self.awaited)
         self.nesting = Nesting(self)
         self.runs = Runs(self)
 

@@ -22,8 +22,8 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.present import Present, playable, present_flow, shown_source
 from baton_actors.cli.show.changes import again_line, changes_line, failed_lines
+from baton_actors.cli.show.console import console
 from baton_actors.cli.show.rows import plan_of, rows_of
-from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
 from baton_actors.cli.waiting import wait_for
 from baton_actors.processes.signals import Stop

@@ -23,11 +23,15 @@ from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import telling_of_changes
+from baton_actors.cli.show.console import MARKS, console
+from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.lost import Lost
 from baton_actors.cli.show.progress import Progress
+from baton_actors.cli.show.run_page import elapsed_of, totals
 from baton_actors.cli.show.said import begin_line, death_teller, teller
+from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.streaming import Streaming
-from baton_actors.cli.show.view import MARKS, console, elapsed_of, errors_of, look_at, rehearsal_line, totals
+from baton_actors.cli.show.why import look_at
 from baton_actors.cli.text import plain
 from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.logs import LogSettings

@@ -19,7 +19,7 @@ from baton_actors.cli.exits import OK, BadArgument, CommandError
 from baton_actors.cli.inputs import read_input
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_actors.cli.times import read_time, short_time
 from baton_bus.errors import BusUnavailable, PayloadTooLarge

@@ -11,8 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from baton_actors.cli.show.console import MARKS
+from baton_actors.cli.show.costs import dollars, rehearsal_line
 from baton_actors.cli.show.people import asked_lines
-from baton_actors.cli.show.view import MARKS, dollars, error_line, rehearsal_line
+from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain, plain_lines
 from baton_schemas.show.attempts import Attempt
 from baton_schemas.show.conversation import Said, called, said_in
