@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw
 
-from baton_actors.agents.asks import AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.conversation import Call, Came, Conversation
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.prompt import answer_to, request_of
@@ -81,7 +81,8 @@ class OrchestratorAgent:
 
 async def _all(calls: Sequence[Call], asks: Asks) -> list[Came]:
     """Make all calls at once; return what came of each, in their order. When one cannot be waited for, none is."""
-    making = [asyncio.ensure_future(_made(call, asks)) for call in calls]
+    with all_needed():
+        making = [asyncio.ensure_future(_made(call, asks)) for call in calls]
     try:
         return await asyncio.gather(*making)
     finally:
