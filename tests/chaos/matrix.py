@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +166,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
                     violations.append(f"the run is {result.status}, though nothing but a worker has failed")
             except TimeoutError:
                 pass  # the checker says that it is lost
-        seen = await raw.read_all(server.url, name)
+        seen = await _seen(server, name)
     events = history.events()
     violations += Checker(seen, events, LEASE_S).violations
     if violations:
@@ -173,6 +174,14 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         raw.save(seen, folder / name)
     keys = [each.rest[0].partition("--k")[2] for each in seen.records if each.kind == "handoff"]
     return Tried(_place(events), violations, [key for key in dict.fromkeys(keys) if key])
+
+
+async def _seen(server: NatsServer, name: str) -> raw.Seen:
+    """Read what is there; again when a timer, which the server fires by itself, went meanwhile."""
+    async with asyncio.timeout(_END_S):
+        while True:
+            with contextlib.suppress(raw.StreamChanged):
+                return await raw.read_all(server.url, name)
 
 
 def _place(events: list[Event]) -> str:
