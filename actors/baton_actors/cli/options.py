@@ -59,6 +59,9 @@ Budget = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print the output.")]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Print the last step's text as it is written; with --json: all that is said.")
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]
 

@@ -29,6 +29,8 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
 
     timeout_s: float
     """Bound on the whole call, from the request to the last chunk."""
+    files: Mapping[str, bytes] = {}
+    """The bytes of the files in the prompt, by their SHA-256: at hand only while the call is made."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class ModelAnswer(Struct, frozen=True, kw_only=True):
     """The API's id of the call, to quote to its support; empty when the server sends none."""
     content: list[Block] = []
     """The content blocks as they came (see `content.py`), of an answer to a request with tools."""
+    container: str = ""
+    """In which the provider ran code for it."""
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):

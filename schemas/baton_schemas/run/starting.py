@@ -6,7 +6,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import ASKING, Begins, Handoff, Joined, Result, Started
+from baton_schemas.wire.messages import Begins, Handoff, Joined, Result, Started
 from baton_schemas.wire.names import END
 from baton_schemas.wire.outcomes import State
 
@@ -30,7 +30,7 @@ def first_of(view: View, event: Submitted) -> Create:
         budget=event.budget,
     )
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
-    return Create(actor, replace(first, v=ASKING if event.parent else plan.version, cause=cause, state=event.state))
+    return Create(actor, replace(first, v=max(first.v, plan.version), cause=cause, state=event.state))
 
 
 def begun(view: View, event: Begun) -> list[Action]:

@@ -16,7 +16,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_actors.cli.times import BadTime, read_age
 from baton_bus.client.spending import SpentCall, spent_calls
