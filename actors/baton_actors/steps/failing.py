@@ -121,7 +121,7 @@ class Failing:
         # 1. Say that it waits. 2. Look whether there is more by now: who says so afterwards finds that it waits.
         waits = Waits(
             what=BUDGET,
-            reason=str(error),
+            reason=f"more to spend: {error}",
             number=work.woken,
             attempt=job.attempt,
             since_s=self._engine.bus.now_s(),
