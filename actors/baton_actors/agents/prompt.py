@@ -79,6 +79,9 @@ async def answer_to(
         return await journal.record(digest, answer)
 
     try:
+        if journal.by_batch:
+            bound = await models.priced(bound_of_asked(request), batch=True)
+            return await journal.batched(request, digest, bound)
         return await journal.in_turn(call, await models.priced(bound_of_asked(request)))
     except ModelError as error:
         error.request_sha256 = digest

@@ -19,6 +19,7 @@ from baton_actors.models.types import Bound, ModelAnswer, ModelRequest, ModelSet
 from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
+    from baton_actors.models.batches import Provider
     from baton_actors.models.exchanges import Exchanges
     from baton_actors.models.sdk import Client, Pool
 
@@ -115,16 +116,24 @@ class Models:
         make = sdk.plain_client_of if plain else sdk.client_of
         return make(self.settings, self._pool, exchanges)
 
-    def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """Return the list price of a call; None for a model without a price, 0.0 for a rehearsal."""
-        return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices)
+    async def batches(self) -> Provider:
+        """Return the way to the provider's batches, where calls are not rehearsed. Raises as `open`."""
+        await self.open()
+        from baton_actors.models.provider import SdkBatches
 
-    async def priced(self, bound: Bound) -> Bound:
+        assert self._client is not None
+        return SdkBatches(self._client, self.settings)
+
+    def cost_usd(self, model: str, usage: Usage, *, batch: bool = False) -> float | None:
+        """Return the list price of a call; None for a model without a price, 0.0 for a rehearsal."""
+        return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices, batch=batch)
+
+    async def priced(self, bound: Bound, *, batch: bool = False) -> Bound:
         """Return what a call may take, with what that costs. Raises as `open`."""
         await self.open()
         if self.settings.rehearses:
             return replace(bound, cost_usd=0.0, rehearsed=True)
-        return replace(bound, cost_usd=bound_usd(bound, self._prices))
+        return replace(bound, cost_usd=bound_usd(bound, self._prices, batch=batch))
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""

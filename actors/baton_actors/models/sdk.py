@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from functools import cache
@@ -87,14 +88,9 @@ async def chunks(
                 if text := reading.take(event):
                     yield text
     except anthropic.APIStatusError as error:
-        raise _refused(error, settings, request, reading) from error
+        raise _refused(error, settings, request.model, reading) from error
     except anthropic.APIConnectionError as error:
-        raise ModelError(
-            type="connection",
-            message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
-            "check the network and ANTHROPIC_BASE_URL if this goes on",
-            retryable=True,
-        ) from error
+        raise _unreached(error, settings) from error
     except Exception as error:
         # The SDK lets a cut stream through as httpx2's errors, and bad events as those of json or as
         # whatever reading a missing field raises. All mean the same here: the answer did not arrive.
@@ -104,9 +100,42 @@ async def chunks(
         raise _broken("it ended before the answer did", settings, reading)
 
 
-def _refused(
-    error: anthropic.APIStatusError, settings: ModelSettings, request: ModelRequest, reading: Reading
-) -> ModelError:
+@contextlib.contextmanager
+def telling(settings: ModelSettings, model: str = "") -> Iterator[None]:
+    """Have whatever goes wrong with a request while the context is open be a `ModelError`, whose cause it is."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise _refused(error, settings, model, Reading()) from error
+    except anthropic.APIConnectionError as error:
+        raise _unreached(error, settings) from error
+    except Exception as error:
+        raise _broken(_reason(error, settings), settings, Reading()) from error
+
+
+def status_of(error: ModelError) -> int:
+    """Return with which status a request was answered that came to this; 0 when it was not."""
+    return error.__cause__.status_code if isinstance(error.__cause__, anthropic.APIStatusError) else 0
+
+
+def never_arrived(error: ModelError) -> bool:
+    """Say whether a request that came to this was not sent at all: there was no connection."""
+    cause = error.__cause__
+    return isinstance(cause, anthropic.APIConnectionError) and isinstance(
+        cause.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout
+    )
+
+
+def _unreached(error: anthropic.APIConnectionError, settings: ModelSettings) -> ModelError:
+    return ModelError(
+        type="connection",
+        message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
+        "check the network and ANTHROPIC_BASE_URL if this goes on",
+        retryable=True,
+    )
+
+
+def _refused(error: anthropic.APIStatusError, settings: ModelSettings, model: str, reading: Reading) -> ModelError:
     """Make the error for a status, or for an `error` event, which comes with the status of its stream."""
     headers = error.response.headers
     status, kind = error.status_code, str(error.type or f"http_{error.status_code}")
@@ -114,7 +143,7 @@ def _refused(
     credential = "ANTHROPIC_API_KEY" if settings.api_key else "ANTHROPIC_AUTH_TOKEN"
     if not settings.api_key and not settings.auth_token:
         credential = "ANTHROPIC_API_KEY (not set)"
-    step = next_step(status, retryable, credential=credential, model=request.model, host=settings.host)
+    step = next_step(status, retryable, credential=credential, model=model, host=settings.host)
     overloaded = is_overloaded(status, kind, headers)
     cap_s = RETRY_AFTER_MAX_S if overloaded else settings.retry_after_max_s
     said = _quote(str(error.api_message or error.message), settings)

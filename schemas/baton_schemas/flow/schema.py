@@ -23,6 +23,7 @@ from baton_schemas.flow.flow import (
     FORMAT,
     Again,
     Agent,
+    BatchPolicy,
     Field,
     Flow,
     JoinPolicy,
@@ -32,6 +33,8 @@ from baton_schemas.flow.flow import (
     UsedTool,
 )
 from baton_schemas.flow.limits import (
+    BATCH_COUNT_MAX,
+    BATCH_SECONDS_MAX,
     CONCURRENCY_MAX,
     DEADLINE_MAX_S,
     PARTS_MAX,
@@ -83,6 +86,10 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
+    BatchPolicy: {
+        "count": {"minimum": 1, "maximum": BATCH_COUNT_MAX},
+        "seconds": {"exclusiveMinimum": 0, "maximum": BATCH_SECONDS_MAX},
+    },
     Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
     Budget: {
         "usd": _USD,
@@ -102,7 +109,9 @@ def flow_schema() -> Schema:
     field = {"anyOf": [_ref("type"), _ref("input")]}
     tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
     tools = {"type": "array", "items": tool}
-    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
+    agent = _table(
+        Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={}, batch=_ref("batch")
+    )
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -131,10 +140,17 @@ def flow_schema() -> Schema:
             "tool": _table(UsedTool),
             "mcp": _table(Mcp),
             "step": _table(
-                Step, optional={"agent"}, after=after, join=join, when=_ref("conditions"), again=_ref("again")
+                Step,
+                optional={"agent"},
+                after=after,
+                join=join,
+                when=_ref("conditions"),
+                again=_ref("again"),
+                batch=_ref("batch"),
             ),
             "conditions": _conditions(),
             "again": _table(Again, when=_ref("conditions")),
+            "batch": _table(BatchPolicy),
             "join": _table(JoinPolicy),
             "budget": {**_table(Budget), "minProperties": 1},
         },

@@ -12,7 +12,7 @@ import msgspec
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import ASKING, Answer, Asked, AskedKind, Handoff, Parent, Parked, Wakes, Woken
-from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, short_hash
+from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, gatherer_of, short_hash
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
 from .refs import StepRef, asked_name
@@ -39,6 +39,8 @@ def who_is_asked(plan: Plan, child: Handoff) -> str:
     Raises KeyError when the flow has no such agent.
     """
     assert isinstance(child.cause, Asked)
+    if child.cause.kind == "batch":
+        return gatherer_of(plan.actor(child.cause.step))
     return _NOBODY.get(child.cause.kind) or plan.actor(child.step)
 
 

@@ -11,10 +11,13 @@ from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
 from baton_schemas.show.excerpt import in_words
 from baton_schemas.wire.facts import (
+    BatchSending,
+    BatchSent,
     Begun,
     Exchange,
     Fact,
     GivenBack,
+    InBatch,
     ModelCall,
     Offered,
     Recorded,
@@ -30,6 +33,7 @@ from baton_schemas.wire.messages import (
     After,
     Answer,
     Asked,
+    Batch,
     Branch,
     Handoff,
     Join,
@@ -131,6 +135,9 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
             return "answer", f"{message.child} → {message.step}", answer
         case Parked():
             return "parked", message.step, f"held by nobody until {parse(message.child).name} has answered"
+        case Batch():
+            of = f", a part of {message.root}" if message.root else ""
+            return "batch", message.run, f"{message.count:,} model calls of {message.actor}{of}"
         case Say():
             return "say", entry.subject, _list(f"by {_short(message.who)}" if message.who else "", _short(message.note))
         case Result():
@@ -147,6 +154,8 @@ def _of_handoff(handoff: Handoff) -> str:
             return _of_closing(cause)
         case Woken(why=why, seq=seq):
             return _list(f"woken, waited for {why}" if why else "woken", f"its handoff is at sequence {seq}")
+        case Asked(kind="batch"):
+            return _list("its model call waits for others, to be sent as a batch", copied)
         case Asked(kind=kind, question=question):
             words = in_words({**handoff.state.input, **handoff.state.blobs}, _ASKED_MAX)
             asked = f"asked: {_short(question.text)}" if question else f"asked with {words}" if words else "asked"
@@ -227,6 +236,13 @@ def _of_fact(fact: Fact) -> str:
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
         case Offered():
             return _of_offer(fact)
+        case InBatch():
+            return f"goes with {fact.batch}, a batch of {fact.count:,}"
+        case BatchSending():
+            again = f", for the {fact.number}. time" if fact.number > 1 else ""
+            return f"{fact.count:,} model calls are sent{again}"
+        case BatchSent():
+            return f"{fact.count:,} model calls are " + ("rehearsed" if fact.rehearsed else f"out, as {fact.id}")
         case ToolBegun():
             again = f", for the {fact.number}. time" if fact.number > 1 else ""
             return f"attempt {fact.attempt}: calls tool {_short(fact.name)}{again}: once, as it is not idempotent"
@@ -235,7 +251,8 @@ def _of_fact(fact: Fact) -> str:
         case ModelCall() | Exchange():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
             calls = calls_in(fact) if isinstance(fact, ModelCall) else ""
-            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls))}"
+            batch = "by batch" if isinstance(fact, ModelCall) and fact.batch else ""
+            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, batch, _short(calls))}"
         case _:
             assert_never(fact)
 
