@@ -8,7 +8,7 @@ import pytest
 
 from baton_actors import Flow
 from baton_actors.agents.loading import FoundFlow
-from baton_actors.services import batch_sending, one_batch
+from baton_actors.batches import one, sending
 from baton_bus import Settings
 from baton_bus.store.bus import open_bus
 from baton_schemas.wire.facts import ModelCall
@@ -28,7 +28,7 @@ WRITES_MAX = 30
 
 @pytest.fixture(autouse=True)
 def looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (one_batch, batch_sending):
+    for module in (one, sending):
         monkeypatch.setattr(module, "LOOK_S", (0.05, 0.1))
 
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.loading import FoundFlow, load_handlers, load_tools
+from baton_actors.batches.batches import Batches
+from baton_actors.batches.gathering import Gatherer
 from baton_actors.models import Models
-from baton_actors.services.batches import Batches
 from baton_actors.services.clerk import Clerk
-from baton_actors.services.gatherer import Gatherer
 from baton_actors.steps.held import Held
 from baton_actors.steps.shared import sharing
 from baton_bus.engine.engine import Engine

@@ -12,8 +12,8 @@ from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_schemas.flow.flow import BatchPolicy
 from baton_schemas.run.asking import child_of
-from baton_schemas.run.batching import BatchCall, state_of
 from baton_schemas.show.asked import Asked
+from baton_schemas.show.batching import BatchCall, state_of
 from baton_schemas.wire.names import BATCH, gatherer_of
 
 from .asking import StepAsks

@@ -18,7 +18,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
-from baton_schemas.run.batching import LOST
+from baton_schemas.show.batching import LOST
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
 from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.messages import Note

@@ -162,7 +162,7 @@ class Parking:
             # Something has come meanwhile. What stands parked for us brings it back once more than is needed.
             self.soon()
         else:
-            logger.info("step.parked", waits_for=asked_name(upon[-1].token))
+            logger.info("step.parked", waits_for=asked_name(upon[-1].token).lstrip("-"))
             self._job.cancel("parked")
             self._let_go()
 

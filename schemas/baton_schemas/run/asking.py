@@ -12,7 +12,7 @@ import msgspec
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import ASKING, Answer, Asked, AskedKind, Handoff, Parent, Parked, Wakes, Woken
-from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, gatherer_of, short_hash
+from baton_schemas.wire.names import BATCH, EVENT, FLOW, PERSON, TIMER, gatherer_of, short_hash
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
 from .refs import StepRef, asked_name
@@ -21,6 +21,8 @@ TIME_IS_UP = "DeadlinePassed"
 """The type of the error with which a child fails that nobody answered in time."""
 WITHDRAWN = "Withdrawn"
 """The type of the error with which a question fails that is not to be answered any more."""
+ITS_BATCH = "its batch"
+"""What a step waits for whose model is asked in one."""
 _NOBODY: Mapping[AskedKind, str] = {"sleep": TIMER, "flow": FLOW, "person": PERSON, "event": EVENT}
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -129,4 +131,6 @@ def woken_by(answer: Answer) -> Handoff | None:
 
 def waits_for(child: str) -> str:
     """Return what a step waits for that is parked until a child has answered."""
+    if asked_name(child) == BATCH:
+        return ITS_BATCH
     return f"an answer of {asked_name(child)}"

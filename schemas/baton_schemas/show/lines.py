@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import assert_never
 
 from baton_schemas.flow.tools import offered_tools
-from baton_schemas.run.refs import ended_by, indices, joined, parse, source_token
+from baton_schemas.run.refs import asked_name, ended_by, indices, joined, parse, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
 from baton_schemas.show.excerpt import in_words
 from baton_schemas.wire.facts import (
+    BatchEnded,
     BatchSending,
     BatchSent,
     Begun,
@@ -48,7 +49,7 @@ from baton_schemas.wire.messages import (
     Task,
     Woken,
 )
-from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.names import BATCH, DEADLINE
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, Usage, Work
 
 _TEXT_MAX = 160
@@ -130,11 +131,15 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
             return "join", message.step, _of_join(message)
         case Note():
             return "note", message.step, _of_fact(message.fact)
+        case Answer(outcome=Done()) if asked_name(message.child) == BATCH:
+            return "answer", f"{message.child} → {message.step}", "its batch has come"
         case Answer():
             answer = _list(of_outcome(message.outcome), f"by {_short(message.who)}" if message.who else "")
             return "answer", f"{message.child} → {message.step}", answer
         case Parked():
-            return "parked", message.step, f"held by nobody until {parse(message.child).name} has answered"
+            batch = asked_name(message.child) == BATCH
+            until = "its batch has come" if batch else f"{parse(message.child).name} has answered"
+            return "parked", message.step, f"held by nobody until {until}"
         case Batch():
             of = f", a part of {message.root}" if message.root else ""
             return "batch", message.run, f"{message.count:,} model calls of {message.actor}{of}"
@@ -241,6 +246,8 @@ def _of_fact(fact: Fact) -> str:
         case BatchSending():
             again = f", for the {fact.number}. time" if fact.number > 1 else ""
             return f"{fact.count:,} model calls are sent{again}"
+        case BatchEnded():
+            return "all of its calls have come to something"
         case BatchSent():
             return f"{fact.count:,} model calls are " + ("rehearsed" if fact.rehearsed else f"out, as {fact.id}")
         case ToolBegun():

@@ -162,6 +162,13 @@ class BatchSent(Struct, tag="batch_sent", tag_field="type", frozen=True, kw_only
     rehearsed: bool = False
 
 
+class BatchEnded(Struct, tag="batch_ended", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """All calls of a batch have come to something, or went with others. Noted on the batch; the key is `ended`."""
+
+    at_s: float = 0.0
+    """When, in seconds of Unix time by the broker's clock."""
+
+
 class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """What the Messages API answered to a handler's own client, recorded before the handler sees the end of it.
 
@@ -285,12 +292,15 @@ Fact = (
     | InBatch
     | BatchSending
     | BatchSent
+    | BatchEnded
     | ToolBegun
     | ToolCall
     | Recorded
     | Unasked
 )
-ASKED_LATER = Exchange | Recorded | Unasked | Offered | ToolBegun | ToolCall | InBatch | BatchSending | BatchSent
+ASKED_LATER = (
+    Exchange | Recorded | Unasked | Offered | ToolBegun | ToolCall | InBatch | BatchSending | BatchSent | BatchEnded
+)
 """Facts that the first release cannot read: they are written with version 2."""
 
 
@@ -323,6 +333,8 @@ def key_of(fact: Fact) -> str:
             return f"sending-{fact.number}"
         case BatchSent():
             return "sent"
+        case BatchEnded():
+            return "ended"
         case ToolBegun():
             return f"tool-begun-{fact.request_sha256[:32]}-{fact.place}-{fact.number}"
         case ToolCall():

@@ -21,10 +21,10 @@ from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing
 from baton_schemas.errors import BadMessage
 from baton_schemas.run.asking import answer_to
-from baton_schemas.run.batching import BatchCall, call_in, custom_id, request_in
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.state import known
 from baton_schemas.show.asked import Asked
+from baton_schemas.show.batching import BatchCall, call_in, custom_id, request_in
 from baton_schemas.wire.facts import InBatch, ModelCall, Spent
 from baton_schemas.wire.messages import Asked as AskedCause
 from baton_schemas.wire.messages import Batch, Handoff
@@ -32,7 +32,7 @@ from baton_schemas.wire.names import gatherer_of
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Work
 from baton_schemas.wire.values import clean_text
 
-from .gatherer import write_batch
+from .gathering import write_batch
 
 _AT_ONCE = 32
 """Calls that are read, or results that are written, at the same time."""

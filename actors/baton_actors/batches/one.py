@@ -15,13 +15,13 @@ from baton_actors.models.batches import NotSent, Out, Provider, answer_in
 from baton_actors.models.body import body_of
 from baton_bus.engine.journal import Journal
 from baton_bus.store.bus import Bus
-from baton_schemas.run.batching import LOST
+from baton_schemas.show.batching import LOST
 from baton_schemas.wire.facts import BatchSending, BatchSent
 from baton_schemas.wire.messages import Batch, Note
 from baton_schemas.wire.outcomes import Usage
 
-from .batch_members import Member, Members
-from .batch_sending import LOOK_S, InDoubt, Sending, is_gone
+from .members import Member, Members
+from .sending import LOOK_S, InDoubt, Sending, is_gone
 
 _RETRY_S = 2.0
 _SPLITS = frozenset({400, 413, 422})

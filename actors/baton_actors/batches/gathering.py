@@ -21,8 +21,8 @@ from baton_bus.errors import BusError
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.flow.limits import BATCH_COUNT_MAX
-from baton_schemas.run.batching import call_in
 from baton_schemas.run.fits import misplaced
+from baton_schemas.show.batching import call_in
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.facts import InBatch
 from baton_schemas.wire.messages import Batch, Handoff, Note

@@ -7,7 +7,7 @@ One worker has a batch at a time, by its lease; another goes on where one has di
 5. It is looked at until it has ended. 6. Each result is noted in the journal of its step, and the step is answered.
 7. The ack.
 The API knows no idempotency for 3. So whoever finds 2 without 4 looks among the provider's batches for ours, by how
-many calls it has and what those are called, and sends again only when there is none (decision 16).
+many calls it has and what those are called, and sends again only when there is none (decision 17).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from baton_bus.errors import BusError
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.wire.codec import decode
+from baton_schemas.wire.facts import BatchEnded
 from baton_schemas.wire.messages import Batch
 from baton_schemas.wire.names import BATCH, sender_of
 
-from .batch_members import Members
-from .one_batch import OneBatch, Record
+from .members import Members
+from .one import OneBatch, Record
 
 IN_HAND = 64
 """Batches that one process looks after at once."""
@@ -102,3 +103,4 @@ class Batches:
         members = await self._members.of(batch, are_all_needed=record.is_begun)
         if members:
             await OneBatch(self._bus, self._models, self._members, batch, delivery.seq, members, journal).do(record)
+        await journal.write(BatchEnded(at_s=self._bus.now_s()))
