@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.files import File, FileRef
 
 T = TypeVar("T")
 CONTEXT = Context(run="r1", step="a", attempt=1)
@@ -55,6 +56,12 @@ class NoJournal:
 
     async def recorded(self, exchange: Exchange) -> Exchange:
         raise AssertionError("this handler has no client")
+
+    async def load(self, ref: FileRef) -> bytes:
+        raise AssertionError("this step is given no files")
+
+    async def keep(self, made: Sequence[File]) -> None:
+        raise AssertionError("this step makes no files")
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         raise AssertionError("a handler asks no model")
