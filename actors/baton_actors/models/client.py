@@ -33,7 +33,7 @@ class Models:
         self._pool: Pool | None = None
         self._has_sdk = False
         self._chunks: _Chunks | None = None
-        self._prices: Prices = {}
+        self._prices = Prices()
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
