@@ -719,9 +719,10 @@ async def test_what_is_no_answer_goes_through_as_it_is_and_is_not_recorded(
 
 
 def test_request_is_the_same_whatever_the_order_of_its_keys_the_key_and_the_gateway() -> None:
+    from baton_actors.models.providers import Where
     from baton_actors.models.sent import Sent, Upstream, digest_of, is_recorded
 
-    async def never() -> Upstream:
+    async def never(_: Where) -> Upstream:
         raise AssertionError
 
     def digest(body: bytes, path: str = "/v1/messages", rehearses: bool = False) -> str:

@@ -62,7 +62,7 @@ async def answer_to(
     `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`, and
     what the journal raises.
     """
-    digest = request_digest(request, models.settings)
+    digest = request_digest(request, models.where(request.flow, request.model).settings)
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
@@ -88,4 +88,4 @@ def request_of(task: StepTask) -> ModelRequest:
         asked = asked_by(plan, task.step, task.values, task.branches)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
-    return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))
+    return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step), flow=plan.flow.name)

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -27,6 +28,7 @@ from baton_actors.models.arriving import Arriving
 from baton_actors.models.errors import RETRY_AFTER_MAX_S, ModelError, is_overloaded, is_retryable, retry_after_s
 from baton_actors.models.events import Splitter
 from baton_actors.models.heard import Heard, error_type, played
+from baton_actors.models.providers import Where
 from baton_actors.models.sent import (
     Clock,
     ExchangeLog,
@@ -36,6 +38,7 @@ from baton_actors.models.sent import (
     Stopped,
     Upstream,
     digest_of,
+    model_of,
     object_of,
 )
 from baton_actors.models.types import Bound
@@ -44,6 +47,7 @@ from baton_schemas.wire.outcomes import NULL
 
 if TYPE_CHECKING:
     from baton_actors.models.client import Models
+    from baton_actors.models.sdk import Pool
 
 T = TypeVar("T")
 
@@ -68,9 +72,9 @@ class TooLarge(Exception):
 class _Call:
     """One call that is not recorded."""
 
-    def __init__(self, sent: Sent, digest: str, number: int, bound: Bound, *, streams: bool, rehearses: bool) -> None:
-        self.sent, self.digest, self.number, self.bound = sent, digest, number, bound
-        self.streams, self.rehearses = streams, rehearses
+    def __init__(self, sent: Sent, where: Where, digest: str, number: int, bound: Bound, *, streams: bool) -> None:
+        self.sent, self.where, self.digest, self.number, self.bound = sent, where, digest, number, bound
+        self.streams, self.rehearses = streams, where.settings.rehearses
         self.refusal: tuple[int, dict[str, str], bytes] = (529, {}, b"")
         """The last answer that said to wait."""
         self.is_recorded = False
@@ -101,9 +105,11 @@ class Exchanges:
         log: ExchangeLog,
         attempt: int,
         busy: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        flow: str = "",
     ) -> None:
-        """`busy` gives what is open while a call is made."""
-        self._models, self._log, self._attempt, self._busy = models, log, attempt, busy
+        """`busy` gives what is open while a call is made; `flow` is that whose providers may be named."""
+        self._models, self._log, self._attempt, self._busy, self._flow = models, log, attempt, busy, flow
         self.clock: Clock = NoClock()
         """That of the attempt, once it has begun."""
         self._open: set[Arriving] = set()
@@ -135,13 +141,12 @@ class Exchanges:
         """
         if self._stopped_by is not None:
             raise Stopped
-        rehearses = self._models.settings.rehearses
         if len(sent.body) > _LARGE_BYTES:
-            digest, streams, bound = await asyncio.to_thread(digest_of, sent, rehearses)
+            where, digest, streams, bound = await asyncio.to_thread(self._read, sent)
         else:
-            digest, streams, bound = digest_of(sent, rehearses)
+            where, digest, streams, bound = self._read(sent)
         number = self._take(digest)
-        call = _Call(sent, digest, number, bound, streams=streams, rehearses=rehearses)
+        call = _Call(sent, where, digest, number, bound, streams=streams)
         try:
             with self.clock.stopped():
                 known = await self._log.recalled(digest, number)
@@ -166,6 +171,18 @@ class Exchanges:
             await arriving.close()
             raise
         return arriving
+
+    def where_of(self, body: bytes) -> Where:
+        """Return where a request with this body goes: by the model that it names."""
+        return self._models.where(self._flow, model_of(body))
+
+    async def pool(self) -> Pool:
+        """Return the connections that calls are made over."""
+        return await self._models.pool()
+
+    def _read(self, sent: Sent) -> tuple[Where, str, bool, Bound]:
+        where = self.where_of(sent.body)
+        return where, *digest_of(sent, where.settings.rehearses)
 
     def _take(self, digest: str) -> int:
         """Return how often the same is asked already; what failed does not count."""
@@ -222,12 +239,19 @@ class Exchanges:
                 raise
             finally:
                 if heard.reading.begun and not call.is_recorded and not heard.error_type:
-                    self._log.spent(self._in_vain(upstream, heard))
+                    self._log.spent(self._in_vain(call, upstream, heard))
                 await upstream.close()
 
     async def _upstream(self, call: _Call) -> Upstream:
         if not call.rehearses:
-            return await call.sent.send()
+            try:
+                call.where.settings.check_credentials()
+            except ModelError as error:
+                status, headers, body = unanswered(error)
+                return Upstream(status, headers, _at_once(body), _nothing)
+            upstream = await call.sent.send(call.where)
+            self._models.heard(call.where.named(call.where.model), upstream.headers)
+            return upstream
         from baton_actors.models.rehearsal.requests import rehearsed
 
         status, headers, body = await asyncio.to_thread(rehearsed, call.sent.body)
@@ -240,7 +264,7 @@ class Exchanges:
         type = error_type(object_of(body))
         if is_overloaded(upstream.status, type, upstream.headers):
             call.refusal = (upstream.status, _passed_on(upstream), body)
-            raise self._overloaded(upstream, type)
+            raise self._overloaded(call, upstream, type)
         arriving.begin(upstream.status, _passed_on(upstream))
         arriving.put(body)
 
@@ -296,12 +320,12 @@ class Exchanges:
         if not arriving.has_begun and is_overloaded(upstream.status, type, upstream.headers):
             body = raw[raw.find(b"{") :].strip()
             call.refusal = (529, {"content-type": "application/json"}, body)
-            error = self._overloaded(upstream, type)
+            error = self._overloaded(call, upstream, type)
             if heard.reading.begun:
-                self._charge(error, heard)
+                self._charge(call, error, heard)
             raise error
         if heard.reading.begun:
-            self._log.spent(self._in_vain(upstream, heard))
+            self._log.spent(self._in_vain(call, upstream, heard))
 
     # ---- the record ----------------------------------------------------------------------------------
 
@@ -309,7 +333,7 @@ class Exchanges:
         """Record a whole answer; return what is stored, which another worker may have recorded first."""
         assert heard.body is not None
         usage = heard.reading.usage
-        model = heard.reading.model
+        model = call.where.named(heard.reading.model)
         headers = {name: upstream.headers[name] for name in _KEPT if name in upstream.headers}
         exchange = Exchange(
             request_sha256=call.digest,
@@ -323,7 +347,7 @@ class Exchanges:
             rehearsed=call.rehearses,
             request_id=headers.get("request-id", ""),
             usage=usage,
-            cost_usd=self._models.cost_usd(model, usage),
+            cost_usd=self._models.cost_usd(call.where, heard.reading.model, usage),
         )
         task = asyncio.create_task(self._log.recorded(exchange), name="record")
         self._recordings.add(task)
@@ -333,7 +357,7 @@ class Exchanges:
             stored = await asyncio.shield(task)
         if bytes(stored.body) != heard.body:
             heard.why = "another worker recorded another answer first"
-            self._log.spent(self._in_vain(upstream, heard))
+            self._log.spent(self._in_vain(call, upstream, heard))
         self.used.append(replace(stored, body=NULL))
         return stored
 
@@ -342,26 +366,27 @@ class Exchanges:
         if not task.cancelled():
             task.exception()  # where nobody waits for it any more, nobody need hear of it
 
-    def _in_vain(self, upstream: Upstream, heard: Heard) -> ModelError:
+    def _in_vain(self, call: _Call, upstream: Upstream, heard: Heard) -> ModelError:
         """Return what was paid for an answer that nobody uses."""
         error = ModelError(
             type="broken_answer",
-            message=f"an answer of the model API at {self._models.settings.host}: {heard.why}",
+            message=f"an answer of the model API at {call.where.settings.host}: {heard.why}",
             retryable=True,
             request_id=upstream.headers.get("request-id", ""),
         )
-        return self._charge(error, heard)
+        return self._charge(call, error, heard)
 
-    def _charge(self, error: ModelError, heard: Heard) -> ModelError:
+    def _charge(self, call: _Call, error: ModelError, heard: Heard) -> ModelError:
         reading = heard.reading
-        cost_usd = self._models.cost_usd(reading.model, reading.usage)
-        error.took(reading.usage, cost_usd=cost_usd, model=reading.model, estimated=reading.estimated)
+        model = call.where.named(reading.model)
+        cost_usd = self._models.cost_usd(call.where, reading.model, reading.usage)
+        error.took(reading.usage, cost_usd=cost_usd, model=model, estimated=reading.estimated)
         return error
 
-    def _overloaded(self, upstream: Upstream, type: str) -> ModelError:
+    def _overloaded(self, call: _Call, upstream: Upstream, type: str) -> ModelError:
         return ModelError(
             type=type,
-            message=f"the model API at {self._models.settings.host} answered {upstream.status} {type}",
+            message=f"the model API at {call.where.settings.host} answered {upstream.status} {type}",
             retryable=is_retryable(upstream.status, type, upstream.headers),
             overloaded=True,
             retry_after_s=retry_after_s(upstream.headers, RETRY_AFTER_MAX_S, time.time()),
@@ -405,6 +430,12 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_DRAIN_S):
             async for _ in chunks:
                 pass
+
+
+def unanswered(error: ModelError) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body that tell the SDK of a call which nobody is to be asked, and what to do."""
+    said = {"type": "error", "error": {"type": "authentication_error", "message": str(error)}}
+    return 401, {"content-type": "application/json", "x-should-retry": "false"}, msgspec.json.encode(said)
 
 
 async def _at_once(body: bytes) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from baton_actors.models.body import bound_of
 from baton_actors.models.errors import ModelError
+from baton_actors.models.providers import Where
 from baton_actors.models.types import Bound
 from baton_schemas.wire.facts import Exchange
 
@@ -44,8 +45,8 @@ class Sent(Struct, frozen=True, kw_only=True):
     path: str
     """From `/v1/` on, with the query."""
     body: bytes
-    send: Callable[[], Awaitable[Upstream]]
-    """Makes it; called again when the provider asks to wait."""
+    send: Callable[[Where], Awaitable[Upstream]]
+    """Makes it, where its model is; called again when the provider asks to wait."""
     on_recalled: Callable[[], None] = lambda: None
     """Called when it is answered without being made."""
 
@@ -104,6 +105,17 @@ def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool, Bound]:
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
     return hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, bound_of(asked, len(sent.body))
+
+
+def model_of(body: bytes) -> str:
+    """Return the model that a request names; empty when it names none."""
+    model = object_of(body).get("model")
+    return model if isinstance(model, str) else ""
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return the body of a request with another model in its place."""
+    return json.dumps({**object_of(body), "model": model}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def object_of(body: bytes) -> dict[str, Any]:
