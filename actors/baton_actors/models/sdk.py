@@ -111,7 +111,7 @@ def _refused(
     """Make the error for a status, or for an `error` event, which comes with the status of its stream."""
     headers = error.response.headers
     reading.on_headers(headers)
-    status, kind = error.status_code, str(error.type or f"http_{error.status_code}")
+    status, kind = error.status_code, settings.hide(str(error.type or f"http_{error.status_code}"))
     retryable = is_retryable(status, kind, headers)
     credential, address = settings.credential, settings.address
     step = next_step(status, retryable, credential=credential, model=request.model, address=address, host=settings.host)
@@ -169,7 +169,10 @@ def _whose(settings: ModelSettings) -> dict[str, Any]:
     whose = {"base_url": settings.base_url or DEFAULT_BASE_URL}
     if settings.auth_token and not settings.api_key:
         return {**whose, "auth_token": settings.auth_token}
-    return {**whose, "api_key": settings.api_key or PLACEHOLDER_KEY}
+    key = settings.api_key or PLACEHOLDER_KEY
+    if settings.provider:  # the SDK sends keys as tokens
+        return {**whose, "api_key": key, "default_headers": {"X-Api-Key": key, "Authorization": anthropic.Omit()}}
+    return {**whose, "api_key": key}
 
 
 def _telemetry(settings: ModelSettings) -> Any:

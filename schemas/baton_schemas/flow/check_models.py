@@ -69,7 +69,7 @@ def _check_name(place: str, model: str, flow: Flow) -> None:
     if not slash or not flow.providers:
         return
     if name not in flow.providers:
-        if difflib.get_close_matches(name, flow.providers, n=1, cutoff=0.75):
+        if difflib.get_close_matches(name, flow.providers, n=1, cutoff=0.6):
             expected = "`NAME/model-id` with a name of [providers]"
             raise FlowError(place, f"the unknown provider {name!r}", expected, hint=nearest(name, flow.providers))
     elif not id.strip():
