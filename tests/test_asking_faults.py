@@ -14,10 +14,11 @@ from baton_actors import Context
 from baton_actors.agents.asks import AskFailed
 from baton_actors.steps.asking import StepAsks
 from baton_bus.engine.asking import Asking
+from baton_bus.engine.journal import Journal
 from baton_bus.errors import BusUnavailable
 from baton_bus.jetstream.leases import LeaseKeeper
 from baton_bus.store.timers import Timers
-from baton_schemas.wire.facts import Recorded
+from baton_schemas.wire.facts import Fact, Recorded, Unasked
 from baton_schemas.wire.messages import Answer, Handoff, Note, Parked, Woken
 
 from .servers import NatsServer, nats_server, until
@@ -147,8 +148,8 @@ async def test_parking_and_answering_at_the_same_time_lose_nothing(server: NatsS
 async def test_bus_that_refuses_for_a_while_costs_no_attempt(
     server: NatsServer, namespace: str, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baton_actors.steps.asking._AGAIN_S", 0.05)
-    monkeypatch.setattr("baton_actors.steps.asking._PARK_AGAIN_S", 0.05)
+    monkeypatch.setattr("baton_actors.steps.sure._AGAIN_S", 0.05)
+    monkeypatch.setattr("baton_actors.steps.parking._AGAIN_S", 0.05)
     monkeypatch.setattr("baton_actors.processes.worker._BUS_RETRY_S", 0.05)
     real, refused = getattr(Asking, operation), 0
 
@@ -312,3 +313,39 @@ async def test_what_was_recorded_while_a_suspect_waited_for_its_turn_is_not_made
 
 async def _never(*_: Any) -> None:
     """What a worker does that is killed: it says nothing any more."""
+
+
+async def test_step_whose_note_on_what_it_asks_no_more_is_refused_is_parked_all_the_same(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baton_actors.steps.parking._AGAIN_S", 0.05)
+    real, refused = Journal.write, 0
+
+    async def refuses(self: Journal, fact: Fact) -> Fact:
+        nonlocal refused
+        if isinstance(fact, Unasked) and refused < 2:
+            refused += 1
+            raise BusUnavailable("a note", 0.0)
+        return await real(self, fact)
+
+    attempts: list[int] = []
+
+    async def boss(text: str, context: Context) -> str:
+        attempts.append(context.attempt)
+        if context.attempt == 1:
+            await context.ask("helper", topic="quick")
+            raise RuntimeError("again")
+        return str(await context.ask("helper", topic="slow"))
+
+    helper = Helper()
+    monkeypatch.setattr(Journal, "write", refuses)
+    async with timed(server, namespace, asking(park_after_s=0.1), {"boss": boss, "helper": helper.helper}) as t:
+        run = await t.submit(text="a")
+        async with asyncio.timeout(20):
+            while not await parked(t, run):  # noqa: ASYNC110 (the broker sets no event of ours)
+                await asyncio.sleep(0.01)
+        helper.open.set()
+        assert value_of((await t.result(run)).outcome) == "SLOW"
+        assert refused == 2
+        assert set(attempts) == {1, 2}
+        await check_answers(t, run)

@@ -48,7 +48,7 @@ async def test_retry_asks_only_what_failed(server: NatsServer, namespace: str) -
         helper.asked.clear()
         helper.is_mended = True
         again = sortable_id()
-        await t.client.engine.fork(run, again)
+        await t.client.engine.runs.fork(run, again)
         assert value_of((await t.result(again)).outcome) == ["GOOD0", "FINE", "BAD"]
         assert helper.asked == ["bad"]
         assert calls == [0, 0]
@@ -77,7 +77,7 @@ async def test_retry_with_another_agent_asks_it_anew(server: NatsServer, namespa
                 replace(flow, agents={**flow.agents, "helper": replace(flow.agents["helper"], **more)})
             )
             again = sortable_id()
-            await t.client.engine.fork(run, again, plan=changed)
+            await t.client.engine.runs.fork(run, again, plan=changed)
             assert value_of((await t.result(again)).outcome) == ["GOOD", "BAD"]
             assert sorted(helper.asked) == asked
 
@@ -91,6 +91,6 @@ async def test_step_that_is_kept_brings_no_answers_along(server: NatsServer, nam
         run = await t.submit(text="a")
         assert value_of((await t.result(run)).outcome) == "A"
         again = sortable_id()
-        await t.client.engine.fork(run, again, until_seq=1)
+        await t.client.engine.runs.fork(run, again, until_seq=1)
         assert value_of((await t.result(again)).outcome) == "A"
         assert helper.asked == ["a", "a"]

@@ -13,6 +13,9 @@ from msgspec import Raw
 from baton_actors import Context
 from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_actors.steps.asking import StepAsks
+from baton_actors.steps.children import Children
+from baton_actors.steps.parking import Parking
+from baton_actors.steps.waiting import Waiting
 from baton_schemas.flow.flow import Field, Step
 from baton_schemas.wire.facts import Unasked
 from baton_schemas.wire.outcomes import Failed
@@ -238,7 +241,7 @@ async def test_parked_step_leaves_nothing_in_its_worker(server: NatsServer, name
         assert [len(await parked(t, run)) for run in runs] == [1] * 20
         await asyncio.sleep(0)
         gc.collect()
-        left = [found._job for found in gc.get_objects() if type(found) is StepAsks]
+        left = [found._job for found in gc.get_objects() if type(found) in (StepAsks, Children, Waiting, Parking)]
         assert not [job for job in left if job.run in runs and job.step == "lead"]
         helper.open.set()
         for run in runs:

@@ -411,7 +411,7 @@ async def test_lists_in_hand_are_bounded_and_the_last_is_kept(
             await t.result(run)
         async with open_bus(t.bus.settings) as bus:
             engine = Engine(bus)
-            starts = {run: (await engine.first(run))[0].seq for run in runs}
+            starts = {run: (await engine.runs.first(run))[0].seq for run in runs}
             monkeypatch.setattr("baton_bus.engine.spread.IN_HAND_BYTES", 1)
             for run, seq in [*starts.items(), *list(starts.items())[-1:]]:
                 await asyncio.gather(*(engine.spread.items(t.plan, run, seq, "do") for _ in range(5)))

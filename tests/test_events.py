@@ -155,7 +155,7 @@ async def test_word_and_who_waits_for_it_meet_in_whatever_order_they_write_and_r
     async with timed(server, namespace, FLOW, {"boss": wait_twice}, start=False) as t:
         run = await t.submit(text="a")
         engine = Engine(t.bus)
-        entry, lead = await engine.first(run)
+        entry, lead = await engine.runs.first(run)
         cause = Asked(step="lead", actor=t.actor("boss"), kind="event")
         child = Handoff(
             run=run,
@@ -207,7 +207,7 @@ async def test_step_that_is_done_again_hears_the_event_that_came_when_nobody_was
     async with team(server.url, namespace, FLOW, {"boss": boss}, start=False) as t:
         run = await t.submit(text="a")
         engine = Engine(t.bus)
-        entry, lead = await engine.first(run)
+        entry, lead = await engine.runs.first(run)
         cause = Asked(step="lead", actor=t.actor("boss"), kind="event", number=1)
         token = child_of("lead", "event", "paid", None, 1)
         child = Handoff(run=run, flow="flow", digest=lead.digest, start_seq=entry.seq, step=token, cause=cause)
@@ -224,7 +224,7 @@ async def test_clerk_loses_the_race_against_a_deadline_and_gives_the_word_to_the
     async with timed(server, namespace, FLOW, {"boss": wait_twice}, start=False) as t:
         run = await t.submit(text="a")
         engine = Engine(t.bus)
-        entry, lead = await engine.first(run)
+        entry, lead = await engine.runs.first(run)
         children = [
             Handoff(
                 run=run,

@@ -213,7 +213,7 @@ async def test_mended_run_whose_copying_was_interrupted_ends_right(
         calls.take()
         calls.broken.clear()
         forked = (await t.client.run(run).fork(plan=later)).id
-        entry, first = await t.client.engine.first(forked)
+        entry, first = await t.client.engine.runs.first(forked)
         subjects = t.bus.subjects
         logged = [Logged(each.seq, "", each.message) for each in await t.log(run) if each.message is not None]
         origin = origin_of(first)

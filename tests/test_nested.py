@@ -29,7 +29,7 @@ async def test_step_is_a_run_of_its_own(server: NatsServer, namespace: str) -> N
         assert child.startswith(f"{run}--k")
         assert await t.kinds(run) == ["handoff", "handoff", "answer", "result"]
         assert await t.kinds(child) == ["handoff", "handoff", "result"]
-        _, first = await t.client.engine.first(child)
+        _, first = await t.client.engine.runs.first(child)
         parent = parent_of(first)
         assert parent is not None
         assert (parent.run, parent.step, parent.actor) == (run, "whole", "outer--whole")
@@ -131,7 +131,7 @@ async def test_large_input_is_a_blob_in_both_runs(server: NatsServer, namespace:
         run = await t.submit(text="a" * 300_000)
         await t.result(run)
         (child,) = await t.asked(run)
-        _, first = await t.client.engine.first(run_of_child(run, child.step))
+        _, first = await t.client.engine.runs.first(run_of_child(run, child.step))
         assert child.state.blobs == first.state.blobs
         assert list(child.state.blobs) == ["text"]
 
@@ -257,7 +257,7 @@ async def test_run_that_nobody_asked_for_has_no_parent(server: NatsServer, names
     async with nested_team(server, namespace, one(), Hands().all) as t:
         run = await t.submit("mine--k0123456789abcdefghjk", text="a")
         assert value_of((await t.result(run)).outcome) == "A!"
-        _, first = await t.client.engine.first(run)
+        _, first = await t.client.engine.runs.first(run)
         assert parent_of(first) is None
 
 
@@ -272,7 +272,7 @@ async def test_two_releases_of_the_inner_flow_at_once(server: NatsServer, namesp
         async with t.process(grace_s=0.5):
             assert value_of((await t.ended(run)).outcome) == "A!"
             (child,) = await t.child_runs(run)
-            _, first = await t.client.engine.first(child)
+            _, first = await t.client.engine.runs.first(child)
             assert first.digest == old_digest
             later = await t.submit(text="b")
             assert value_of((await t.ended(later)).outcome) == "B!"
@@ -286,7 +286,7 @@ async def test_retry_of_a_child_answers_nobody_twice(server: NatsServer, namespa
         (child,) = await t.child_runs(run)
         again = await t.client.fork(child)
         assert (await t.ended(again.id)).status == "failed"
-        _, first = await t.client.engine.first(again.id)
+        _, first = await t.client.engine.runs.first(again.id)
         assert parent_of(first) is None
         assert len(await t.answers(run)) == 1
 

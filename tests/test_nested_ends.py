@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from baton_actors import Context
 from baton_actors.agents.asks import AskFailed
-from baton_bus.engine import engine as engine_module
+from baton_bus.engine import runs as runs_module
 from baton_bus.errors import BusUnavailable
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.flow import JoinPolicy
@@ -107,14 +107,14 @@ async def test_what_a_client_left_undone_is_done_by_a_clerk(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hands = Hands()
-    monkeypatch.setattr(engine_module, "STOPPED_AFTER_S", 0.2)
+    monkeypatch.setattr(runs_module, "STOPPED_AFTER_S", 0.2)
     async with nested_team(server, namespace, over_texts(), hands.all) as t:
         run, children = await slow_children(t, hands, 3)
 
         async def broken(*args: object) -> None:
             raise BusUnavailable("publish", 1)
 
-        t.client.engine._record = broken  # type: ignore[method-assign,assignment]
+        t.client.engine.writing.record = broken  # type: ignore[method-assign,assignment]
         with pytest.raises(BusUnavailable):
             await t.client.run(run).cancel()
         assert (await t.ended(run)).status == "cancelled"
@@ -196,7 +196,7 @@ async def test_deadline_passes_though_nobody_does_the_run(
         except AskFailed as error:
             return error.error.type
 
-    monkeypatch.setattr("baton_actors.steps.asking._LATER_S", 0.1)
+    monkeypatch.setattr("baton_actors.steps.children._LATER_S", 0.1)
     handlers = {**Hands().all, "boss": boss}
     async with nested_team(server, namespace, asking(), handlers, start=False) as t:
         async with t.process("boss", grace_s=0.5):
@@ -262,7 +262,7 @@ async def test_forged_parent_is_answered_nothing(server: NatsServer, namespace: 
         parent = parent_in(child, "outer--whole", 1)
         (nested,) = t.plan.nested.values()
         forged = f"{run}--k00000000000000000000"
-        await t.client.engine.start(nested, {"text": Raw(b'"b"')}, forged, parent=parent)
+        await t.client.engine.runs.start(nested, {"text": Raw(b'"b"')}, forged, parent=parent)
         assert value_of((await t.ended(forged)).outcome) == "B!"
         assert await t.answers(run) == []
         hands.open.set()
@@ -278,7 +278,7 @@ async def test_result_of_a_child_that_a_stranger_wrote_is_told_by_who_finds_it(
         run = await t.submit(text="slow")
         await until(lambda: hands.calls == ["first slow"])
         (child,) = await t.child_runs(run)
-        entry, first = await t.client.engine.first(child)
+        entry, first = await t.client.engine.runs.first(child)
         ended = Result(flow=first.flow, digest=first.digest, run=child, status="cancelled", start_seq=entry.seq)
         await t.bus.create(t.bus.subjects.of("", ended), encode(ended))
         outcome = (await t.result(run)).outcome

@@ -25,7 +25,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from baton_actors.agents.loading import find_flow
 from baton_bus import Client, Run, Settings, connect
-from baton_bus.engine import engine as engine_module
+from baton_bus.engine import runs as runs_module
 from baton_bus.errors import AnswerRefused, BusError, NoStream, NotAllowed
 from baton_bus.server.embedded import find_server
 from baton_bus.store.bus import open_bus
@@ -193,12 +193,12 @@ def test_operator_has_every_command(working: Guarded, refused: Refused, tmp_path
 async def test_operator_ends_a_run_that_another_asked_for_and_a_clerk_tells_that_one(
     working: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "STOPPED_AFTER_S", 0.2)
+    monkeypatch.setattr(runs_module, "STOPPED_AFTER_S", 0.2)
     child = "whole--k0123456789abcdefghjk"
     run = run_of_child("asker", child)
     parent = Parent(run="asker", flow="outer", digest="0", start_seq=1, actor="outer--whole", step="whole", child=child)
     async with client_of(working, "admin") as admin, client_of(working, "operator") as operator:
-        await admin.engine.start(check_flow(inner()), {"text": Raw(b'"a"')}, run, parent=parent)
+        await admin.engine.runs.start(check_flow(inner()), {"text": Raw(b'"a"')}, run, parent=parent)
         assert (await operator.run(run).cancel()).status == "cancelled"
 
         async def is_told() -> bool:

@@ -23,9 +23,9 @@ from baton_actors import Context
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.models.prices import cost_usd
-from baton_actors.steps import asking as asking_module
-from baton_actors.steps.asking import StepAsks
+from baton_actors.steps import parking as parking_module
 from baton_actors.steps.exchanges import Recording
+from baton_actors.steps.parking import Parking
 from baton_bus import Settings
 from baton_bus.errors import BusUnavailable
 from baton_bus.store.bus import Bus, open_bus
@@ -519,14 +519,14 @@ async def test_step_is_not_parked_while_its_client_is_answered(
 ) -> None:
     """It waits for what it asked for longer than it is held; but its call would be paid twice."""
     tries: list[float | None] = []
-    park_soon = StepAsks._park_soon
+    park_soon = Parking.soon
 
-    def counted(self: StepAsks, after_s: float | None = None) -> None:
+    def counted(self: Parking, after_s: float | None = None) -> None:
         tries.append(after_s)
         park_soon(self, after_s)
 
-    monkeypatch.setattr(asking_module, "_PARK_AGAIN_S", 0.05)
-    monkeypatch.setattr(StepAsks, "_park_soon", counted)
+    monkeypatch.setattr(parking_module, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(Parking, "soon", counted)
 
     async def boss(text: str, client: AsyncAnthropic, context: Context) -> list[str]:
         return list(await asyncio.gather(created(client), context.ask("helper", topic=f"slow {text}")))
@@ -719,14 +719,18 @@ async def test_what_is_no_answer_goes_through_as_it_is_and_is_not_recorded(
 
 
 def test_request_is_the_same_whatever_the_order_of_its_keys_the_key_and_the_gateway() -> None:
-    from baton_actors.models.providers import Where
-    from baton_actors.models.sent import Sent, Upstream, digest_of, is_recorded
+    from baton_actors.models import ModelSettings
+    from baton_actors.models.providers import Providers, Where
+    from baton_actors.models.sent import Sent, Upstream, is_recorded, question_of
 
     async def never(_: Where) -> Upstream:
         raise AssertionError
 
     def digest(body: bytes, path: str = "/v1/messages", rehearses: bool = False) -> str:
-        return digest_of(Sent(path=path, body=body, send=never), rehearses)[0]
+        settings = ModelSettings(api_key="any", rehearse=rehearses)
+        return question_of(
+            Sent(path=path, body=body, send=never), lambda model: Providers(settings).where("", model)
+        ).digest
 
     same = digest(b'{"a": 1, "b": {"c": 2, "d": "x"}}')
     assert digest(b'{"b":{"d":"x","c":2},"a":1}') == same

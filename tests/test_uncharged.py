@@ -126,7 +126,7 @@ async def test_suspect_that_waits_for_its_turn_does_not_begin_once_another_worke
         async with t.process():
             await until(lambda: handler.began)
             waiting = runs[1] if handler.began == ["x"] else runs[0]
-            entry, handoff = await t.client.engine.first(waiting)
+            entry, handoff = await t.client.engine.runs.first(waiting)
             done = Done(output=Raw(b'"done by another"'))
             await t.client.engine.record(t.plan, Ended(handoff, State(), done, entry.seq))
             handler.go.set()

@@ -66,9 +66,9 @@ MUTANTS = (
         "derive-before-record",
         ENGINE,
         "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
-        "        return await self._record(create)",
+        "        return await self.writing.record(create)",
         "            return await self.asking.record(self.bus.subjects.of(*create), create.message)\n"
-        "        await self.derive(plan, create.message)\n        return await self._record(create)",
+        "        await self.derive(plan, create.message)\n        return await self.writing.record(create)",
         (f"{ORDER}::test_outcome_is_stored_before_what_follows_and_that_before_the_ack",),
     ),
     Mutant(
@@ -455,7 +455,7 @@ MUTANTS = (
     Mutant(
         "nobody-looks-for-events-that-came-before",
         STEPS,
-        'if kind == "event" and not waiting.done():',
+        'if kind == "event" and child.is_open:',
         "if False:",
         (f"{EVENTS}::test_events_that_come_before_they_are_waited_for_are_kept",),
     ),

@@ -19,6 +19,7 @@ import httpx2
 from anthropic.types import RawMessageStreamEvent
 from opentelemetry import trace
 
+from baton_actors.models.answer_bodies import unanswered
 from baton_actors.models.arriving import Arriving
 from baton_actors.models.body import body_of
 from baton_actors.models.errors import (
@@ -29,7 +30,7 @@ from baton_actors.models.errors import (
     next_step,
     retry_after_s,
 )
-from baton_actors.models.exchanges import Exchanges, unanswered
+from baton_actors.models.exchanges import Exchanges
 from baton_actors.models.providers import Where
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.requests import other_request

@@ -94,22 +94,40 @@ def is_recorded(method: str, path: str) -> bool:
     return method == "POST" and path.endswith(RECORDED)
 
 
-def digest_of(sent: Sent, rehearses: bool) -> tuple[str, bool, Bound]:
-    """Return the hash by which a recorded exchange is found again, whether a stream is asked for, and what it may take.
+class Question(Struct, frozen=True):
+    """What a call asks."""
 
-    It is the SHA-256, in hex, of what is asked and of whom. In it: path, query and body, whatever the order of its
-    keys, and whether it is rehearsed. Not in it: headers, the credentials, and the base URL: a run that moves to
-    another gateway must not pay twice.
+    digest: str
+    """By which a recorded exchange is found again: the SHA-256, in hex, of what is asked and of whom.
+
+    In it: path, query and body, whatever the order of its keys, and whether it is rehearsed. Not in it: headers, the
+    credentials, and the base URL: a run that moves to another gateway must not pay twice.
     """
+    streams: bool
+    """Whether a stream is asked for."""
+    where: Where
+    bound: Bound
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether it is answered by the rehearsal model."""
+        return self.where.settings.rehearses
+
+
+def question_of(sent: Sent, where_is: Callable[[str], Where]) -> Question:
+    """Return what a call asks; takes as long as its body is large. `where_is` finds the model that it names."""
     asked = object_of(sent.body)
+    where = where_is(model_named(asked))
+    rehearses = where.settings.rehearses
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    return hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, bound_of(asked, len(sent.body))
+    bound = bound_of(asked, len(sent.body))
+    return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, where, bound)
 
 
-def model_of(body: bytes) -> str:
-    """Return the model that a request names; empty when it names none."""
-    model = object_of(body).get("model")
+def model_named(asked: Mapping[str, Any]) -> str:
+    """Return the model that the body of a request names; empty when it names none."""
+    model = asked.get("model")
     return model if isinstance(model, str) else ""
 
 

@@ -125,7 +125,7 @@ class Steward:
             # It may have been answered as unknown before this flow came here: then it has ended.
             # A run id of the sender's own may be one that was purged.
             if (self._bus.is_fresh(delivery) and not task.run) or await self._engine.ended(flow, run) is None:
-                await self._engine.start(self._plans[flow], task.input, run)
+                await self._engine.runs.start(self._plans[flow], task.input, run)
                 logger.info("task.started", flow=flow, run=run, seq=delivery.seq)
         except NewerMessage as error:
             logger.warning("message.newer", subject=delivery.subject, error=str(error))
@@ -172,7 +172,7 @@ class Steward:
     async def _is_run_of(self, flow: str, run: str) -> bool:
         """Say whether a run of this id has begun, of this very flow."""
         try:
-            _, first = await self._engine.first(run)
+            _, first = await self._engine.runs.first(run)
         except UnknownRun:
             return False
         return first.flow == flow

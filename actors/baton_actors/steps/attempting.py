@@ -234,7 +234,7 @@ class Attempting:
             handoff = work.handoff
             record = OutcomeRecord(run=job.run, flow=job.flow, step=handoff.step, state=state, outcome=done)
             try:
-                await self._engine.spread_after(plan, record)
+                await self._engine.fan_outs.after_record(plan, record)
             except (NotAList, TooManyBranches) as error:
                 return BadOutput(str(error))
         return done

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import msgspec
 from msgspec import Raw
 
-from baton_bus.engine.engine import begins_run
+from baton_bus.engine.runs import begins_run
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadMessage, FlowError
 from baton_schemas.flow.check import check_flow

@@ -7,8 +7,9 @@ from typing import assert_never
 import structlog
 from msgspec import Struct
 
-from baton_bus.engine.engine import REASON_MAX, Engine
+from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
+from baton_bus.engine.runs import REASON_MAX
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.wire.facts import Rejected
 from baton_schemas.wire.messages import Handoff

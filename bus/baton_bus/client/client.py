@@ -68,7 +68,7 @@ class Client:
             else:
                 if run_id:
                     await self._refuse_purged(name, run)
-                await self.engine.start(flow, given, run, deadline_s=deadline_s)
+                await self.engine.runs.start(flow, given, run, deadline_s=deadline_s)
         except BaseException:
             self.results.forget(name, run)
             raise
@@ -116,14 +116,14 @@ class Client:
     ) -> Run:
         """Start a run that goes on from another: see `Run.fork`."""
         new_run = check_token("run id", run_id) if run_id else sortable_id()
-        _, first = await self.engine.first(run)
+        _, first = await self.engine.runs.first(run)
         flow = first.flow if plan is None else plan.flow.name
         if run_id:
             await self._refuse_purged(flow, new_run)
         else:
             await self.results.expect(flow, new_run)
         try:
-            await self.engine.fork(run, new_run, plan=plan, until_seq=until_seq, failed=failed)
+            await self.engine.runs.fork(run, new_run, plan=plan, until_seq=until_seq, failed=failed)
         except BaseException:
             self.results.forget(flow, new_run)
             raise

@@ -115,7 +115,7 @@ async def say(engine: Engine, run: str, event: str, value: Any, *, who: str, not
         raise AnswerRefused(
             run, event, "it is no name of an event: expected 1 to 64 characters from A-Z, a-z, 0-9, _, -"
         )
-    _, first = await engine.first(run)
+    _, first = await engine.runs.first(run)
     ended = await engine.ended(first.flow, run)
     if ended is not None:
         raise AnswerRefused(run, event, f"the run has ended: {ended.status}")

@@ -258,8 +258,8 @@ async def _remove(engine: Engine, run: Counted) -> int:
     """Remove a run; return how many messages that were."""
     bus = engine.bus
     if not run.is_over:
-        _, first = await engine.first(run.run)
-        await engine.stop(first, run.start_seq, "cancelled", _REASON)
+        _, first = await engine.runs.first(run.run)
+        await engine.runs.stop(first, run.start_seq, "cancelled", _REASON)
     try:
         tombs = await _tombs(bus, run)
     except LogFull:  # there is no room before something is gone

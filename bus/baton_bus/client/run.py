@@ -132,8 +132,8 @@ class Run:
 
         Raises `UnknownRun` and the errors of `Publisher.create`.
         """
-        entry, first = await self._client.engine.first(self.id)
-        return await self._client.engine.stop(first, entry.seq, "cancelled", reason)
+        entry, first = await self._client.engine.runs.first(self.id)
+        return await self._client.engine.runs.stop(first, entry.seq, "cancelled", reason)
 
     async def fork(
         self, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""

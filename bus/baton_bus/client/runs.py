@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from baton_bus.engine.engine import begins_run
+from baton_bus.engine.runs import begins_run
 from baton_bus.errors import BusError, RunPurged, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.flow import decode_flow

@@ -1,7 +1,8 @@
-"""Going on from a run: the first handoff of one that does, and what of the other is copied into it."""
+"""Going on from a run: what the first handoff of one that does is made from, and what it copies of the other."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -17,10 +18,13 @@ from baton_schemas.run.lifecycle import Create
 from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.recalled import Recalled, recalled
 from baton_schemas.run.state import known
-from baton_schemas.wire.messages import Handoff, Origin, Started
-from baton_schemas.wire.outcomes import Blob, Value
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.facts import key_of
+from baton_schemas.wire.messages import Handoff, Note, Origin, OutcomeRecord, Reply, Started
+from baton_schemas.wire.outcomes import Blob, Failed, Value
 
 from .values import Values
+from .writing import AT_ONCE, Writing
 
 
 class Copies(NamedTuple):
@@ -32,10 +36,10 @@ class Copies(NamedTuple):
 
 
 class Forking:
-    """Reads what a run that goes on from another takes over."""
+    """Reads what a run that goes on from another takes over, and copies it."""
 
-    def __init__(self, bus: Bus, values: Values) -> None:
-        self._bus, self._values = bus, values
+    def __init__(self, bus: Bus, values: Values, writing: Writing) -> None:
+        self._bus, self._values, self._writing = bus, values, writing
 
     async def input(self, plan: Plan, first: Handoff) -> dict[str, Raw]:
         """Return the input of the run that `first` began, as a flow takes it that may have changed.
@@ -54,11 +58,31 @@ class Forking:
         was_own = old is not None and given_s == (old.flow.deadline_s or 0.0)
         return plan.flow.deadline_s or 0.0 if was_own else given_s
 
-    async def copies(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> Copies:
-        """Return what is copied into the run that `first` begins, in the order in which to write it.
+    async def copy(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> list[Reply]:
+        """Copy the finished steps of the other run into the one that `first` begins, what goes to the last steps first.
 
-        Raises `NewerMessage`, `BusUnavailable`.
+        Return the replies of branches that failed, of which more may follow. Raises `NewerMessage`, and the errors of
+        `Publisher.create`.
         """
+        creates, remembered = await self._copies(plan, first, origin, start_seq)
+        for start in range(0, len(remembered), AT_ONCE):
+            await asyncio.gather(*map(self._recall, remembered[start : start + AT_ONCE]))
+        records = [create for create in creates if isinstance(create.message, OutcomeRecord)]
+        await self._writing.create_all(records)  # first, and all of them: see `in_order`
+        await self._writing.create_all(creates[len(records) :])
+        replies = [create.message for create in creates if isinstance(create.message, Reply)]
+        return [reply for reply in replies if isinstance(reply.outcome, Failed)]
+
+    async def _recall(self, remembered: Recalled) -> None:
+        actor, message = remembered
+        if isinstance(message, Note):
+            subject = self._bus.subjects.note(actor, message.run, message.step, key_of(message.fact))
+        else:
+            subject = self._bus.subjects.of(actor, message)
+        await self._bus.create(subject, encode(message))
+
+    async def _copies(self, plan: Plan, first: Handoff, origin: Origin, start_seq: int) -> Copies:
+        """Return what is copied, in the order in which to write it."""
         logged = await self.log_of(origin.run)
         past = past_of(logged, origin.until_seq)
         texts: dict[Blob, Raw] = {}

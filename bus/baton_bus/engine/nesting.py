@@ -23,9 +23,9 @@ from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.child_runs import answer_of, has_to_be_followed, parent_of, run_of_child
 from baton_schemas.run.fold import fold
+from baton_schemas.run.handoffs import leaves_children
 from baton_schemas.run.refs import StepRef, name_of
 from baton_schemas.run.state import known
-from baton_schemas.run.transitions import leaves_children
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Handoff, Parent, Result, Started
 from baton_schemas.wire.names import FLOW
@@ -64,9 +64,9 @@ class Nesting:
             return False
         run = run_of_child(parent.run, parent.child)
         try:
-            await self._engine.start(plan, given, run, deadline_s=deadline_s, parent=parent)
+            await self._engine.runs.start(plan, given, run, deadline_s=deadline_s, parent=parent)
         except RunExists:  # begun with another deadline, say
-            _, first = await self._engine.first(run)
+            _, first = await self._engine.runs.first(run)
             if parent_of(first) != parent:
                 raise
         return True
@@ -175,7 +175,7 @@ class Nesting:
             entry = await self._bus.log.last_sure(self._bus.subjects.of(plan.actor(step), handoff))
             return entry.seq if entry is not None else 0
         try:
-            entry, _ = await self._engine.first(run)
+            entry, _ = await self._engine.runs.first(run)
         except UnknownRun:
             return 0
         return entry.seq
@@ -189,7 +189,7 @@ class Nesting:
         if isinstance(message, Handoff) and message.run == result.run and _begins(message):
             return message
         try:
-            _, first = await self._engine.first(result.run)
+            _, first = await self._engine.runs.first(result.run)
         except UnknownRun:
             return None
         return first

@@ -24,11 +24,11 @@ from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Skipped, Stat
 
 from .carry import ERRORS, select, state_of_join, with_outcome
 from .changes import is_cut_otherwise, why_changed
+from .handoffs import handoff_to
 from .lifecycle import Action, Begun, Create, Ended, Recorded, View, decide, next_branch
 from .past import Past
 from .refs import ended_by, named, parse, replied, whole
 from .rounds import after, in_round, next_first, next_state, round_of
-from .transitions import handoff_to
 
 Texts = Mapping[Blob, Raw]
 """Values that are kept beside the log, as far as they were read."""

@@ -12,11 +12,10 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import (
-    Handoff,
-)
+from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.outcomes import Skipped, State
 
+from .entering import join_timers, spreads, spreads_again
 from .events import (
     Action,
     Begun,
@@ -33,19 +32,9 @@ from .events import (
     Submitted,
     View,
 )
-from .transitions import (
-    begun,
-    decisive,
-    ends_run,
-    first_of,
-    gathered,
-    join_timers,
-    next_branch,
-    recorded,
-    result_of,
-    spreads,
-    spreads_again,
-)
+from .handoffs import result_of
+from .records import decisive, ends_run, gathered, next_branch, recorded
+from .starting import begun, first_of
 
 
 def decide(view: View, event: Event) -> list[Action]:

@@ -257,7 +257,7 @@ async def _go_on(client: Client, place: Place, stop: Stop, old: _Old, version: _
         old.state.run, plan=version.plan, until_seq=asked.until_seq, failed=asked.failed, run_id=asked.run_id
     )
     plan = version.plan or old.plan
-    _, first = await client.engine.first(new.id)
+    _, first = await client.engine.runs.first(new.id)
     going = going_on_from(old.plan, old.log, rows_of(old.state, old.plan, children_max=0), plan, first)
     left = await left_to_play(client.bus, plan)
     # On a server that is named, others may be about to play, with credentials and code of their own; and what its log

@@ -1,0 +1,36 @@
+"""A child that a step waits for: what it asked, and the answer that is to come."""
+
+from __future__ import annotations
+
+import asyncio
+
+from baton_schemas.wire.messages import Answer, AskedKind, Handoff
+
+
+class Child:
+    """One child, from when it is asked to its answer, in the loop of the worker that asks."""
+
+    def __init__(self, token: str, kind: AskedKind) -> None:
+        self.token, self.kind = token, kind
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.is_asked = False
+        """Whether it is written, with all that it needs to be answered though nobody is here: it may be parked upon."""
+        self.sleep: Handoff | None = None
+        """Its handoff, where it is a sleep: that answers by itself here, and needs a timer when it is parked upon."""
+        self.nap: asyncio.TimerHandle | None = None
+        """Rings when it is to answer by itself."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no answer yet, and somebody waits for that."""
+        return not self.answer.done()
+
+    def heard(self, answer: Answer) -> None:
+        """Take its answer; only the first counts."""
+        if self.is_open:
+            self.answer.set_result(answer)
+
+    def end_nap(self) -> None:
+        """Have it not answer by itself here."""
+        if self.nap is not None:
+            self.nap.cancel()

@@ -1,0 +1,174 @@
+"""Parking: a step that waits for long is let go of, and whoever answers brings it back. It holds nothing meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import structlog
+
+from baton_bus.engine.engine import Engine
+from baton_bus.errors import BusError
+from baton_schemas.errors import NewerMessage
+from baton_schemas.run.asking import by_itself
+from baton_schemas.run.refs import asked_name, key_of_child
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Asked, AskedKind, Handoff, Parked
+
+from .asked_before import STRAYS_MAX, AskedBefore
+from .child import Child
+from .claim import Claim
+from .hearing import Answers
+from .job import Job
+
+_AGAIN_S = 5.0
+"""A step that cannot be parked now, as it records something or the bus refuses, is so after this many seconds."""
+_ASKS_S = 0.05
+"""One that is asking for something right now, after this many."""
+_SOON = frozenset({"agent", "flow"})
+"""Whose answers are expected soon."""
+_PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
+"""Who is likely to have answered before whom."""
+_UPON_MAX = 20
+"""People, events and sleeps any of which brings a step back: more than anybody asks to hear the first of."""
+
+logger = structlog.get_logger("baton.worker")
+
+
+class Parking:
+    """That of one step, in one worker's hands."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        answers: Answers,
+        job: Job,
+        work: Claim,
+        children: Mapping[str, Child],
+        before: AskedBefore,
+        let_go: Callable[[], None],
+    ) -> None:
+        """`children` are those that it waits for, at any time; `let_go` ends its waiting once it is parked."""
+        self._engine, self._answers, self._job, self._work = engine, answers, job, work
+        self._children, self._before, self._let_go = children, before, let_go
+        self._actor = work.plan.actor(job.step)
+        self._park_after_s = work.plan.agent(job.step).park_after_s
+        self._alarm: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._busy = 0
+        """What is under way in the step, and is not to be done again."""
+        self._is_closed = False
+
+    def soon(self, after_s: float | None = None) -> None:
+        """Park the step when nothing has come for a while; at once where it must not be held."""
+        if after_s is None:
+            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
+            at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_people_alone()
+            after_s = 0.0 if at_once else self._park_after_s
+        self.not_now()
+        self._alarm = self._answers.alarms.set(after_s, self._begin)
+
+    def not_now(self) -> None:
+        """Do not park it, until `soon` is called again."""
+        if self._alarm is not None:
+            self._alarm()
+            self._alarm = None
+
+    @contextlib.contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Do not park it while the context is open: what is under way in it would be done again."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    def close(self) -> None:
+        """The step is done with, or parked."""
+        self._is_closed = True
+        self.not_now()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def set_timer(self, child: Handoff) -> None:
+        """Have the broker see to it that a child is answered when its time is up. Raises the errors of the bus."""
+        assert isinstance(child.cause, Asked)
+        body = encode(by_itself(child, self._work.start_seq))
+        await self._engine.bus.timers.at(self._actor, self._job.run, child.step, child.cause.due_s, body)
+
+    def _waits_for_people_alone(self) -> bool:
+        """Say whether nothing is to be expected soon."""
+        return {child.kind for child in self._children.values() if child.is_open} == {"person"}
+
+    def _begin(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._try(), name=f"park {self._job.run} {self._job.step}")
+
+    async def _try(self) -> None:
+        waits = [child for child in self._children.values() if child.is_open]
+        if not waits or self._is_closed:
+            return
+        if self._busy:
+            self.soon(_AGAIN_S)
+            return
+        if not all(child.is_asked for child in waits):
+            self.soon(_ASKS_S)
+            return
+        strays = self._before.strays()
+        if strays >= STRAYS_MAX:
+            self._refuse(waits)
+            return
+        upon = _upon(waits)
+        try:
+            await self._before.note_unasked()
+            for child in upon:
+                if child.sleep is not None:
+                    await self.set_timer(child.sleep)
+                parked = self._parked(child.token, strays)
+                answer = await self._engine.asking.park(self._actor, key_of_child(child.token), parked)
+                if answer is not None:
+                    child.heard(answer)
+        except (BusError, NewerMessage) as error:
+            logger.error("bus.refuses", error=str(error), child=upon[-1].token)
+            self.soon(_AGAIN_S)
+            return
+        if not all(child.is_open for child in waits):
+            # Something has come meanwhile. What stands parked for us brings it back once more than is needed.
+            self.soon()
+        else:
+            logger.info("step.parked", waits_for=asked_name(upon[-1].token))
+            self._job.cancel("parked")
+            self._let_go()
+
+    def _refuse(self, waits: Sequence[Child]) -> None:
+        """Have a step fail that would come back for ever."""
+        error = self._before.straying()
+        for child in waits:
+            child.answer.set_exception(error)
+
+    def _parked(self, child: str, strays: int) -> Parked:
+        work = self._work
+        return Parked(
+            run=self._job.run,
+            flow=work.handoff.flow,
+            digest=work.handoff.digest,
+            start_seq=work.start_seq,
+            step=self._job.step,
+            child=child,
+            seq=work.seq,
+            number=work.woken,
+            strays=strays,
+        )
+
+
+def _upon(waits: Sequence[Child]) -> list[Child]:
+    """Return the children whose answers are to bring the step back, the one that may well be the first at the end.
+
+    Of agents and flows it is one: all of them are expected soon. Whoever answers from outside may be the only one
+    who ever does, and nobody knows which; so may a sleep that somebody else is asked beside.
+    """
+    found = sorted(waits, key=lambda child: _PATIENCE.index(child.kind))
+    soon = [child for child in found if child.kind in _SOON][:1]
+    late = [child for child in found if child.kind not in _SOON][:_UPON_MAX]
+    return [*reversed(late), *soon]
