@@ -149,6 +149,19 @@ class Subjects:
         """Return the SHA-256 in a subject made by `blob`."""
         return subject.split(".")[1]
 
+    def counters(self, kind: str) -> list[str]:
+        """Return the kinds of subject of a stream of counters: `spend`, or another."""
+        return [f"{self.namespace}-{kind}.>"]
+
+    def counter(self, kind: str, name: Sequence[str]) -> str:
+        """Return where a counter is: what is counted, of what, in which unit. `*` for all."""
+        tokens = [part if part == "*" else check_token("counter", part) for part in name]
+        return ".".join((f"{self.namespace}-{kind}", *tokens))
+
+    def counter_of(self, subject: str) -> tuple[str, ...]:
+        """Return the name in a subject made by `counter`."""
+        return tuple(subject.split(".")[1:])
+
     def live(self, run: str, *what: str) -> str:
         """Return a subject of core NATS, not stored: `running.{step}`, `words.{step}`, or an actor's `pace`."""
         return ".".join((self.namespace, "live", run, *what))

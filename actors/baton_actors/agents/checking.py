@@ -168,7 +168,7 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
             by_model.setdefault(model, []).append(name)
     for model, names in by_model.items():
         if price_of(model, prices) is None:
-            close = nearest(model, prices)
+            close = nearest(model, prices.models)
             hint = f"{close} Else" if close.startswith("Did") else "If the name is right,"
             places = ", ".join(f"agents.{name}" for name in names)
             yield Problem(

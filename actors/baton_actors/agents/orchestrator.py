@@ -22,7 +22,7 @@ from baton_actors.errors import TooManyAsks, TooManyRounds
 from baton_actors.models import ModelAnswer, Models
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
-from baton_schemas.wire.outcomes import Usage
+from baton_schemas.wire.outcomes import total
 from baton_schemas.wire.values import encode_value
 
 _PAUSED = "pause_turn"
@@ -115,11 +115,6 @@ def _performed(answers: Sequence[ModelAnswer]) -> Performed:
         model=last.model,
         rehearsed=any(answer.rehearsed for answer in answers),
         request_id=last.request_id,
-        usage=Usage(
-            input_tokens=sum(usage.input_tokens for usage in usages),
-            output_tokens=sum(usage.output_tokens for usage in usages),
-            cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
-            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
-        ),
+        usage=total(usages),
         cost_usd=math.fsum(prices) if prices else None,
     )

@@ -34,7 +34,7 @@ class Models:
         self.providers = Providers(settings, environ)
         self._clients: dict[ModelSettings, Client] = {}
         self._pool: Pool | None = None
-        self._prices: Prices = {}
+        self._prices = Prices()
         self._is_open = False
         self._opening = asyncio.Lock()
         self._listening: list[Listener] = []
