@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -11,7 +11,6 @@ from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.sent import ExchangeLog
-from baton_actors.models.types import Bound
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.outcomes import Usage
@@ -63,11 +62,6 @@ class Journal(ExchangeLog, Protocol):
 
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Record an answer before it is used; return the one that is stored, which may be another worker's."""
-
-    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a call that takes so much at the most, when the actor may: being told to wait by the provider is no
-        attempt, and is waited for here.
-        """
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same."""

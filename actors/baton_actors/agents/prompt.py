@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.errors import MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_actors.models.body import body_of, bound_of
+from baton_actors.models.pace import LOST_PATIENCE
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
+
+FALLBACK_AFTER_S = 5.0
+"""How long a model that has others in its place is waited for in the first round: a moment's overload is over then."""
+FALLBACK_ROUNDS = 3
+"""Half a minute of patience with each: who is overloaded for longer is waited for with nothing held."""
+
+logger = structlog.get_logger("baton.worker")
 
 
 class PromptAgent:
@@ -67,15 +76,52 @@ async def answer_to(
     if answer is not None:
         return answer
     try:
-        answer = await journal.in_turn(
-            lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound_of(body_of(request))
-        )
+        answer = await answer_of_any(request, models, journal, writes)
     except ModelError as error:
         error.request_sha256 = digest
         raise
     # Models stream halves of characters now and then; what is recorded is what is put out.
     answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
     return await journal.record(digest, answer)
+
+
+async def answer_of_any(
+    request: ModelRequest, models: Models, journal: Journal, writes: Callable[[], Callable[[str], None] | None]
+) -> ModelAnswer:
+    """Return what the model answers, or one of those that are asked in its place while it is overloaded.
+
+    They are asked in turn, each with more patience than in the round before, so that none is waited for while another
+    is there. When all of them are overloaded for that long, the first one is waited for; a step that was let go of
+    meanwhile begins with the first round. Raises as `answer_to`.
+    """
+    patience = [FALLBACK_AFTER_S * 2.0**round for round in range(FALLBACK_ROUNDS)] if request.fallback else []
+    for patience_s in patience:
+        for model in (request.model, *request.fallback):
+            asked = msgspec.structs.replace(request, model=model)
+            try:
+                return await _answer_in_turn(asked, models, journal, writes, patience_s)
+            except ModelError as error:
+                if error.type != LOST_PATIENCE:
+                    raise
+                journal.spent(error)
+                logger.warning("model.overloaded", model=model, error=error.message)
+    return await _answer_in_turn(request, models, journal, writes, None)
+
+
+async def _answer_in_turn(
+    request: ModelRequest,
+    models: Models,
+    journal: Journal,
+    writes: Callable[[], Callable[[str], None] | None],
+    patience_s: float | None,
+) -> ModelAnswer:
+    bound = msgspec.structs.replace(
+        bound_of(body_of(request)),
+        rehearses=models.where(request.flow, request.model).settings.rehearses,
+        holds=patience_s is not None,
+        patience_s=patience_s,
+    )
+    return await journal.in_turn(lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound)
 
 
 def request_of(task: StepTask) -> ModelRequest:
@@ -88,4 +134,10 @@ def request_of(task: StepTask) -> ModelRequest:
         asked = asked_by(plan, task.step, task.values, task.branches)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
-    return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step), flow=plan.flow.name)
+    agent = plan.agent(task.step)
+    return ModelRequest(
+        **msgspec.structs.asdict(asked),
+        timeout_s=plan.timeout_s(task.step),
+        flow=plan.flow.name,
+        fallback=tuple(plan.model(name) for name in agent.fallback),
+    )

@@ -30,6 +30,7 @@ from baton_actors.models.heard import Heard, error_type
 from baton_actors.models.records import Records
 from baton_actors.models.sent import Clock, Overtaken, Question, Sent, Upstream, object_of
 from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
     from baton_actors.models.client import Models
@@ -58,16 +59,18 @@ class Call:
         self._refusal: tuple[int, dict[str, str], bytes] = (529, {}, b"")
         """The last answer that said to wait."""
 
-    async def once(self) -> None:
-        """Make it once. Raises `ModelError` when the provider asks to wait and nothing was passed on yet, what the log
-        raises, and `Overtaken`.
+    async def once(self) -> Usage:
+        """Make it once; return what it took.
+
+        Raises `ModelError` when the provider asks to wait and nothing was passed on yet, what the log raises, and
+        `Overtaken`.
         """
         with self._clock.going():
             try:
                 upstream = await self._upstream()
             except Exception as error:
                 self.arriving.fail(error)
-                return
+                return Usage()
             heard = Heard()
             try:
                 if upstream.status >= 400:
@@ -83,6 +86,7 @@ class Call:
                 if heard.reading.begun and not self.is_recorded and not heard.error_type:
                     self._records.in_vain(self.asked.where, upstream, heard)
                 await upstream.close()
+            return heard.reading.usage
 
     def pass_refusal_on(self) -> None:
         """Let the client have the last answer that said to wait."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_actors.models.body import bound_of
 from baton_actors.models.errors import ModelError
@@ -81,8 +82,8 @@ class ExchangeLog(Protocol):
         """Record an exchange; return the one that is stored, ours or another worker's, with its body inline."""
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a call that takes so much at the most when the actor may; again when it raises an overloaded
-        `ModelError`.
+        """Make a call that takes so much at the most when its model may be asked; again when it raises an overloaded
+        `ModelError`. What it returns says what it took: a `Usage`, or a `ModelAnswer`.
         """
 
     def spent(self, error: ModelError) -> None:
@@ -121,7 +122,7 @@ def question_of(sent: Sent, where_is: Callable[[str], Where]) -> Question:
     rehearses = where.settings.rehearses
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    bound = bound_of(asked, len(sent.body))
+    bound = replace(bound_of(asked, len(sent.body)), rehearses=rehearses, holds=True)
     return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, where, bound)
 
 

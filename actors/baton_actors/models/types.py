@@ -31,16 +31,24 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
     """Bound on the whole call, from the request to the last chunk."""
     flow: str = ""
     """The flow whose providers its model may name."""
+    fallback: tuple[str, ...] = ()
+    """Models that are asked in its place while it is overloaded; what they answer is the answer to this."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):
-    """What a call may take at the most, as far as that is known before it is made."""
+    """What is known of a call before it is made: what it may take at the most, and how it may wait."""
 
     model: str
     input_tokens: int
     """An estimate, by the size of what is sent."""
     output_tokens: int
     """Its `max_tokens`."""
+    rehearses: bool = False
+    """Nobody is asked, and nothing taken."""
+    holds: bool = False
+    """It waits where it is, however long; else its step may be let go of until its turn has come."""
+    patience_s: float | None = None
+    """When the provider asks to wait for longer, another model is asked."""
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ FALLBACKS_MAX = 10
 """Of an agent. Two are what people mean; each more is one more that has to be overloaded before a step waits."""
 LIMIT_MAX = 10**9
 """Of what is counted in a minute: more than any provider sells."""
+SLOTS_MAX = 1_000
+"""Calls at once: whoever looks for a place reads all that are taken, in one request."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -101,8 +103,9 @@ def _check_fallback(place: str, name: str, flow: Flow) -> None:
 def _check_limit(place: str, model: str, limit: Limit, flow: Flow) -> None:
     keys = {field.name: getattr(limit, field.name) for field in msgspec.structs.fields(limit)}
     for key, value in keys.items():
-        if value is not None and not 1 <= value <= LIMIT_MAX:
-            raise FlowError(f"{place}.{key}", str(value), f"a whole number from 1 to {LIMIT_MAX:,}")
+        most = SLOTS_MAX if key == "concurrency" else LIMIT_MAX
+        if value is not None and not 1 <= value <= most:
+            raise FlowError(f"{place}.{key}", str(value), f"a whole number from 1 to {most:,}")
     if all(value is None for value in keys.values()):
         raise FlowError(place, "a table without a limit", f"one or more of {', '.join(keys)}")
     asked = models_asked(flow)

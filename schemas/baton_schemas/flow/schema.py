@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.check_models import LIMIT_MAX, SLOTS_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import (
     DEFAULT_TIERS,
@@ -65,7 +66,11 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
     Provider: {"base_url": {"pattern": "^https?://"}, "key_env": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$|^$"}},
-    Limit: {key: {"minimum": 1} for key in ("requests_per_minute", "tokens_per_minute", "concurrency")},
+    Limit: {
+        "requests_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
+    },
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
