@@ -26,6 +26,7 @@ from typing import NamedTuple, Self
 from baton_schemas.wire.names import sortable_id
 
 from .counters import Counters
+from .once import Once
 
 BURST_S = 1.0
 """After a pause, what belongs to so many seconds may begin at once. Providers hold 60 a minute to one a second."""
@@ -37,6 +38,7 @@ _NS = 1_000_000_000
 _MINUTE_NS = 60 * _NS
 _BITS = 64
 _MASK = (1 << _BITS) - 1
+_STREAM = "stream"
 _PART_MAX_NS = 1 << 53
 """A hundred days for one call: a rate under which a call takes longer is not meant."""
 
@@ -85,6 +87,7 @@ class Rates:
     def __init__(self, counters: Counters, now_s: Callable[[], float]) -> None:
         """`now_s` tells the time by the broker's clock."""
         self._counters, self._now_s = counters, now_s
+        self._making = Once(lambda _: counters.ensure())
         self._moves: dict[str, asyncio.Task[_Total]] = {}
 
     async def take(self, name: tuple[str, ...], count: int, per_minute: int) -> Turn:
@@ -118,6 +121,8 @@ class Rates:
 
     async def add(self, name: tuple[str, ...], by: int, id: str = "") -> _Total:
         """Add to the counter; return the total. Raises as `take`."""
+        if not self._making.has(_STREAM):  # here, and not by each of the hundreds that find it missing
+            await self._making(_STREAM)
         return _Total.of((await self._counters.add(name, by, id or sortable_id(), patience_s=PATIENCE_S)).total)
 
     async def _move(self, name: tuple[str, ...], seen: int, by_ns: int) -> _Total:
