@@ -128,14 +128,27 @@ class HandlerMissing(ActorError):
     """This worker cannot play an agent as the flow of a run has it. Another worker may: give the handoff back."""
 
     def __init__(
-        self, *, flow: str, digest: str, agent: str, handler: str, known: Iterable[str] = (), reason: str = ""
+        self,
+        *,
+        flow: str,
+        digest: str,
+        agent: str,
+        handler: str,
+        known: Iterable[str] = (),
+        reason: str = "",
+        provider: str = "",
     ) -> None:
-        """Of the run's flow; `handler` is empty for an LLM agent; `known` are the handlers that this worker has."""
+        """Of the run's flow; `handler` is empty for an LLM agent; `known` are the handlers that this worker has.
+
+        `provider` is one that it lacks.
+        """
         self.flow, self.digest, self.agent, self.handler = flow, digest, agent, handler
         self.known, self.reason = tuple(sorted(known)), reason
         has = ", ".join(self.known) or "no handlers"
-        lacks = f"the handler {handler!r}" if handler else "models"
+        lacks = f"the handler {handler!r}" if handler else f"the provider {provider!r}" if provider else "models"
         self.waits_for = f"a worker that has {handler!r}" if handler else "a worker that asks models"
+        if provider:
+            self.waits_for = f"a worker whose flow has [providers.{provider}]"
         """What the step waits for, as the end of a sentence."""
         super().__init__(
             f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "

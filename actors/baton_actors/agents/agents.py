@@ -41,6 +41,8 @@ class Agents:
 
         They do the steps of this version, and of other versions of the flow that name them alike and that they fit.
         """
+        if self._models is not None:
+            self._models.providers.know(plan.flow.name, plan.flow.providers)
         for name, handler in handlers.items():
             agent = PythonAgent(handler, self.threads, self._models)
             self._by_version[plan.digest, name] = self._by_flow[plan.flow.name, name] = agent
@@ -61,6 +63,9 @@ class Agents:
         if not handler:
             if self._prompt is None or self._orchestrator is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")
+            if lacks := self._lacks_provider(plan, agent):
+                reason = f"the flow as it plays it has no [providers.{lacks}]"
+                raise self._missing(plan, agent, reason, provider=lacks)
             return self._orchestrator if plan.flow.agents[agent].workers else self._prompt
         found = self._by_version.get((plan.digest, handler))
         if found is None:
@@ -105,6 +110,15 @@ class Agents:
         except HandlerMissing:  # the step is given back
             return frozenset()
 
+    def _lacks_provider(self, plan: Plan, agent: str) -> str:
+        """Return a provider that an agent's models name, and that no flow which is played here has."""
+        if not plan.flow.providers or self._models is None:
+            return ""
+        own = plan.flow.agents[agent]
+        names = (plan.model(name) for name in (own.model, *own.fallback))
+        found = (self._models.providers.lacks(plan.flow.name, plan.flow.providers, name) for name in names)
+        return next(filter(None, found), "")
+
     def _check(self, handler: Handler, plan: Plan, agent: str, step: str) -> None:
         """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""
         name = "" if key_of_child(step) else plan.name_of(step)
@@ -119,7 +133,7 @@ class Agents:
             raise self._missing(plan, agent, f"the one of its own version does not fit ({error.reason})") from error
         self._fits.add((plan.digest, agent, name))
 
-    def _missing(self, plan: Plan, agent: str, reason: str = "") -> HandlerMissing:
+    def _missing(self, plan: Plan, agent: str, reason: str = "", *, provider: str = "") -> HandlerMissing:
         return HandlerMissing(
             flow=plan.flow.name,
             digest=plan.digest,
@@ -127,4 +141,5 @@ class Agents:
             handler=plan.flow.agents[agent].handler,
             known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
             reason=reason,
+            provider=provider,
         )

@@ -20,6 +20,7 @@ from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
 from baton_schemas.errors import Coded, SchemaError, nearest
 from baton_schemas.flow.check_asking import asked_agents
+from baton_schemas.flow.models import models_asked
 from baton_schemas.flow.nested import description_of
 from baton_schemas.flow.toml_lines import line_of
 
@@ -83,6 +84,7 @@ def check_source(source: str) -> CheckedFlow:
         own += _misfits(each, handlers)
         own += _unpriced(each, llms)
         own += _undescribed(each, llms)
+        own += _without_keys(each)
         where = "" if each is found else f"flow {each.name!r}, within it: "
         problems += [replace(problem, message=where + problem.message) for problem in own]
     agents = [(each.plan, agent) for each in all_of_it for agent in each.flow.agents.values()]
@@ -92,7 +94,7 @@ def check_source(source: str) -> CheckedFlow:
         steps=[step for step in found.plan.order if step not in found.plan.implied],
         asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
         handlers=sorted({agent.handler for _, agent in agents if agent.handler}),
-        models=sorted({plan.tier(agent).model for plan, agent in agents if agent.asks_models}),
+        models=sorted(frozenset().union(*(models_asked(each.flow) for each in all_of_it))),
         has_clients=has_clients,
         flows=sorted(each.name for each in all_of_it if each is not found),
         inputs=[key for key, field in found.flow.input.items() if field.required],
@@ -161,7 +163,9 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
         prices = load_prices()
     by_model: dict[str, list[str]] = {}
     for name in agents:
-        by_model.setdefault(found.plan.tier(found.flow.agents[name]).model, []).append(name)
+        agent = found.flow.agents[name]
+        for model in dict.fromkeys(found.plan.model(asked) for asked in (agent.model, *agent.fallback)):
+            by_model.setdefault(model, []).append(name)
     for model, names in by_model.items():
         if price_of(model, prices) is None:
             close = nearest(model, prices.models)
@@ -172,6 +176,18 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
                 code="unpriced_model",
                 message=f"{places}: no price is known of the model {model!r}, so runs will not say what they cost. "
                 f"{hint} name a file of prices with BATON_PRICES.",
+            )
+
+
+def _without_keys(found: FoundFlow) -> Iterator[Problem]:
+    """Yield the providers whose keys are not set here, where workers may be that have them."""
+    for name, provider in found.flow.providers.items():
+        if provider.key_env and not os.environ.get(provider.key_env, "").strip():
+            yield Problem(
+                level="warning",
+                code="no_credentials",
+                message=f"providers.{name}.key_env: {provider.key_env} is not set in this environment. Where workers "
+                f"have it neither, calls of models of {name!r} are refused, or rehearsed where all others are.",
             )
 
 

@@ -11,7 +11,6 @@ import structlog
 
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
-from baton_actors.models.pace import Pace
 from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
@@ -25,6 +24,7 @@ from baton_schemas.wire.outcomes import NULL, Blob, Work
 
 from .exchanges import Recording
 from .files import StepFiles
+from .turns import Turns
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
@@ -47,10 +47,12 @@ class Memory:
     """The journal of one attempt of one step, as an agent sees it. `notes` are those that earlier attempts left."""
 
     def __init__(
-        self, engine: Engine, journal: Journal, pace: Pace | None, context: Context, notes: Sequence[Note]
+        self, engine: Engine, journal: Journal, turns: Callable[[], Turns], context: Context, notes: Sequence[Note]
     ) -> None:
-        """`pace` is the gate of an actor that asks models."""
-        self._engine, self._journal, self._pace, self._context = engine, journal, pace, context
+        """`turns` makes those of the attempt, once a model is asked."""
+        self._engine, self._journal, self._context = engine, journal, context
+        self._make_turns: Callable[[], Turns] = turns
+        self._turns: Turns | None = None
         self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
@@ -150,11 +152,15 @@ class Memory:
         await self._files.keep(made)
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a model call when the actor may. Raises `ModelError`, `NotRecorded`."""
-        if self._pace is None:
+        """Make a model call when that may be asked. Raises `ModelError`, `NotRecorded`, `Later`."""
+        if bound.rehearses:
             return await call()
+        self._turns = self._turns or self._make_turns()
         waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
-        return await self._pace.run(call, waited_s=waited_s, on_wait=self._told_to_wait)
+        try:
+            return await self._turns.in_turn(call, bound, waited_s=waited_s, on_wait=self._told_to_wait)
+        except BusError as error:
+            raise NotRecorded(error) from error
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""

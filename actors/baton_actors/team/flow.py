@@ -40,6 +40,7 @@ class AgentOptions(TypedDict, total=False):
     retry_base_s: float
     retry_max_s: float
     overload_max_s: float
+    fallback: str | Sequence[str]
     actor: str
 
 
@@ -84,18 +85,23 @@ class Flow:
         *,
         input: Mapping[str, Any] | None = None,
         tiers: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        limits: Mapping[str, Mapping[str, Any]] | None = None,
         on_error: OnError = "fail",
         deadline_s: float | None = None,
         description: str = "",
     ) -> None:
         """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
 
-        `tiers` are as in a file; `deadline_s` in seconds.
+        `tiers`, `providers` and `limits` are as in a file; `deadline_s` in seconds.
         """
         self.name = name
         self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
         if deadline_s is not None:
             self._data["deadline_s"] = deadline_s
+        for key, tables in (("providers", providers), ("limits", limits)):
+            if tables:
+                self._data[key] = {each: _plain(given) for each, given in tables.items()}
         self._input = {field: _type(given) for field, given in (input or {}).items()}
         self._tiers = {tier: _plain(given) for tier, given in (tiers or {}).items()}
         self._agents: dict[str, dict[str, Any]] = {}
@@ -297,8 +303,9 @@ class Flow:
         given = {key: _plain(value) for key, value in options.items() if value is not None}
         if isinstance(given.get("input"), dict):
             given["input"] = {field: _type(value) for field, value in given["input"].items()}
-        if isinstance(given.get("workers"), str):
-            given["workers"] = [given["workers"]]
+        for key in ("workers", "fallback"):
+            if isinstance(given.get(key), str):
+                given[key] = [given[key]]
         of_step = _OF_STEP if is_step else {}
         if is_step:
             self._steps[name] = {of_step[key]: value for key, value in given.items() if key in of_step}

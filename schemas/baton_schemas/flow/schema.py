@@ -16,8 +16,21 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.check_models import LIMIT_MAX, SLOTS_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
-from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.flow import (
+    DEFAULT_TIERS,
+    FORMAT,
+    Again,
+    Agent,
+    Field,
+    Flow,
+    JoinPolicy,
+    Limit,
+    Provider,
+    Step,
+    Tier,
+)
 from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, ROUNDS_MAX, TIMEOUT_MAX_S
 from baton_schemas.flow.types import PATTERN
 from baton_schemas.wire.names import RESERVED, TOKEN
@@ -41,6 +54,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "timeout_s": _TIMEOUT,
         "retry_base_s": {"exclusiveMinimum": 0},
         "retry_max_s": {"exclusiveMinimum": 0},
+        "fallback": {"uniqueItems": True},
         "overload_max_s": _TIMEOUT,
         "workers": {"uniqueItems": True},
         "max_rounds": {"minimum": 1},
@@ -51,6 +65,12 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
+    Provider: {"base_url": {"pattern": "^https?://"}, "key_env": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$|^$"}},
+    Limit: {
+        "requests_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
+    },
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
@@ -75,6 +95,8 @@ def flow_schema() -> Schema:
         Flow,
         input=_tables(field, _FREE_NAME),
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
+        providers=_tables(_ref("provider"), _NAME),
+        limits=_tables(_ref("limit")),
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
     )
@@ -88,6 +110,8 @@ def flow_schema() -> Schema:
             "model": {"type": "string", **_BOUNDS[Tier]["model"]},
             "tier": _table(Tier),
             "known-tier": _table(Tier, optional={"model"}),
+            "provider": _table(Provider),
+            "limit": _table(Limit),
             "agent": agent,
             "step": _table(
                 Step, optional={"agent"}, after=after, join=join, when=_ref("conditions"), again=_ref("again")
