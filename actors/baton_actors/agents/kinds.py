@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -10,6 +11,7 @@ from msgspec import Raw, Struct
 from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.caching import Prefix
 from baton_actors.models.sent import ExchangeLog
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
@@ -69,6 +71,12 @@ class Journal(ExchangeLog, Protocol):
 
     async def keep(self, made: Sequence[File]) -> None:
         """Store the bytes of files that the step made, before anything names them."""
+
+    def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Wait until a call with this prefix is to be made, within, as it is in the cache or this one puts it there.
+
+        What is given is to be called when its answer has begun.
+        """
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same."""

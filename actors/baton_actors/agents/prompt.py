@@ -12,11 +12,13 @@ from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_actors.models.body import bound_of_asked
+from baton_actors.models.caching import prefix_of
 from baton_actors.models.files import check_contents, check_files
 from baton_actors.models.pace import LOST_PATIENCE
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
 
@@ -130,11 +132,16 @@ async def _answer_in_turn(
 ) -> ModelAnswer:
     async def call() -> ModelAnswer:
         whole = await _with_files(request, journal) if request.refs else request
-        return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+        if prefix is None:
+            return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+        async with journal.warmed(prefix) as on_begun:
+            return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent, on_begun=on_begun)
 
+    rehearses = models.where(request.flow, request.model).settings.rehearses
+    prefix = prefix_of(request) if request.warm and not rehearses else None
     bound = msgspec.structs.replace(
         bound_of_asked(request),
-        rehearses=models.where(request.flow, request.model).settings.rehearses,
+        rehearses=rehearses,
         holds=patience_s is not None,
         patience_s=patience_s,
     )
@@ -159,4 +166,5 @@ def request_of(task: StepTask) -> ModelRequest:
         timeout_s=plan.timeout_s(task.step),
         flow=plan.flow.name,
         fallback=tuple(plan.model(name) for name in agent.fallback),
+        warm=not key_of_child(task.step) and plan.step(task.step).warm,
     )

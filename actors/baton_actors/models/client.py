@@ -79,8 +79,10 @@ class Models:
         request: ModelRequest,
         on_chunk: Callable[[str], None] | None = None,
         on_cut: Callable[[ModelError], None] | None = None,
+        on_begun: Callable[[], None] = lambda: None,
     ) -> ModelAnswer:
-        """Return the model's whole answer; `on_chunk` gets its text piece by piece as it comes.
+        """Return the model's whole answer; `on_chunk` gets its text piece by piece as it comes, once `on_begun` was
+        called.
 
         Raises `ModelError`, with what the call took; never tries twice. What counts as an answer says
         `answers.py`. What `on_chunk` raises ends the call and is raised as it is. When that or a cancellation
@@ -90,7 +92,11 @@ class Models:
         where = self.where(request.flow, request.model)
         where.settings.check_credentials()
         name = where.named(where.model)
-        reading = Reading(with_content=bool(request.tools), on_headers=lambda headers: self.heard(name, headers))
+        reading = Reading(
+            with_content=bool(request.tools),
+            on_headers=lambda headers: self.heard(name, headers),
+            on_begun=on_begun,
+        )
         try:
             text = await self._read(where, request, reading, on_chunk)
             content = reading.content.blocks() if reading.content is not None else []

@@ -33,6 +33,8 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
     """The flow whose providers its model may name."""
     fallback: tuple[str, ...] = ()
     """Models that are asked in its place while it is overloaded; what they answer is the answer to this."""
+    warm: bool = False
+    """Whether it waits for the first of those that have a prefix in common with it."""
     files: Mapping[str, bytes] = {}
     """The bytes of the files in the prompt, by their SHA-256: at hand only while the call is made."""
 

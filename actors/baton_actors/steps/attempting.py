@@ -51,7 +51,7 @@ class Attempting:
     def __init__(self, shared: Shared, reading: Reading, answers: Answers) -> None:
         self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
         self._answers = answers
-        self._limiting, self._reading = shared.limiting, reading
+        self._limiting, self._warming, self._reading = shared.limiting, shared.warming, reading
         self._suspects, self._held = shared.suspects, shared.held
         self._failing = Failing(shared)
 
@@ -175,7 +175,7 @@ class Attempting:
         def turns() -> Turns:
             return Turns(self._limiting, work, task.context.attempt, notes)
 
-        return Memory(self._engine, journal, turns, task.context, notes)
+        return Memory(self._engine, journal, turns, self._warming, task.context, notes)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""

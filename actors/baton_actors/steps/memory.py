@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
@@ -25,6 +27,7 @@ from baton_schemas.wire.outcomes import NULL, Blob, Work
 from .exchanges import Recording
 from .files import StepFiles
 from .turns import Turns
+from .warming import Warming
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
@@ -47,10 +50,16 @@ class Memory:
     """The journal of one attempt of one step, as an agent sees it. `notes` are those that earlier attempts left."""
 
     def __init__(
-        self, engine: Engine, journal: Journal, turns: Callable[[], Turns], context: Context, notes: Sequence[Note]
+        self,
+        engine: Engine,
+        journal: Journal,
+        turns: Callable[[], Turns],
+        warming: Warming,
+        context: Context,
+        notes: Sequence[Note],
     ) -> None:
         """`turns` makes those of the attempt, once a model is asked."""
-        self._engine, self._journal, self._context = engine, journal, context
+        self._engine, self._journal, self._warming, self._context = engine, journal, warming, context
         self._make_turns: Callable[[], Turns] = turns
         self._turns: Turns | None = None
         self._files = StepFiles(engine)
@@ -161,6 +170,10 @@ class Memory:
             return await self._turns.in_turn(call, bound, waited_s=waited_s, on_wait=self._told_to_wait)
         except BusError as error:
             raise NotRecorded(error) from error
+
+    def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Wait until a call with this prefix is to be made, within; call what is given when its answer has begun."""
+        return self._warming.warmed(prefix)
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""

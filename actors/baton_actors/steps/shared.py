@@ -16,6 +16,7 @@ from .held import Held
 from .limiting import Limiting
 from .plans import Plans
 from .suspects import Suspects
+from .warming import Warming
 
 
 class Shared(NamedTuple):
@@ -31,6 +32,7 @@ class Shared(NamedTuple):
     """They begin one at a time, whichever actor's they are: what kills the process kills all that is in it."""
     held: Held
     limiting: Limiting
+    warming: Warming
 
 
 @contextlib.asynccontextmanager
@@ -49,10 +51,13 @@ async def sharing(
     see what is being done. `models` are those that its agents ask.
     """
     ends, limiting = Ends(engine.bus), Limiting(engine.bus, models)
+    warming = Warming(engine.bus.slots)
     async with ends.listening(), limiting.working():
         await ends.hear(plan)
         try:
             suspects = Suspects(how_it_died)
-            yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, suspects, held or Held(), limiting)
+            plans, held = Plans(engine.bus, plan), held or Held()
+            yield Shared(engine, agents, plans, ends, worker, suspects, held, limiting, warming)
         finally:
             agents.threads.close()
+            await warming.close()

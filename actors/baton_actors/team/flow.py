@@ -16,7 +16,7 @@ from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
-from baton_schemas.flow.flow import IN_PROCESS, OnError
+from baton_schemas.flow.flow import IN_PROCESS, Caching, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
 
@@ -41,6 +41,7 @@ class AgentOptions(TypedDict, total=False):
     retry_max_s: float
     overload_max_s: float
     fallback: str | Sequence[str]
+    cache: Caching
     actor: str
 
 
@@ -53,6 +54,7 @@ class StepOptions(AgentOptions, total=False):
     after: str | Sequence[str]
     each: str
     each_concurrency: int
+    warm: bool
     join: str | int | Mapping[str, Any]
     when: Mapping[str, Any]
     again: Mapping[str, Any]
@@ -63,6 +65,7 @@ _OF_STEP = {
     "after": "after",
     "each": "each",
     "each_concurrency": "concurrency",
+    "warm": "warm",
     "join": "join",
     "when": "when",
     "again": "again",

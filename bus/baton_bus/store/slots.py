@@ -92,9 +92,18 @@ class Slots:
         slot.seq = seq or slot.seq
         return seq is not None
 
+    async def leave(self, slot: Slot, body: bytes, for_s: int) -> None:
+        """Let go of a slot, but not free it for so many seconds: it says something meanwhile. Raises as `take`."""
+        await self._write(slot.subject, slot.seq, body, for_s)
+
+    async def said(self, of: str) -> bytes:
+        """Return what was left in the first slot of something that is not free; may lag. Raises `BusUnavailable`."""
+        found, _ = await self._gets.matching([self._subjects.slot(of, "*")])
+        return found[0].data if found else b""
+
     async def free(self, slot: Slot) -> None:
         """Let go of a slot. Raises `BusUnavailable`, `NotAllowed`; then it is free when its time is up."""
         await delete(self._requests, self.stream, slot.seq, PATIENCE_S)
 
-    async def _write(self, subject: str, last_seq: int) -> int | None:
-        return await self._publisher.publish(subject, b"", {EXPECTED: str(last_seq), _TTL: f"{HELD_S}s"}, PATIENCE_S)
+    async def _write(self, subject: str, last_seq: int, body: bytes = b"", for_s: int = HELD_S) -> int | None:
+        return await self._publisher.publish(subject, body, {EXPECTED: str(last_seq), _TTL: f"{for_s}s"}, PATIENCE_S)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from baton_schemas.errors import FlowError, nearest
-from baton_schemas.flow.flow import Flow, Limit, Provider
+from baton_schemas.flow.flow import Agent, Caching, Flow, Limit, Provider, Step
 from baton_schemas.flow.limits import check_parts
 from baton_schemas.flow.models import models_asked, models_named
 from baton_schemas.wire.names import TOKEN
@@ -31,8 +32,12 @@ def check_models(flow: Flow) -> None:
         _check_provider(f"providers.{name}", name, provider, flow)
     for place, model in models_named(flow):
         _check_name(place, model, flow)
-    for name in flow.agents:
+    for name, agent in flow.agents.items():
         _check_fallback(f"agents.{name}", name, flow)
+        _check_cache(f"agents.{name}.cache", agent)
+    for name, step in flow.steps.items():
+        if step.warm:
+            _check_warm(f"steps.{name}.warm", step, flow)
     named: dict[str, str] = {}
     for name, limit in flow.limits.items():
         model = flow.tiers[name].model if name in flow.tiers else name
@@ -98,6 +103,30 @@ def _check_fallback(place: str, name: str, flow: Flow) -> None:
         if model in [flow.tiers[each].model if each in flow.tiers else each for each in seen]:
             raise FlowError(here, f"{model!r} once more", "another model than those before it")
         seen.append(other)
+
+
+def _check_cache(place: str, agent: Agent) -> None:
+    known = get_args(Caching)
+    if agent.cache not in known:
+        close = nearest(str(agent.cache), known)
+        raise FlowError(place, repr(agent.cache), " or ".join(map(repr, known)), hint=close)
+    if agent.cache != "5m" and not agent.asks_models:
+        raise FlowError(place, "`cache` on what is no LLM agent", "it only with `model` and `prompt`")
+
+
+def _check_warm(place: str, step: Step, flow: Flow) -> None:
+    if not step.each:
+        raise FlowError(place, "`warm` on a step without `each`", "it only where branches have something in common")
+    agent = flow.agents.get(step.agent)
+    if agent is None:  # told with its place by the graph
+        return
+    if not agent.asks_models:
+        raise FlowError(
+            place, f"`warm` on a step of {step.agent!r}, which is no LLM agent", "it only where one is asked"
+        )
+    if agent.cache == "off":
+        expected = f"one of the two: agents.{step.agent}.cache as '5m' or '1h', or no `warm`"
+        raise FlowError(place, "`warm` where nothing is cached", expected)
 
 
 def _check_limit(place: str, model: str, limit: Limit, flow: Flow) -> None:

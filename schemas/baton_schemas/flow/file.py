@@ -38,6 +38,7 @@ _PHRASES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
     float: "a number",
+    bool: "true or false",
     list[str]: "a list of strings",
     dict[str, str]: "a table of strings",
 }

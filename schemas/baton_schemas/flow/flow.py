@@ -12,6 +12,7 @@ OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
 AuthKind = Literal["key", "bearer"]
+Caching = Literal["5m", "1h", "off"]
 Scalar = str | int | float | bool
 Conditions = dict[str, Scalar | list[Scalar]]
 """By path into an input or the output of a step (`classify.kind`): the value that it is to have, or several of which it
@@ -124,6 +125,9 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     fallback: list[str] = []
     """Tiers or model ids that are asked in its model's place, in this order, while the provider of that is
     overloaded."""
+    cache: Caching = "5m"
+    """How long its provider keeps what calls have in common, where that is long enough to be kept: from its last use on
+    five minutes, or an hour, which costs more to write; or not at all."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
     description: str = ""
@@ -204,6 +208,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     concurrency: int | None = None
     """With `each`: how many items of one run are under way at once. All of them unless set. They begin in the order of
     the list: with 5, the sixth when the first has ended, the seventh when the second has."""
+    warm: bool = False
+    """With `each`, of an LLM agent: the branches wait with their calls until the first of them has put what they have
+    in common into the provider's cache, and then read it there. Worth it for a large shared document."""
     join: JoinPolicy | None = None
     """When it begins, where it waits for several branches: `"all"`, a number, or a table. On a last step with `each`
     that waits for none: how what its branches put out becomes the list that the run puts out."""
