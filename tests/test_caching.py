@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,23 @@ import msgspec
 import pytest
 from msgspec import Raw
 from nats.js.errors import NotFoundError
+from rich.console import Console, RenderableType
 
 from baton_actors import File
 from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_actors.cli.output import run_facts
+from baton_actors.cli.show.costs import dollars
+from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.run_page import run_page
+from baton_actors.cli.show.step_facts import step_facts
+from baton_actors.cli.show.step_page import step_page
 from baton_actors.models import Models
 from baton_actors.models.body import body_of
 from baton_actors.models.caching import prefix_of
 from baton_actors.processes.hosting import hosting
 from baton_bus import Client, Settings, connect
+from baton_bus.client.runs import find_run
+from baton_bus.client.seen import see_step
 from baton_bus.engine.engine import Engine
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check import check_flow
@@ -30,6 +40,7 @@ from baton_schemas.wire.messages import Result
 
 from .caching_server import CachingServer, caching_server
 from .pdfs import pdf
+from .prompt_cache import INPUT, READ, WRITTEN, PromptCache
 from .servers import WAIT_S, NatsServer
 
 LONG = "It was a dark and stormy night. " * 1_000
@@ -117,7 +128,7 @@ def test_long_system_prompt_is_marked_unless_it_differs_by_branch() -> None:
 
 def test_document_that_branches_share_is_marked_as_what_it_is() -> None:
     flow = FLOW.replace('document = "str"', 'document = "file"')
-    file = File.of(pdf(9), name="paper.pdf").ref
+    file = msgspec.structs.replace(File.of(pdf(9), name="paper.pdf").ref, pages=9)
     content = body_of(asked(flow, document={"file": msgspec.to_builtins(file)}))["messages"][0]["content"]
     assert [(block["type"], "cache_control" in block) for block in content] == [
         ("document", False),
@@ -255,3 +266,58 @@ async def test_shared_pdf_is_written_once_for_an_hour(settings: Settings, tmp_pa
         paper = File.of(pdf(60), name="paper.pdf")
         assert (await ended(client, found, 4, document=paper)).status == "done"
     assert [bool(took.written_1h) for took in api.took] == [True, False, False, False]
+
+
+async def test_what_was_saved_is_shown_with_what_was_read_and_written(settings: Settings, tmp_path: Path) -> None:
+    found = flow_in(tmp_path)
+    async with caching_server() as api, playing(settings, found, api) as client:
+        run = await client.start(found.plan, {"document": LONG, "topics": ["a", "b", "c"]})
+        await run.ended(WAIT_S)
+        state, head = await run.state(), await find_run(client.bus, run.id)
+        steps = [await see_step(client.bus, head, f"read-{number}") for number in range(3)]
+    written = api.took[0].written
+    saved_usd = written * (2 * (INPUT - READ) - (WRITTEN - INPUT)) / 1e6
+    assert run_facts(state, [])["saved_usd"] == pytest.approx(saved_usd)
+    page = shown(run_page(state, rows_of(state, plan_of(state))))
+    assert f"({2 * written:,} cached, {written:,} written to the cache)" in page
+    assert f"caching saved {dollars(saved_usd)}" in page
+    wrote, *others = sorted(steps, key=lambda seen: step_facts(seen)["saved_usd"])
+    assert f"caching cost {dollars(written * (WRITTEN - INPUT) / 1e6)} more" in shown(step_page(wrote, 160))
+    for seen in others:
+        assert step_facts(seen)["saved_usd"] == pytest.approx(written * (INPUT - READ) / 1e6)
+
+
+def shown(page: RenderableType) -> str:
+    file = io.StringIO()
+    Console(file=file, width=160, force_terminal=False, highlight=False).print(page)
+    return file.getvalue()
+
+
+# ---- the stand-in itself -------------------------------------------------------------------------
+
+
+def ask(cache: PromptCache, *texts: str, marks: tuple[int, ...], at_s: float = 0.0, begins: bool = True) -> Any:
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
+    for index in marks:
+        blocks[index]["cache_control"] = {"type": "ephemeral"}
+    took, written = cache.take({"model": "m", "messages": [{"role": "user", "content": blocks}]}, at_s)
+    if begins:
+        cache.begun(written, at_s)
+    return took
+
+
+def test_stand_in_keeps_a_prefix_from_its_first_answer_on_for_five_minutes() -> None:
+    cache = PromptCache(least_tokens=100)
+    assert ask(cache, "x" * 400, "a", marks=(0,), begins=False)[:3] == (1, 0, 100)
+    assert ask(cache, "x" * 400, "b", marks=(0,))[:3] == (1, 0, 100), "no answer had begun"
+    assert ask(cache, "x" * 400, "c", marks=(0,), at_s=299)[:3] == (1, 100, 0)
+    assert ask(cache, "x" * 400, "c", marks=(0,), at_s=598)[:3] == (1, 100, 0), "its use keeps it"
+    assert ask(cache, "x" * 400, "c", marks=(0,), at_s=899)[:3] == (1, 0, 100)
+    assert ask(cache, "x" * 396, "c", marks=(0,))[:3] == (100, 0, 0), "it is too short"
+
+
+def test_stand_in_looks_back_twenty_blocks() -> None:
+    for more, read in ((19, 100), (20, 0)):
+        cache = PromptCache(least_tokens=100)
+        ask(cache, "x" * 400, marks=(0,))
+        assert ask(cache, "x" * 400, *["y"] * more, marks=(more,)).read == read

@@ -31,9 +31,11 @@ PAGE_TOKENS = 3_000 + 1_600
 _PICTURE_MAX_TOKENS = 4_784
 _PIXELS_PER_TOKEN = 750
 _BYTES_PER_TOKEN = 3
-LEAST_PAGE_TOKENS, _LEAST_LARGE_PICTURE_TOKENS, _LEAST_BYTES_PER_TOKEN = 1_500, 1_500, 4
+_LEAST_PAGE_TOKENS, _LEAST_LARGE_PICTURE_TOKENS, _LEAST_BYTES_PER_TOKEN = 1_500, 1_500, 4
 _PAGE_BYTES = 20_000
 """A guess, for a PDF whose pages were not counted."""
+_LARGE_PAGE_BYTES = 100_000
+"""The same, where it must not be too many."""
 _HOLDS_200K = re.compile(r"claude-(?:3|haiku|instant|2)|-4-[015]\b|-4-20\d{6}|(?:opus|sonnet)-4(?:-20\d{6})?$")
 """Models with a smaller context. Of one that is not known the larger bound is taken: the API has the last word."""
 _NAMED_MAX = 3
@@ -52,7 +54,7 @@ def tokens_of(ref: FileRef) -> int:
 def least_tokens_of(ref: FileRef) -> int:
     """Return how many tokens of input a file takes at the least, as a rule, by what is known of it."""
     if ref.media_type == PDF:
-        return LEAST_PAGE_TOKENS * max(ref.pages, 1)
+        return _LEAST_PAGE_TOKENS * (ref.pages or max(ref.size_bytes // _LARGE_PAGE_BYTES, 1))
     if ref.media_type in PICTURES:
         return min(ref.width * ref.height // _PIXELS_PER_TOKEN, _LEAST_LARGE_PICTURE_TOKENS)
     return ref.size_bytes // _LEAST_BYTES_PER_TOKEN
