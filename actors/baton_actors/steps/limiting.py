@@ -22,7 +22,7 @@ from baton_actors.models.pace import Pace
 from baton_actors.models.told import KEPT_MAX_S, Told, lower, told_by
 from baton_bus.errors import BusError
 from baton_bus.store.bus import Bus
-from baton_bus.store.rates import Turn
+from baton_bus.store.rates import BURST_S, Turn
 from baton_bus.store.slots import RENEW_S, Slot
 from baton_schemas.flow.flow import Limit
 from baton_schemas.wire.names import TOKEN
@@ -107,7 +107,9 @@ class Limiting:
         Raises the errors of the bus.
         """
         wanted = _rates(model, limit, tokens)
-        return await asyncio.gather(*(self.bus.rates.take(*each) for each in wanted))
+        # Who was told that little is left does not begin with several at once.
+        burst_s = 0.0 if token_of(model) in self._told else BURST_S
+        return await asyncio.gather(*(self.bus.rates.take(*each, burst_s=burst_s) for each in wanted))
 
     def taken(self, model: str, limit: Limit, tokens: int, at_s: float) -> list[Turn]:
         """Return the turns of a call that took them before, and was told this time."""

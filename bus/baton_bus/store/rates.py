@@ -90,10 +90,10 @@ class Rates:
         self._making = Once(lambda _: counters.ensure())
         self._moves: dict[str, asyncio.Task[_Total]] = {}
 
-    async def take(self, name: tuple[str, ...], count: int, per_minute: int) -> Turn:
+    async def take(self, name: tuple[str, ...], count: int, per_minute: int, *, burst_s: float = BURST_S) -> Turn:
         """Take so much of a rate, and return when that may begin. Whoever takes does it, however long it waits.
 
-        Each who takes says what the rate is: where they differ, each of them takes by its own.
+        After a pause, what belongs to `burst_s` seconds may begin at once. Each who takes says what the rate is: where they differ, each of them takes by its own.
         Raises `StreamMismatch`, `NotAllowed`, and the errors of `Publisher.create`.
         """
         part_ns = _part(count, per_minute)
@@ -103,7 +103,7 @@ class Rates:
             before = total.taken - part_ns
             if self._now_s() - began_s > _FRESH_S:
                 total = await self.total(name)
-            least_ns = int((self._now_s() - BURST_S) * _NS)
+            least_ns = int((self._now_s() - burst_s) * _NS)
             if (behind_ns := least_ns - _at(before, total)) > 0:
                 total = await self._move(name, total.moved, behind_ns)
             if least_ns - _at(before, total) <= BURST_S * _NS:
