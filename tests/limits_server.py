@@ -33,6 +33,10 @@ class Rated(Provider):
         """Models that are overloaded, as whoever asks is told, with a minute to wait."""
         self.refuses = ""
         """A status with which it refuses all, for good."""
+        self.says_left: float | None = None
+        """What it says of how much is left, whatever is."""
+        self.pauses_s = 0.0
+        """From the first call on, for so long."""
         self.paused_until = 0.0
         """Until then all are told to wait, without another word."""
         self._left, self._filled_at = min(per_s * BURST_S, 1e6), time.monotonic()
@@ -48,6 +52,8 @@ class Rated(Provider):
 
     async def _answer_to(self, asked: Asked) -> Sequence[bytes]:
         now_s = time.monotonic()
+        if self.pauses_s:
+            self.paused_until, self.pauses_s = now_s + self.pauses_s, 0.0
         if asked.body["model"] in self.down:
             return error_answer("529 Overloaded", "overloaded_error", retry_after="60")
         if self.refuses:
@@ -77,11 +83,12 @@ class Rated(Provider):
     def _headers(self) -> dict[str, str]:
         if not self._says or self.per_s > 1e6:
             return {}
+        left = self._left if self.says_left is None else self.says_left
         reset_s = (self.per_s * BURST_S - self._left) / self.per_s
         reset = (datetime.now(UTC) + timedelta(seconds=reset_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "anthropic_ratelimit_requests_limit": f"{self.per_s * 60:.0f}",
-            "anthropic_ratelimit_requests_remaining": f"{max(self._left, 0) / BURST_S * 60:.0f}",
+            "anthropic_ratelimit_requests_remaining": f"{max(left, 0) / BURST_S * 60:.0f}",
             "anthropic_ratelimit_requests_reset": reset,
         }
 

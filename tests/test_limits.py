@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from baton_schemas.wire.facts import ModelCall, Retry, Waits
 from baton_schemas.wire.messages import Note, Result
 from baton_schemas.wire.outcomes import Done, Failed
 
-from .clients import result_of, start_run
+from .clients import cancel_run, result_of, start_run
 from .limits_server import Rated, rated
 from .model_servers import settings_for
 from .sdk_clients import HAIKU
@@ -93,10 +93,6 @@ async def comes_true(asked: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0.05)
 
 
-def most_in_a_second(at: Sequence[float]) -> int:
-    return max(sum(start <= each < start + 1.0 for each in at) for start in at)
-
-
 # ---- rates -------------------------------------------------------------------------------------------
 
 
@@ -133,11 +129,10 @@ async def test_call_counts_with_what_it_may_take_and_then_with_what_it_took(bus:
     assert isinstance(result.outcome, Done), result
     took_s = provider.answered_at[-1] - provider.answered_at[0]
     assert 1.0 <= took_s <= 4.0, took_s
-    assert most_in_a_second(provider.answered_at) <= 20 * 2 + 5
 
 
 async def test_step_that_waits_for_longer_than_a_lease_is_parked_and_outlives_its_worker(bus: Bus) -> None:
-    found = fan_out(requests_per_minute=40).found()
+    found = fan_out(requests_per_minute=30).found()
     async with rated(headers=False) as provider:
         settings = settings_for(provider.url)
         async with playing(bus, found, settings):
@@ -154,7 +149,7 @@ async def test_step_that_waits_for_longer_than_a_lease_is_parked_and_outlives_it
             result = await result_of(bus, run, timeout_s=WAIT_S)
     assert isinstance(result.outcome, Done), result
     gaps = [later - earlier for earlier, later in itertools.pairwise(provider.answered_at)]
-    assert gaps == pytest.approx([0.5, 1.5], abs=0.5)
+    assert gaps == pytest.approx([1.0, 2.0], abs=0.6)
     waits = await facts(bus, run, Waits)
     assert {(fact.what, fact.reason) for fact in waits} == {("limits", f"its turn at {HAIKU}")}
     assert await facts(bus, run, Retry) == []
@@ -203,15 +198,16 @@ async def test_step_that_waits_for_a_place_for_long_is_parked_and_comes_again(bu
 
 
 async def test_headers_slow_down_all_before_anybody_is_refused(bus: Bus) -> None:
-    # Six at a time, so that the first answers are there before the bucket is empty.
     flow = Flow("wide", input={"items": "list[str]"})
     flow.ask("write", "{item}", each="items", max_tokens=20, max_attempts=1, concurrency=6)
     async with rated(15) as provider:
-        _, result, took_s = await play(bus, flow, provider, 60, processes=2)
+        provider.says_left = 0.0
+        _, result, _ = await play(bus, flow, provider, 36, processes=2)
     assert isinstance(result.outcome, Done), result
-    assert len(provider.refused_at) <= 4
+    assert provider.refused_at == []
     assert f"{bus.settings.namespace}-limits" in await streams(bus)
-    assert took_s < 8.0  # 3 s at best
+    # Six at a time, each in 20 ms, but for the limit: what came before the first word, and then two seconds' worth.
+    assert provider.answered_at[-1] - provider.answered_at[0] > 1.2
 
 
 async def both(first: list[str], second: list[str]) -> int:
@@ -229,13 +225,27 @@ async def test_who_is_told_to_wait_has_all_wait_who_ask_the_model(bus: Bus) -> N
             own = await stack.enter_async_context(open_bus(bus.settings))
             models = await stack.enter_async_context(Models(settings_for(provider.url)))
             await stack.enter_async_context(hosting(Engine(own), found, [agent], models=models, grace_s=0.05))
-        provider.paused_until = time.monotonic() + 0.9
+        provider.pauses_s = 0.9
         run = await start_run(bus, found.plan, {"items": ["a", "b"]})
         await until(lambda: bool(provider.refused_at))
         result = await result_of(bus, run, timeout_s=WAIT_S)
     assert isinstance(result.outcome, Done), result
     assert len(provider.refused_at) <= 4
     assert min(provider.answered_at) >= provider.paused_until
+
+
+async def test_turns_of_a_run_that_is_cancelled_are_given_back(bus: Bus) -> None:
+    found = fan_out(requests_per_minute=60).found()
+    async with rated(headers=False) as provider, playing(bus, found, settings_for(provider.url)):
+        run = await start_run(bus, found.plan, {"items": [f"{i}" for i in range(60)]})
+
+        async def most_wait() -> bool:
+            return len(await facts(bus, run, Waits)) > 50
+
+        await comes_true(most_wait)
+        await cancel_run(bus, run)
+        other = await start_run(bus, found.plan, {"items": ["a"]})
+        assert isinstance((await result_of(bus, other, timeout_s=WAIT_S)).outcome, Done)
 
 
 NOW_S = 1_800_000_000.0

@@ -49,6 +49,7 @@ async def sharing(
     see what is being done. `models` are those that its agents ask.
     """
     ends, limiting = Ends(engine.bus), Limiting(engine.bus, models)
+    ends.tell(lambda _, run: limiting.run_ended(run))
     async with ends.listening(), limiting.working():
         await ends.hear(plan)
         try:
