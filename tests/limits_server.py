@@ -41,6 +41,11 @@ class Rated(Provider):
         """Until then all are told to wait, without another word."""
         self._left, self._filled_at = min(per_s * BURST_S, 1e6), time.monotonic()
 
+    def begin_anew(self) -> None:
+        """Forget what was asked, with all there is to give."""
+        self.asked, self.answered_at, self.refused_at = [], [], []
+        self._left = min(self.per_s * BURST_S, 1e6)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """As `Provider`, but each call takes its time."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
