@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from baton_actors.agents.branch import Branch
     from baton_actors.agents.context import Context
     from baton_actors.agents.handlers import actor
+    from baton_actors.agents.tools.function import tool
     from baton_actors.errors import Fail, Retry
     from baton_actors.team.baton import Baton
     from baton_actors.team.flow import Flow
     from baton_actors.team.sync import SyncRun, SyncTeam
     from baton_actors.team.team import Team
-    from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed, Running, Said, Wrote
+    from baton_bus import BusError, File, Run, RunCancelled, RunExpired, RunFailed, Running, Said, Wrote
 
 _WHERE = {
     "AskFailed": "baton_actors.agents.asks",
@@ -26,6 +27,7 @@ _WHERE = {
     "Branch": "baton_actors.agents.branch",
     "Context": "baton_actors.agents.context",
     "actor": "baton_actors.agents.handlers",
+    "tool": "baton_actors.agents.tools.function",
     "Fail": "baton_actors.errors",
     "Retry": "baton_actors.errors",
     "Baton": "baton_actors.team.baton",
@@ -34,6 +36,7 @@ _WHERE = {
     "SyncTeam": "baton_actors.team.sync",
     "Team": "baton_actors.team.team",
     "BusError": "baton_bus",
+    "File": "baton_schemas.wire.files",
     "Run": "baton_bus",
     "RunCancelled": "baton_bus",
     "RunExpired": "baton_bus",
@@ -51,6 +54,7 @@ __all__ = [
     "BusError",
     "Context",
     "Fail",
+    "File",
     "Flow",
     "Retry",
     "Run",
@@ -64,6 +68,7 @@ __all__ = [
     "Team",
     "Wrote",
     "actor",
+    "tool",
 ]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
 
 from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
+from baton_actors.agents.tools.log import ToolLog
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.sent import ExchangeLog
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
+from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.outcomes import Usage
 
 T = TypeVar("T")
@@ -57,11 +59,21 @@ class Performed(Struct, frozen=True, kw_only=True):
 class Journal(ExchangeLog, Protocol):
     """What an agent may record while it does a step, so that no later attempt pays for it again."""
 
+    @property
+    def tools(self) -> ToolLog:
+        """What is recorded of the tools that its model calls."""
+
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to the request with this digest, or None."""
 
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Record an answer before it is used; return the one that is stored, which may be another worker's."""
+
+    async def load(self, ref: FileRef) -> bytes:
+        """Return the bytes of a file. Raises `FileRefused` when they are not there any more."""
+
+    async def keep(self, made: Sequence[File]) -> None:
+        """Store the bytes of files that the step made, before anything names them."""
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
-from baton_actors.errors import MissingValue
+from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
-from baton_actors.models.body import body_of, bound_of
+from baton_actors.models.body import bound_of_asked
+from baton_actors.models.files import check_contents, check_files
 from baton_actors.models.pace import LOST_PATIENCE
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
@@ -68,13 +71,14 @@ async def answer_to(
 ) -> ModelAnswer:
     """Return the answer that the journal has to a request, or else ask the model and record what it says.
 
-    `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`, and
-    what the journal raises.
+    `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`,
+    `FileRefused`, before anything is sent, and what the journal raises.
     """
     digest = request_digest(request, models.where(request.flow, request.model).settings)
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
+    check_files(request)
     try:
         answer = await answer_of_any(request, models, journal, writes)
     except ModelError as error:
@@ -115,25 +119,41 @@ async def _answer_in_turn(
     writes: Callable[[], Callable[[str], None] | None],
     patience_s: float | None,
 ) -> ModelAnswer:
+    async def call() -> ModelAnswer:
+        whole = await _with_files(request, journal) if request.refs else request
+        return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+
     bound = msgspec.structs.replace(
-        bound_of(body_of(request)),
+        bound_of_asked(request),
         rehearses=models.where(request.flow, request.model).settings.rehearses,
         holds=patience_s is not None,
         patience_s=patience_s,
     )
-    return await journal.in_turn(lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound)
+    return await journal.in_turn(call, bound)
 
 
-def request_of(task: StepTask) -> ModelRequest:
+async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
+    """Return the request with the bytes of its files. Raises `FileRefused`, and what the journal raises."""
+    files = {}
+    for ref in request.refs:
+        if ref.sha256 not in files:
+            files[ref.sha256] = await journal.load(ref)
+    await asyncio.to_thread(check_contents, request, files)
+    return msgspec.structs.replace(request, files=files)
+
+
+def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequest:
     """Return what a step asks its model: the prompts of its agent, with the values in their places.
 
-    Raises `MissingValue`.
+    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`, `FileRefused`.
     """
     plan = task.plan
     try:
-        asked = asked_by(plan, task.step, task.values, task.branches)
+        asked = asked_by(plan, task.step, task.values, task.branches, offered)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
+    except prompts.FileMisplaced as error:
+        raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
     agent = plan.agent(task.step)
     return ModelRequest(
         **msgspec.structs.asdict(asked),

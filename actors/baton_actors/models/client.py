@@ -90,7 +90,7 @@ class Models:
         where = self.where(request.flow, request.model)
         where.settings.check_credentials()
         name = where.named(where.model)
-        reading = Reading(with_content=bool(request.tools), on_headers=lambda headers: self.heard(name, headers))
+        reading = Reading(with_content=request.converses, on_headers=lambda headers: self.heard(name, headers))
         try:
             text = await self._read(where, request, reading, on_chunk)
             content = reading.content.blocks() if reading.content is not None else []
@@ -113,6 +113,7 @@ class Models:
             rehearsed=where.settings.rehearses,
             request_id=reading.request_id,
             content=content,
+            container=reading.container,
         )
 
     async def client_for(self, exchanges: Exchanges, *, plain: bool) -> Any:

@@ -33,6 +33,8 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
     """The flow whose providers its model may name."""
     fallback: tuple[str, ...] = ()
     """Models that are asked in its place while it is overloaded; what they answer is the answer to this."""
+    files: Mapping[str, bytes] = {}
+    """The bytes of the files in the prompt, by their SHA-256: at hand only while the call is made."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,8 @@ class ModelAnswer(Struct, frozen=True, kw_only=True):
     """The API's id of the call, to quote to its support; empty when the server sends none."""
     content: list[Block] = []
     """The content blocks as they came (see `content.py`), of an answer to a request with tools."""
+    container: str = ""
+    """In which the provider ran code for it."""
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):

@@ -32,7 +32,8 @@ from .hearing import Answers
 from .job import Job
 from .live import live_of
 from .looking import look
-from .memory import Memory, NotRecorded
+from .memory import Memory
+from .not_recorded import NotRecorded
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
@@ -73,7 +74,6 @@ class Attempting:
             agent = self._agents.found(work.plan, job.step)
             if not isinstance(agent, HandlerMissing) and agent.may_ask:
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
-                job.withdraw = asks.withdraw
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))
@@ -147,16 +147,21 @@ class Attempting:
     ) -> bool:
         """Call the agent; one that may have killed its last worker is called alone, and not without a note.
 
+        Where its next death would be the end of it, others do not begin beside it.
         False when there is nothing to do any more: it was done elsewhere while it waited for its turn, or for the bus.
         """
-        if not is_suspect(notes, job.delivery):
+        suspect = is_suspect(notes, job.delivery)
+        if not suspect and not self._suspects.is_shut:
             await self._perform(job, agent, task, self._memory(work, task, journal, notes))
             return True
+        is_last = job.attempt >= work.plan.agent(job.step).max_attempts
+        turn = self._suspects.alone(work.asks_models, quite=is_last) if suspect else self._suspects.admitted(job)
         async with contextlib.AsyncExitStack() as stack:
-            await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
+            await self._wait_for_turn(job, stack.enter_async_context(turn))
             if job.cancelled is None and job.came_to is None:
-                job.begun = job.begun or tries.begun + 1
-                await journal.write(Begun(attempt=job.attempt, number=job.begun))
+                if suspect:
+                    job.begun = job.begun or tries.begun + 1
+                    await journal.write(Begun(attempt=job.attempt, number=job.begun))
                 # Somebody else may have done it meanwhile, or have paid for an answer.
                 now = await look(self._engine, work, journal)
                 if now is None:
@@ -173,7 +178,7 @@ class Attempting:
         return Memory(self._engine, journal, turns, task.context, notes)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
-        """Wait until a suspect may begin, or until it need not any more."""
+        """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""
         job.waits_for_turn = True
         try:
             await turn
@@ -192,6 +197,7 @@ class Attempting:
         if job.came_to is not None:
             return
         job.in_handler = True
+        self._suspects.begins(job)
         slot = self._held.take(job.run, job.step)
         try:
             came_to: Performed | BaseException = await agent.perform(task, memory)
@@ -201,6 +207,7 @@ class Attempting:
             came_to = error
         finally:
             job.in_handler = False
+            self._suspects.ended(job)
             self._held.free(slot)
             task.asks.close()
             if job.live is not None:

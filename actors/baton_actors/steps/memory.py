@@ -17,11 +17,15 @@ from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
+from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import sortable_id
 from baton_schemas.wire.outcomes import NULL, Blob, Work
 
 from .exchanges import Recording
+from .files import StepFiles
+from .not_recorded import NotRecorded
+from .tool_records import ToolRecords
 from .turns import Turns
 
 T = TypeVar("T")
@@ -30,15 +34,6 @@ _PROVIDER = "provider"
 """What a step waits for, in its notes."""
 
 logger = structlog.get_logger("baton.worker")
-
-
-class NotRecorded(Exception):
-    """The bus did not let us record something: no failure of the step's."""
-
-    def __init__(self, because: BusError | NewerMessage) -> None:
-        """`because` is the error of the bus, or says that a later release has recorded something there."""
-        self.because = because
-        super().__init__(str(because))
 
 
 class Memory:
@@ -51,12 +46,21 @@ class Memory:
         self._engine, self._journal, self._context = engine, journal, context
         self._make_turns: Callable[[], Turns] = turns
         self._turns: Turns | None = None
+        self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
         self._waits_since_s = min(told, default=0.0)
         self._in_vain: list[ModelError] = []
         self._notes = notes
         self._exchanges: Recording | None = None
+        self._tools: ToolRecords | None = None
+
+    @property
+    def tools(self) -> ToolRecords:
+        """What is recorded of the tools that the step's model calls: few agents have some."""
+        if self._tools is None:
+            self._tools = ToolRecords(self._engine, self._journal, self._notes)
+        return self._tools
 
     @property
     def _recording(self) -> Recording:
@@ -109,6 +113,7 @@ class Memory:
             content=NULL if isinstance(content, Blob) else content,
             content_blob=content if isinstance(content, Blob) else None,
             stop_reason=answer.stop_reason if answer.content else "",
+            container=answer.container,
             model=answer.model,
             truncated=answer.truncated,
             rehearsed=answer.rehearsed,
@@ -139,6 +144,14 @@ class Memory:
             except BusError as error:
                 logger.error("model.not_recorded", error=str(error), again_in_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
+
+    async def load(self, ref: FileRef) -> bytes:
+        """Return the bytes of a file. Raises `FileRefused`."""
+        return await self._files.load(ref)
+
+    async def keep(self, made: Sequence[File]) -> None:
+        """Store the bytes of files that the step made."""
+        await self._files.keep(made)
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         """Make a model call when that may be asked. Raises `ModelError`, `NotRecorded`, `Later`."""
@@ -190,6 +203,7 @@ class Memory:
             text=msgspec.json.decode(text, type=str),
             model=call.model,
             stop_reason=call.stop_reason,
+            container=call.container,
             usage=call.usage,
             cost_usd=call.cost_usd,
             truncated=call.truncated,

@@ -57,3 +57,4 @@ async def sharing(
             yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, suspects, held or Held(), limiting)
         finally:
             agents.threads.close()
+            await agents.aclose()

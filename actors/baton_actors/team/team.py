@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 from baton_actors.agents.loading import FoundFlow, UnknownFlow, find_flow, with_nested
 from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, TeamClosed
 from baton_actors.team.flow import Flow
-from baton_bus import BusError, Client, Run
+from baton_bus import BusError, Client, File, Run
 from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.flow.graph import Plan
@@ -134,6 +134,10 @@ class Team:
         """Return what waits for people, the one that waits longest first: see `Client.inbox`, and `Run.answer`."""
         return await self.client.inbox(role)
 
+    async def download(self, file: File | Mapping[str, Any]) -> bytes:
+        """Return the bytes of a file that a run put out: see `Client.download`."""
+        return await self.client.download(file)
+
     def _which(self, flow: WhichFlow | None) -> Plan | str:
         """Return the flow that is meant: worked out, or its name, for a steward elsewhere that knows it."""
         if self._closed:
@@ -166,7 +170,8 @@ def found_of(flow: WhichFlow) -> FoundFlow:
 def elsewhere(found: FoundFlow) -> FoundFlow:
     """Return a flow that other processes are to play. Raises `OnlyInProcess` when they cannot."""
     for each in with_nested([found]):
-        if each.functions:
+        if each.functions or each.tools:
             own = [name for name, agent in each.flow.agents.items() if agent.handler in each.functions]
+            own += [tool.name for tool in each.tools.values()]
             raise OnlyInProcess(each.name, own)
     return found
