@@ -364,7 +364,7 @@ max_tokens = 9
         ("= 10\n", "= 5000\n", r"concurrency: found 5000; expected a whole number from 1 to 1,000"),
         ("= 10\n", "= 1.5\n", r"concurrency"),
         ("claude-haiku-4-5", "claude-haiku-4.5", r"found the model 'claude-haiku-4\.5', which none asks.*Did you mean"),
-        ('"claude-haiku-4-5"', "wroker", r"found the model 'wroker'"),
+        ('"claude-haiku-4-5"', "wroker", r"found the model 'wroker'.*Did you mean 'worker'\?"),
         ('"claude-haiku-4-5"', 'own."m-1"', r"quotation marks"),
     ],
 )
