@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from baton_actors.models.body import bound_of_asked
 from baton_actors.models.files import check_contents, check_files
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
@@ -94,14 +95,14 @@ async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
     return msgspec.structs.replace(request, files=files)
 
 
-def request_of(task: StepTask) -> ModelRequest:
+def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequest:
     """Return what a step asks its model: the prompts of its agent, with the values in their places.
 
-    Raises `MissingValue`, `FileRefused`.
+    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`, `FileRefused`.
     """
     plan = task.plan
     try:
-        asked = asked_by(plan, task.step, task.values, task.branches)
+        asked = asked_by(plan, task.step, task.values, task.branches, offered)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:
