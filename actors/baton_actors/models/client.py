@@ -65,6 +65,10 @@ class Models:
         """Call `heard` with the model and the headers of each answer, once they are there."""
         self._listening.append(heard)
 
+    def leave(self, heard: Listener) -> None:
+        """Call it no more."""
+        self._listening.remove(heard)
+
     def heard(self, model: str, headers: Mapping[str, str]) -> None:
         """Tell who listens of the headers of an answer."""
         for heard in self._listening:

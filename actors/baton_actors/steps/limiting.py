@@ -64,6 +64,7 @@ class Limiting:
         async with contextlib.AsyncExitStack() as stack:
             if self._models is not None:
                 self._models.listen(self.heard_headers)
+                stack.callback(self._models.leave, self.heard_headers)
                 for what, heard in (("pace", self._hear_pause), ("rate", self._hear_rate), ("slot", self._hear_slot)):
                     await stack.enter_async_context(self.bus.hearing(live("*", what), heard))
             try:
