@@ -23,6 +23,8 @@ from baton_bus.errors import RunFailed
 from baton_bus.jetstream.publisher import EXPECTED
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadFile
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import run_of_task
 
 from .pdfs import pdf, png, written
@@ -289,6 +291,17 @@ async def test_files_in_a_list_that_is_beside_the_log_itself_are_kept_with_it(ad
         kept = await bus.blobs.kept()
     assert {file.sha256 for file in files[:1_500]} <= kept.keys()
     assert not {file.sha256 for file in files[1_500:]} & kept.keys()
+
+
+async def test_purge_leaves_the_files_of_runs_to_come(address: Settings) -> None:
+    file = File.of(b"for tomorrow", name="a.txt")
+    async with team(address, reading()) as ours:
+        bus = ours.client.bus
+        task = Task(input=await ours.client.encoded({"paper": file}))
+        await bus.timers.once("reading", "tomorrow", LATER.timestamp() + 86_400, encode(task))
+        await (await ours.start("reading", run_id="goes", paper="text")).result(WAIT_S)
+        await purge(bus, plan_purge(await survey(bus), Choice(runs=("goes",)), LATER))
+        assert list(await bus.blobs.kept()) == [file.sha256]
 
 
 async def test_fork_shares_the_files_of_its_run(address: Settings) -> None:

@@ -228,7 +228,7 @@ MUTANTS = (
     Mutant(
         "run-that-earlier-releases-would-refuse",
         RUN,
-        "v=ASKING if event.parent else plan.version, cause=cause",
+        "v=max(first.v, plan.version), cause=cause",
         "cause=cause",
         ("tests/test_each_last.py::test_worker_of_an_earlier_release_gives_such_a_run_back_and_one_of_this_does_it",),
     ),
@@ -462,7 +462,7 @@ MUTANTS = (
     Mutant(
         "parked-upon-one-alone",
         STEPS,
-        "return [*reversed(late), *soon]",
+        "return [*reversed(late), *reversed(soon[:_UPON_MAX])]",
         "return [*soon, *late][:1]",
         (f"{PEOPLE}::test_whoever_answers_first_brings_the_step_back",),
     ),
@@ -501,5 +501,27 @@ MUTANTS = (
         "        if isinstance(message, OutcomeRecord) and message.step in vain:\n",
         "        if False:\n",
         (f"{AGAIN}::test_run_fails_after_the_last_round_where_that_is_set_and_a_retry_asks_once_more",),
+    ),
+    # ---- files -----------------------------------------------------------------------------------
+    Mutant(
+        "file-is-named-before-it-is-stored",
+        "actors/baton_actors/agents",
+        "            await journal.keep(made)\n",
+        "            pass\n",
+        ("tests/test_files.py::test_steps_put_out_files_that_branches_and_clients_read",),
+    ),
+    Mutant(
+        "file-that-is-not-there-is-believed",
+        ENGINE,
+        "if not self._is_held(given.sha256) and not await self._bus.blobs.hold(blob):",
+        "if False:",
+        ("tests/test_documents.py::test_file_that_is_not_stored_is_said_before_the_run_starts",),
+    ),
+    Mutant(
+        "files-of-large-lists-are-forgotten",
+        ENGINE,
+        "return replace(blob, files=True) if may_name_files(data) else blob",
+        "return blob",
+        ("tests/test_files.py::test_files_in_a_list_that_is_beside_the_log_itself_are_kept_with_it",),
     ),
 )

@@ -72,7 +72,7 @@ class Conversation:
                 calls.append(call)
                 blocks.append({**_sendable(block), "id": call.id, "name": call.name, "input": call.arguments})
             elif block.get("type") != "text" or str(block.get("text") or "").strip():
-                blocks.append(block)
+                blocks.append(_sendable(block))
         self.turns.append(Turn(role="assistant", content=blocks))
         said = " ".join(answer.text.split())
         if said or not calls:
@@ -132,6 +132,20 @@ class Conversation:
             found = f"call_{number}"
         self._ids.add(found)
         return found
+
+
+def last_word(answer: ModelAnswer) -> str:
+    """Return what a model says in the end: after the last use of the provider's tools, if it used some."""
+    last = max((n for n, block in enumerate(answer.content) if _is_provided(block)), default=None)
+    if last is None:
+        return answer.text
+    after = "".join(str(block.get("text") or "") for block in answer.content[last:] if block.get("type") == "text")
+    return after.strip() or answer.text
+
+
+def _is_provided(block: Block) -> bool:
+    kind = str(block.get("type"))
+    return kind == "server_tool_use" or kind.endswith("_tool_result")
 
 
 def _sendable(block: Block) -> Block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from baton_actors.models.files import check_contents, check_files
 from baton_actors.models.pace import LOST_PATIENCE
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.show.asked import asked_by
@@ -90,16 +91,6 @@ async def answer_to(
     return await journal.record(digest, answer)
 
 
-async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
-    """Return the request with the bytes of its files. Raises `FileRefused`, and what the journal raises."""
-    files = {}
-    for ref in request.refs:
-        if ref.sha256 not in files:
-            files[ref.sha256] = await journal.load(ref)
-    await asyncio.to_thread(check_contents, request, files)
-    return msgspec.structs.replace(request, files=files)
-
-
 async def answer_of_any(
     request: ModelRequest, models: Models, journal: Journal, writes: Callable[[], Callable[[str], None] | None]
 ) -> ModelAnswer:
@@ -148,14 +139,24 @@ async def _answer_in_turn(
     return await journal.in_turn(call, bound)
 
 
-def request_of(task: StepTask) -> ModelRequest:
+async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
+    """Return the request with the bytes of its files. Raises `FileRefused`, and what the journal raises."""
+    files = {}
+    for ref in request.refs:
+        if ref.sha256 not in files:
+            files[ref.sha256] = await journal.load(ref)
+    await asyncio.to_thread(check_contents, request, files)
+    return msgspec.structs.replace(request, files=files)
+
+
+def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequest:
     """Return what a step asks its model: the prompts of its agent, with the values in their places.
 
-    Raises `MissingValue`, `FileRefused`.
+    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`, `FileRefused`.
     """
     plan = task.plan
     try:
-        asked = asked_by(plan, task.step, task.values, task.branches)
+        asked = asked_by(plan, task.step, task.values, task.branches, offered)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:

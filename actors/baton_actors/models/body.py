@@ -13,6 +13,7 @@ import msgspec
 from baton_actors.models.caching import Marks, mark_of, marks_of
 from baton_actors.models.files import base64_tokens, blocks_of, content_of, tokens_of
 from baton_actors.models.types import Bound, ModelRequest
+from baton_schemas.flow.used_tools import as_body
 from baton_schemas.show.asked import Asked
 from baton_schemas.wire.values import valid_text
 
@@ -28,13 +29,18 @@ def body_of(asked: Asked) -> dict[str, Any]:
     marks = marks_of(asked)
     if asked.system:
         body["system"] = [{"type": "text", "text": valid_text(asked.system)}]
-    if asked.tools:
+    if asked.converses:
         body["tools"] = [
-            {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
-            for tool in asked.tools
+            *(
+                {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
+                for tool in asked.tools
+            ),
+            *map(as_body, asked.provided),
         ]
     if marks.head:
         _mark(body["system" if asked.system else "tools"], asked)
+    if asked.container:
+        body["container"] = asked.container
     return {**body, "messages": _messages(asked, marks)}
 
 

@@ -70,7 +70,7 @@ def marks_of(asked: Asked) -> Marks:
     """Return where a request is marked: where something is to be kept, and is likely long enough."""
     if asked.cache == "off":
         return Marks(False, False, False)
-    least, converses = least_tokens(asked.model), bool(asked.tools)
+    least, converses = least_tokens(asked.model), asked.converses
     head = _head_tokens(asked)
     common = head + sum(_part_tokens(part) for part in asked.parts if part.shared)
     shares = not asked.lone_system and any(part.shared for part in asked.parts)
@@ -85,9 +85,10 @@ def prefix_of(asked: Asked) -> Prefix | None:
     """Return what a branch has in common with the others of its step; None where that is not kept."""
     if not marks_of(asked).shared:
         return None
-    common = [(part.text, part.file.sha256 if part.file else "") for part in asked.parts if part.shared]
-    all_of_it = (asked.model, asked.cache, asked.tools, valid_text(asked.system), msgspec.json.encode(common).decode())
-    return Prefix(hashlib.sha256(msgspec.json.encode(all_of_it)).hexdigest()[:32], _SECONDS[asked.cache])
+    common = [(valid_text(part.text), part.file.sha256 if part.file else "") for part in asked.parts if part.shared]
+    head = (valid_text(asked.model), asked.cache, asked.tools, asked.provided, valid_text(asked.system))
+    name = hashlib.sha256(msgspec.json.encode((head, common))).hexdigest()[:32]
+    return Prefix(name, _SECONDS[asked.cache])
 
 
 def least_tokens(model: str) -> int:
@@ -97,7 +98,8 @@ def least_tokens(model: str) -> int:
 
 
 def _head_tokens(asked: Asked) -> int:
-    return (len(asked.system.encode(errors="replace")) // _BYTES_PER_TOKEN) + (_size(asked.tools) if asked.tools else 0)
+    tools = _size((asked.tools, asked.provided)) if asked.converses else 0
+    return tools + len(asked.system.encode(errors="replace")) // _BYTES_PER_TOKEN
 
 
 def _prompt_tokens(asked: Asked) -> int:

@@ -65,6 +65,10 @@ class Models:
         """Call `heard` with the model and the headers of each answer, once they are there."""
         self._listening.append(heard)
 
+    def leave(self, heard: Listener) -> None:
+        """Call it no more."""
+        self._listening.remove(heard)
+
     def heard(self, model: str, headers: Mapping[str, str]) -> None:
         """Tell who listens of the headers of an answer."""
         for heard in self._listening:
@@ -93,7 +97,7 @@ class Models:
         where.settings.check_credentials()
         name = where.named(where.model)
         reading = Reading(
-            with_content=bool(request.tools),
+            with_content=request.converses,
             on_headers=lambda headers: self.heard(name, headers),
             on_begun=on_begun,
         )
@@ -119,6 +123,7 @@ class Models:
             rehearsed=where.settings.rehearses,
             request_id=reading.request_id,
             content=content,
+            container=reading.container,
         )
 
     async def client_for(self, exchanges: Exchanges, *, plain: bool) -> Any:

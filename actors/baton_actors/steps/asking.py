@@ -147,8 +147,3 @@ class StepAsks:
         """The step is done: note what it asked before, and not this time. Raises the errors of the bus."""
         if self._made is not None:
             await self._made.before.note_unasked_if_read()
-
-    async def withdraw(self) -> None:
-        """The step has ended: take back what it asked people, and the events that it waited for, without an answer."""
-        if self._made is not None:
-            await self._made.withdraw()

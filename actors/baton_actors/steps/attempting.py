@@ -32,7 +32,8 @@ from .hearing import Answers
 from .job import Job
 from .live import live_of
 from .looking import look
-from .memory import Memory, NotRecorded
+from .memory import Memory
+from .not_recorded import NotRecorded
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
@@ -73,7 +74,6 @@ class Attempting:
             agent = self._agents.found(work.plan, job.step)
             if not isinstance(agent, HandlerMissing) and agent.may_ask:
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
-                job.withdraw = asks.withdraw
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))

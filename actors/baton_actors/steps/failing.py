@@ -123,7 +123,14 @@ class Failing:
         follows = self._park(work, max(error.at_s - self._engine.bus.now_s(), 0.0), error.reason)
         if error.noted:
             return None, follows
-        note = Waits(what=LIMITS, reason=error.reason, number=work.woken, attempt=job.attempt, since_s=error.since_s)
+        note = Waits(
+            what=LIMITS,
+            reason=error.reason,
+            number=work.woken,
+            attempt=job.attempt,
+            since_s=error.since_s,
+            places=error.places,
+        )
         return note, follows
 
     def _later(self, work: Claim, wait_s: float, why: str) -> Settlement:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,9 +22,10 @@ from baton_actors.models.pace import Pace
 from baton_actors.models.told import KEPT_MAX_S, Told, lower, told_by
 from baton_bus.errors import BusError
 from baton_bus.store.bus import Bus
-from baton_bus.store.rates import Turn
+from baton_bus.store.rates import BURST_S, Turn
 from baton_bus.store.slots import RENEW_S, Slot
 from baton_schemas.flow.flow import Limit
+from baton_schemas.wire.facts import Place
 from baton_schemas.wire.names import TOKEN
 
 SLOT_AGAIN_S = 1.0
@@ -34,6 +35,8 @@ _KNOWN = 0.9
 _CLOSES_S = 2.0
 """What was taken and not needed is given back in that time, or not at all."""
 _READABLE = 40
+_SWEEP = 1_000
+"""So many are parked between two looks for those whose time has come since."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -50,6 +53,8 @@ class Limiting:
         self._lines: dict[str, asyncio.Lock] = {}
         """By token: who looks for a slot. One does, and the others stand behind it."""
         self._freed: dict[str, asyncio.Event] = {}
+        self._parked: dict[tuple[str, tuple[Place, ...]], list[Turn]] = {}
+        """By run and places: what steps have taken that this process has parked."""
         self._background: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -59,6 +64,7 @@ class Limiting:
         async with contextlib.AsyncExitStack() as stack:
             if self._models is not None:
                 self._models.listen(self.heard_headers)
+                stack.callback(self._models.leave, self.heard_headers)
                 for what, heard in (("pace", self._hear_pause), ("rate", self._hear_rate), ("slot", self._hear_slot)):
                     await stack.enter_async_context(self.bus.hearing(live("*", what), heard))
             try:
@@ -107,11 +113,30 @@ class Limiting:
         Raises the errors of the bus.
         """
         wanted = _rates(model, limit, tokens)
-        return await asyncio.gather(*(self.bus.rates.take(*each) for each in wanted))
+        # Who was told that little is left does not begin with several at once.
+        burst_s = 0.0 if token_of(model) in self._told else BURST_S
+        return await asyncio.gather(*(self.bus.rates.take(*each, burst_s=burst_s) for each in wanted))
 
-    def taken(self, model: str, limit: Limit, tokens: int, at_s: float) -> list[Turn]:
-        """Return the turns of a call that took them before, and was told this time."""
-        return [self.bus.rates.taken(*each, at_s) for each in _rates(model, limit, tokens)]
+    async def again(self, run: str, places: Sequence[Place]) -> list[Turn]:
+        """Return the turns of a call that took these before, and was parked. Raises the errors of the bus."""
+        self._parked.pop((run, tuple(places)), None)
+        return await asyncio.gather(*map(self.bus.rates.again, places))
+
+    def parked(self, run: str, turns: list[Turn]) -> None:
+        """Give back what a step has taken, should its run end while it is parked."""
+        now_s = self.bus.now_s()
+        self._parked[run, tuple(turn.place for turn in turns)] = turns
+        if len(self._parked) % _SWEEP == 0:
+            self._parked = {key: of for key, of in self._parked.items() if max(turn.at_s for turn in of) > now_s}
+
+    def run_ended(self, run: str) -> None:
+        """Take it that a run has ended, and nothing that is parked of it will be made."""
+        if not self._parked:
+            return
+        for key in [key for key in self._parked if key[0] == run]:
+            turns = self._parked.pop(key)
+            if min(turn.at_s for turn in turns) > self.bus.now_s():
+                self.took(turns, None)
 
     def took(self, turns: list[Turn], part: float | None) -> None:
         """Say how much of its tokens a call took; None: it was not made."""

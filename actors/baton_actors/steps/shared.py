@@ -52,6 +52,7 @@ async def sharing(
     """
     ends, limiting = Ends(engine.bus), Limiting(engine.bus, models)
     warming = Warming(engine.bus.slots)
+    ends.tell(lambda _, run: limiting.run_ended(run))
     async with ends.listening(), limiting.working():
         await ends.hear(plan)
         try:
@@ -61,3 +62,4 @@ async def sharing(
         finally:
             agents.threads.close()
             await warming.close()
+            await agents.aclose()

@@ -16,7 +16,7 @@ from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.types import Bound
 from baton_bus.store.rates import Turn
 from baton_schemas.flow.flow import Limit
-from baton_schemas.wire.facts import Waits
+from baton_schemas.wire.facts import Place, Waits
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.outcomes import Usage
 
@@ -29,7 +29,7 @@ OnWait = Callable[[float, ModelError | None], Awaitable[None]]
 LIMITS = "limits"
 """What a step waits for, in its notes."""
 _LOOK_S = 1.0
-"""How often one that waits for tokens sees at the most whether those before it took fewer than they might have."""
+"""How often one that waits sees at the most whether it is earlier by now: others took less, or gave up."""
 _SLOT_MAX_S = 300.0
 """A step that is parked until a slot may be free looks again after this many seconds at the latest."""
 
@@ -40,9 +40,11 @@ class Later(Exception):
     `noted` says that it stands in the log already what it waits for.
     """
 
-    def __init__(self, at_s: float, reason: str, *, since_s: float, noted: bool = False) -> None:
-        """`reason` is what it waits for, and `since_s` from when on."""
-        self.at_s, self.reason, self.since_s, self.noted = at_s, reason, since_s, noted
+    def __init__(
+        self, at_s: float, reason: str, *, since_s: float, places: Sequence[Place] = (), noted: bool = False
+    ) -> None:
+        """`reason` is what it waits for, `since_s` from when on, and `places` what it has taken."""
+        self.at_s, self.reason, self.since_s, self.places, self.noted = at_s, reason, since_s, list(places), noted
         super().__init__(f"it waits for {reason}")
 
 
@@ -54,12 +56,12 @@ class Turns:
         self._limiting, self._bus = limiting, limiting.bus
         self._limits = work.plan.limits
         self._overload_max_s = work.plan.agent(work.handoff.step).overload_max_s
-        self._due_s = work.due_s
+        self._run = work.handoff.run
         waits = [note.fact for note in notes if isinstance(note.fact, Waits) and note.fact.what == LIMITS]
         ours = [fact for fact in waits if fact.attempt == attempt]
         self._since_s = min((fact.since_s for fact in ours), default=0.0)
         before = [fact for fact in ours if fact.number == work.woken - 1] if work.is_woken else []
-        self._reserved = before[0].reason if before else ""
+        self._before = before[0] if before else None
         """What it was parked for, and came again: its turn was taken then."""
 
     async def in_turn(
@@ -109,22 +111,23 @@ class Turns:
     async def _taken(self, limit: Limit | None, bound: Bound) -> list[Turn]:
         """Take a call of its rates, and return when it may begin."""
         model = bound.model
-        reserved, self._reserved = self._reserved, ""
+        before, self._before = self._before, None
         if limit is None:
             return []
-        tokens, reason = bound.input_tokens + bound.output_tokens, f"its turn at {model}"
-        if reserved == reason:
-            return self._limiting.taken(model, limit, tokens, self._due_s)
-        turns = await self._limiting.take(model, limit, tokens)
+        reason = f"its turn at {model}"
+        if before is not None and before.reason == reason:
+            turns = await self._limiting.again(self._run, before.places)
+        else:
+            turns = await self._limiting.take(model, limit, bound.input_tokens + bound.output_tokens)
         try:
             for turn in turns:
                 while (left_s := turn.at_s - self._bus.now_s()) > 0:
                     if not bound.holds and left_s > self._bus.settings.lease_s:
-                        at_s = max(each.at_s for each in turns)
-                        raise Later(at_s, reason, since_s=self._since_s or self._bus.now_s())
-                    moves = limit.tokens_per_minute is not None
-                    await asyncio.sleep(min(left_s, max(left_s / 2, _LOOK_S)) if moves else left_s)
-                    if moves:
+                        self._limiting.parked(self._run, turns)
+                        raise self._parked(turns, reason)
+                    looks_in_s = max(left_s / 2, _LOOK_S)
+                    await asyncio.sleep(min(left_s, looks_in_s))
+                    if looks_in_s < left_s:
                         await turn.look()
         except asyncio.CancelledError:
             self._limiting.took(turns, None)
@@ -154,6 +157,14 @@ class Turns:
             if isinstance(usage, Usage):
                 self._limiting.took(turns, _counted(usage) / most)
             return came
+
+    def _parked(self, turns: list[Turn], reason: str) -> Later:
+        """Come again when half of the wait is over: by then it may be shorter, as others took less or have ended."""
+        now_s = self._bus.now_s()
+        left_s = max(each.at_s for each in turns) - now_s
+        wait_s = max(left_s / 2, min(left_s, 2 * self._bus.settings.lease_s))
+        places = [turn.place for turn in turns]
+        return Later(now_s + wait_s, reason, since_s=self._since_s or now_s, places=places)
 
     def _for_a_slot(self, model: str) -> Later:
         """Come again later, the more so the longer it has waited: nobody knows when one is free."""

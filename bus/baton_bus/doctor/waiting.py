@@ -57,6 +57,9 @@ def judge_waits(waits: Sequence[Waiting]) -> Iterator[Finding]:
         if kind == "provider":
             advice = "It goes on by itself, slower. Ask the provider for more, or lower the agent's concurrency."
             yield Finding("note", f"actor {actor}", says, advice)
+        elif kind == "limits":
+            advice = "It goes on by itself when its turn comes. Raise [limits] of the flow if the provider allows more."
+            yield Finding("note", f"actor {actor}", says, advice)
         else:
             advice = (
                 f"Start one: `baton up {flow}` (or the path of its file), in the version of the flow that these runs "

@@ -23,6 +23,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
+from baton_schemas.wire.facts import Place
 from baton_schemas.wire.names import sortable_id
 
 from .counters import Counters
@@ -56,8 +57,8 @@ class _Total(NamedTuple):
 class Turn:
     """When a call may begin. What is behind it moves up as those before it give back."""
 
-    def __init__(self, rates: Rates, name: tuple[str, ...], part_ns: int, at_ns: int, before: int | None) -> None:
-        """`before` is what was ever taken before this; None where that is not known any more."""
+    def __init__(self, rates: Rates, name: tuple[str, ...], part_ns: int, at_ns: int, before: int) -> None:
+        """`before` is what was ever taken before this."""
         self._rates, self.name, self._part_ns = rates, name, part_ns
         self._at_ns, self._before = at_ns, before
 
@@ -68,8 +69,12 @@ class Turn:
 
     async def look(self) -> None:
         """See whether it is earlier by now. Raises as `Counters.read`."""
-        if self._before is not None:
-            self._at_ns = min(self._at_ns, _at(self._before, await self._rates.total(self.name)))
+        self._at_ns = min(self._at_ns, _at(self._before, await self._rates.total(self.name)))
+
+    @property
+    def place(self) -> Place:
+        """What it is found again by."""
+        return Place(name=self.name, part=str(self._part_ns), at=str(self._at_ns), before=str(self._before))
 
     async def took(self, part: float) -> None:
         """Say how much of what was taken it really took: 0.5 is half, and 2 is more than was known.
@@ -90,10 +95,12 @@ class Rates:
         self._making = Once(lambda _: counters.ensure())
         self._moves: dict[str, asyncio.Task[_Total]] = {}
 
-    async def take(self, name: tuple[str, ...], count: int, per_minute: int) -> Turn:
+    async def take(self, name: tuple[str, ...], count: int, per_minute: int, *, burst_s: float = BURST_S) -> Turn:
         """Take so much of a rate, and return when that may begin. Whoever takes does it, however long it waits.
 
-        Each who takes says what the rate is: where they differ, each of them takes by its own.
+        After a pause, what belongs to `burst_s` seconds may begin at once. Each who takes says what the rate is: where
+        they differ, each of them takes by its own.
+
         Raises `StreamMismatch`, `NotAllowed`, and the errors of `Publisher.create`.
         """
         part_ns = _part(count, per_minute)
@@ -103,17 +110,19 @@ class Rates:
             before = total.taken - part_ns
             if self._now_s() - began_s > _FRESH_S:
                 total = await self.total(name)
-            least_ns = int((self._now_s() - BURST_S) * _NS)
+            least_ns = int((self._now_s() - burst_s) * _NS)
             if (behind_ns := least_ns - _at(before, total)) > 0:
                 total = await self._move(name, total.moved, behind_ns)
             if least_ns - _at(before, total) <= BURST_S * _NS:
                 return Turn(self, name, part_ns, _at(before, total), before)
-            # Somebody behind us moved it, by what was behind for them: all before them would begin at once.
-            await self.add(name, part_ns << _BITS)
+            # Somebody behind us moved it, by what was behind for them, and all before them would begin at once. What
+            # we took is in the past, and nobody misses it.
 
-    def taken(self, name: tuple[str, ...], count: int, per_minute: int, at_s: float) -> Turn:
-        """Return the turn of whoever took before, and was told this time."""
-        return Turn(self, name, _part(count, per_minute), int(at_s * _NS), None)
+    async def again(self, place: Place) -> Turn:
+        """Return the turn of whoever took this before, as it is now. Raises as `Counters.read`."""
+        turn = Turn(self, place.name, int(place.part), int(place.at), int(place.before))
+        await turn.look()
+        return turn
 
     async def total(self, name: tuple[str, ...]) -> _Total:
         """Return where the counter stands. Raises as `Counters.read`."""

@@ -14,6 +14,7 @@ from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_graph import check_graph
 from baton_schemas.flow.check_models import check_models
 from baton_schemas.flow.check_paths import check_paths
+from baton_schemas.flow.check_tools import check_tools
 from baton_schemas.flow.flow import FORMAT, Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_deadline, check_parts
@@ -47,6 +48,7 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
     readable = check_graph(flow)
     check_models(flow)
     check_agents(flow, readable)
+    check_tools(flow)
     plan = Plan(flow)
     if not stored:
         check_paths(plan)

@@ -142,4 +142,5 @@ def _check_limit(place: str, model: str, limit: Limit, flow: Flow) -> None:
     asks_itself = any(agent.handler for agent in flow.agents.values())  # what its handlers ask is not known
     if model not in asked and (close or not asks_itself):
         expected = "a model that an agent of this flow asks, or its tier"
-        raise FlowError(place, f"the model {model!r}, which none asks", expected, hint=nearest(model, asked))
+        hint = nearest(model, sorted({*asked, *flow.tiers}))
+        raise FlowError(place, f"the model {model!r}, which none asks", expected, hint=hint)
