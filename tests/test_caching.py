@@ -15,7 +15,7 @@ from msgspec import Raw
 from nats.js.errors import NotFoundError
 from rich.console import Console, RenderableType
 
-from baton_actors import File
+from baton_actors import File, Flow
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli.output import run_facts
 from baton_actors.cli.show.costs import dollars
@@ -23,7 +23,7 @@ from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_page import step_page
-from baton_actors.models import Models
+from baton_actors.models import Models, ModelSettings
 from baton_actors.models.body import body_of
 from baton_actors.models.caching import prefix_of
 from baton_actors.processes.hosting import hosting
@@ -35,8 +35,9 @@ from baton_schemas.errors import FlowError
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.versions import version_needed
 from baton_schemas.show.asked import Asked, asked_by
-from baton_schemas.wire.messages import Result
+from baton_schemas.wire.messages import ASKING, FIRST, Result
 
 from .caching_server import CachingServer, caching_server
 from .pdfs import pdf
@@ -167,6 +168,20 @@ def find_checked(flow: str) -> None:
     check_flow(load_flow(flow))
 
 
+def test_flow_that_says_something_of_caching_is_not_given_to_the_first_release() -> None:
+    assert version_needed(load_flow(FLOW)) == FIRST
+    for new in (FLOW + "warm = true\n", FLOW.replace("max_tokens", 'cache = "1h"\nmax_tokens')):
+        assert version_needed(load_flow(new)) == ASKING
+
+
+def test_flow_in_python_says_the_same() -> None:
+    flow = Flow("night", input={"document": str, "topics": list[str]})
+    options: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 100, "each": "topics"}
+    flow.ask("read", "{document} {item}", cache="1h", warm=True, **options)
+    plan = flow.check()
+    assert (plan.step("read").warm, plan.agent("read").cache) == (True, "1h")
+
+
 # ---- over HTTP, as the API counts ----------------------------------------------------------------
 
 
@@ -257,6 +272,17 @@ async def test_step_with_nothing_to_keep_waits_for_nobody(settings: Settings, tm
         with pytest.raises(NotFoundError):
             await client.bus.js.stream_info(client.bus.slots.stream)
     assert api.writes == 0
+
+
+async def test_rehearsal_waits_for_nobody(settings: Settings, tmp_path: Path) -> None:
+    found = flow_in(tmp_path)
+    rehearsing = Models(ModelSettings())
+    async with connect(settings) as client, rehearsing, hosting(client.engine, found, ["reader"], models=rehearsing):
+        result = await ended(client, found)
+        assert result.status == "done"
+        with pytest.raises(NotFoundError):
+            await client.bus.js.stream_info(client.bus.slots.stream)
+        await client.bus.js.delete_stream(settings.namespace)
 
 
 async def test_shared_pdf_is_written_once_for_an_hour(settings: Settings, tmp_path: Path) -> None:
