@@ -265,6 +265,17 @@ async def test_branches_go_on_when_the_first_one_died_with_its_process(settings:
     assert (api.writes, len(api.took)) == (1, 8)
 
 
+async def test_branches_that_wait_for_the_first_are_not_in_its_way_to_a_model_with_limits(
+    settings: Settings, tmp_path: Path
+) -> None:
+    limits = '[limits."claude-haiku-4-5"]\nconcurrency = 2\nrequests_per_minute = 6_000\n\n[steps.read]'
+    found = flow_in(tmp_path, FLOW.replace("[steps.read]", limits))
+    async with caching_server() as api, playing(settings, found, api, processes=2) as client:
+        api.fail_next = 1
+        assert (await ended(client, found, 6)).status == "done"
+    assert (api.writes, len(api.took)) == (1, 6)
+
+
 async def test_step_with_nothing_to_keep_waits_for_nobody(settings: Settings, tmp_path: Path) -> None:
     found = flow_in(tmp_path)
     async with caching_server() as api, playing(settings, found, api) as client:
