@@ -15,10 +15,13 @@ from rich.console import Console, RenderableType
 from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.show.lost import with_lost
 from baton_actors.cli.show.rows import Row, plan_of, rows_of
+from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_facts import step_facts
+from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
+from baton_actors.cli.show.steps_table import in_brief
 from baton_actors.cli.show.unfolding import CHILDREN_MAX
-from baton_actors.cli.show.view import errors_of, in_brief, look_at, run_page, why
+from baton_actors.cli.show.why import look_at, why
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.brought import brought_by

@@ -19,10 +19,15 @@ from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.inputs import read_pairs
 from baton_actors.cli.keys import read_key
 from baton_actors.cli.output import run_facts
+from baton_actors.cli.show.costs import cost_of, dollars
 from baton_actors.cli.show.drawing import draw
+from baton_actors.cli.show.log_lines import log_line
 from baton_actors.cli.show.mermaid import mermaid_of
 from baton_actors.cli.show.rows import Row, plan_of, rows_of
-from baton_actors.cli.show.view import cost_of, dollars, log_line, run_page, runs_table, steps_table, why
+from baton_actors.cli.show.run_page import run_page
+from baton_actors.cli.show.runs_table import runs_table
+from baton_actors.cli.show.steps_table import steps_table
+from baton_actors.cli.show.why import why
 from baton_actors.cli.times import BadTime, read_time, short_time
 from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import InputError

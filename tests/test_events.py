@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from baton_actors import Context
 from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_bus.client.dead import rejected_messages
+from baton_bus.engine.awaited import Open
 from baton_bus.engine.engine import Engine
-from baton_bus.engine.saying import Open
 from baton_schemas.flow.flow import Step
 from baton_schemas.run.asking import by_itself, child_of
 from baton_schemas.run.words import words_of

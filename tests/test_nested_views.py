@@ -9,8 +9,8 @@ from rich.console import Console
 
 from baton_actors.cli.nobody import left_alone
 from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_page import step_page
-from baton_actors.cli.show.view import run_page
 from baton_bus.client.dead import dead_steps
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.runs import find_run

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from baton_actors.agents.loading import find_flow
 from baton_actors.cli.commands.up import tell
 from baton_actors.cli.place import Place
-from baton_actors.cli.show.view import cost_of
+from baton_actors.cli.show.costs import cost_of
 from baton_bus import Settings
 from baton_schemas.run.fold import fold
 

@@ -15,10 +15,11 @@ from rich.color import Color
 from rich.console import Console
 
 from baton_actors.cli.exits import CommandError, report
+from baton_actors.cli.show.console import _COLOURS, console
 from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.said import death_lines, line_of, teller
-from baton_actors.cli.show.view import _COLOURS, console, steps_table
+from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.text import wrapped
 from baton_actors.processes.child import End
 from baton_actors.processes.logs import LogSettings, carry_logging, configure

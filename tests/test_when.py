@@ -17,7 +17,7 @@ from baton_actors.agents.handlers import Handler
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
 from baton_actors.cli.show.rows import rows_of
-from baton_actors.cli.show.view import skips_of
+from baton_actors.cli.show.step_lines import skips_of
 from baton_bus.engine.engine import Engine
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check import check_flow

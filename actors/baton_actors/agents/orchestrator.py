@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_actors.agents.asks import AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.conversation import Call, Came, Conversation, last_word
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.prompt import answer_to, request_of
@@ -121,7 +121,8 @@ async def _all(
     """
     if calling is not None:
         await calling.settle(calls, digest)
-    making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
+    with all_needed():
+        making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
     of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
     try:
         return await asyncio.gather(*making)

@@ -15,7 +15,7 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.rows import rows_of
-from baton_actors.cli.show.view import waits_of
+from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.text import plain
 from baton_bus import BusError
 from baton_bus.addresses import redacted

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from baton_actors.cli.exits import ENDED, FAILED, OK
 from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.step_facts import person_facts
-from baton_actors.cli.show.view import error_of
+from baton_actors.cli.show.why import error_of
 from baton_actors.cli.text import plain_lines, wrapped
 from baton_bus.client.runs import RunHead
 from baton_bus.store.bus import Bus

@@ -15,14 +15,13 @@ import structlog
 from msgspec.structs import replace
 
 from baton_bus.engine.engine import Engine
-from baton_bus.engine.saying import is_token
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, BadToken, NewerMessage
 from baton_schemas.run.child_runs import has_to_be_followed
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import Answer, Handoff, Reply, Result, Task
-from baton_schemas.wire.names import check_token, run_of_firing
+from baton_schemas.wire.names import check_token, may_stand_in_subject, run_of_firing
 
 from .words import Words
 
@@ -88,7 +87,7 @@ class Clerk:
                 for what, token in (("actor", parts.who), ("run id", answer.run)):
                     check_token(what, token)
                 for token in (answer.step, key_of_child(answer.child)):
-                    if not is_token(token):  # that of a child may be longer than a name
+                    if not may_stand_in_subject(token):  # that of a child may be longer than a name
                         raise BadToken("step", token)
                 if await self._engine.ended(answer.flow, answer.run) is None:  # else nobody waits for it
                     await self._engine.asking.answer(parts.who, answer)

@@ -24,7 +24,8 @@ from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.messages import Answer, Asked, AskedKind, Handoff
 from baton_schemas.wire.outcomes import NULL, Done, Error, Failed, State
 
-from .allowed import check_count, fitting, seconds_of
+from .allowed import check_count, seconds_of
+from .arguments import given_with
 from .asked_before import AskedBefore
 from .child import Child
 from .claim import Claim
@@ -101,8 +102,9 @@ class Children:
 
     async def run(self, agent: str, arguments: Mapping[str, Any], deadline_s: float | None) -> Raw:
         """Ask for a run of the flow that an agent is. Raises as `ask`."""
-        plan, values = self._work.plan.nested_of(agent), fitting(self._work, agent, arguments)
+        plan = self._work.plan.nested_of(agent)
         assert plan is not None
+        values = await given_with(self._engine, self._work, agent, arguments)
         if deadline_s is not None:
             deadline_s = seconds_of("deadline_s", deadline_s, least=0.001)
 
@@ -170,9 +172,7 @@ class Children:
                 await sure(lambda: self._until_due(child, handoff))
             # From here on it may be parked: what answers by itself when its time is up will do so with nobody here.
             self.before.asks(token, is_new=there is None)
-            child.is_asked = True
-            if kind == "person":
-                self.waiting.parking.soon()
+            self.waiting.parking.asked(child)
             answer = await child.answer
             self._unanswered.pop(token, None)
             if cause.due_s and kind != "sleep":  # its timer would come for nothing

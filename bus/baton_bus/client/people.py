@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from baton_bus.engine.awaited import Open, answered
 from baton_bus.engine.engine import Engine
-from baton_bus.engine.saying import Open, answered
 from baton_bus.errors import AnswerRefused
 from baton_schemas.flow.questions import BadAnswer, fitted, is_word_name
 from baton_schemas.run.refs import parse
@@ -53,7 +53,7 @@ async def inbox(engine: Engine, role: str = "") -> list[Waiting]:
     It reads every question that is in the log, answered or not: those of 10,000 runs take about a second. Raises
     `BusUnavailable`, `NoStream`, `NewerMessage`.
     """
-    return [_waiting(each) for each in await engine.saying.open_questions(role)]
+    return [_waiting(each) for each in await engine.awaited.open_questions(role)]
 
 
 async def answer(
@@ -69,7 +69,7 @@ async def answer(
     subject = engine.bus.subjects.say(found.name, run, found.child.step)
     seq = await _publish(engine, subject, Say(answer=data, who=who, note=note))
     for _ in _looks(wait_s):
-        (now,) = await engine.saying.with_answers([found])
+        (now,) = await engine.awaited.with_answers([found])
         if now.answer is not None and now.answer.say == seq:
             return True
         if now.answer is not None:
@@ -85,7 +85,7 @@ async def question_of(engine: Engine, run: str, step: str, role: str = "") -> Op
 
     Raises `AnswerRefused`, which says which there are.
     """
-    asked = [each for each in await engine.saying.questions(run) if not role or each.name == role]
+    asked = [each for each in await engine.awaited.questions(run) if not role or each.name == role]
     meant = [each for each in asked if step in (each.child.step, each.cause.step, _in_any_round(each), each.name)]
     still = [each for each in meant if each.answer is None]
     if len(still) == 1:
@@ -123,7 +123,7 @@ async def say(engine: Engine, run: str, event: str, value: Any, *, who: str, not
     word = Say(answer=Raw(encode_value(value, "answer")), who=who, note=note)
     seq = await _publish(engine, subject, word)
     for _ in _looks(wait_s):
-        waiting = await engine.saying.waiting(event, run)
+        waiting = await engine.awaited.waiting(event, run)
         if any(each.answer is not None and each.answer.say == seq for each in waiting):
             return True
         if why := await _why_rejected(engine, EVENT, run, seq):

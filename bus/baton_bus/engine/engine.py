@@ -10,7 +10,7 @@ from baton_bus.errors import BlobMissing, PayloadTooLarge, TooManyBranches
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList
-from baton_schemas.run.child_runs import has_to_be_followed
+from baton_schemas.run.child_runs import has_to_be_followed, version_in
 from baton_schemas.run.fork import origin_of
 from baton_schemas.run.lifecycle import (
     Action,
@@ -33,7 +33,9 @@ from baton_schemas.wire.outcomes import Failed
 from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
+from .awaited import AwaitedWords
 from .fan_outs import NO_FAN_OUT, FanOuts, may_fan_out
+from .files import Files
 from .forking import Forking
 from .nesting import Nesting
 from .runs import REASON_MAX, Runs
@@ -54,12 +56,14 @@ class Engine:
 
     def __init__(self, bus: Bus) -> None:
         self.bus, self.values = bus, Values(bus)
+        self.files = Files(bus)
         self.writing = Writing(bus, self.values)
         self.spread = SpreadLists(bus, self.values)
         self.fan_outs = FanOuts(bus, self.values, self.spread)
         self.forking = Forking(bus, self.values, self.writing)
         self.asking = Asking(bus, self.values)
-        self.saying = Saying(bus, self.values, self.asking)
+        self.awaited = AwaitedWords(bus)
+        self.saying = Saying(bus, self.values, self.asking, self.awaited)
         self.nesting = Nesting(self)
         self.runs = Runs(self)
 
@@ -83,6 +87,7 @@ class Engine:
         """
         due_s = self.bus.now_s() + delay_s
         woken = Handoff(
+            v=version_in(parked.run),
             run=parked.run,
             flow=parked.flow,
             digest=parked.digest,

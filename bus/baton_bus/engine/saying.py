@@ -7,32 +7,27 @@ before finishes what is not finished, and changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
-
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadContent, BadMessage
 from baton_schemas.flow.questions import BadAnswer, fitted
-from baton_schemas.run.asking import TIME_IS_UP, answer_to
-from baton_schemas.run.refs import asked_name, key_of_child
-from baton_schemas.run.state import Entry, known
-from baton_schemas.run.words import words_of
+from baton_schemas.run.asking import answer_to
+from baton_schemas.run.refs import asked_name
+from baton_schemas.run.state import known
 from baton_schemas.wire.codec import decode_say
-from baton_schemas.wire.messages import Answer, Asked, Handoff, Parked, Question, Result, Say
-from baton_schemas.wire.names import EVENT, PERSON, TOKEN, WHOLE_RUN
-from baton_schemas.wire.outcomes import NULL, Blob, Done, Failed
+from baton_schemas.wire.messages import Answer, Handoff, Question, Result, Say
+from baton_schemas.wire.names import TOKEN, WHOLE_RUN, may_stand_in_subject
+from baton_schemas.wire.outcomes import NULL, Blob, Done
 from baton_schemas.wire.values import check_json, clean_text
 
 from .asking import Asking
+from .awaited import AwaitedWords, Open, answered
 from .values import Values
 
 WHO_MAX, NOTE_MAX = 200, 4_000
 """Characters of who answered, and of their note, that are kept."""
-_READ_AT_ONCE = 400
-"""Subjects of answers that are read with one request: a server gives 1,024 at most."""
 _NAMED_MAX = 5
 
 
@@ -40,36 +35,11 @@ class WordRefused(Exception):
     """A word that is no answer to anything, as a sentence that says why."""
 
 
-class Open(Struct, frozen=True, kw_only=True):
-    """A child that waits for a word, or did."""
-
-    seq: int
-    at: datetime
-    """When it was asked."""
-    child: Handoff
-    cause: Asked
-    answer: Answer | None = None
-    answer_seq: int = 0
-    answered_at: datetime | None = None
-
-    @property
-    def name(self) -> str:
-        """The role that is asked, or the event that is waited for."""
-        return asked_name(self.child.step)
-
-    @property
-    def start_seq(self) -> int:
-        """Where the run's first handoff is."""
-        return self.child.start_seq
-
-
 class Saying:
-    """Takes words on one bus, and finds who waits for one."""
+    """Takes words on one bus. Who waits for them is in `awaited.py`."""
 
-    def __init__(self, bus: Bus, values: Values, asking: Asking) -> None:
-        self._bus, self._values, self._asking = bus, values, asking
-
-    # ---- what is said ------------------------------------------------------------------------------
+    def __init__(self, bus: Bus, values: Values, asking: Asking, awaited: AwaitedWords) -> None:
+        self._bus, self._values, self._asking, self._awaited = bus, values, asking, awaited
 
     async def take(self, seq: int, subject: str, data: bytes) -> None:
         """Make a word that is stored the answer that it is; an event that nobody waits for stays where it is.
@@ -78,7 +48,7 @@ class Saying:
         """
         _, who, run, rest = self._bus.subjects.split(subject)
         step = rest[0] if rest else ""
-        if len(rest) != 1 or not TOKEN.match(run) or not all(map(is_token, (who, step))):
+        if len(rest) != 1 or not TOKEN.match(run) or not all(map(may_stand_in_subject, (who, step))):
             raise WordRefused("its subject has no valid names of a role, a run and a step")
         try:
             check_json(data, "word")
@@ -94,7 +64,7 @@ class Saying:
 
     async def _take_answer(self, seq: int, role: str, run: str, step: str, say: Say) -> None:
         """Answer the open question that a word is about. Raises as `take`."""
-        asked = await self.questions(run, step)
+        asked = await self._awaited.questions(run, step)
         to_role = [each for each in asked if each.name == role]
         ours = [each for each in to_role if each.answer is not None and each.answer.say == seq]
         if ours:  # all that may be missing is what follows from it
@@ -112,7 +82,7 @@ class Saying:
         await self._refuse_if_ended(found.child.flow, run)
         stored = await self._answer(found, seq, say, value)
         if stored.say != seq:
-            (now,) = await self.with_answers([found])
+            (now,) = await self._awaited.with_answers([found])
             raise WordRefused(answered(now))
 
     async def _take_event(self, seq: int, name: str, run: str, say: Say) -> None:
@@ -121,14 +91,14 @@ class Saying:
         first = known(began)
         if not isinstance(first, Handoff) or began is None:
             raise WordRefused(f"there is no run {run}, or it had not begun")
-        waiting = await self.waiting(name, run)
+        waiting = await self._awaited.waiting(name, run)
         if not any(each.answer is not None and each.answer.say == seq for each in waiting):  # else only to finish it
             await self._refuse_if_ended(first.flow, run)
         while True:
-            waiting = await self.waiting(name, run)
+            waiting = await self._awaited.waiting(name, run)
             if all(each.answer is not None and each.answer.say != seq for each in waiting):
                 return
-            found = await self._who_gets(seq, name, run)
+            found = await self._awaited.who_gets(seq, name, run)
             if found is None or (await self._answer(found, seq, say, say.answer)).say == seq:
                 return
             # It was answered otherwise in between, as its time was up: then the word is for the next.
@@ -138,41 +108,11 @@ class Saying:
         name, run = asked_name(child.step), child.run
         if await self._bus.log.last_sure(self._bus.subjects.say(name, run, WHOLE_RUN)) is None:
             return None
-        waiting, words, got = await self._queues(name, run)
-        found = next((each for each in waiting if each.child.step == child.step), None)
-        word = words.get(got.get(child.step, 0))
-        if found is None or word is None:
+        its = await self._awaited.word_for(child)
+        if its is None:
             return None
-        return await self._answer(found, word[0], word[1], word[1].answer)
-
-    # ---- who is asked ------------------------------------------------------------------------------
-
-    async def questions(self, run: str, step: str = "") -> list[Open]:
-        """Return the questions to people in a run, in their order: of a step that asked, or the very one it names.
-
-        Raises `NewerMessage`, `BusUnavailable`.
-        """
-        asked = self._bus.subjects.asked
-        patterns = [asked(PERSON, run, step), asked(PERSON, run, asker=step)] if step else [asked(PERSON, run)]
-        return await self.with_answers(_asked(await self._bus.log.matching_sure(patterns)))
-
-    async def open_questions(self, role: str = "") -> list[Open]:
-        """Return all questions that wait for a person, of this role or any, the one that waits longest first.
-
-        Those of runs that have ended wait no more. Reads the questions of all runs in the log, then how their runs
-        ended, then the answers to those of runs that have not. Raises as `questions`.
-        """
-        entries = await self._bus.log.matching_sure([self._bus.subjects.asked(PERSON)])
-        entries = [entry for entry in entries if entry.message is not None]  # of a later release: others show them
-        asked = [each for each in _asked(entries) if not role or each.name == role]
-        results = {self._bus.subjects.result(each.child.flow, each.child.run) for each in asked if _is_sound(each)}
-        ended = {each.subject for each in await self._some(results)}
-        going_on = [
-            each
-            for each in asked
-            if _is_sound(each) and self._bus.subjects.result(each.child.flow, each.child.run) not in ended
-        ]
-        return [each for each in await self.with_answers(going_on) if each.answer is None]
+        found, seq, say = its
+        return await self._answer(found, seq, say, say.answer)
 
     # ---- their parts -------------------------------------------------------------------------------
 
@@ -211,104 +151,3 @@ class Saying:
         if await self._bus.log.last_sure(self._bus.subjects.start(run)) is None:
             return f"there is no run {run}"
         return f"nothing that {step!r} has asked {role} is there: nobody has asked, or not yet"
-
-    async def waiting(self, name: str, run: str) -> list[Open]:
-        """Return who waits for an event of this name, or did, in their order."""
-        entries = await self._bus.log.matching_sure([self._bus.subjects.asked(EVENT, run)])
-        return await self.with_answers([each for each in _asked(entries) if each.name == name])
-
-    async def _who_gets(self, seq: int, name: str, run: str) -> Open | None:
-        """Return the one who waits for just this word; None when nobody does."""
-        waiting, _, got = await self._queues(name, run)
-        return next((each for each in waiting if got.get(each.child.step) == seq), None)
-
-    async def _queues(self, name: str, run: str) -> tuple[list[Open], dict[int, tuple[int, Say]], dict[str, int]]:
-        """Return who waits for an event, its words, and who gets which, all as the log is at one moment."""
-        end_seq = await self._bus.log.end()
-        waiting = [each for each in await self.waiting(name, run) if each.seq <= end_seq]
-        words: dict[int, tuple[int, Say]] = {}
-        if waiting:
-            pattern, start_seq = self._bus.subjects.say(name, run, WHOLE_RUN), min(each.start_seq for each in waiting)
-            async for entry in self._bus.log.read([pattern], start_seq, end_seq):
-                word = known(entry)  # of a later release: nothing can be said of who gets which
-                if isinstance(word, Say) and _is_readable(entry.data):
-                    words[entry.seq] = (entry.seq, word)
-        got = words_of(
-            ((each.seq, each.child.step) for each in waiting),
-            list(words),
-            {
-                each.child.step: (each.answer_seq, each.answer.say)
-                for each in waiting
-                if each.answer is not None and each.answer_seq <= end_seq
-            },
-        )
-        return waiting, words, got
-
-    async def with_answers(self, asked: list[Open]) -> list[Open]:
-        """Return the same with the answers that are there, by the leader's word."""
-        sound = [each for each in asked if _is_sound(each)]
-        subjects = [self._answer_subject(each) for each in sound]
-        answers = {entry.subject: entry for entry in await self._some(subjects)}
-        return [_with_answer(each, answers.get(subject)) for each, subject in zip(sound, subjects, strict=True)]
-
-    def _answer_subject(self, each: Open) -> str:
-        child = each.child
-        return self._bus.subjects.answer(each.cause.actor, child.run, each.cause.step, key_of_child(child.step))
-
-    async def _some(self, subjects: Iterable[str]) -> list[Entry]:
-        """Return what stands on these exact subjects, of which there may be thousands."""
-        wanted = list(subjects)
-        parts = [wanted[start : start + _READ_AT_ONCE] for start in range(0, len(wanted), _READ_AT_ONCE)]
-        found: list[Entry] = []
-        for part in parts:
-            found += await self._bus.log.matching_sure(part)
-        return found
-
-
-def is_token(token: str) -> bool:
-    """Say whether this may stand in a subject of ours: that of a child is longer than a name may be."""
-    return bool(token) and all(TOKEN.match(token[at : at + 64]) for at in range(0, len(token), 64))
-
-
-def _asked(entries: Iterable[Entry]) -> list[Open]:
-    """Return the children that these are the handoffs of; what a stranger put there is none."""
-    found: list[Open] = []
-    for entry in entries:
-        child = known(entry)
-        if isinstance(child, Handoff) and isinstance(child.cause, Asked):
-            found.append(Open(seq=entry.seq, at=entry.at, child=child, cause=child.cause))
-    return found
-
-
-def _is_sound(each: Open) -> bool:
-    """Say whether what names the subject of its answer may stand in one."""
-    child = each.child
-    tokens = (each.cause.actor, child.run, each.cause.step, key_of_child(child.step), child.flow)
-    return all(map(is_token, tokens)) and bool(TOKEN.match(child.flow) and TOKEN.match(child.run))
-
-
-def _with_answer(each: Open, entry: Entry | None) -> Open:
-    found = known(entry)
-    if entry is None or isinstance(found, Parked) or not isinstance(found, Answer):
-        return each
-    return replace(each, answer=found, answer_seq=entry.seq, answered_at=entry.at)
-
-
-def answered(each: Open) -> str:
-    """Return that a question was answered before, by whom and when."""
-    answer = each.answer
-    assert answer is not None
-    at = f"{each.answered_at:%Y-%m-%d %H:%M:%S} UTC" if each.answered_at is not None else "before"
-    if answer.say:
-        return f"answered already by {answer.who or 'somebody'} at {at}"
-    if isinstance(answer.outcome, Failed) and answer.outcome.error.type != TIME_IS_UP:
-        return f"not to be answered any more since {at}: {answer.outcome.error.message}"
-    return f"its time was up at {at}, before this came"
-
-
-def _is_readable(data: bytes) -> bool:
-    try:
-        check_json(data, "word")
-    except BadContent:
-        return False
-    return True

@@ -54,6 +54,11 @@ def check_token(what: str, value: str) -> str:
     return value
 
 
+def may_stand_in_subject(token: str) -> bool:
+    """Say whether this may be one of ours in a subject: that of a child is longer than a name may be."""
+    return bool(token) and all(TOKEN.match(token[at : at + TOKEN_MAX]) for at in range(0, len(token), TOKEN_MAX))
+
+
 def sortable_id(now_s: float | None = None) -> str:
     """Make an id that sorts by time: a lower-case ULID (48 bits of milliseconds, 80 random bits).
 

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from baton_actors.agents.asks import AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversation import Call, Came
 from baton_actors.agents.tools.log import ToolLog
@@ -68,11 +68,12 @@ class Calling:
 
         `digest` is that of the request that was answered. Raises `ToolInDoubt`.
         """
-        doubts = [
-            self._in_turn(call, digest, place)
-            for place, call in enumerate(calls)
-            if not call.wrong and self._is_once(call) and self._log.begun(digest, place) is not None
-        ]
+        with all_needed():
+            doubts = [
+                asyncio.ensure_future(self._in_turn(call, digest, place))
+                for place, call in enumerate(calls)
+                if not call.wrong and self._is_once(call) and self._log.begun(digest, place) is not None
+            ]
         for outcome in await asyncio.gather(*doubts, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -15,7 +15,7 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, USAGE
 from baton_actors.cli.output import print_json
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain_lines
 from baton_schemas.flow.schema import flow_schema
 

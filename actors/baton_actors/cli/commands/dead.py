@@ -14,7 +14,8 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
-from baton_actors.cli.show.view import console, error_line
+from baton_actors.cli.show.console import console
+from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain
 from baton_actors.cli.times import short_time
 from baton_bus.client.dead import DeadStep, RejectedMessage, dead_steps, rejected_messages

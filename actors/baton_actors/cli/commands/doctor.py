@@ -14,7 +14,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import FAILED, OK, NoRunsHere
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_bus.doctor.doctor import examine_server
 from baton_bus.doctor.findings import Finding

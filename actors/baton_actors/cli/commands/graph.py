@@ -13,9 +13,9 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
 from baton_actors.cli.output import print_json
+from baton_actors.cli.show.console import console
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.view import console
 from baton_actors.cli.text import plain
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.graph import Plan

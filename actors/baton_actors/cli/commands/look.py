@@ -17,21 +17,18 @@ from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.nobody import left_alone, nobody_lines, telling, up_command
 from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
 from baton_actors.cli.place import Place
+from baton_actors.cli.show.console import console
+from baton_actors.cli.show.costs import rehearsal_line
+from baton_actors.cli.show.log_lines import log_line, log_rows
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.run_page import run_page
+from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.step_facts import step_facts
+from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
-from baton_actors.cli.show.view import (
-    console,
-    errors_of,
-    log_line,
-    log_rows,
-    look_at,
-    rehearsal_line,
-    run_page,
-    runs_table,
-)
+from baton_actors.cli.show.why import look_at
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
 from baton_bus.client.seen import LISTEN_S, see_step
 from baton_bus.client.size import log_size

@@ -14,7 +14,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.commands.check import schema_text
 from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.output import print_json
-from baton_actors.cli.show.view import console
+from baton_actors.cli.show.console import console
 from baton_actors.cli.teams import check_name, example_files, examples, team_files, write_team
 
 _SCHEMA = "flow.schema.json"

@@ -17,7 +17,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument, CommandError
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
-from baton_actors.cli.show.view import MARKS, console
+from baton_actors.cli.show.console import MARKS, console
 from baton_actors.cli.text import plain
 from baton_actors.cli.times import read_age, short_time
 from baton_bus.client.purge import Choice, Plan, Purged, check_allowed, plan_purge

@@ -20,22 +20,17 @@ from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.keys import read_key, single_keys
 from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.place import Place
+from baton_actors.cli.show.console import console
+from baton_actors.cli.show.costs import rehearsal_line
+from baton_actors.cli.show.log_lines import log_line
 from baton_actors.cli.show.rows import plan_of, rows_of
+from baton_actors.cli.show.run_page import header, run_page, totals
 from baton_actors.cli.show.step_facts import brought_facts
+from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.show.stepping import Stepping
+from baton_actors.cli.show.steps_table import in_brief, steps_table
 from baton_actors.cli.show.unfolding import room_for
 from baton_actors.cli.show.values import brought_lines, brought_table
-from baton_actors.cli.show.view import (
-    console,
-    header,
-    in_brief,
-    log_line,
-    rehearsal_line,
-    run_page,
-    steps_table,
-    totals,
-    waits_of,
-)
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.client.seen import fetch_small
 from baton_schemas.errors import BadMessage

@@ -20,8 +20,9 @@ from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import reloading, telling_of_changes
+from baton_actors.cli.show.console import console
+from baton_actors.cli.show.costs import rehearsing_line
 from baton_actors.cli.show.said import death_teller, json_teller, teller
-from baton_actors.cli.show.view import console, rehearsing_line
 from baton_actors.models import ModelSettings
 from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.main import WorkerSpec, worker_main

@@ -14,12 +14,15 @@ from rich.live import Live
 from rich.text import Text
 
 from baton_actors.cli.show.called import called
+from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.rows import Row, rows_of
+from baton_actors.cli.show.run_page import elapsed_of, totals
+from baton_actors.cli.show.step_lines import skips_of, waits_of
+from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.unfolding import CHILDREN_MAX, room_for
-from baton_actors.cli.show.view import MARKS, elapsed_of, skips_of, steps_table, totals, waits_of
 from baton_actors.cli.show.words import STEPS_MAX, Spoken, Words, word_line
 from baton_actors.cli.text import plain
 from baton_bus import BusError
@@ -43,6 +46,8 @@ _TOLD_EVERY_S = 1.0
 """How often what a step says is a new line, where there is no table that shows it."""
 _TOLD_MAX = 3
 """Lines of it at one look: of a thousand branches that speak at once, not each is read."""
+SETTLE_S = 2.0
+"""From the result to the moment when the progress has heard it too: some milliseconds."""
 _ENDED = frozenset({"done", "failed", "skipped"})
 
 

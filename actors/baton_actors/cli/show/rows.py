@@ -1,6 +1,6 @@
 """The steps of a run as rows of a table, the branches of a fan-out as one, and below each what it asked for.
 
-Pure; `view.py` draws them.
+Pure; `steps_table.py` draws them.
 """
 
 from __future__ import annotations
