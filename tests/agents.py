@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,8 @@ from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.facts import Exchange
+from baton_schemas.flow.tools import OfferedTool
+from baton_schemas.wire.facts import Exchange, ToolBegun, ToolCall
 
 T = TypeVar("T")
 CONTEXT = Context(run="r1", step="a", attempt=1)
@@ -41,8 +43,50 @@ def task_of(plan: Plan | None = None, *, step: str = "a", timeout_s: float = 30.
     return StepTask(plan=timed, step=step, values=raw, context=CONTEXT)
 
 
+class ToolFacts:
+    """What is recorded of tools, kept in memory as the log does."""
+
+    def __init__(self) -> None:
+        self.tools: list[OfferedTool] | None = None
+        self.begins: dict[tuple[str, int], ToolBegun] = {}
+        self.calls: dict[tuple[str, int], ToolCall] = {}
+
+    def now_s(self) -> float:
+        return time.time()
+
+    async def offered(self) -> list[OfferedTool] | None:
+        return self.tools
+
+    async def offer(self, tools: Sequence[OfferedTool]) -> list[OfferedTool]:
+        self.tools = list(tools)
+        return self.tools
+
+    async def called(self, digest: str, place: int, *, look: bool = False) -> ToolCall | None:
+        return self.calls.get((digest, place))
+
+    def begun(self, digest: str, place: int) -> ToolBegun | None:
+        return self.begins.get((digest, place))
+
+    async def begin(self, begun: ToolBegun) -> ToolBegun:
+        there = self.begins.get((begun.request_sha256, begun.place))
+        if there is None or there.number < begun.number:
+            there = self.begins[begun.request_sha256, begun.place] = begun
+        return there
+
+    async def record(self, call: ToolCall) -> ToolCall:
+        return self.calls.setdefault((call.request_sha256, call.place), call)
+
+
 class NoJournal:
-    """The journal of an agent that records nothing."""
+    """The journal of an agent that records nothing but what its tools give."""
+
+    _tools: ToolFacts | None = None
+
+    @property
+    def tools(self) -> ToolFacts:
+        if self._tools is None:
+            self._tools = ToolFacts()
+        return self._tools
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         raise AssertionError("a handler asks no model")

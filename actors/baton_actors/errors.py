@@ -49,14 +49,94 @@ class TooManyAsks(Fail):
         )
 
 
-class HandlerNotFound(ActorError):
-    """The `handler` of an agent cannot be imported."""
+class TooManyCalls(Fail):
+    """The model of an agent calls its `tools` more often than `max_calls`."""
 
-    def __init__(self, agent: str, handler: str, reason: str) -> None:
-        """`agent` and `handler` as they are in the flow; `reason` says what was tried."""
+    def __init__(self, calls: int, calls_max: int, so_far: str) -> None:
+        """`calls` is what was called, with what is called now; `so_far` shows the conversation."""
+        self.calls, self.calls_max, self.so_far = calls, calls_max, so_far
+        super().__init__(
+            f"the model calls tools {calls} times, and may {calls_max} times (max_calls). "
+            f"Let its prompt ask for less, or raise max_calls. The conversation so far:\n{so_far}"
+        )
+
+
+class TooManyTools(Fail):
+    """An agent offers its model more tools than are of use."""
+
+    def __init__(self, count: int, count_max: int, tokens: int, largest: str) -> None:
+        """`tokens` is an estimate of what they take in each request; `largest` is the server that lists most."""
+        self.count, self.count_max, self.tokens, self.largest = count, count_max, tokens, largest
+        hint = f"`mcp:{largest}/tool` in place of `mcp:{largest}`" if largest else "fewer in `tools`"
+        super().__init__(
+            f"its model would be offered {count} tools, some {tokens:,} tokens of each request; expected at most "
+            f"{count_max}, as a model that chooses among more than 50 chooses badly. Pick those that it needs: {hint}"
+        )
+
+
+class ToolInDoubt(Fail):
+    """A tool that is not idempotent may have run, and nobody knows what came of it: it is not called again."""
+
+    def __init__(self, tool: str, called: str, why: str = "") -> None:
+        """`called` is the call as people read it; `why` says why nobody was asked."""
+        self.tool, self.called = tool, called
+        because = f" ({why})" if why else ""
+        super().__init__(
+            f"{tool} may have run: a worker began it, and died or was stopped before it recorded what came of it. It "
+            f"is not idempotent, so it is not called again: {called}. Look whether it ran{because}. To be asked the "
+            f'next time, and by `baton retry` of this run, set `in_doubt = "a-role"` on the agent; if it may run twice '
+            f"without harm, say `@tool(idempotent=True)`, or name it in `idempotent` of its MCP server"
+        )
+
+
+class ServerUnreachable(ActorError):
+    """An MCP server cannot be started or reached, or does not say what it has. It may be there at the next attempt."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        """`server` is the name of `[mcp.NAME]`; `reason` says what was tried, without secrets."""
+        self.server, self.reason = server, reason
+        super().__init__(f"the MCP server {server!r} cannot be used: {reason}")
+
+
+class ServerLost(ActorError):
+    """The connection to an MCP server ended in the middle of something: whether that was done, nobody knows."""
+
+    def __init__(self, server: str, doing: str) -> None:
+        """`doing` is what was asked of it."""
+        self.server, self.doing = server, doing
+        super().__init__(f"the MCP server {server!r} was lost in the middle of {doing}")
+
+
+class ServerLacksTool(Fail):
+    """A flow picks a tool of an MCP server that it does not list."""
+
+    def __init__(self, server: str, tool: str, hint: str = "") -> None:
+        """`hint` names the nearest one that it has."""
+        self.server, self.tool, self.hint = server, tool, hint
+        super().__init__(f"the MCP server {server!r} lists no tool {tool!r}. {hint}".rstrip())
+
+
+class BadTool(ActorError):
+    """A function that cannot be a tool."""
+
+    def __init__(self, tool: str, reason: str, hint: str = "") -> None:
+        """`tool` is its place, or what the flow names it by; `reason` says what was found and what was expected."""
+        self.tool, self.reason, self.hint = tool, reason, hint
+        super().__init__(f"tool {tool!r}: {reason}" + (f" {hint}" if hint else ""))
+
+
+class BadToolCall(ActorError):
+    """A model calls a tool with what it does not take: the model is told."""
+
+
+class HandlerNotFound(ActorError):
+    """The `handler` of an agent, or one of its `tools`, cannot be imported."""
+
+    def __init__(self, agent: str, handler: str, reason: str, key: str = "handler") -> None:
+        """`agent` and `handler` as they are in the flow; `reason` says what was tried; `key` is that of the agent."""
         self.agent, self.handler, self.reason = agent, handler, reason
         super().__init__(
-            f"agents.{agent}.handler: cannot load {handler!r}: {reason}{'' if reason.endswith('?') else '.'} "
+            f"agents.{agent}.{key}: cannot load {handler!r}: {reason}{'' if reason.endswith('?') else '.'} "
             "Expected 'module:name' of an importable module, or './file.py:name' relative to the flow file."
         )
 
@@ -119,14 +199,26 @@ class HandlerMissing(ActorError):
     """This worker cannot play an agent as the flow of a run has it. Another worker may: give the handoff back."""
 
     def __init__(
-        self, *, flow: str, digest: str, agent: str, handler: str, known: Iterable[str] = (), reason: str = ""
+        self,
+        *,
+        flow: str,
+        digest: str,
+        agent: str,
+        handler: str,
+        tool: str = "",
+        known: Iterable[str] = (),
+        reason: str = "",
     ) -> None:
-        """Of the run's flow; `handler` is empty for an LLM agent; `known` are the handlers that this worker has."""
-        self.flow, self.digest, self.agent, self.handler = flow, digest, agent, handler
+        """Of the run's flow; `handler` is empty for an LLM agent, and `tool` is the one of its that is lacking.
+
+        `known` are the handlers that this worker has.
+        """
+        self.flow, self.digest, self.agent, self.handler, self.tool = flow, digest, agent, handler, tool
         self.known, self.reason = tuple(sorted(known)), reason
         has = ", ".join(self.known) or "no handlers"
-        lacks = f"the handler {handler!r}" if handler else "models"
-        self.waits_for = f"a worker that has {handler!r}" if handler else "a worker that asks models"
+        lacks = f"the tool {tool!r}" if tool else f"the handler {handler!r}" if handler else "models"
+        named = tool or handler
+        self.waits_for = f"a worker that has {named!r}" if named else "a worker that asks models"
         """What the step waits for, as the end of a sentence."""
         super().__init__(
             f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "

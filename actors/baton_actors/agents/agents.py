@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, AgentKind
@@ -13,11 +14,18 @@ from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.agents.threads import Threads
+from baton_actors.agents.tools.function import FunctionTool
+from baton_actors.agents.tools.servers import McpServer, McpServers
+from baton_actors.agents.tools.toolbox import Toolbox
 from baton_actors.errors import BadHandler, HandlerMissing
 from baton_actors.models import Models
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.used_tools import functions_of, servers_of
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.run.refs import key_of_child
+
+_NO_TOOLS: Mapping[str, FunctionTool] = {}
+_HERE = Path()
 
 
 class Agents:
@@ -29,18 +37,34 @@ class Agents:
         self._models = models
         self._prompt = PromptAgent(models) if models is not None else None
         self._nested = NestedAgent()
-        self._orchestrator = OrchestratorAgent(models) if models is not None else None
+        self._servers = McpServers()
+        self._tools: dict[tuple[str, str], FunctionTool] = {}
+        self._mcp: dict[tuple[str, str], McpServer] = {}
+        self._orchestrators: dict[tuple[str, str], OrchestratorAgent] = {}
         self._merging = MergingAgent()
         self._person = PersonAgent()
         self._by_version: dict[tuple[str, str], PythonAgent] = {}
         self._by_flow: dict[tuple[str, str], PythonAgent] = {}
         self._fits: set[tuple[str, str, str]] = set()
 
-    def add(self, plan: Plan, handlers: Mapping[str, Handler]) -> None:
-        """Take in the handlers of a flow, by the strings that name them in it (see `load_handlers`).
+    def add(
+        self,
+        plan: Plan,
+        handlers: Mapping[str, Handler],
+        tools: Mapping[str, FunctionTool] = _NO_TOOLS,
+        folder: Path = _HERE,
+    ) -> None:
+        """Take in the handlers of a flow, by the strings that name them in it (see `load_handlers`), and its tools.
 
         They do the steps of this version, and of other versions of the flow that name them alike and that they fit.
+        MCP servers are started in `folder`, and only those of flows that are taken in: a flow in a message may be
+        anybody's, and names commands.
         """
+        for name, settings in plan.flow.mcp.items():
+            server = self._servers.of(name, settings, folder)
+            self._mcp[plan.digest, name] = self._mcp[plan.flow.name, name] = server
+        for use, tool in tools.items():
+            self._tools[plan.digest, use] = self._tools[plan.flow.name, use] = tool
         for name, handler in handlers.items():
             agent = PythonAgent(handler, self.threads, self._models)
             self._by_version[plan.digest, name] = self._by_flow[plan.flow.name, name] = agent
@@ -59,9 +83,10 @@ class Agents:
         if plan.flow.agents[agent].flow:
             return self._nested
         if not handler:
-            if self._prompt is None or self._orchestrator is None:
+            if self._prompt is None or self._models is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")
-            return self._orchestrator if plan.flow.agents[agent].workers else self._prompt
+            calls = plan.flow.agents[agent].workers or plan.flow.agents[agent].tools
+            return self._orchestrating(plan, agent, self._models) if calls else self._prompt
         found = self._by_version.get((plan.digest, handler))
         if found is None:
             found = self._by_flow.get((plan.flow.name, handler))
@@ -105,6 +130,32 @@ class Agents:
         except HandlerMissing:  # the step is given back
             return frozenset()
 
+    async def aclose(self) -> None:
+        """End the MCP servers that were started."""
+        await self._servers.aclose()
+
+    def _orchestrating(self, plan: Plan, name: str, models: Models) -> OrchestratorAgent:
+        """Return who plays an LLM agent that calls. Raises `HandlerMissing` when a function is not here."""
+        known = self._orchestrators.get((plan.digest, name))
+        if known is not None:
+            return known
+        agent = plan.flow.agents[name]
+        functions: dict[str, FunctionTool] = {}
+        for called, use in functions_of(agent).items():
+            found = self._tools.get((plan.digest, use)) or self._tools.get((plan.flow.name, use))
+            if found is None:
+                raise self._missing(plan, name, "it has no such tool of that flow", use)
+            functions[called] = found
+        servers: dict[str, McpServer] = {}
+        for each in servers_of(agent):
+            server = self._mcp.get((plan.digest, each)) or self._mcp.get((plan.flow.name, each))
+            if server is None:
+                raise self._missing(plan, name, f"its version of that flow has no [mcp.{each}]", f"mcp:{each}")
+            servers[each] = server
+        toolbox = Toolbox(agent, functions, servers, self.threads)
+        self._orchestrators[plan.digest, name] = made = OrchestratorAgent(models, toolbox)
+        return made
+
     def _check(self, handler: Handler, plan: Plan, agent: str, step: str) -> None:
         """Raise `HandlerMissing` unless the handler, of another version of the flow, takes what this step reads."""
         name = "" if key_of_child(step) else plan.name_of(step)
@@ -119,12 +170,13 @@ class Agents:
             raise self._missing(plan, agent, f"the one of its own version does not fit ({error.reason})") from error
         self._fits.add((plan.digest, agent, name))
 
-    def _missing(self, plan: Plan, agent: str, reason: str = "") -> HandlerMissing:
+    def _missing(self, plan: Plan, agent: str, reason: str = "", tool: str = "") -> HandlerMissing:
         return HandlerMissing(
             flow=plan.flow.name,
             digest=plan.digest,
             agent=agent,
             handler=plan.flow.agents[agent].handler,
+            tool=tool,
             known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
             reason=reason,
         )

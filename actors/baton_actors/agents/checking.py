@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from msgspec.structs import replace
 
 from baton_actors.agents.fitting import misfits
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, with_nested
+from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, load_tools, with_nested
+from baton_actors.agents.tools.servers import MISSING, has_package
 from baton_actors.errors import ActorError
 from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
@@ -22,6 +24,7 @@ from baton_schemas.errors import Coded, SchemaError, nearest
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.nested import description_of
 from baton_schemas.flow.toml_lines import line_of
+from baton_schemas.flow.used_tools import servers_of, variables_of
 
 Level = Literal["error", "warning"]
 
@@ -31,7 +34,8 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     level: Level = "error"
     code: str
-    """For programs: that of the error's class, or `misfit`, `unpriced_model`, `no_description`."""
+    """For programs: that of the error's class, or `misfit`, `unpriced_model`, `no_description`, `no_mcp`,
+    `no_program`, `no_variable`."""
     message: str
 
 
@@ -47,6 +51,8 @@ class CheckedFlow(Struct, frozen=True, kw_only=True):
     """Agents that others may ask while they work."""
     handlers: list[str] = []
     """As the flow names them."""
+    tools: list[str] = []
+    """What models may call besides agents, as the flow names it."""
     models: list[str] = []
     """That its LLM agents ask, tiers resolved."""
     has_clients: bool = False
@@ -78,6 +84,8 @@ def check_source(source: str) -> CheckedFlow:
         own: list[Problem] = []
         with _own_modules():
             handlers = _handlers(each, own)
+            own += _tools(each)
+        own += _servers(each)
         has_clients = has_clients or any(handler.asks_models for handler in handlers.values())
         llms = [name for name, agent in each.flow.agents.items() if agent.asks_models]
         own += _misfits(each, handlers)
@@ -92,6 +100,7 @@ def check_source(source: str) -> CheckedFlow:
         steps=[step for step in found.plan.order if step not in found.plan.implied],
         asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
         handlers=sorted({agent.handler for _, agent in agents if agent.handler}),
+        tools=sorted({tool.use for _, agent in agents for tool in agent.tools}),
         models=sorted({plan.tier(agent).model for plan, agent in agents if agent.asks_models}),
         has_clients=has_clients,
         flows=sorted(each.name for each in all_of_it if each is not found),
@@ -121,6 +130,39 @@ def _handlers(found: FoundFlow, problems: list[Problem]) -> dict[str, Handler]:
         except ActorError as error:
             problems.append(_problem(error))
     return handlers
+
+
+def _tools(found: FoundFlow) -> Iterator[Problem]:
+    """Yield what is wrong with the functions that are tools: each agent's first, once."""
+    told: set[str] = set()
+    for name in found.flow.agents:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                load_tools(found, [name])
+        except ActorError as error:
+            problem = _problem(error)
+            if problem.message not in told:
+                told.add(problem.message)
+                yield problem
+
+
+def _servers(found: FoundFlow) -> Iterator[Problem]:
+    """Yield what is not here that MCP servers need: the package, programs and variables. They are not started."""
+    used = dict.fromkeys(server for agent in found.flow.agents.values() for server in servers_of(agent))
+    if used and not has_package():
+        yield Problem(
+            code="no_mcp", message=f"mcp.{next(iter(used))}: the package for MCP servers is missing: {MISSING}"
+        )
+    for name in used:
+        server = found.flow.mcp[name]
+        for program in server.command[:1]:
+            if not (shutil.which(program) or ("/" in program and (found.folder / program).is_file())):
+                message = f"mcp.{name}.command: there is no program {program!r} here, which its workers are to start"
+                yield Problem(level="warning", code="no_program", message=message)
+        for variable in variables_of(server):
+            if variable not in os.environ:
+                message = f"mcp.{name}: {variable} is not in the environment here, and its workers need it"
+                yield Problem(level="warning", code="no_variable", message=message)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ class Conversation:
                 calls.append(call)
                 blocks.append({**_sendable(block), "id": call.id, "name": call.name, "input": call.arguments})
             elif block.get("type") != "text" or str(block.get("text") or "").strip():
-                blocks.append(block)
+                blocks.append(_sendable(block))
         self.turns.append(Turn(role="assistant", content=blocks))
         said = " ".join(answer.text.split())
         if said or not calls:

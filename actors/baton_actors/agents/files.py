@@ -9,6 +9,7 @@ from pathlib import Path
 
 from baton_actors.agents.loading import SHIPPED, FoundFlow, shipped_flows, within
 from baton_actors.agents.signatures import file_of
+from baton_schemas.flow.used_tools import functions_of
 
 _FILES_MAX = 500
 """Files of one flow that are looked at: more than anybody writes beside a flow, and each is one `stat`."""
@@ -22,19 +23,19 @@ def flow_file(found: FoundFlow) -> Path:
 def code_files(found: FoundFlow) -> dict[Path, set[str]]:
     """Return the files that handlers of a flow, and flows within it, come from, each with the agents that use it.
 
-    They are those that `handler` names, and what these import from beside them, near and far, and the flow files that
-    `flow` names; a file that is not there is among them, as it may come.
+    They are those that `handler` and `tools` name, and what these import from beside them, near and far, and the flow
+    files that `flow` names; a file that is not there is among them, as it may come.
     """
     files: dict[Path, set[str]] = {}
     for name, agent in found.flow.agents.items():
         if agent.flow:
             for flow in _flow_files(within(found, agent.flow)):
                 files.setdefault(flow, set()).add(name)
-        if not agent.handler:
-            continue
-        where = agent.handler.rpartition(":")[0]
-        file = found.folder / where if where.endswith(".py") else file_of(where)
-        pending = [] if file is None else [file.resolve()]
+        pending: list[Path] = []
+        for named in [agent.handler, *functions_of(agent).values()]:
+            where = named.rpartition(":")[0]
+            file = found.folder / where if where.endswith(".py") else file_of(where) if where else None
+            pending += [] if file is None else [file.resolve()]
         while pending and len(files) < _FILES_MAX:
             each = pending.pop()
             if name not in files.setdefault(each, set()):

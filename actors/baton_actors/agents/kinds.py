@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 
 from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
+from baton_actors.agents.tools.log import ToolLog
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.sent import ExchangeLog
 from baton_actors.models.types import Bound
@@ -57,6 +58,10 @@ class Performed(Struct, frozen=True, kw_only=True):
 
 class Journal(ExchangeLog, Protocol):
     """What an agent may record while it does a step, so that no later attempt pays for it again."""
+
+    @property
+    def tools(self) -> ToolLog:
+        """What is recorded of the tools that its model calls."""
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to the request with this digest, or None."""

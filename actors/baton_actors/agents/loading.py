@@ -9,9 +9,10 @@ from pathlib import Path
 
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.handlers import Handler
-from baton_actors.agents.importing import load_handler
+from baton_actors.agents.importing import load_handler, load_tool
 from baton_actors.agents.signatures import with_reads
 from baton_actors.agents.threads import Threads
+from baton_actors.agents.tools.function import FunctionTool
 from baton_actors.errors import ActorError
 from baton_actors.models import Models
 from baton_schemas.errors import FlowError, nearest
@@ -22,6 +23,7 @@ from baton_schemas.flow.flow import Flow, decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import NESTED_MAX
 from baton_schemas.flow.nested import FILE
+from baton_schemas.flow.used_tools import functions_of
 
 SHIPPED = Path(__file__).parent.parent / "flows"
 """The flows that come with Baton."""
@@ -41,6 +43,8 @@ class FoundFlow:
     was built in Python: it is in this process only."""
     functions: Mapping[str, Handler] = field(default_factory=dict)
     """Handlers that are functions of this process, by the string that names each in the flow."""
+    tools: Mapping[str, FunctionTool] = field(default_factory=dict)
+    """Tools that are functions of this process, by `use` of each."""
 
     nested: Mapping[str, FoundFlow] = field(default_factory=dict)
     """The flows that its agents are and that were built in Python, by what `flow` says of each; others are found."""
@@ -226,6 +230,19 @@ def load_handlers(found: FoundFlow, agents: Iterable[str] | None = None) -> dict
     return handlers
 
 
+def load_tools(found: FoundFlow, agents: Iterable[str] | None = None) -> dict[str, FunctionTool]:
+    """Import the functions among the tools of these agents (None: of all); return them by `use` of each.
+
+    Raises `UnknownAgent`, `HandlerNotFound`, `BadTool`.
+    """
+    loaded: dict[str, FunctionTool] = {}
+    for name in found.flow.agents if agents is None else agents:
+        agent = found.flow.agents[find_agent(found, name)]
+        for use in functions_of(agent).values():
+            loaded[use] = found.tools.get(use) or load_tool(name, use, found.folder)
+    return loaded
+
+
 def needs_models(found: FoundFlow, agents: Iterable[str] | None = None) -> bool:
     """Say whether any of these agents asks models (None: of all): an LLM agent, or a handler that has a client.
 
@@ -246,5 +263,5 @@ def load_agents(
 ) -> Agents:
     """Make the agents of a flow ready to be played (None: all of them). Raises as `load_handlers` does."""
     loaded = Agents(models, threads)
-    loaded.add(found.plan, load_handlers(found, agents))
+    loaded.add(found.plan, load_handlers(found, agents), load_tools(found, agents), found.folder)
     return loaded

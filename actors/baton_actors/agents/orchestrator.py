@@ -1,7 +1,8 @@
-"""The orchestrator: does a step by letting a model decide which workers to ask, as often as it takes to answer.
+"""The orchestrator: does a step by letting a model decide whom to ask and what to call, as often as it takes to answer.
 
-Each answer of the model is recorded before what it calls for is asked, and what is asked is found again by what it is.
-So a step that is done again comes to where it was without asking anybody twice.
+Each answer of the model is recorded before what it calls for is asked, what is asked is found again by what it is, and
+what a tool gave is recorded before the model is told. So a step that is done again comes to where it was without asking
+anybody, or calling anything, twice.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from baton_actors.agents.asks import AskFailed, AskRefused, Asks
 from baton_actors.agents.conversation import Call, Came, Conversation
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.prompt import answer_to, request_of
-from baton_actors.errors import TooManyAsks, TooManyRounds
-from baton_actors.models import ModelAnswer, Models
+from baton_actors.agents.tools.calling import Calling
+from baton_actors.agents.tools.toolbox import Toolbox
+from baton_actors.errors import TooManyAsks, TooManyCalls, TooManyRounds
+from baton_actors.models import ModelAnswer, Models, request_digest
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.wire.outcomes import Usage
 from baton_schemas.wire.values import encode_value
@@ -30,19 +35,20 @@ _PAUSED = "pause_turn"
 
 
 class OrchestratorAgent:
-    """Any LLM agent that has `workers`: they are the tools of its model."""
+    """An LLM agent that has `workers`, `tools` or both: its model calls them."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, toolbox: Toolbox | None = None) -> None:
+        """`toolbox` has the tools of the agent; None for one that has workers alone."""
+        self._models, self._toolbox = models, toolbox
 
     @property
     def concurrency(self) -> int:
-        """It waits for its model and its workers."""
+        """It waits for its model, its workers and its tools."""
         return WAITING
 
     @property
     def may_ask(self) -> bool:
-        """Its workers."""
+        """Its workers, and a person when a tool is in doubt."""
         return True
 
     def asks(self, plan: Plan, step: str) -> frozenset[str]:
@@ -52,16 +58,20 @@ class OrchestratorAgent:
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Ask the model and make its calls, all those of an answer at once, until it answers without one.
 
-        `timeout_s` bounds each call of the model; waiting for workers has no bound but theirs. Raises `MissingValue`,
-        before anything is asked, `TooManyRounds`, `TooManyAsks`, `ModelError`, and what the journal and `task.asks`
-        raise other than `AskFailed` and `AskRefused`, which the model is told.
+        `timeout_s` bounds each call of the model, `tool_timeout_s` each of a tool; waiting for workers has no bound but
+        theirs. Raises `MissingValue`, before anything is asked, `TooManyRounds`, `TooManyAsks`, `TooManyCalls`,
+        `ToolInDoubt`, `ModelError`, what `Toolbox.offer` raises, and what the journal and `task.asks` raise other than
+        `AskFailed` and `AskRefused`, which the model is told.
         """
-        agent, request = task.plan.agent(task.step), request_of(task)
+        agent, offered = task.plan.agent(task.step), await self._offered(task, journal)
+        request = request_of(task, offered)
         conversation = Conversation([tool.name for tool in request.tools])
+        calling = self._calling(task, journal, offered)
         answers: list[ModelAnswer] = []
-        asked = 0
+        asked = called = 0
         while True:
-            going_on = msgspec.structs.replace(request, turns=tuple(conversation.turns))
+            container = answers[-1].container if answers else ""
+            going_on = replace(request, turns=tuple(conversation.turns), container=container)
             writes = functools.partial(task.context.writes, f"round-{len(answers) + 1}")
             answers.append(await answer_to(going_on, self._models, journal, writes))
             calls = conversation.take(answers[-1])
@@ -71,28 +81,67 @@ class OrchestratorAgent:
             rounds = len(answers)
             if rounds >= agent.max_rounds:
                 raise TooManyRounds(rounds, conversation.so_far(calls))
-            asked += sum(not call.wrong for call in calls)
+            asked += sum(not call.wrong and call.name in agent.workers for call in calls)
             if asked > agent.max_asks:
                 raise TooManyAsks(asked, agent.max_asks, conversation.so_far(calls))
+            called += sum(not call.wrong and call.name not in agent.workers for call in calls)
+            if called > agent.max_calls:
+                raise TooManyCalls(called, agent.max_calls, conversation.so_far(calls))
             if calls:
-                came = await _all(calls, task.asks)
+                digest = request_digest(going_on, self._models.settings)
+                came = await _all(calls, task.asks, agent.workers, calling, digest)
                 conversation.add(calls, came, is_last=rounds == agent.max_rounds - 1)
 
+    async def _offered(self, task: StepTask, journal: Journal) -> list[OfferedTool]:
+        """Return what the model is offered besides workers: as it was when it was first asked, or else as it is now."""
+        if self._toolbox is None or not self._toolbox.needs_offer:
+            return []
+        offered = await journal.tools.offered()
+        return offered if offered is not None else await journal.tools.offer(await self._toolbox.offer())
 
-async def _all(calls: Sequence[Call], asks: Asks) -> list[Came]:
-    """Make all calls at once; return what came of each, in their order. When one cannot be waited for, none is."""
-    making = [asyncio.ensure_future(_made(call, asks)) for call in calls]
+    def _calling(self, task: StepTask, journal: Journal, offered: Sequence[OfferedTool]) -> Calling | None:
+        if self._toolbox is None or not self._toolbox.needs_offer:
+            return None
+        return Calling(
+            task.plan.agent(task.step),
+            self._toolbox.targets(offered),
+            journal.tools,
+            task.asks,
+            task.context,
+            rehearses=self._models.settings.rehearses,
+        )
+
+
+async def _all(
+    calls: Sequence[Call], asks: Asks, workers: Collection[str], calling: Calling | None, digest: str
+) -> list[Came]:
+    """Make all calls at once; return what came of each, in their order.
+
+    When one cannot be waited for, no worker is; a tool that was called is let finish, so that it is not in doubt.
+    """
+    if calling is not None:
+        await calling.settle(calls, digest)
+    making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
+    of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
     try:
         return await asyncio.gather(*making)
+    except asyncio.CancelledError:
+        of_workers = making
+        raise
     finally:
-        for each in making:
+        for each in of_workers:
             each.cancel()
         await asyncio.gather(*making, return_exceptions=True)
 
 
-async def _made(call: Call, asks: Asks) -> Came:
+async def _made(
+    call: Call, asks: Asks, workers: Collection[str], calling: Calling | None, digest: str, place: int
+) -> Came:
     if call.wrong:
         return Came(text=call.wrong, is_error=True)
+    if call.name not in workers:
+        assert calling is not None, "only what is offered is called"
+        return await calling.make(call, digest, place)
     try:
         return Came(text=_as_text(await asks.ask(call.name, call.arguments)))
     except (AskFailed, AskRefused) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,6 +12,7 @@ from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, r
 from baton_actors.models.body import body_of, bound_of
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import asked_by
 from baton_schemas.wire.values import clean_text, encode_value
@@ -78,14 +79,14 @@ async def answer_to(
     return await journal.record(digest, answer)
 
 
-def request_of(task: StepTask) -> ModelRequest:
+def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequest:
     """Return what a step asks its model: the prompts of its agent, with the values in their places.
 
-    Raises `MissingValue`.
+    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`.
     """
     plan = task.plan
     try:
-        asked = asked_by(plan, task.step, task.values, task.branches)
+        asked = asked_by(plan, task.step, task.values, task.branches, offered)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
     return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))

@@ -10,6 +10,7 @@ from baton_actors.agents.loading import SHIPPED, FoundFlow, find_flow, recorded_
 from baton_actors.cli.exits import CommandError
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.used_tools import functions_of
 
 
 class FlowBroken(CommandError):
@@ -47,11 +48,12 @@ def present_flow(name: str, source: str) -> Present:
 
 
 def playable(plan: Plan, source: str) -> FoundFlow | None:
-    """Return the flow of a run so that its actors can be started here, if its handlers are where they were."""
+    """Return the flow of a run so that its actors can be started here, if its code is where it was."""
     if source in shipped_flows():
         return recorded_flow(plan.body, SHIPPED, source)
     folder = Path(source).parent if source else Path()
-    files = [where for agent in plan.flow.agents.values() if (where := agent.handler.rpartition(":")[0])]
+    named = [use for agent in plan.flow.agents.values() for use in (agent.handler, *functions_of(agent).values())]
+    files = [where for use in named if (where := use.rpartition(":")[0])]
     if all((folder / where).is_file() for where in files if where.endswith(".py")):
         return recorded_flow(plan.body, folder.absolute(), source)
     return None

@@ -45,7 +45,7 @@ def check_answer(request: ModelRequest, reading: Reading, text: str, content: Se
     if stop == "refusal":
         why = f" ({reading.refusal.rstrip('.')})" if reading.refusal else ""
         raise _error("refusal", f"{model} refused to answer{why}; change the prompt, or try another model", reading)
-    if stop in _TOOLS and not request.tools:
+    if stop in _TOOLS and not request.converses:
         message = f"{model} stopped for a tool ({stop}), and none was offered to it"
         raise _error("unasked_tool", f"{message}; check what ANTHROPIC_BASE_URL adds to requests", reading)
     if text.strip() or any(block.get("type") == "tool_use" for block in content):

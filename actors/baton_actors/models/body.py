@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from baton_actors.models.types import Bound
+from baton_schemas.flow.used_tools import as_body
 from baton_schemas.show.asked import Asked
 from baton_schemas.wire.values import valid_text
 
@@ -26,11 +27,16 @@ def body_of(asked: Asked) -> dict[str, Any]:
     body: dict[str, Any] = {"model": valid_text(asked.model), "max_tokens": asked.max_tokens}
     if asked.system:
         body["system"] = [{"type": "text", "text": valid_text(asked.system), **_CACHED}]
-    if asked.tools:
+    if asked.converses:
         body["tools"] = [
-            {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
-            for tool in asked.tools
+            *(
+                {"name": tool.name, "description": valid_text(tool.description), "input_schema": tool.input_schema}
+                for tool in asked.tools
+            ),
+            *map(as_body, asked.provided),
         ]
+    if asked.container:
+        body["container"] = asked.container
     return {**body, "messages": _messages(asked)}
 
 

@@ -73,7 +73,7 @@ class Models:
         ends a call whose answer had begun, `on_cut` is told by a `ModelError` (`cancelled`) what it took.
         """
         await self.open()
-        reading = Reading(with_content=bool(request.tools))
+        reading = Reading(with_content=request.converses)
         try:
             text = await self._read(request, reading, on_chunk)
             content = reading.content.blocks() if reading.content is not None else []
@@ -96,6 +96,7 @@ class Models:
             rehearsed=self.settings.rehearses,
             request_id=reading.request_id,
             content=content,
+            container=reading.container,
         )
 
     async def client_for(self, exchanges: Exchanges, *, plain: bool) -> Any:

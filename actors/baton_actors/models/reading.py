@@ -27,6 +27,8 @@ class Reading:
         self.stop_reason = ""
         self.refusal = ""
         self.request_id = ""
+        self.container = ""
+        """In which the provider ran code for the answer."""
         self.begun = False
         """The answer has begun: from here on it is paid."""
         self.whole = False
@@ -48,6 +50,7 @@ class Reading:
                 self.begun = True
                 self.model = _word(event.message.model)
                 self._count(event.message.usage)
+                self._keep_container(event.message)
             case "content_block_start":
                 block = event.content_block
                 self.thought |= block.type in ("thinking", "redacted_thinking")
@@ -62,6 +65,7 @@ class Reading:
                 self.stop_reason = _word(event.delta.stop_reason) or self.stop_reason
                 self._count(event.usage)
                 self._counted |= getattr(event.usage, "output_tokens", None) is not None
+                self._keep_container(event.delta)
                 details = getattr(event.delta, "stop_details", None)
                 if details is not None:
                     self.refusal = valid_text(str(details.explanation or details.category or ""))
@@ -97,6 +101,10 @@ class Reading:
             case "input_json_delta":
                 self._streamed_chars += len(delta.partial_json)
         return ""
+
+    def _keep_container(self, said: Any) -> None:
+        container = getattr(said, "container", None)
+        self.container = _word(getattr(container, "id", None)) or self.container
 
     def _text(self, text: str) -> str:
         self._streamed_chars += len(text)

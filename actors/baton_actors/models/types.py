@@ -59,6 +59,8 @@ class ModelAnswer(Struct, frozen=True, kw_only=True):
     """The API's id of the call, to quote to its support; empty when the server sends none."""
     content: list[Block] = []
     """The content blocks as they came (see `content.py`), of an answer to a request with tools."""
+    container: str = ""
+    """In which the provider ran code for it."""
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from baton_actors.agents.agents import Agents
-from baton_actors.agents.loading import FoundFlow, load_handlers
+from baton_actors.agents.loading import FoundFlow, load_handlers, load_tools
 from baton_actors.models import Models
 from baton_actors.services.clerk import Clerk
 from baton_actors.steps.held import Held
@@ -42,10 +42,10 @@ async def hosting(
 
     An agent that asks models (see `needs_models`) needs `models`, which `make_agents` is given. At the end each actor
     finishes what it holds, or gives it back after `grace_s` seconds, one actor after another. Raises
-    `HandlerNotFound`, `BadHandler`, and the errors of the bus when a consumer cannot be made.
+    `HandlerNotFound`, `BadHandler`, `BadTool`, and the errors of the bus when a consumer cannot be made.
     """
     playing = make_agents(models)
-    playing.add(found.plan, load_handlers(found, agents))
+    playing.add(found.plan, load_handlers(found, agents), load_tools(found, agents), found.folder)
     actors = {agent: actor for actor, agent in found.plan.actors().items()}
     mergers = {found.plan.actor(step) for step in found.plan.joins}
     async with contextlib.AsyncExitStack() as stack:

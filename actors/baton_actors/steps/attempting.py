@@ -33,7 +33,8 @@ from .hearing import Answers
 from .job import Job
 from .live import live_of
 from .looking import look
-from .memory import Memory, NotRecorded
+from .memory import Memory
+from .not_recorded import NotRecorded
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement

@@ -23,6 +23,8 @@ from baton_schemas.wire.names import sortable_id
 from baton_schemas.wire.outcomes import NULL, Blob, Work
 
 from .exchanges import Recording
+from .not_recorded import NotRecorded
+from .tool_records import ToolRecords
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
@@ -30,15 +32,6 @@ _PROVIDER = "provider"
 """What a step waits for, in its notes."""
 
 logger = structlog.get_logger("baton.worker")
-
-
-class NotRecorded(Exception):
-    """The bus did not let us record something: no failure of the step's."""
-
-    def __init__(self, because: BusError | NewerMessage) -> None:
-        """`because` is the error of the bus, or says that a later release has recorded something there."""
-        self.because = because
-        super().__init__(str(because))
 
 
 class Memory:
@@ -55,6 +48,14 @@ class Memory:
         self._in_vain: list[ModelError] = []
         self._notes = notes
         self._exchanges: Recording | None = None
+        self._tools: ToolRecords | None = None
+
+    @property
+    def tools(self) -> ToolRecords:
+        """What is recorded of the tools that the step's model calls: few agents have some."""
+        if self._tools is None:
+            self._tools = ToolRecords(self._engine, self._journal, self._notes)
+        return self._tools
 
     @property
     def _recording(self) -> Recording:
@@ -107,6 +108,7 @@ class Memory:
             content=NULL if isinstance(content, Blob) else content,
             content_blob=content if isinstance(content, Blob) else None,
             stop_reason=answer.stop_reason if answer.content else "",
+            container=answer.container,
             model=answer.model,
             truncated=answer.truncated,
             rehearsed=answer.rehearsed,
@@ -184,6 +186,7 @@ class Memory:
             text=msgspec.json.decode(text, type=str),
             model=call.model,
             stop_reason=call.stop_reason,
+            container=call.container,
             usage=call.usage,
             cost_usd=call.cost_usd,
             truncated=call.truncated,

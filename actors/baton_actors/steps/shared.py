@@ -51,3 +51,4 @@ async def sharing(
             yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, Suspects(how_it_died), held or Held())
         finally:
             agents.threads.close()
+            await agents.aclose()

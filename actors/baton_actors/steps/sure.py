@@ -12,7 +12,7 @@ from baton_actors.agents.asks import AskRefused
 from baton_bus.errors import BlobMissing, BusError, PayloadTooLarge
 from baton_schemas.errors import NewerMessage
 
-from .memory import NotRecorded
+from .not_recorded import NotRecorded
 
 T = TypeVar("T")
 

@@ -30,10 +30,10 @@ class NotPlayed(ActorError):
 
 
 class OnlyInProcess(ActorError):
-    """A flow has handlers that are functions of this program, and is to be played by other processes."""
+    """A flow has handlers or tools that are functions of this program, and is to be played by other processes."""
 
     def __init__(self, flow: str, agents: Iterable[str]) -> None:
-        """`agents` are those with such handlers."""
+        """`agents` are those with such handlers, and such tools by their own names."""
         self.flow, self.agents = flow, tuple(agents)
         functions = ", ".join(map(repr, self.agents))
         super().__init__(

@@ -12,6 +12,7 @@ import msgspec
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.loading import FoundFlow, flow_within
 from baton_actors.agents.signatures import reading, with_reads
+from baton_actors.agents.tools.function import FunctionTool, made
 from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
@@ -23,6 +24,10 @@ from baton_schemas.flow.graph import Plan
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+UsedTool = str | Mapping[str, Any] | Callable[..., Any]
+"""A tool as a flow file names it, by a string or a table, or a function."""
+
+
 class AgentOptions(TypedDict, total=False):
     """What `agent` takes besides, as in a flow file: see the tables of keys in the README."""
 
@@ -32,6 +37,11 @@ class AgentOptions(TypedDict, total=False):
     max_asks: int
     max_depth: int
     max_rounds: int
+    tools: UsedTool | Sequence[UsedTool]
+    max_calls: int
+    tool_timeout_s: float
+    tool_output_bytes: int
+    in_doubt: str
     park_after_s: float
     timeout_s: float
     concurrency: int
@@ -87,20 +97,24 @@ class Flow:
         on_error: OnError = "fail",
         deadline_s: float | None = None,
         description: str = "",
+        mcp: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
 
-        `tiers` are as in a file; `deadline_s` in seconds.
+        `tiers` and `mcp` are as in a file; `deadline_s` in seconds.
         """
         self.name = name
         self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
         if deadline_s is not None:
             self._data["deadline_s"] = deadline_s
+        if mcp:
+            self._data["mcp"] = {server: _plain(given) for server, given in mcp.items()}
         self._input = {field: _type(given) for field, given in (input or {}).items()}
         self._tiers = {tier: _plain(given) for tier, given in (tiers or {}).items()}
         self._agents: dict[str, dict[str, Any]] = {}
         self._steps: dict[str, dict[str, Any]] = {}
         self._functions: dict[str, Handler] = {}
+        self._tools: dict[str, FunctionTool] = {}
         self._nested: dict[str, Flow] = {}
 
     @overload
@@ -272,6 +286,7 @@ class Flow:
             folder=folder,
             source="",
             functions=dict(self._functions),
+            tools=dict(self._tools),
             nested=nested,
         )
 
@@ -299,10 +314,28 @@ class Flow:
             given["input"] = {field: _type(value) for field, value in given["input"].items()}
         if isinstance(given.get("workers"), str):
             given["workers"] = [given["workers"]]
+        if "tools" in options:
+            given["tools"] = self._used(options["tools"])
         of_step = _OF_STEP if is_step else {}
         if is_step:
             self._steps[name] = {of_step[key]: value for key, value in given.items() if key in of_step}
         self._agents[name] = agent | {key: value for key, value in given.items() if key not in of_step}
+
+    def _used(self, tools: UsedTool | Sequence[UsedTool]) -> list[Any]:
+        """Return the tools of an agent as a file names them; functions are kept. Raises `BadTool`, `FlowError`."""
+        each_of = [tools] if isinstance(tools, str | Mapping) or callable(tools) else tools
+        used: list[Any] = []
+        for each in each_of:
+            if not callable(each):
+                used.append(_plain(each))
+                continue
+            tool = made(each, str(each))
+            use = IN_PROCESS + tool.name
+            if self._tools.setdefault(use, tool).function is not tool.function:
+                found = f"another function that is called {tool.name!r}"
+                raise FlowError("tools", found, "another name for one of the two", file=f"flow {self.name!r}")
+            used.append(use)
+        return used
 
 
 def _plain(value: Any) -> Any:

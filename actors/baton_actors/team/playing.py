@@ -12,7 +12,7 @@ from types import EllipsisType
 import structlog
 from msgspec.structs import replace
 
-from baton_actors.agents.loading import FoundFlow, load_handlers, needs_models, with_nested
+from baton_actors.agents.loading import FoundFlow, load_handlers, load_tools, needs_models, with_nested
 from baton_actors.models import Models, ModelSettings
 from baton_actors.processes.hosting import hosting
 from baton_actors.processes.logs import LogSettings, configure
@@ -41,6 +41,7 @@ async def playing(
     played = with_nested(flows)
     for found in played:  # what is wrong with a handler is told before a server is started
         load_handlers(found)
+        load_tools(found)
     _log_warnings()
     async with contextlib.AsyncExitStack() as stack:
         settings = await stack.enter_async_context(_log(url, data_dir, namespace))

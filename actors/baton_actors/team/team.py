@@ -166,7 +166,8 @@ def found_of(flow: WhichFlow) -> FoundFlow:
 def elsewhere(found: FoundFlow) -> FoundFlow:
     """Return a flow that other processes are to play. Raises `OnlyInProcess` when they cannot."""
     for each in with_nested([found]):
-        if each.functions:
+        if each.functions or each.tools:
             own = [name for name, agent in each.flow.agents.items() if agent.handler in each.functions]
+            own += [tool.name for tool in each.tools.values()]
             raise OnlyInProcess(each.name, own)
     return found

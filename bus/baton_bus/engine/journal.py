@@ -6,7 +6,7 @@ from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadMessage
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.facts import Exchange, Fact, Recorded, Unasked, key_of
+from baton_schemas.wire.facts import ASKED_LATER, Fact, key_of
 from baton_schemas.wire.messages import ASKING, FIRST, Note
 
 
@@ -32,7 +32,7 @@ class Journal:
         under the key is no note; `NewerMessage`.
         """
         subject = self._bus.subjects.note(self._actor, self._run, self._step, key_of(fact))
-        version = ASKING if isinstance(fact, Exchange | Recorded | Unasked) else FIRST
+        version = ASKING if isinstance(fact, ASKED_LATER) else FIRST
         note = Note(v=version, run=self._run, step=self._step, worker=self._worker, fact=fact)
         if await self._bus.create(subject, encode(note)) is not None:
             return fact

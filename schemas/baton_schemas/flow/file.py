@@ -13,7 +13,19 @@ from msgspec import Raw, Struct
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check import check_flow
-from baton_schemas.flow.flow import DEFAULT_TIERS, IN_PROCESS, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
+from baton_schemas.flow.flow import (
+    DEFAULT_TIERS,
+    IN_PROCESS,
+    Again,
+    Agent,
+    Field,
+    Flow,
+    JoinPolicy,
+    Mcp,
+    Step,
+    Tier,
+    UsedTool,
+)
 from baton_schemas.flow.nested import FindFlow, with_flows
 from baton_schemas.flow.toml_lines import line_of
 
@@ -27,6 +39,7 @@ _PHRASES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     list[str]: "a list of strings",
+    list[UsedTool]: "a list of tools, as ['./tools.py:search', 'web_search']",
     dict[str, str]: "a table of strings",
 }
 
@@ -93,6 +106,14 @@ def build_flow(data: Table, find: FindFlow = find_none) -> Flow:
 
 def _refuse_functions(flow: Flow) -> None:
     for name, agent in flow.agents.items():
+        for index, tool in enumerate(agent.tools):
+            if tool.use.startswith(IN_PROCESS):
+                raise FlowError(
+                    f"agents.{name}.tools[{index}]",
+                    repr(tool.use),
+                    "'module:name' or './file.py:name'",
+                    hint="Functions of a program are only in flows that it builds in Python.",
+                )
         if agent.handler.startswith(IN_PROCESS):
             raise FlowError(
                 f"agents.{name}.handler",
@@ -120,6 +141,7 @@ def _flow(data: Table) -> Flow:
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
         },
         "agents": {name: _agent(name, value) for name, value in _tables(data, "agents").items()},
+        "mcp": {name: _struct(f"mcp.{name}", value, Mcp) for name, value in _tables(data, "mcp").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
     }
     return _struct("", {**data, **tables}, Flow)
@@ -144,7 +166,13 @@ def _agent(name: str, value: Any) -> Agent:
             raise FlowError(f"{place}.answers", "an empty list", "what may be answered, or no `answers` for anything")
         if "default" in table:
             table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
+        if isinstance(table.get("tools"), list):
+            table = {**table, "tools": [_tool(f"{place}.tools[{n}]", told) for n, told in enumerate(table["tools"])]}
     return _struct(place, table, Agent)
+
+
+def _tool(place: str, value: Any) -> UsedTool:
+    return _struct(place, {"use": value} if isinstance(value, str) else value, UsedTool, "the name of a tool, or ")
 
 
 def _field(place: str, value: Any) -> Field:

@@ -55,6 +55,35 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """The cap of each call, in tokens, for agents without one of their own."""
 
 
+class UsedTool(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A tool that the model of an agent may call, by its name or as a table."""
+
+    use: str
+    """A function (`./tools.py:search`, `package.module:name`), the tools of an MCP server (`mcp:files`) or one of them
+    (`mcp:files/read`), or one of the provider's: `web_search`, `web_fetch`, `code_execution`."""
+    max_uses: int = 0
+    """Of one of the provider's: how often a request may use it; 0 for as often as the provider allows."""
+    allowed_domains: list[str] = []
+    """Of `web_search` and `web_fetch`: only these are looked at."""
+    blocked_domains: list[str] = []
+    """Of `web_search` and `web_fetch`: these are not looked at."""
+
+
+class Mcp(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An MCP server whose tools agents may use: a command that is started, or a URL that is called."""
+
+    command: list[str] = []
+    """The program and its arguments, started by each worker that uses it, in the folder of the flow file."""
+    env: list[str] = []
+    """Names of variables of the worker's environment that the command is given besides the usual few."""
+    url: str = ""
+    """Of a server over streamable HTTP. `${NAME}` stands for a variable of the worker's environment."""
+    headers: dict[str, str] = {}
+    """Sent with each request to `url`; each value has a `${NAME}` in it, as what is written here is in the log."""
+    idempotent: list[str] = []
+    """Its tools that may be called twice without harm; what the server itself says of that is not relied on."""
+
+
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the user describes: a prompt and a model, a Python handler, a person, or a whole flow.
 
@@ -108,8 +137,20 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The agents that it may ask while it does a step."""
     max_asks: int = 10_000
     """How much one step of it may ask for, all in all."""
+    tools: list[UsedTool] = []
+    """Of an LLM agent: what its model may call besides its `workers`, each by its name or as a table."""
     max_rounds: int = 12
-    """Of an LLM agent with `workers`: how often a step of it asks its model, which is to have answered by then."""
+    """Of an LLM agent with `workers` or `tools`: how often a step of it asks its model, which is to have answered by
+    then."""
+    max_calls: int = 100
+    """Of an LLM agent with `tools`: how often a step of it calls functions and tools of MCP servers, all in all."""
+    tool_timeout_s: float = 60.0
+    """How long one call of a tool may take, in seconds."""
+    tool_output_bytes: int = 50_000
+    """What the model is told of what a tool gave; what is beyond is cut, and the model is told so."""
+    in_doubt: str = "fail"
+    """When a tool that is not idempotent may have run before its worker died: `fail` the step, or a role (`editors`),
+    who is asked whether it ran."""
     max_depth: int = 8
     """How deep what it asks may lie: an agent that a step of the flow asks is at 1, one that this one asks at 2."""
     park_after_s: float = 60.0
@@ -214,6 +255,8 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """When a step fails: `fail` the run, or `continue` with the error in `errors`; a step may have its own."""
     deadline_s: float | None = None
     """From the start of a run: then it ends as `expired`, unless it has ended."""
+    mcp: dict[str, Mcp] = {}
+    """MCP servers, by name: agents use them as `mcp:NAME` in their `tools`."""
     flows: dict[str, Flow] = {}
     """The flows that its agents are, by what `flow` says of each: not written in a file, but read from theirs."""
 

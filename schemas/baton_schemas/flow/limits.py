@@ -24,6 +24,8 @@ NESTED_MAX = 8
 NESTED_BYTES_MAX = 256 * 1024
 """Of a flow with all that are within it, as JSON: it stands in the first message of each of its runs."""
 
+TOOL_OUTPUT_BYTES_MAX = 100_000
+"""Of what a tool gave: some 25,000 tokens, an eighth of what a model holds in mind."""
 
 CONCURRENCY_MAX = 1_000_000
 """Branches at once: more than any fan-out has."""

@@ -17,8 +17,27 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.file import NOT_WRITTEN
-from baton_schemas.flow.flow import DEFAULT_TIERS, FORMAT, Again, Agent, Field, Flow, JoinPolicy, Step, Tier
-from baton_schemas.flow.limits import CONCURRENCY_MAX, DEADLINE_MAX_S, PARTS_MAX, ROUNDS_MAX, TIMEOUT_MAX_S
+from baton_schemas.flow.flow import (
+    DEFAULT_TIERS,
+    FORMAT,
+    Again,
+    Agent,
+    Field,
+    Flow,
+    JoinPolicy,
+    Mcp,
+    Step,
+    Tier,
+    UsedTool,
+)
+from baton_schemas.flow.limits import (
+    CONCURRENCY_MAX,
+    DEADLINE_MAX_S,
+    PARTS_MAX,
+    ROUNDS_MAX,
+    TIMEOUT_MAX_S,
+    TOOL_OUTPUT_BYTES_MAX,
+)
 from baton_schemas.flow.types import PATTERN
 from baton_schemas.wire.names import RESERVED, TOKEN
 
@@ -46,11 +65,17 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "max_rounds": {"minimum": 1},
         "max_asks": {"minimum": 1},
         "max_depth": {"minimum": 1},
+        "max_calls": {"minimum": 1},
+        "tool_timeout_s": _TIMEOUT,
+        "tool_output_bytes": {"minimum": 1, "maximum": TOOL_OUTPUT_BYTES_MAX},
+        "in_doubt": {"pattern": _NAME["pattern"]},
         "park_after_s": _TIMEOUT,
         "person": {"pattern": f"^$|{_NAME['pattern']}"},
         "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
+    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
+    Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
@@ -65,7 +90,9 @@ def flow_schema() -> Schema:
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
     field = {"anyOf": [_ref("type"), _ref("input")]}
-    agent = _table(Agent, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
+    tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
+    tools = {"type": "array", "items": tool}
+    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -77,6 +104,7 @@ def flow_schema() -> Schema:
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
+        mcp=_tables(_ref("mcp"), _NAME),
     )
     return {
         "$schema": _DRAFT,
@@ -89,6 +117,8 @@ def flow_schema() -> Schema:
             "tier": _table(Tier),
             "known-tier": _table(Tier, optional={"model"}),
             "agent": agent,
+            "tool": _table(UsedTool),
+            "mcp": _table(Mcp),
             "step": _table(
                 Step, optional={"agent"}, after=after, join=join, when=_ref("conditions"), again=_ref("again")
             ),

@@ -1,4 +1,7 @@
-"""The agents that a model may ask, as tools of the Messages API: a name, what it is good for, a JSON Schema.
+"""What a model may call, as tools of the Messages API: a name, what it is good for, a JSON Schema.
+
+The agents that it may ask follow from the flow. What functions and MCP servers are is fixed when a step is first done,
+and recorded with it (`Offered`), so that whoever reads the log makes the same request.
 
 https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
 """
@@ -23,12 +26,31 @@ _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "bo
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """One agent as a model is told of it."""
+    """One agent, or one function, as a model is told of it."""
 
     name: str
     description: str
     input_schema: dict[str, Any]
     """Of an object: the agent's `input`."""
+
+
+class OfferedTool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function or a tool of an MCP server as a model was told of it."""
+
+    name: str
+    description: str = ""
+    input_schema: dict[str, Any]
+    use: str
+    """`use` of the agent: `./tools.py:search`, or `mcp:NAME/tool`, also of one that was listed with all of them."""
+
+    @property
+    def tool(self) -> Tool:
+        """It as a request has it."""
+        return Tool(name=self.name, description=self.description, input_schema=self.input_schema)
+
+
+offered_tools = msgspec.json.Decoder(list[OfferedTool]).decode
+"""Reads what is recorded of a step's tools. Raises `msgspec.DecodeError`."""
 
 
 def tools_of(flow: Flow, agent: Agent) -> tuple[Tool, ...]:

@@ -2,7 +2,8 @@
 
 A child is named by what is asked, so an answer fits wherever the same is asked of the same agent. Only answers that are
 well are taken over: what failed is asked again. Recorded values come along, as what is asked may be made of them; and
-so do the answers of models in a conversation, which then goes on where it was.
+so do the answers of models in a conversation, which then goes on where it was, and what its tools gave: none is called
+again that may have run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.facts import ModelCall, Recorded
+from baton_schemas.wire.facts import ModelCall, Offered, Recorded, ToolBegun, ToolCall
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Note
 from baton_schemas.wire.outcomes import Done
 
@@ -56,8 +57,10 @@ def recalled(
                     found.append(Recalled(plan.actor(step), answer))
             case Note(step=step, fact=Recorded()) if _is_open(plan, asker, step, done):
                 found.append(Recalled(plan.actor(step), replace(message, run=run)))
-            case Note(step=step, fact=ModelCall()) if _is_open(plan, asker, step, done):
-                if plan.agent(step).workers:
+            case Note(step=step, fact=ModelCall() | Offered() | ToolBegun() | ToolCall()) if _is_open(
+                plan, asker, step, done
+            ):
+                if plan.agent(step).workers or plan.agent(step).tools:
                     found.append(Recalled(plan.actor(step), replace(message, run=run)))
             case _:
                 pass

@@ -16,12 +16,13 @@ from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.prompts import render
-from baton_schemas.flow.tools import Tool, tools_of
+from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
+from baton_schemas.flow.used_tools import ProvidedTool, provided_of
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
 from baton_schemas.wire.values import valid_text
 
-_LATER: tuple[str, ...] = ()
+_LATER: tuple[str, ...] = ("provided", "container")
 """Fields of `Asked` that came later and on which the answer depends: those that are set are in its hash, by name."""
 
 
@@ -50,9 +51,18 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parts: tuple[Part, ...] = ()
     """The prompt in parts, where it is sent as more than one; the same text in other parts is the same question."""
     tools: tuple[Tool, ...] = ()
-    """What the model is offered: the workers of an agent."""
+    """What the model is offered: the workers of an agent, functions, and tools of MCP servers."""
     turns: tuple[Turn, ...] = ()
     """What was said after the prompt. A log shows the prompt alone, with which the conversation began."""
+    provided: tuple[ProvidedTool, ...] = ()
+    """The provider's own tools that it is offered."""
+    container: str = ""
+    """In which the provider has run code before in this conversation."""
+
+    @property
+    def converses(self) -> bool:
+        """Whether an answer may not be the last: it may call something."""
+        return bool(self.tools or self.provided)
 
     def digest(self, *, rehearses: bool) -> str:
         """Return the hash that is recorded with an answer: SHA-256, in hex, of what is asked and of whom.
@@ -67,10 +77,17 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses, *more))).hexdigest()
 
 
-def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds]) -> Asked:
+def asked_by(
+    plan: Plan,
+    step: str,
+    values: Mapping[str, Raw],
+    branches: Mapping[str, BranchEnds],
+    offered: Iterable[OfferedTool] = (),
+) -> Asked:
     """Return what a step (or a branch of it) asks its model.
 
-    `values` are those that it reads, and its `errors`; `branches` those of the fan-outs that it joins and reads.
+    `values` are those that it reads, and its `errors`; `branches` those of the fan-outs that it joins and reads;
+    `offered` the tools that are recorded with it.
     Raises `MissingValue`, and `msgspec.DecodeError` for a value that is no JSON.
     """
     agent = plan.agent(step)
@@ -81,7 +98,8 @@ def asked_by(plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping
         system=render(agent.system, value_of),
         prompt=render(agent.prompt, value_of),
         max_tokens=tier.max_tokens,
-        tools=tools_of(plan.flow, agent),
+        tools=(*tools_of(plan.flow, agent), *(each.tool for each in offered)),
+        provided=provided_of(agent),
     )
 
 

@@ -11,7 +11,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import decided_by
 from baton_schemas.run.refs import joined
 from baton_schemas.run.state import Entry
-from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Retry
+from baton_schemas.wire.facts import Exchange, ModelCall, Offered, Recorded, Retry, ToolCall
 from baton_schemas.wire.messages import (
     Answer,
     Handoff,
@@ -56,6 +56,10 @@ def brought_by(plan: Plan | None, entries: Sequence[Entry], number: int, fetched
         case Note(fact=Recorded() as fact) as note:
             value = inline(fact.blob or fact.value, fetched)
             return [Brought(step=note.step, what=f"recorded {fact.name}", value=value)]
+        case Note(fact=ToolCall() as tool) as note:
+            return [Brought(step=note.step, what=f"tool {tool.name}", value=inline(tool.blob or tool.result, fetched))]
+        case Note(fact=Offered() as offer) as note:
+            return [Brought(step=note.step, what="offered tools", value=inline(offer.blob or offer.tools, fetched))]
         case Say(answer=answer):
             return [Brought(step="", what="said", value=answer)]
         case Note(fact=Retry(error=error)) as note:
@@ -80,8 +84,8 @@ def blobs_named(message: Message | None) -> list[Blob]:
             found += message.state.blobs.values()
         case Note(fact=ModelCall() as call):
             found += [blob for blob in (call.blob, call.content_blob) if blob is not None]
-        case Note(fact=Recorded(blob=Blob() as blob) | Exchange(blob=Blob() as blob)):
-            found.append(blob)
+        case Note(fact=Recorded() | Exchange() | ToolCall() | Offered() as fact) if fact.blob is not None:
+            found.append(fact.blob)
         case _:
             pass
     if isinstance(message, Handoff) and message.branch is not None and message.branch.blob is not None:

@@ -1,4 +1,4 @@
-"""A conversation of a model with its workers, as recorded answers tell it: what it said, and whom it called. Pure."""
+"""A conversation of a model that calls, as recorded answers tell it: what it said, and what it called. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +16,38 @@ _CALL_CHARS_MAX = 80
 
 
 class Said(Struct, frozen=True, kw_only=True):
-    """One answer of a model that has workers."""
+    """One answer of a model that has workers or tools."""
 
     text: str
     calls: list[tuple[str, Any]]
-    """By name and arguments, in their order."""
+    """By name and arguments, in their order; with those that the provider made itself."""
 
 
 def said_in(call: ModelCall) -> Said | None:
     """Return what a recorded answer says and calls; None for one without content blocks, or with some that are none."""
     try:
-        blocks = msgspec.json.decode(call.content, type=list[dict[str, Any]] | None) or []
         text = msgspec.json.decode(call.text, type=str | None) or ""
     except (ValueError, RecursionError):  # a stranger's; msgspec's errors are ValueErrors
         return None
-    calls = [(str(b.get("name") or ""), b.get("input")) for b in blocks if b.get("type") == "tool_use"]
+    blocks = _blocks(call)
+    calls = [_use(block) for block in blocks if block.get("type") in ("tool_use", "server_tool_use")]
     return Said(text=text, calls=calls) if blocks else None
+
+
+def tool_uses(call: ModelCall) -> list[tuple[str, Any]]:
+    """Return what a recorded answer calls here, by name and arguments, each at its place; nothing of no JSON."""
+    return [_use(block) for block in _blocks(call) if block.get("type") == "tool_use"]
+
+
+def _blocks(call: ModelCall) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(call.content, type=list[dict[str, Any]] | None) or []
+    except (ValueError, RecursionError):
+        return []
+
+
+def _use(block: Mapping[str, Any]) -> tuple[str, Any]:
+    return str(block.get("name") or ""), block.get("input")
 
 
 def calls_in(call: ModelCall) -> str:

@@ -15,10 +15,13 @@ from baton_schemas.wire.facts import (
     Fact,
     GivenBack,
     ModelCall,
+    Offered,
     Recorded,
     Rejected,
     Retry,
     Spent,
+    ToolBegun,
+    ToolCall,
     Unasked,
     Waits,
 )
@@ -62,6 +65,8 @@ def is_rehearsed(entry: Entry) -> bool:
     """Say whether an entry has an answer in it that no model gave."""
     match entry.message:
         case Note(fact=ModelCall(rehearsed=rehearsed) | Exchange(rehearsed=rehearsed)):
+            return rehearsed
+        case Note(fact=ToolCall(rehearsed=rehearsed)):
             return rehearsed
         case Handoff(cause=After(outcome=Done(work=work) | Failed(work=work))):
             return work.rehearsed
@@ -217,12 +222,25 @@ def _of_fact(fact: Fact) -> str:
         case Unasked():
             others = f" and {fact.count - 1} more" if fact.count > 1 else ""
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
+        case Offered():
+            return "its model is offered tools"
+        case ToolBegun():
+            again = f", for the {fact.number}. time" if fact.number > 1 else ""
+            return f"attempt {fact.attempt}: calls tool {_short(fact.name)}{again}: once, as it is not idempotent"
+        case ToolCall():
+            return f"attempt {fact.attempt}: {_of_tool(fact)}"
         case ModelCall() | Exchange():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
             calls = calls_in(fact) if isinstance(fact, ModelCall) else ""
             return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls))}"
         case _:
             assert_never(fact)
+
+
+def _of_tool(call: ToolCall) -> str:
+    how = "failed" if call.is_error else "rehearsed, and not called" if call.rehearsed else "gave its result"
+    by = f", as one of {_short(call.settled_by)} says" if call.settled_by else f" in {seconds(call.elapsed_s)}"
+    return f"tool {_short(call.name)} {how}{'' if call.rehearsed else by}"
 
 
 def _of_result(result: Result) -> str:

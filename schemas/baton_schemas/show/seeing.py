@@ -15,7 +15,7 @@ from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.refs import parse, whole
 from baton_schemas.run.state import Entry, RunState, StepState
-from baton_schemas.wire.facts import Exchange, ModelCall, Recorded, Spent
+from baton_schemas.wire.facts import Exchange, Fact, ModelCall, Offered, Recorded, Spent, ToolCall
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import child_run
 from baton_schemas.wire.outcomes import Blob, Value
@@ -27,6 +27,7 @@ from .given import Fetched, Given, blobs_of, given_to, replies_of, values_of
 from .given import inline as inlined
 from .standing import says_of, status_of
 from .step import RecordedSeen, StepSeen, branches_of, children_of, count_of
+from .tool_calls import offered_in, tools_seen
 
 _NO_ERRORS = Raw(b"[]")
 
@@ -52,7 +53,7 @@ def see(
     given = given_to(entries, step)
     facts = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
     calls = [_whole(fact, fetched or {}) for fact in facts if isinstance(fact, ModelCall)]
-    values, asked = _read_and_asked(plan, step, given, fetched or {})
+    values, asked = _read_and_asked(plan, step, given, facts, fetched or {})
     attempts = attempts_of(entries, own) if own is not None else []
     hashes = [*(each.request_sha256 for each in attempts), *(call.request_sha256 for call in calls)]
     recorded = tuple(dict.fromkeys(found for found in reversed(hashes) if found))
@@ -81,6 +82,7 @@ def see(
         recorded=recorded,
         proof=proof_of(asked, recorded) if asked is not None else "",
         calls=calls,
+        tools=tools_seen(facts, calls, fetched or {}),
         exchanges=[_with_body(fact, fetched or {}) for fact in facts if isinstance(fact, Exchange)],
         spent=[fact for fact in facts if isinstance(fact, Spent)],
         attempts=attempts,
@@ -137,7 +139,7 @@ def wanted(plan: Plan, state: RunState, entries: Sequence[Entry], step: str) -> 
         found.append(own.blob)
     calls = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
     of_calls = [blob for call in calls if isinstance(call, ModelCall) for blob in (call.blob, call.content_blob)]
-    of_calls += [call.blob for call in calls if isinstance(call, Exchange | Recorded)]
+    of_calls += [call.blob for call in calls if isinstance(call, Exchange | Recorded | ToolCall | Offered)]
     found += [blob for blob in of_calls if blob is not None]
     return list({blob.sha256: blob for blob in found}.values())
 
@@ -150,7 +152,7 @@ def _blobs_of(plan: Plan, given: Given) -> list[Blob]:
 
 
 def _read_and_asked(
-    plan: Plan, step: str, given: Given | None, fetched: Fetched
+    plan: Plan, step: str, given: Given | None, facts: Sequence[Fact], fetched: Fetched
 ) -> tuple[dict[str, Value], Asked | None]:
     if given is None:
         return {}, None
@@ -172,7 +174,10 @@ def _read_and_asked(
             if isinstance(came, Blob):
                 return values, None
             branches = ends_seen(plan, base, replies_of(given, fetched), came, inline, wanted)
-        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches)
+        offered = offered_in(facts, fetched)
+        if isinstance(offered, Blob):
+            return values, None
+        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches, offered or ())
     except MissingValue:  # then nothing was asked
         return values, None
     except (ValueError, TypeError, KeyError, RecursionError):  # msgspec's errors are ValueErrors

@@ -18,6 +18,7 @@ from baton_schemas.wire.outcomes import Error, Value
 from .asked import Asked
 from .attempts import Attempt
 from .children import Child, Children, asked_with, is_child
+from .tool_calls import ToolSeen
 
 SeenStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
 
@@ -98,6 +99,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     proof: str = ""
     """The one among them which says that `asked` is what was sent; empty when none does."""
     calls: list[ModelCall]
+    tools: list[ToolSeen] = []
+    """What its model called: functions, and tools of MCP servers."""
     exchanges: list[Exchange] = []
     """What its handler's own client was answered, each with its body inline where that was fetched."""
     spent: list[Spent]

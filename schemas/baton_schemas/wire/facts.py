@@ -100,6 +100,8 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     """The content blocks, when they were too large to be inline."""
     stop_reason: str = ""
     """Of an answer to a request with tools: why the model stopped."""
+    container: str = ""
+    """In which the provider ran code for it: what goes on with the conversation is to have the same."""
     model: str = ""
     truncated: bool = False
     rehearsed: bool = False
@@ -133,6 +135,61 @@ class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=Tr
     cost_usd: float | None = None
 
 
+class Offered(Struct, tag="offered", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """The functions and the tools of MCP servers that a step's model is offered, as they were when it was first asked.
+
+    So the same is asked again, and whoever reads the log can make the request. The key is `offered`.
+    """
+
+    tools: Raw = NULL
+    """A list of `flow.tools.OfferedTool`."""
+    blob: Blob | None = None
+    """The list, when it was too large to be inline."""
+
+
+class ToolBegun(Struct, tag="tool_begun", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that is not idempotent is about to be called. As long as no `ToolCall` follows, it may have run.
+
+    `request_sha256` is the hash of the request whose answer calls it, `place` its place among the calls of that answer.
+    The key is `tool-begun-{beginning of the hash}-{place}-{number}`.
+    """
+
+    request_sha256: str
+    place: int
+    name: str
+    number: int = 1
+    """Counts such beginnings of this call, from 1: more than one only where a person said that it had not run."""
+    id: str = ""
+    """Of this very beginning, so that who wrote it knows it for its own."""
+    attempt: int = 1
+    until_s: float = 0.0
+    """Until when it may be running, in seconds of Unix time by the broker's clock."""
+
+
+class ToolCall(Struct, tag="tool", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """What a tool gave that a model called, recorded before the model is told.
+
+    `request_sha256` and `place` are as those of `ToolBegun`. The key is `tool-{beginning of the hash}-{place}`.
+    """
+
+    request_sha256: str
+    place: int
+    name: str
+    attempt: int = 1
+    result: Raw = NULL
+    """What the model is told, as a JSON string."""
+    blob: Blob | None = None
+    """The result, when it was too large to be inline."""
+    is_error: bool = False
+    cut_bytes: int = 0
+    """How many bytes it had before it was cut; 0 for one that is whole."""
+    elapsed_s: float = 0.0
+    rehearsed: bool = False
+    """The tool was not called: the result was made up from what it says it returns."""
+    settled_by: str = ""
+    """The role of the person who said that it had run, and what it gave."""
+
+
 class Recorded(Struct, tag="recorded", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A value that a handler recorded under a name: what may differ the next time, and is to be the same.
 
@@ -161,7 +218,23 @@ class Unasked(Struct, tag="unasked", tag_field="type", frozen=True, kw_only=True
     """By which message, and at which delivery of it, the step was done again."""
 
 
-Fact = Begun | Retry | GivenBack | Waits | Spent | Rejected | ModelCall | Exchange | Recorded | Unasked
+Fact = (
+    Begun
+    | Retry
+    | GivenBack
+    | Waits
+    | Spent
+    | Rejected
+    | ModelCall
+    | Exchange
+    | Offered
+    | ToolBegun
+    | ToolCall
+    | Recorded
+    | Unasked
+)
+ASKED_LATER = Exchange | Recorded | Unasked | Offered | ToolBegun | ToolCall
+"""Facts that the first release cannot read: they are written with version 2."""
 
 
 def key_of(fact: Fact) -> str:
@@ -185,5 +258,11 @@ def key_of(fact: Fact) -> str:
             return f"unasked-{fact.seq}-{fact.delivered}"
         case ModelCall():
             return f"model-{fact.request_sha256[:32]}"
+        case Offered():
+            return "offered"
+        case ToolBegun():
+            return f"tool-begun-{fact.request_sha256[:32]}-{fact.place}-{fact.number}"
+        case ToolCall():
+            return f"tool-{fact.request_sha256[:32]}-{fact.place}"
         case Exchange():
             return f"sdk-{fact.request_sha256[:32]}-{fact.number}"

@@ -93,6 +93,7 @@ def _summary(each: CheckedFlow) -> Text:
     facts: list[Any] = [_count(each.steps, "step")] if each.flow else []
     facts += [f"may ask {_some(each.asked)}"] if each.asked else []
     facts += [_count(each.handlers, "handler")] if each.handlers else []
+    facts += [_count(each.tools, "tool")] if each.tools else []
     facts += [", ".join(each.models)] if each.models else []
     facts += [f"within it {', '.join(each.flows)}"] if each.flows else []
     return Text(f"  {' · '.join(facts)}" if facts else "", "dim")

@@ -11,6 +11,7 @@ from baton_schemas.run.state import StepState
 from baton_schemas.show.brought import Brought
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import StepSeen
+from baton_schemas.show.tool_calls import ToolSeen
 from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
@@ -48,6 +49,7 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "rehearsed": paid.rehearsed if paid is not None else False,
         "attempts": seen.attempts,
         "calls": [_call(seen, call) for call in seen.calls] + [_exchange(exchange) for exchange in seen.exchanges],
+        "tools": [_tool(call) for call in seen.tools],
         "spent": seen.spent,
         "branches": seen.branches,
         "runs": seen.runs,
@@ -114,6 +116,23 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
         "request_id": exchange.request_id,
         "usage": exchange.usage,
         "cost_usd": exchange.cost_usd,
+    }
+
+
+def _tool(call: ToolSeen) -> dict[str, Any]:
+    return {
+        "name": call.name,
+        "arguments": call.arguments,
+        "request_sha256": call.request_sha256,
+        "place": call.place,
+        "attempt": call.attempt,
+        "begun": call.begun,
+        "result": plain_value(call.result) if call.result is not None else None,
+        "is_error": call.is_error,
+        "cut_bytes": call.cut_bytes,
+        "elapsed_s": call.elapsed_s,
+        "rehearsed": call.rehearsed,
+        "settled_by": call.settled_by,
     }
 
 

@@ -23,6 +23,7 @@ from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import BranchSeen, ChildSeen, StepSeen
+from baton_schemas.show.tool_calls import ToolSeen
 from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
@@ -44,6 +45,8 @@ _WHO = {
 _CALLS_MAX = 10
 """Of workers that are asked at the same time."""
 _EXCHANGES_MAX = 20
+_TOOLS_MAX, _RESULT_LINES = 30, 3
+"""Calls of tools that are shown, and lines of what each gave; `--json` has all."""
 _HASH = 12
 """Characters of a hash that people compare."""
 
@@ -80,7 +83,10 @@ class _Page:
             yield title, self._text(asked.prompt) if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
         if rounds:
-            yield Text("asked its workers", "bold"), [self._rounds(rounds)]
+            has_tools = bool(seen.tools or (seen.asked is not None and seen.asked.provided))
+            yield Text("its model called" if has_tools else "asked its workers", "bold"), [self._rounds(rounds)]
+        if seen.tools:
+            yield Text("tools", "bold"), [self._tools()]
         if seen.people:
             yield Text("asked", "bold"), [line for each in seen.people for line in asked_lines(each)]
         if seen.output is not None:
@@ -162,6 +168,25 @@ class _Page:
             table.add_row(f"{number}", Text(plain_lines("\n".join([*shown, *more]))))
         return table
 
+    def _tools(self) -> Table:
+        """Return what tools gave, the last ones where they are many."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        left = len(self.seen.tools) - _TOOLS_MAX
+        if left > 0:
+            self.was_cut = True
+            table.add_row("", Text(f"{left:,} more before", "dim"))
+        for call in self.seen.tools[-_TOOLS_MAX:]:
+            mark, style, how = _came(call)
+            shown = called(call.name, call.arguments if call.arguments is not None else {}, max(self.width - 4, 20))
+            self.was_cut = self.was_cut or shown.endswith("…")
+            lines: list[RenderableType] = [Text.assemble(plain(shown), (f"  {plain(how)}", style or "dim"))]
+            if call.result is not None:
+                lines += self._value(call.result, _RESULT_LINES)
+            table.add_row(Text(mark, style), Group(*lines))
+        return table
+
     def _output_title(self) -> Text:
         seen = self.seen
         title = Text("put out" if (seen.handler or seen.person) and not seen.kind else "answer", "bold")
@@ -174,6 +199,20 @@ class _Page:
         assert error is not None
         said = Text(plain(told(error)), overflow="fold")
         return [said, Text(plain_lines(error.traceback), "dim", overflow="fold")] if error.traceback else [said]
+
+
+def _came(call: ToolSeen) -> tuple[str, str, str]:
+    """Return a mark, its style, and what came of a call in short."""
+    if call.is_open:
+        times = f" {call.begun} times" if call.begun > 1 else ""
+        return "?", "yellow", f"begun{times}, and nothing is recorded of it: it may have run"
+    cut = f", cut from {call.cut_bytes:,} bytes" if call.cut_bytes else ""
+    if call.settled_by:
+        return "✓", "", f"it ran, as one of {call.settled_by} says{cut}"
+    if call.rehearsed:
+        return "✓", "", f"rehearsed: it was not called{cut}"
+    took = f"{seconds(call.elapsed_s)}{cut}"
+    return ("✗", "red", f"failed in {took}") if call.is_error else ("✓", "", f"{took}")
 
 
 def _header(seen: StepSeen) -> Iterator[Text]:

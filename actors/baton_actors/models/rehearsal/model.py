@@ -49,7 +49,7 @@ def request_id_of(request: ModelRequest) -> str:
 def events_of(request: ModelRequest) -> list[dict[str, Any]]:
     """Make the events of an answer: https://platform.claude.com/docs/en/build-with-claude/streaming."""
     system, prompt = valid_text(request.system), valid_text(request.prompt)
-    if request.tools:
+    if request.tools:  # what the provider has is not rehearsed
         blocks = blocks_of(
             system, _messages(request), [msgspec.structs.asdict(tool) for tool in request.tools], request.max_tokens
         )
