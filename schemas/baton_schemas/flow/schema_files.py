@@ -22,14 +22,13 @@ SCHEMA_BYTES_MAX = 64 * 1024
 
 def read_none(name: str) -> Any:
     """Read no schema: for texts that are in no folder."""
+    _check_name(name)
     raise FlowError("output", repr(name), "fields, where no files can be looked for")
 
 
 def read_schema(name: str, folder: Path) -> Any:
     """Return the JSON in a file that `output` names, relative to the folder. Raises `FlowError`."""
-    if not name.endswith(".json"):
-        hint = f"For a single field, write output = {{ answer = {name!r} }}." if name.isidentifier() else ""
-        raise FlowError("output", repr(name), "a table of fields, or a file such as './triage.schema.json'", hint=hint)
+    _check_name(name)
     path = folder / name
     try:
         data = path.read_bytes()
@@ -44,6 +43,12 @@ def read_schema(name: str, folder: Path) -> Any:
         return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise FlowError("output", f"{name!r}, which is no JSON ({error})", "a JSON Schema") from error
+
+
+def _check_name(name: str) -> None:
+    if not name.endswith(".json"):
+        hint = f"For a single field, write output = {{ answer = {name!r} }}." if name.isidentifier() else ""
+        raise FlowError("output", repr(name), "a table of fields, or a file such as './triage.schema.json'", hint=hint)
 
 
 def with_schemas(flow: Flow, read: ReadSchema) -> Flow:
