@@ -130,6 +130,8 @@ class Simulator:
         """Those that are set and have not fired."""
         self._stops = stops
         self._subjects: dict[str, Stored[Decisive]] = {}
+        self._seen_closed: set[str] = set()
+        """Branches that ended when the joins after them were seen to have closed: the next lane gets none."""
         self._links: dict[tuple[str, int], Join] = {}
         """The chains of the joins, by step and number."""
         self._chains: dict[str, list[Chain]] = {}
@@ -264,7 +266,8 @@ class Simulator:
         base = base_of(handoff)
         joins = [after(self.plan, whole(handoff.step), join) for join in self.plan.successors[base]]
         closed = [f"handoff.{self.plan.actor(join)}.{handoff.run}.{join}.{JOIN}" in self._subjects for join in joins]
-        if all(closed) and self.choose.randint(0, 1):
+        if all(closed) and (handoff.step in self._seen_closed or self.choose.randint(0, 1)):
+            self._seen_closed.add(handoff.step)  # who looks again cannot see less
             return None
         step, _ = list_comes_from(self.plan, base, round_of(handoff.step))
         if step:

@@ -197,6 +197,28 @@ def test_output_that_no_model_writes_is_printed_as_ever(home: Path) -> None:
     assert "page" in streamed.stderr
 
 
+@pytest.mark.parametrize("up", [False, True])
+def test_run_that_goes_on_streams_what_is_written_whoever_plays_it(home: Path, model: TalkingModel, up: bool) -> None:
+    model.say("Once.")
+    model.end()
+    streaming(home, model, "--run", "first").communicate(timeout=WAIT_S)
+    team = start("up", "tale.toml", "--json", cwd=home, env=environ(**model.environ)) if up else None
+    if team is not None:
+        assert team.stdout is not None
+        assert team.stdout.readline()
+    command = start("fork", "first", "--after", "first", "--stream", cwd=home, env=environ(**model.environ))
+    model.say("Once upon ")
+    assert read(command, 10) == "Once upon "
+    model.say("a time")
+    model.end()
+    out, err = command.communicate(timeout=WAIT_S)
+    assert (command.returncode, out, model.calls) == (0, "a time\n", 2)
+    assert "forked from first: reuses first" in err
+    if team is not None:
+        team.terminate()
+        team.communicate(timeout=WAIT_S)
+
+
 def test_streaming_excludes_the_debugger(home: Path) -> None:
     refused = here("run", "tale.toml", "--stream", "--debug", cwd=home)
     assert refused.returncode == 2

@@ -111,3 +111,65 @@ def test_ctrl_c_in_a_handler_ends_it_and_the_command(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in read_until(command, "(Pdb) ")
     command.communicate("q\n", timeout=WAIT_S)
     assert command.returncode == 130
+
+
+ASKING = """
+import asyncio
+from baton_actors import Context
+
+def look_up(topic: str) -> str:
+    print("looks up", topic)
+    breakpoint()
+    return topic.upper()
+
+async def boss(item: str, context: Context) -> str:
+    print("begins", item)
+    found = await context.ask("look-up", topic=item)
+    print("goes on", item)
+    more = await context.gather(*(context.ask("look-up", topic=item + end) for end in "12"))
+    print("ends", item)
+    return " ".join([found, *more])
+
+async def merge(each: list[str]) -> list[str]:
+    return each
+"""
+ASKING_FLOW = """
+name = "bug"
+[input]
+texts = "list[str]"
+[agents.look-up]
+handler = "./bug.py:look_up"
+input = { topic = "str" }
+[agents.boss]
+handler = "./bug.py:boss"
+workers = ["look-up"]
+[agents.merge]
+handler = "./bug.py:merge"
+[steps.each]
+agent = "boss"
+each = "texts"
+[steps.merge]
+after = "each"
+"""
+
+
+def test_handler_that_waits_for_what_it_asked_lets_others_have_their_turn(tmp_path: Path) -> None:
+    (tmp_path / "bug.py").write_text(ASKING)
+    (tmp_path / "bug.toml").write_text(ASKING_FLOW)
+    arguments = ("run", "bug.toml", "texts=a", "texts=b", "--run", "r1", "--debug", "--json")
+    command = start(*arguments, cwd=tmp_path, stdin=subprocess.PIPE)
+    assert command.stdin is not None
+    said = read_until(command, "(Pdb) ")
+    for _ in range(5):
+        command.stdin.write("c\n")
+        command.stdin.flush()
+        said += read_until(command, "(Pdb) ")
+    out, last = command.communicate("c\n", timeout=WAIT_S)
+    assert json.loads(out)["output"] == ["A A1 A2", "B B1 B2"]
+    lines = (said + last).replace("(Pdb) ", "").splitlines()
+    for text in "ab":
+        own = [line for line in lines if line.split()[-1:] and line.split()[-1].startswith(text)]
+        did = [line for line in own if line.startswith(("begins", "looks up", "goes on", "ends"))]
+        assert did[:3] == [f"begins {text}", f"looks up {text}", f"goes on {text}"]
+        assert sorted(did[3:5]) == [f"looks up {text}1", f"looks up {text}2"]
+        assert did[5:] == [f"ends {text}"]

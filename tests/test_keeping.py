@@ -16,9 +16,10 @@ from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.carry import ERRORS, state_of_join
 from baton_schemas.run.fork import copies, decided_by
 from baton_schemas.run.joins import Chain
-from baton_schemas.run.keeping import Texts, keeping, remade, texts_needed
+from baton_schemas.run.keeping import keeping, texts_needed
 from baton_schemas.run.lifecycle import Begun, Create, Ended, SetTimer, Submitted, View, decide
 from baton_schemas.run.past import Logged, Past, past_of
+from baton_schemas.run.remaking import Texts, remade
 from baton_schemas.wire.messages import Handoff, Message, Reply
 from baton_schemas.wire.outcomes import Blob, Done, Error, State
 

@@ -13,9 +13,10 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import copies, decided_by, told_by
-from baton_schemas.run.keeping import FAILED, keeping, remade
+from baton_schemas.run.keeping import FAILED, keeping
 from baton_schemas.run.past import Logged, Past, past_of
 from baton_schemas.run.refs import base_of, name_of
+from baton_schemas.run.remaking import remade
 from baton_schemas.run.rounds import round_of
 from baton_schemas.wire.messages import Handoff, Reply, Started
 from baton_schemas.wire.outcomes import Done, Failed

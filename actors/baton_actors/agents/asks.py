@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -13,6 +14,19 @@ from baton_actors.agents.clock import Clock
 from baton_actors.errors import ActorError
 from baton_schemas.wire.messages import NO_DEFAULT, Note, Question
 from baton_schemas.wire.outcomes import Error
+
+together: ContextVar[object | None] = ContextVar("together", default=None)
+"""Of what is asked for in one task: what it shares with others of which a handler needs every answer, or None."""
+
+
+@contextlib.contextmanager
+def all_needed() -> Iterator[None]:
+    """What tasks ask for that are made in this context is needed to the last answer. They must run no code of users."""
+    before = together.set(object())
+    try:
+        yield
+    finally:
+        together.reset(before)
 
 
 class AskFailed(ActorError):

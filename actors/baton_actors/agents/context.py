@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from baton_actors.agents.asks import NO_ASKS, AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import NO_ASKS, AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.conversion import decoder_of
 from baton_actors.agents.live import TOLD, Live, Told
 from baton_actors.agents.questions import default_of, event_name, question_for
@@ -63,13 +63,14 @@ class Context(Struct, frozen=True, kw_only=True):
         """Ask for all of these at once, and return what came back, in their order.
 
         Each is what `ask` gives, in an async handler, or an agent with its arguments: `("researcher", {"topic": …})`.
-        With `failed="raise"` the first that fails is raised; with `"return"` an `AskFailed` stands in its place.
+        With `failed="raise"` the first that fails is raised; with `"return"` an `AskFailed` stands in its place. As all
+        are needed, a step that waits long is parked upon one agent of them, and not upon each as with `asyncio.gather`.
         """
         return self._do(self._gather(asked, failed, returns))
 
     def sleep(self, seconds: float) -> Any:
         """Return so many seconds later, however often the handler runs again meanwhile; a long sleep holds nothing."""
-        return self._do(self.asks.sleep(seconds))
+        return self._do(self._sleep(seconds))
 
     def ask_person(
         self,
@@ -150,6 +151,9 @@ class Context(Struct, frozen=True, kw_only=True):
     async def _ask(self, agent: str, arguments: Mapping[str, Any], returns: Any, deadline_s: float | None) -> Any:
         return _decoded(await self.asks.ask(agent, arguments, deadline_s=deadline_s), returns, agent)
 
+    async def _sleep(self, seconds: float) -> None:
+        await self.asks.sleep(seconds)
+
     async def _ask_person(
         self,
         role: str,
@@ -174,7 +178,9 @@ class Context(Struct, frozen=True, kw_only=True):
 
     async def _gather(self, asked: tuple[Asked, ...], failed: str, returns: Any) -> list[Any]:
         awaited = [self._ask(each[0], each[1], returns, None) if isinstance(each, tuple) else each for each in asked]
-        tasks = [asyncio.ensure_future(each) for each in awaited]
+        with all_needed():
+            asks = {id(each): asyncio.ensure_future(each) for each in awaited if _is_one_answer(each)}
+        tasks = [asks[id(each)] if id(each) in asks else asyncio.ensure_future(each) for each in awaited]
         try:
             if failed == "raise":
                 return list(await asyncio.gather(*tasks))
@@ -186,6 +192,16 @@ class Context(Struct, frozen=True, kw_only=True):
             if isinstance(each, BaseException) and not isinstance(each, AskFailed):
                 raise each
         return list(found)
+
+
+_ONE_ANSWER = frozenset(
+    each.__code__ for each in (Context._ask, Context._run, Context._sleep, Context._ask_person, Context._wait_for)
+)
+
+
+def _is_one_answer(awaited: Awaitable[Any]) -> bool:
+    """Say whether all that is awaited is an answer: what else a handler gathers may need only the first of some."""
+    return inspect.iscoroutine(awaited) and awaited.cr_code in _ONE_ANSWER
 
 
 def _decoded(value: Raw, returns: Any, of: str) -> Any:

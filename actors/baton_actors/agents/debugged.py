@@ -13,10 +13,10 @@ from baton_actors.agents.agents import Agents
 from baton_actors.agents.contained import contained
 from baton_actors.agents.kinds import AgentKind, Journal, Performed, StepTask
 from baton_actors.agents.nested import NestedAgent
-from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.python import PythonAgent, values_of
 from baton_actors.agents.raising import caught, unwrapped
 from baton_actors.agents.threads import Threads
+from baton_actors.agents.turns import AsksInTurn, Turn
 from baton_actors.errors import HandlerRaised
 from baton_actors.models import Models
 from baton_schemas.flow.graph import Plan
@@ -50,12 +50,12 @@ class DebuggedAgents(Agents):
     def of(self, plan: Plan, step: str) -> AgentKind:
         """Return who does a step when it is its turn. Raises `HandlerMissing`."""
         agent = super().of(plan, step)
-        # A run that is waited for needs turns of its own.
+        # Of a run within a run it is said what its own steps do.
         return agent if isinstance(agent, NestedAgent) else _InTurn(agent, self)
 
 
 class _InTurn:
-    """An agent that does its steps when no other does one."""
+    """An agent that does its steps when no other does one; what waits for what it asked does nothing."""
 
     def __init__(self, agent: AgentKind, among: DebuggedAgents) -> None:
         self._agent, self._among = agent, among
@@ -73,10 +73,11 @@ class _InTurn:
         return self._agent.asks(plan, step)
 
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
-        if isinstance(self._agent, OrchestratorAgent):  # it waits for others to have their turn
-            self._among.on_begin(task)
-            return await self._agent.perform(task, journal)
-        async with self._among.turn:
+        turn = Turn(self._among.turn)
+        asks = AsksInTurn(task.asks, turn)
+        task = replace(task, asks=asks, context=replace(task.context, asks=asks))
+        try:
+            await turn.take()
             self._among.on_begin(task)
             if not isinstance(self._agent, PythonAgent):
                 return await self._agent.perform(task, journal)
@@ -88,6 +89,8 @@ class _InTurn:
                 self._among.on_quit()
                 await asyncio.Event().wait()  # until we are cancelled
                 raise
+        finally:
+            turn.end()
 
     async def _run(self, task: StepTask, client: Any, told: Callable[..., None]) -> Any:
         assert isinstance(self._agent, PythonAgent)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from baton_actors.agents.asks import AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.conversation import Call, Came, Conversation
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.outputs import asked_again, output_of
@@ -129,8 +129,14 @@ async def _all(
     """
     if calling is not None:
         await calling.settle(calls, digest)
-    making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
-    of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
+    asked = [n for n, call in enumerate(calls) if call.name in workers]
+    made = [(n, _made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
+    with all_needed():
+        tasks = {n: asyncio.ensure_future(each) for n, each in made if n in asked}
+    of_workers = list(tasks.values())
+    # Tools are code of users, so they are made outside of it.
+    tasks |= {n: asyncio.ensure_future(each) for n, each in made if n not in asked}
+    making = [tasks[n] for n, _ in enumerate(calls)]
     try:
         return await asyncio.gather(*making)
     except asyncio.CancelledError:

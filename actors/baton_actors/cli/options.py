@@ -50,6 +50,9 @@ OtherFlow = Annotated[
 ]
 Same = Annotated[bool, typer.Option("--same", help="Go on with the flow as the run has it, however its file is now.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print the output.")]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Print the last step's text as it is written; with --json: all that is said.")
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, errors included.")]
 

@@ -149,16 +149,21 @@ class Attempting:
     ) -> bool:
         """Call the agent; one that may have killed its last worker is called alone, and not without a note.
 
+        Where its next death would be the end of it, others do not begin beside it.
         False when there is nothing to do any more: it was done elsewhere while it waited for its turn, or for the bus.
         """
-        if not is_suspect(notes, job.delivery):
+        suspect = is_suspect(notes, job.delivery)
+        if not suspect and not self._suspects.is_shut:
             await self._perform(job, agent, task, Memory(self._engine, journal, self._pace, task.context, notes))
             return True
+        is_last = job.attempt >= work.plan.agent(job.step).max_attempts
+        turn = self._suspects.alone(work.asks_models, quite=is_last) if suspect else self._suspects.admitted(job)
         async with contextlib.AsyncExitStack() as stack:
-            await self._wait_for_turn(job, stack.enter_async_context(self._suspects.alone(work.asks_models)))
+            await self._wait_for_turn(job, stack.enter_async_context(turn))
             if job.cancelled is None and job.came_to is None:
-                job.begun = job.begun or tries.begun + 1
-                await journal.write(Begun(attempt=job.attempt, number=job.begun))
+                if suspect:
+                    job.begun = job.begun or tries.begun + 1
+                    await journal.write(Begun(attempt=job.attempt, number=job.begun))
                 # Somebody else may have done it meanwhile, or have paid for an answer.
                 now = await look(self._engine, work, journal)
                 if now is None:
@@ -169,7 +174,7 @@ class Attempting:
         return True
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
-        """Wait until a suspect may begin, or until it need not any more."""
+        """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""
         job.waits_for_turn = True
         try:
             await turn
@@ -188,6 +193,7 @@ class Attempting:
         if job.came_to is not None:
             return
         job.in_handler = True
+        self._suspects.begins(job)
         slot = self._held.take(job.run, job.step)
         try:
             came_to: Performed | BaseException = await agent.perform(task, memory)
@@ -197,6 +203,7 @@ class Attempting:
             came_to = error
         finally:
             job.in_handler = False
+            self._suspects.ended(job)
             self._held.free(slot)
             task.asks.close()
             if job.live is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from baton_actors.agents.asks import together
 from baton_schemas.wire.messages import Answer, AskedKind, Handoff
 
 
@@ -13,6 +14,8 @@ class Child:
     def __init__(self, token: str, kind: AskedKind) -> None:
         self.token, self.kind = token, kind
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.together = together.get()
+        """What it shares with others of which every answer is needed; None when another may do instead."""
         self.is_asked = False
         """Whether it is written, with all that it needs to be answered though nobody is here: it may be parked upon."""
         self.sleep: Handoff | None = None

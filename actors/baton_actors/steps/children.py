@@ -170,9 +170,7 @@ class Children:
                 await sure(lambda: self._until_due(child, handoff))
             # From here on it may be parked: what answers by itself when its time is up will do so with nobody here.
             self.before.asks(token, is_new=there is None)
-            child.is_asked = True
-            if kind == "person":
-                self.waiting.parking.soon()
+            self.waiting.parking.asked(child)
             answer = await child.answer
             self._unanswered.pop(token, None)
             if cause.due_s and kind != "sleep":  # its timer would come for nothing

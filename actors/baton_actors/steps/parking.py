@@ -31,7 +31,8 @@ _SOON = frozenset({"agent", "flow"})
 _PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
 """Who is likely to have answered before whom."""
 _UPON_MAX = 20
-"""People, events and sleeps any of which brings a step back: more than anybody asks to hear the first of."""
+"""Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear
+the first of. Each costs a write, and may bring it back once more than is needed."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -62,12 +63,23 @@ class Parking:
 
     def soon(self, after_s: float | None = None) -> None:
         """Park the step when nothing has come for a while; at once where it must not be held."""
+        self.not_now()
+        if after_s is None and self._job.begun and not self._is_trying:
+            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in,
+            # and others wait for their turn until it is parked: not for an alarm, then, which rings at its next tick.
+            if self._are_asked(self._open()):
+                self._begin()
+            return
         if after_s is None:
-            # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in.
             at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_people_alone()
             after_s = 0.0 if at_once else self._park_after_s
-        self.not_now()
         self._alarm = self._answers.alarms.set(after_s, self._begin)
+
+    def asked(self, child: Child) -> None:
+        """A child is written, with all that it needs to be answered though nobody is here."""
+        child.is_asked = True
+        if child.kind == "person" or self._job.begun:
+            self.soon()
 
     def not_now(self) -> None:
         """Do not park it, until `soon` is called again."""
@@ -99,20 +111,30 @@ class Parking:
 
     def _waits_for_people_alone(self) -> bool:
         """Say whether nothing is to be expected soon."""
-        return {child.kind for child in self._children.values() if child.is_open} == {"person"}
+        return {child.kind for child in self._open()} == {"person"}
+
+    def _open(self) -> list[Child]:
+        return [child for child in self._children.values() if child.is_open]
+
+    def _are_asked(self, waits: Sequence[Child]) -> bool:
+        return bool(waits) and all(child.is_asked for child in waits)
+
+    @property
+    def _is_trying(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _begin(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._is_trying:
             self._task = asyncio.create_task(self._try(), name=f"park {self._job.run} {self._job.step}")
 
     async def _try(self) -> None:
-        waits = [child for child in self._children.values() if child.is_open]
+        waits = self._open()
         if not waits or self._is_closed:
             return
         if self._busy:
             self.soon(_AGAIN_S)
             return
-        if not all(child.is_asked for child in waits):
+        if not self._are_asked(waits):
             self.soon(_ASKS_S)
             return
         strays = self._before.strays()
@@ -165,10 +187,17 @@ class Parking:
 def _upon(waits: Sequence[Child]) -> list[Child]:
     """Return the children whose answers are to bring the step back, the one that may well be the first at the end.
 
-    Of agents and flows it is one: all of them are expected soon. Whoever answers from outside may be the only one
-    who ever does, and nobody knows which; so may a sleep that somebody else is asked beside.
+    Nobody knows whether a handler that waits for several needs all of them or the first, but of what it gathers: of the
+    agents and flows among that it is one. Whoever answers from outside may be the only one who ever does; so may a
+    sleep that somebody else is asked beside.
     """
     found = sorted(waits, key=lambda child: _PATIENCE.index(child.kind))
-    soon = [child for child in found if child.kind in _SOON][:1]
+    gathered: set[object] = set()
+    soon: list[Child] = []
+    for child in found:
+        if child.kind in _SOON and child.together not in gathered:
+            soon.append(child)
+            if child.together is not None:
+                gathered.add(child.together)
     late = [child for child in found if child.kind not in _SOON][:_UPON_MAX]
-    return [*reversed(late), *soon]
+    return [*reversed(late), *reversed(soon[:_UPON_MAX])]

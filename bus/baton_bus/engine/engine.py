@@ -10,7 +10,7 @@ from baton_bus.errors import BlobMissing, PayloadTooLarge, TooManyBranches
 from baton_bus.store.bus import Bus
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import NotAList
-from baton_schemas.run.child_runs import has_to_be_followed
+from baton_schemas.run.child_runs import has_to_be_followed, version_in
 from baton_schemas.run.fork import origin_of
 from baton_schemas.run.lifecycle import (
     Action,
@@ -85,6 +85,7 @@ class Engine:
         """
         due_s = self.bus.now_s() + delay_s
         woken = Handoff(
+            v=version_in(parked.run),
             run=parked.run,
             flow=parked.flow,
             digest=parked.digest,

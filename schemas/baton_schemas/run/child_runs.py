@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from baton_schemas.wire.messages import Answer, Asked, Handoff, Parent, Result, Started
+from baton_schemas.wire.messages import ASKING, FIRST, Answer, Asked, Handoff, Parent, Result, Started
 from baton_schemas.wire.names import CHILD_MARK, TOKEN, child_run, short_hash
 from baton_schemas.wire.outcomes import NULL, Done, Error, Failed, Outcome, Usage, Work
 from baton_schemas.wire.values import clean_text
@@ -39,6 +39,15 @@ def runs_asked(state: RunState) -> dict[str, list[str]]:
 def may_be_child(run: str) -> bool:
     """Say whether a run of this id may be one that a step asked for; a stranger may have named another so."""
     return CHILD_MARK in run
+
+
+def version_in(run: str) -> int:
+    """Return the least version of the wire for what workers take in a run: handoffs and replies.
+
+    Whoever plays a child run to its end has to tell who asked for it, which the first release does not know: it would
+    do so with a flow that it knows from runs of their own, and give back only the handoff with which the run begins.
+    """
+    return ASKING if may_be_child(run) else FIRST
 
 
 def has_to_be_followed(result: Result) -> bool:

@@ -12,6 +12,7 @@ from baton_schemas.wire.names import DEADLINE
 from baton_schemas.wire.outcomes import Failed, Outcome, Skipped, State
 
 from .carry import select
+from .child_runs import version_in
 from .events import Create, SetTimer, View
 from .handoffs import handoff_to, reply_to, to_branch
 from .leaving_out import is_left_out, were_left_out
@@ -74,6 +75,7 @@ def join_timers(view: View, run: str, entered: Sequence[str], state: State, star
         after_s = plan.join_policy(join).deadline_s
         assert after_s is not None
         reply = Reply(
+            v=version_in(run),
             flow=plan.flow.name,
             digest=plan.digest,
             run=run,

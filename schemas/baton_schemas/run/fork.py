@@ -16,10 +16,10 @@ from baton_schemas.wire.messages import After, Handoff, Message, Origin, Outcome
 from baton_schemas.wire.names import DEADLINE
 from baton_schemas.wire.outcomes import Failed
 
-from .keeping import Texts, in_order, remade
 from .lifecycle import Create, ends_run
 from .past import Logged, is_ours, past_of
 from .refs import ended_by, name_of
+from .remaking import Texts, in_order, remade
 from .rounds import ended_by_loop
 
 

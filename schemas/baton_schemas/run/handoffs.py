@@ -8,6 +8,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import After, Branch, Handoff, Joined, OutcomeRecord, Reply, Result, Started
 from baton_schemas.wire.outcomes import Blob, Done, Outcome, ResultStatus, Skipped, State, Value
 
+from .child_runs import version_in
 from .refs import base_of, parse
 
 
@@ -16,7 +17,14 @@ def handoff_to(
 ) -> Handoff:
     """Return the handoff that gives a step, or a whole fan-out, to its actor."""
     return Handoff(
-        flow=plan.flow.name, digest=plan.digest, run=run, step=step, cause=cause, state=state, start_seq=start_seq
+        v=version_in(run),
+        flow=plan.flow.name,
+        digest=plan.digest,
+        run=run,
+        step=step,
+        cause=cause,
+        state=state,
+        start_seq=start_seq,
     )
 
 
@@ -40,6 +48,7 @@ def reply_to(
     """Return what a step, or a branch, that ended tells the step that joins it; `join` has its round."""
     branch = ended.branch
     return Reply(
+        v=version_in(ended.run),
         flow=plan.flow.name,
         digest=plan.digest,
         run=ended.run,

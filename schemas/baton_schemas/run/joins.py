@@ -13,6 +13,7 @@ from baton_schemas.wire.messages import Handoff, Join, Joined, Reply
 from baton_schemas.wire.names import DEADLINE
 from baton_schemas.wire.outcomes import Error, Failed, Skipped
 
+from .child_runs import version_in
 from .refs import ITSELF, indices, ranges
 
 
@@ -109,6 +110,7 @@ class Chain:
             left_out=left_out,
         )
         return Handoff(
+            v=version_in(self.head.run),
             flow=self.head.flow,
             digest=self.head.digest,
             run=self.head.run,

@@ -48,6 +48,9 @@ class Past(Struct, frozen=True):
     """The fan-outs that were left out, and why."""
     deadlines: dict[str, State] = {}
     """By step that joins, in its round: what word of its deadline carries."""
+    told: dict[str, State] = {}
+    """By step that joins, in its round: what its record carries, where that was copied from the run before, and its
+    join may have closed there with other branches than here."""
     led: dict[str, Follows] = {}
     """What came after a step with `again`, by its token, as far as that is there."""
 
@@ -125,7 +128,7 @@ def _begun(message: Message) -> Past | None:
         plan = check_flow(decode_flow(cause.begins.flow_body), stored=True)
     except (msgspec.DecodeError, SchemaError, ValueError, RecursionError):
         return None
-    past = Past(plan=plan, first=message, outcomes={}, branches={}, counts={}, closings={}, deadlines={})
+    past = Past(plan=plan, first=message, outcomes={}, branches={}, counts={}, closings={}, deadlines={}, told={})
     _take(past, message)
     return past
 
@@ -140,7 +143,27 @@ def _take_what_led_to(past: Past, reply: Reply) -> None:
             past.led.setdefault(past.rounds(source)[-1], "on")
 
 
+def _take_what_was_told(past: Past, message: Message) -> None:
+    """Take what the record of a merger carries that was copied from another run, if it may rest on another closing."""
+    match message:
+        case Handoff(copied=True, cause=After(step=token, outcome=Done() | Failed() | Skipped())):
+            pass
+        case Reply(copied=True, source=source) if source != DEADLINE and not message.each:
+            token = ended_by(message)
+        case OutcomeRecord(copied=True, branch=None, step=token):
+            pass
+        case _:
+            return
+    step = past.plan.name_of(token)
+    if step in past.plan.joins:
+        policy = past.plan.join_policy(step)
+        if policy.wait != "all" or policy.deadline_s:
+            assert isinstance(message, Handoff | Reply | OutcomeRecord)
+            past.told.setdefault(token, message.state)
+
+
 def _take(past: Past, message: Message) -> None:
+    _take_what_was_told(past, message)
     match message:
         case Handoff():
             if message.branch is not None:

@@ -6,7 +6,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.wire.messages import ASKING, Begins, Handoff, Joined, Result, Started
+from baton_schemas.wire.messages import Begins, Handoff, Joined, Result, Started
 from baton_schemas.wire.names import END
 from baton_schemas.wire.outcomes import State
 
@@ -24,7 +24,7 @@ def first_of(view: View, event: Submitted) -> Create:
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
     begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source, parent=event.parent)
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
-    return Create(actor, replace(first, v=ASKING if event.parent else plan.version, cause=cause, state=event.state))
+    return Create(actor, replace(first, v=max(first.v, plan.version), cause=cause, state=event.state))
 
 
 def begun(view: View, event: Begun) -> list[Action]:

@@ -26,7 +26,7 @@ from baton_actors.cli.reloading import telling_of_changes
 from baton_actors.cli.show.console import MARKS, console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.lost import Lost
-from baton_actors.cli.show.progress import Progress
+from baton_actors.cli.show.progress import SETTLE_S, Progress
 from baton_actors.cli.show.run_page import elapsed_of, totals
 from baton_actors.cli.show.said import begin_line, death_teller, teller
 from baton_actors.cli.show.step_lines import errors_of
@@ -44,8 +44,6 @@ from baton_schemas.wire.messages import Result
 
 _CANCEL_S = 2.0
 """Ctrl-C cancels the run first; a server that does not answer in this time must not hold the user up."""
-_SETTLE_S = 2.0
-"""From the result to the moment when the progress has heard it too: some milliseconds."""
 _SLOW_S = 1.9
 """A worker that imports the SDK takes less, and nobody is to wait for more than two seconds without a word."""
 _GRACE_S = 1.0
@@ -67,10 +65,7 @@ async def run(
         bool,
         typer.Option("--debug", help="All actors in this process, one step at a time: breakpoint() stops."),
     ] = False,
-    stream: Annotated[
-        bool,
-        typer.Option("--stream", help="Print the last step's text as it is written; with --json: all that is said."),
-    ] = False,
+    stream: o.Stream = False,
     json: o.Json = False,
 ) -> int:
     """Run a flow and print its output.
@@ -106,7 +101,9 @@ async def run(
     return _say(*ended, out, json=json)  # stdout was the handlers' until now
 
 
-async def playing(client: Client, found: FoundFlow, plan: Plan, run: Run, stop: Stop, *, json: bool) -> int:
+async def playing(
+    client: Client, found: FoundFlow, plan: Plan, run: Run, stop: Stop, *, json: bool, stream: bool = False
+) -> int:
     """Play the actors of a flow here until a run ends that is in the log already, as `baton run` does.
 
     `plan` is the version of the flow that the run has. Prints its output, and returns the exit code.
@@ -117,7 +114,7 @@ async def playing(client: Client, found: FoundFlow, plan: Plan, run: Run, stop: 
         _workers(found, client.bus.settings, log_settings, lost, out) as supervisor,
         _told_of_slow_starts(supervisor, out),
     ):
-        ended = await _follow(client, plan, run, supervisor, lost, stop, out, 0, json=json)
+        ended = await _follow(client, plan, run, supervisor, lost, stop, out, 0, json=json, stream=stream)
         return _say(*ended, out, json=json)
 
 
@@ -185,7 +182,7 @@ async def _follow(
             if supervisor is not None:
                 supervisor.leave_if_failed()
             result = await _result(run, timeout_s)
-            await progress.settled(_SETTLE_S)
+            await progress.settled(SETTLE_S)
             output = await output_of(client.bus, result)
             if streaming is not None:
                 printed = await streaming.end(output)

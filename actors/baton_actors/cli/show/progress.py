@@ -46,6 +46,8 @@ _TOLD_EVERY_S = 1.0
 """How often what a step says is a new line, where there is no table that shows it."""
 _TOLD_MAX = 3
 """Lines of it at one look: of a thousand branches that speak at once, not each is read."""
+SETTLE_S = 2.0
+"""From the result to the moment when the progress has heard it too: some milliseconds."""
 _ENDED = frozenset({"done", "failed", "skipped"})
 
 
