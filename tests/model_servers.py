@@ -207,7 +207,7 @@ def _events_of(index: int, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
             begun = block | {"thinking": "", "signature": ""}
             pieces = [("thinking_delta", "thinking", block["thinking"])]
             pieces += [("signature_delta", "signature", block["signature"])]
-        case "tool_use":
+        case "tool_use" | "server_tool_use":
             begun, whole = block | {"input": {}}, block["input"]
             half = len(whole) // 2
             pieces = [("input_json_delta", "partial_json", piece) for piece in ("", whole[:half], whole[half:])]

@@ -41,7 +41,7 @@ def test_version_is_that_of_the_distribution(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a team of one's own, and the example."""
+    """A directory with a team of one's own, and the examples."""
     home = tmp_path_factory.mktemp("home")
     written = baton("new", "my-team", cwd=home)
     assert (written.returncode, written.stderr) == (0, "")
@@ -50,28 +50,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copied = json.loads(baton("new", "--example", "triage", "--json", cwd=home).stdout)
     assert copied["folder"] == str(home / "triage")
     assert {"triage.toml", "triage.py", "emails.json", "flow.schema.json", ".gitignore"} <= set(copied["files"])
+    assert baton("new", "--example", "desk", cwd=home).returncode == 0
     return home
 
 
 def test_new_teams_pass_their_own_tests_in_rehearsal(home: Path) -> None:
     """With plain pytest, in the folder above both: none stands in the other's way."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "my-team", "triage"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "my-team", "triage", "desk"]
     plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ended = subprocess.run(
         command, cwd=home, env=environ(**plain), capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "6 passed" in ended.stdout
+    assert "9 passed" in ended.stdout
 
 
 def test_new_teams_are_checked_without_a_word(home: Path) -> None:
-    checked = baton("check", "my-team/my-team.toml", "triage/triage.toml", "--json", cwd=home)
+    checked = baton("check", "my-team/my-team.toml", "triage/triage.toml", "desk/desk.toml", "--json", cwd=home)
     facts = json.loads(checked.stdout)
     assert (checked.returncode, facts["ok"]) == (0, True)
-    assert [flow["problems"] for flow in facts["flows"]] == [[], []]
+    assert [flow["problems"] for flow in facts["flows"]] == [[], [], []]
 
 
-@pytest.mark.parametrize("flow", ["my-team/my-team.toml", "triage/triage.toml"])
+@pytest.mark.parametrize("flow", ["my-team/my-team.toml", "triage/triage.toml", "desk/desk.toml"])
 def test_flow_file_names_its_schema_for_editors_and_it_is_there(home: Path, flow: str) -> None:
     first = (home / flow).read_text("utf-8").partition("\n")[0]
     assert first.startswith("#:schema ./")
@@ -134,7 +135,7 @@ def test_example_that_there_is_not_is_told_with_those_that_there_are(tmp_path: P
         "type": "UnknownExample",
         "message": message,
     }
-    assert examples() == ["triage"]
+    assert examples() == ["desk", "triage"]
 
 
 # ---- the wheel -----------------------------------------------------------------------------------

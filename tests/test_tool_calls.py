@@ -71,7 +71,7 @@ class Person(Workers):
 
 
 async def perform(
-    settings: ModelSettings, tools: dict[str, Any], journal: Journal, asks: NoAsks | None = None, **changes: Any
+    settings: ModelSettings, tools: dict[str, Any], journal: Journal, asks: NoAsks | None = None, /, **changes: Any
 ) -> Performed:
     chief: dict[str, Any] = {"model": "synthesis", "prompt": "About {topic}.", "max_tokens": 500}
     chief |= {"tools": [f"./t.py:{name}" for name in tools], "workers": ["finder"]} | changes

@@ -114,10 +114,11 @@ class ServerUnreachable(ActorError):
 class ServerLost(ActorError):
     """The connection to an MCP server ended in the middle of something: whether that was done, nobody knows."""
 
-    def __init__(self, server: str, doing: str) -> None:
-        """`doing` is what was asked of it."""
-        self.server, self.doing = server, doing
-        super().__init__(f"the MCP server {server!r} was lost in the middle of {doing}")
+    def __init__(self, server: str, doing: str, *, may_be_done: bool = True) -> None:
+        """`doing` is what was asked of it; not `may_be_done`: it is certain that the server did not take it."""
+        self.server, self.doing, self.may_be_done = server, doing, may_be_done
+        end = "the connection ended in the middle of it" if may_be_done else "it did not take it"
+        super().__init__(f"the MCP server {server!r} was lost: {doing}: {end}")
 
 
 class ServerLacksTool(Fail):

@@ -139,6 +139,20 @@ class Conversation:
         return found
 
 
+def last_word(answer: ModelAnswer) -> str:
+    """Return what a model says in the end: after the last use of the provider's tools, if it used some."""
+    last = max((n for n, block in enumerate(answer.content) if _is_provided(block)), default=None)
+    if last is None:
+        return answer.text
+    after = "".join(str(block.get("text") or "") for block in answer.content[last:] if block.get("type") == "text")
+    return after.strip() or answer.text
+
+
+def _is_provided(block: Block) -> bool:
+    kind = str(block.get("type"))
+    return kind == "server_tool_use" or kind.endswith("_tool_result")
+
+
 def _sendable(block: Block) -> Block:
     return {key: value for key, value in block.items() if key != "broken"}
 

@@ -16,7 +16,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
-from baton_actors.agents.conversation import Call, Came, Conversation
+from baton_actors.agents.conversation import Call, Came, Conversation, last_word
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.outputs import asked_again, output_of
 from baton_actors.agents.prompt import answer_to, performed, request_of
@@ -80,7 +80,8 @@ class OrchestratorAgent:
             paused = answers[-1].stop_reason == _PAUSED
             if not calls and not paused:
                 try:
-                    output = output_of(answers[-1], schema, request.max_tokens, again=again)
+                    said = replace(answers[-1], text=last_word(answers[-1]))
+                    output = output_of(said, schema, request.max_tokens, again=again)
                 except Unfit as error:
                     conversation.tell(asked_again(error, schema))
                     again = True

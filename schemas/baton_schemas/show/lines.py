@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from baton_schemas.flow.tools import offered_tools
 from baton_schemas.run.refs import ended_by, indices, joined, parse, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.conversation import calls_in
@@ -50,6 +51,8 @@ _TEXT_MAX = 160
 """Characters of an error or a reason in a line: about two rows of a terminal."""
 _ASKED_MAX = 60
 """Characters of what a child was asked."""
+_TOOLS_MAX = 8
+"""Tools that are named in a line."""
 _COPIED = "copied"
 """From the run that this one goes on from."""
 
@@ -223,7 +226,7 @@ def _of_fact(fact: Fact) -> str:
             others = f" and {fact.count - 1} more" if fact.count > 1 else ""
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
         case Offered():
-            return "its model is offered tools"
+            return _of_offer(fact)
         case ToolBegun():
             again = f", for the {fact.number}. time" if fact.number > 1 else ""
             return f"attempt {fact.attempt}: calls tool {_short(fact.name)}{again}: once, as it is not idempotent"
@@ -235,6 +238,15 @@ def _of_fact(fact: Fact) -> str:
             return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls))}"
         case _:
             assert_never(fact)
+
+
+def _of_offer(offer: Offered) -> str:
+    try:
+        names = [tool.name for tool in offered_tools(offer.tools)] if offer.blob is None else []
+    except (ValueError, RecursionError):  # a stranger's; msgspec's errors are ValueErrors
+        names = []
+    left = f" and {len(names) - _TOOLS_MAX} more" if len(names) > _TOOLS_MAX else ""
+    return f"its model is offered {', '.join(map(_short, names[:_TOOLS_MAX])) or 'tools'}{left}"
 
 
 def _of_tool(call: ToolCall) -> str:

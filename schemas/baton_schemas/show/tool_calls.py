@@ -43,13 +43,13 @@ class ToolSeen(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def tools_seen(facts: Iterable[Fact], calls: Sequence[ModelCall], fetched: Fetched) -> list[ToolSeen]:
-    """Return the calls that the log knows of, in the order in which they were recorded first.
+    """Return the calls that the log knows of, in the order of the answers that call them.
 
     `calls` are the answers of the step's model, with what was fetched of them.
     """
     begun: dict[tuple[str, int], ToolBegun] = {}
     done: dict[tuple[str, int], ToolCall] = {}
-    order: dict[tuple[str, int], None] = {}
+    answers: dict[str, int] = {}
     for fact in facts:
         match fact:
             case ToolBegun():
@@ -61,8 +61,9 @@ def tools_seen(facts: Iterable[Fact], calls: Sequence[ModelCall], fetched: Fetch
                 done.setdefault(key, fact)
             case _:
                 continue
-        order.setdefault(key)
+        answers.setdefault(fact.request_sha256, len(answers))
     uses = {call.request_sha256: tool_uses(call) for call in calls}
+    order = sorted({*begun, *done}, key=lambda key: (answers[key[0]], key[1]))
     return [_seen(key, done.get(key), begun.get(key), uses.get(key[0], []), fetched) for key in order]
 
 

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import httpx2
@@ -32,10 +34,10 @@ from baton_actors.errors import ServerLost
 from baton_schemas.errors import BadContent
 from baton_schemas.wire.values import encode_value, valid_text
 
-Transport = AbstractAsyncContextManager[Any]
-"""Gives a stream of messages from a server, and one to it."""
 _PAGES_MAX = 1_000
 """Of a list of tools: a server that never comes to its end is not waited for."""
+_LINE_BYTES_MAX = 64 * 1024 * 1024
+"""Of a message: what the model is told of it is a thousandth at most."""
 _END_S, _TERM_S = 2.0, 1.0
 """From the end of its input to SIGTERM, and from there to SIGKILL."""
 _HTTP_S = 30.0
@@ -46,8 +48,13 @@ _LOST = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream
 class Connection:
     """An open connection."""
 
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
+    def __init__(self, name: str, client: Client, transport: Transport) -> None:
+        self._name, self._client, self._transport = name, client, transport
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server is there, as far as is known: one that was started may have died since."""
+        return not self._transport.ended
 
     async def tools(self) -> list[Listed]:
         """Return all that the server lists, page by page. Raises `ServerLost`, `MCPError`."""
@@ -69,19 +76,23 @@ class Connection:
 
     async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Given:
         """Call a tool. Raises `ServerLost`, and `TimeoutError` when it takes longer."""
+        if not self.is_open:
+            raise ServerLost(self._name, tool, may_be_done=False)
+        sending = _Sending()
+        _SENDING.set(sending)
         try:
             async with asyncio.timeout(timeout_s):
                 result = await self._client.call_tool(tool, dict(arguments))
         except MCPError as error:
-            if error.code == mcp_types.CONNECTION_CLOSED:
-                raise ServerLost(self._name, tool) from error
+            if error.code == mcp_types.CONNECTION_CLOSED or sending.refused:
+                raise ServerLost(self._name, tool, may_be_done=not sending.refused) from error
             if error.code == mcp_types.REQUEST_TIMEOUT:
                 raise TimeoutError from error
             return Given(text=f"{tool}: its server answered error {error.code}: {error.message}", is_error=True)
         except _LOST as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise ServerLost(self._name, tool) from error
+            raise ServerLost(self._name, tool, may_be_done=not sending.refused) from error
         except (ValidationError, RuntimeError) as error:
             said = str(error).partition("\n")[0]
             return Given(text=f"{tool}: its server answered what is no result: {said}", is_error=True)
@@ -91,62 +102,141 @@ class Connection:
 @asynccontextmanager
 async def connected(name: str, transport: Transport) -> AsyncIterator[Connection]:
     """Have a connection to a server while the context is open."""
-    async with Client(transport, cache=None) as client:
-        yield Connection(name, client)
+    async with Client(transport.streams(), cache=None) as client:
+        yield Connection(name, client, transport)
 
 
-@asynccontextmanager
-async def http(url: str, headers: Mapping[str, str]) -> AsyncIterator[Any]:
-    """Have the streams of a server over streamable HTTP while the context is open."""
-    timeout = httpx2.Timeout(None, connect=_HTTP_S)
-    async with (
-        httpx2.AsyncClient(headers=dict(headers), timeout=timeout) as client,
-        streamable_http_client(url, http_client=client) as streams,
-    ):
-        yield streams
+class Transport(Protocol):
+    """A way to a server."""
+
+    ended: bool
+    """It is certain that nothing comes of it any more."""
+
+    def streams(self) -> AbstractAsyncContextManager[Any]:
+        """Return what opens a stream of messages from the server, and one to it."""
 
 
-@asynccontextmanager
-async def started(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> AsyncIterator[Any]:
-    """Have the streams of a server that is started, and ended, with the context.
+class Http:
+    """To a server over streamable HTTP."""
+
+    ended = False
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        """`headers` are sent with each request."""
+        self._url, self._headers = url, dict(headers)
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[Any]:
+        """Have the streams while the context is open."""
+        timeout = httpx2.Timeout(None, connect=_HTTP_S)
+        async with (
+            _HttpClient(headers=self._headers, timeout=timeout) as client,
+            streamable_http_client(self._url, http_client=client) as streams,
+        ):
+            yield streams
+
+
+class _Sending:
+    """What became of sending a call."""
+
+    refused = False
+    """The server has not taken it: it was not there, or does not know our session."""
+
+
+_SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
+"""Of the call at hand: the package sends each message in the context of its caller."""
+
+
+class _HttpClient(httpx2.AsyncClient):
+    """Says of a call whether the server has certainly not taken it."""
+
+    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
+        sending = _SENDING.get() if request.method == "POST" else None
+        try:
+            response = await super().send(request, **how)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            if sending is not None:
+                sending.refused = True
+            raise
+        if sending is not None and response.status_code == HTTPStatus.NOT_FOUND:
+            sending.refused = True
+        return response
+
+
+class Stdio:
+    """To a server that is started, and ended, with the context.
 
     It has the few variables that the package gives any server, and these. What it writes to stderr is the worker's.
     """
-    process = await anyio.open_process(
-        list(command),
-        env=get_default_environment() | dict(environ),
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=sys.stderr if _has_fileno() else None,
-    )
-    to_us, ours = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    theirs, from_us = anyio.create_memory_object_stream[SessionMessage](0)
-    try:
-        async with anyio.create_task_group() as group, to_us, ours, theirs, from_us:
-            group.start_soon(_read, process, to_us)
-            group.start_soon(_write, process, from_us, to_us)
-            yield ours, theirs
-            group.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _end(process)
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
+        self._command, self._environ, self._folder = list(command), dict(environ), folder
+        self.ended = False
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[Any]:
+        """Have the streams while the context is open."""
+        process = await anyio.open_process(
+            self._command,
+            env=get_default_environment() | self._environ,
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr if _has_fileno() else None,
+        )
+        to_us, ours = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        theirs, from_us = anyio.create_memory_object_stream[SessionMessage](0)
+        try:
+            async with anyio.create_task_group() as group, to_us, ours, theirs, from_us:
+                group.start_soon(self._read, process, to_us)
+                group.start_soon(_write, process, from_us, to_us)
+                yield ours, theirs
+                group.cancel_scope.cancel()
+        finally:
+            self.ended = True
+            with anyio.CancelScope(shield=True):
+                await _end(process)
+
+    async def _read(self, process: Process, to_us: Any) -> None:
+        """Hand on what the server says, a line each, until it has ended."""
+        assert process.stdout is not None
+        lines = _Lines()
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            async with to_us:
+                try:
+                    async for chunk in process.stdout:
+                        for line in lines.add(chunk):
+                            try:
+                                message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+                            except ValueError:  # a server that prints: what is no message is nobody's
+                                continue
+                            await to_us.send(SessionMessage(message))
+                finally:
+                    self.ended = True
 
 
-async def _read(process: Process, to_us: Any) -> None:
-    """Hand on what the server says, a line each, until it has ended."""
-    assert process.stdout is not None
-    rest = b""
-    with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-        async with to_us:
-            async for chunk in process.stdout:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in filter(bytes.strip, lines):
-                    try:
-                        message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-                    except ValueError:  # a server that prints: what is no message is nobody's
-                        continue
-                    await to_us.send(SessionMessage(message))
+class _Lines:
+    """Makes lines of chunks. One that is longer than any answer is of use is left out."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the lines that have come to their end, without those of white space."""
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            self._keep(piece)
+            if self._size <= _LINE_BYTES_MAX and (line := b"".join(self._pieces)).strip():
+                yield line
+            self._pieces, self._size = [], 0
+        self._keep(rest)
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        self._pieces.append(piece)
+        if self._size > _LINE_BYTES_MAX:
+            self._pieces = []
 
 
 async def _write(process: Process, from_us: Any, to_us: Any) -> None:

@@ -36,6 +36,8 @@ OPEN_S = 30.0
 """From the start of a server to its list of tools: one that is run by `npx` or `uvx` may have to be fetched."""
 STARTS_MAX, STARTS_WITHIN_S = 5, 60.0
 """A server that dies more often than this is not started again for a while: the steps that need it fail, and retry."""
+LISTED_S = 60.0
+"""A server that was changed is asked again after so long: each step asks what there is, and branches are many."""
 _CLOSE_S = 8.0
 """A server has 2 s to end by itself, 1 s after SIGTERM, and is killed then."""
 _SAID_MAX = 500
@@ -87,7 +89,9 @@ class McpServer:
         self._owner: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
         self._starts: deque[float] = deque(maxlen=STARTS_MAX)
+        self._listing = asyncio.Lock()
         self._tools: list[Listed] | None = None
+        self._listed_at_s = 0.0
 
     def is_idempotent(self, tool: str) -> bool:
         """Say whether the flow says that a tool may be called twice; what the server says of it is only a hint."""
@@ -99,10 +103,24 @@ class McpServer:
         return ServerLacksTool(self.name, tool, nearest(tool, names))
 
     async def tools(self) -> list[Listed]:
-        """Return what the server lists. Raises `ServerUnreachable`."""
-        if self._tools is None:
-            self._tools = await self._with_connection(lambda connection: connection.tools())
-        return self._tools
+        """Return what the server lists, as it was at most a minute ago. Raises `ServerUnreachable`."""
+        async with self._listing:
+            if self._tools is None or time.monotonic() - self._listed_at_s > LISTED_S:
+                try:
+                    self._tools = await self._with_connection(self._listed)
+                except (ServerLost, ServerUnreachable) as error:
+                    raise error if isinstance(error, ServerUnreachable) else self._unreachable(str(error)) from error
+                except Exception as error:  # of the package: an answer that is none, an error of the server's
+                    raise self._unreachable(f"it does not say what it has: {self._said(error)}") from error
+                self._listed_at_s = time.monotonic()
+            return self._tools
+
+    async def _listed(self, connection: Connection) -> list[Listed]:
+        try:
+            async with asyncio.timeout(self._open_s):
+                return await connection.tools()
+        except TimeoutError as error:  # it hangs: what is started again may not
+            raise ServerLost(self.name, f"the list of its tools, in {self._open_s:g} s", may_be_done=False) from error
 
     async def call(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Given:
         """Call a tool; what the server refuses is told the model. Raises `ServerLost`, `ServerUnreachable`."""
@@ -123,20 +141,23 @@ class McpServer:
     # ---- the connection ----------------------------------------------------------------------------
 
     async def _with_connection(self, do: Callable[[Connection], Awaitable[T]], *, once: bool = False) -> T:
-        """Do something with the server, started first if need be, and again when it dies meanwhile unless `once`."""
+        """Do something with the server, started first if need be, and again when it dies meanwhile.
+
+        What is to be done `once` is done again only when the server has certainly not taken it.
+        """
         for last in (False, True):
             connection = await self._connected()
             try:
                 return await do(connection)
-            except ServerLost:
+            except ServerLost as error:
                 await self._lose(connection)
-                if once or last:
+                if last or (once and error.may_be_done):
                     raise
         raise AssertionError
 
     async def _connected(self) -> Connection:
         async with self._opening:
-            if self._connection is not None and self._owner is not None and not self._owner.done():
+            if self._connection is not None and self._connection.is_open and self._owner and not self._owner.done():
                 return self._connection
             await self._end()
             self._count_start()
@@ -182,9 +203,9 @@ class McpServer:
         settings = self._settings
         if settings.url:
             headers = {name: self._filled(value) for name, value in settings.headers.items()}
-            return client.http(self._filled(settings.url), headers)
+            return client.Http(self._filled(settings.url), headers)
         own = {name: self._environ[name] for name in settings.env if name in self._environ}
-        return client.started(settings.command, own, self._folder)
+        return client.Stdio(settings.command, own, self._folder)
 
     def _filled(self, text: str) -> str:
         """Return a text with variables of the environment in it. Raises `ServerUnreachable` for one that is not set."""
@@ -249,8 +270,8 @@ class ServerTarget:
         async def start() -> Given:
             try:
                 return await self._server.call(self._tool, arguments, timeout_s)
-            except ServerLost:
-                if not self.idempotent:
+            except ServerLost as error:
+                if error.may_be_done and not self.idempotent:
                     raise
                 return Given(text=f"{self._name}: its server was lost twice, and gave nothing.", is_error=True)
             except ServerUnreachable as error:
