@@ -38,7 +38,8 @@ def test_example_of_the_docs_runs_in_rehearsal_and_shows_what_was_asked(tmp_path
     assert step["output"]["kind"] in ("refund", "complaint", "question")
     assert isinstance(step["output"]["urgent"], bool) and step["output"]["language"]
     page = here("show", run["run"], "classify", "--data-dir", ".baton", cwd=tmp_path).stdout
-    assert "rehears" in page and '"urgent"' in page
+    assert "answers with kind, urgent, points, orders, language" in page and '"urgent"' in page
+    assert "The lamp of order 4711 is broken" in page.partition("answer\n")[2], "rehearsed of the mail's own text"
 
 
 class Topic(msgspec.Struct):
