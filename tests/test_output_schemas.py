@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -12,20 +13,26 @@ import anthropic
 import jsonschema_rs
 import msgspec
 import pytest
+from msgspec import Raw
 
 from baton_actors import Flow
 from baton_actors.agents.files import code_files
 from baton_actors.agents.fitting import misfits
 from baton_actors.agents.loading import find_flow, load_handlers
-from baton_schemas.errors import FlowError
+from baton_schemas.errors import FlowError, InputError
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.flow import decode_flow, encode_flow, flow_digest
+from baton_schemas.flow.inputs import check_input
 from baton_schemas.flow.json_fit import fitted, type_of_schema
 from baton_schemas.flow.json_schema import BadSchema, normal
 from baton_schemas.flow.outputs import asked_schema, check_limits, for_api
+from baton_schemas.flow.questions import BadAnswer, expects, output_of
+from baton_schemas.flow.questions import fitted as answered
+from baton_schemas.flow.schema import flow_schema
+from baton_schemas.flow.tools import object_of
 from baton_schemas.flow.types import Unfit
 from baton_schemas.flow.versions import version_needed
-from baton_schemas.wire.messages import ASKING
+from baton_schemas.wire.messages import ASKING, FIRST, Question
 
 
 class Topic(msgspec.Struct):
@@ -338,6 +345,44 @@ def test_handler_whose_parameter_never_takes_the_output_is_told(tmp_path: Path) 
     ((place, said),) = misfits(found.plan, load_handlers(found))
     assert place == "steps.write"
     assert "takes a list; what step 'classify' puts out is an object" in said
+
+
+def test_values_are_told_to_whoever_is_asked_and_nothing_else_is_taken() -> None:
+    text = FLOW.replace(
+        'mail = "str"', 'mail = "str"\nprio = ["low", "high"]\nstars = { type = "list[int]", values = [1, 2, 3] }'
+    )
+    flow = load_flow(text)
+    given = {"mail": Raw(b'"m"'), "prio": Raw(b'"low"'), "stars": Raw(b"[1, 3]")}
+    assert check_input(flow, given) == given
+    with pytest.raises(InputError, match=r'input .prio.: found the string "mid"; expected "low" or "high"'):
+        check_input(flow, {**given, "prio": Raw(b'"mid"')})
+    with pytest.raises(InputError, match=r"input .stars\[1\].: found the number 4; expected 1, 2 or 3"):
+        check_input(flow, {**given, "stars": Raw(b"[1, 4]")})
+    with pytest.raises(InputError, match=r'missing; expected "low" or "high"'):
+        check_input(flow, {"mail": given["mail"], "stars": given["stars"]})
+    assert object_of(flow.input)["properties"]["stars"] == {
+        "type": "array",
+        "items": {"type": "integer", "enum": [1, 2, 3]},
+    }
+    question = Question(text="Which?", output=output_of({"prio": flow.input["prio"]}))
+    assert expects(question) == 'prio ("low" or "high")'
+    with pytest.raises(BadAnswer, match='expected "low" or "high"'):
+        answered(question, Raw(b'{"prio": "mid"}'))
+
+
+def test_flow_that_names_values_of_its_input_is_given_back_by_the_first_release() -> None:
+    one = 'name = "f"\ninput = { a = %s }\nagents.w = { model = "worker", prompt = "{a}" }\nsteps.w = {}\n'
+    assert version_needed(load_flow(one % '"str"')) == FIRST
+    assert version_needed(load_flow(one % '["x", "y"]')) == ASKING
+    assert version_needed(load_flow(one % '{ fields = { b = ["x", "y"] } }')) == ASKING
+
+
+def test_editors_know_what_an_output_may_be() -> None:
+    validator = jsonschema_rs.Draft7Validator(flow_schema())
+    assert validator.is_valid(tomllib.loads(FLOW))
+    assert validator.is_valid(tomllib.loads(FLOW.replace("output = {", 'output = "./x.json" #')))
+    assert not validator.is_valid(tomllib.loads(FLOW.replace("output = {", "output = 3 #")))
+    assert not validator.is_valid(tomllib.loads(FLOW.replace('["refund", "complaint"]', "[]")))
 
 
 # ---- from Python ---------------------------------------------------------------------------------

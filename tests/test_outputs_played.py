@@ -19,16 +19,16 @@ MAIL = "The lamp of order 4711 is broken. I want my money back. When will it com
 
 def documented() -> str:
     (text,) = [
-        block for block in re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL) if 'name = "desk"' in block
+        block for block in re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL) if 'name = "mails"' in block
     ]
     return str(text)
 
 
 def test_example_of_the_docs_runs_in_rehearsal_and_shows_what_was_asked(tmp_path: Path) -> None:
-    (tmp_path / "desk.toml").write_text(documented())
-    checked = baton("check", "./desk.toml", cwd=tmp_path)
+    (tmp_path / "mails.toml").write_text(documented())
+    checked = baton("check", "./mails.toml", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    done = baton("run", "./desk.toml", f"mail={MAIL}", "--json", "--data-dir", ".baton", cwd=tmp_path)
+    done = baton("run", "./mails.toml", f"mail={MAIL}", "--json", "--data-dir", ".baton", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = here("show", "--json", "--data-dir", ".baton", cwd=tmp_path)
     run = json.loads(shown.stdout)
