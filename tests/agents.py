@@ -17,6 +17,7 @@ from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.wire.facts import Exchange, ToolBegun, ToolCall
+from baton_schemas.wire.files import File, FileRef
 
 T = TypeVar("T")
 CONTEXT = Context(run="r1", step="a", attempt=1)
@@ -99,6 +100,12 @@ class NoJournal:
 
     async def recorded(self, exchange: Exchange) -> Exchange:
         raise AssertionError("this handler has no client")
+
+    async def load(self, ref: FileRef) -> bytes:
+        raise AssertionError("this step is given no files")
+
+    async def keep(self, made: Sequence[File]) -> None:
+        raise AssertionError("this step makes no files")
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         raise AssertionError("a handler asks no model")

@@ -62,8 +62,12 @@ class Story:
 
     def add(self, record: Record, **fields: Any) -> None:
         """Add a message like this one, at the end of the log."""
-        self.records.append(record._replace(seq=self.records[-1].seq + 1))
+        self.add_record(record)
         self.change(self.records[-1], **fields)
+
+    def add_record(self, record: Record) -> None:
+        """Add it as it is, at the end of the log."""
+        self.records.append(record._replace(seq=self.records[-1].seq + 1))
 
     def event(self, what: str, **facts: Any) -> Event:
         return next(

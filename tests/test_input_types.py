@@ -120,7 +120,7 @@ def test_optional_input_that_is_not_given_is_null() -> None:
     ("field", "place", "said"),
     [
         (Field(type="strr"), "type", "Did you mean 'str'?"),
-        (Field(type="list[dct]"), "type", "found 'dct'; expected one of str, int, float, bool, dict, list, any or l"),
+        (Field(type="list[dct]"), "type", "found 'dct'; expected one of str, int, float, bool, dict, list, file, any"),
         (Field(type="str??"), "type", "found 'str??'"),
         (Field(type="list[" * 40 + "str" + "]" * 40), "type", "at most 16 within each other"),
         (Field(type="str", fields={"a": Field()}), "fields", "expected them on a dict, or on a list of dicts"),

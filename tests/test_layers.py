@@ -55,8 +55,8 @@ ROOMS = {
         "processes": {"errors", "models", "agents", "steps", "services"},
         "team": {"errors", "models", "agents", "steps", "services", "processes"},
         "cli": {"errors", "models", "agents", "steps", "services", "processes"},
-        "flows": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "Retry", "Context", "tool"},
-        "examples": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "Retry", "Context", "tool"},
+        "flows": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
+        "examples": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
     },
 }
 """What each room may use of its own package, besides itself: one way, and no more than it needs."""

@@ -262,6 +262,7 @@ def test_fields_are_known_to_what_comes_after() -> None:
         ('["refund", "complaint"]', '["refund", "refund"]', 'the string "refund" twice'),
         ('["refund", "complaint"]', '{ type = "bool", values = ["a"] }', "`values` on the type 'bool'"),
         ('note = "str?"', 'note = "any"', "agents.classify.output.note: found the type 'any', of which nothing more"),
+        ('note = "str?"', 'note = "file"', "agents.classify.output.note.type: found a file"),
         ('note = "str?"', 'note = "list"', "the items of a list, as 'list[str]'"),
         ('fields = { title = "str" }', 'fields = { title = "dict" }', "agents.classify.output.topics.fields.title"),
         ('note = "str?"', 'note = "strng"', "agents.classify.output.note.type"),

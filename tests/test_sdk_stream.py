@@ -18,7 +18,7 @@ from baton_actors.models.heard import Heard, played
 from baton_actors.steps.exchanges import Recording
 from baton_bus import Settings
 from baton_bus.store.bus import Bus, open_bus
-from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.facts import Exchange, Retry
 from baton_schemas.wire.outcomes import Done, Failed
 
 from .model_servers import end, start
@@ -97,6 +97,22 @@ async def test_stream_that_breaks_at_any_event_is_not_recorded(
     state = await crew.state(run)
     assert state.wasted_usd > 0
     assert state.usage.input_tokens == 100 * len(EVENTS)
+
+
+@pytest.mark.parametrize("handler", [write, write_plainly])
+@pytest.mark.parametrize("count", [0, 1, 3, len(EVENTS) - 1])
+async def test_stream_that_ends_before_its_answer_does_is_not_taken_for_one(
+    bus: Bus, provider: Provider, handler: Any, count: int
+) -> None:
+    """The SDK hands out what there is as an answer, when a proxy ends it as if it were whole; that is in no record."""
+    provider.script = [cut_after(count, True)]
+    crew = Crew(bus, flow_of(handler, max_attempts=2), provider.settings)
+    run, result = await crew.play()
+    assert isinstance(result.outcome, Done), result.outcome
+    assert bytes(result.outcome.output) == b'"answer 2"'
+    assert (work_of(result).attempt, len(await crew.exchanges(run))) == (2, 1)
+    (retry,) = [fact for fact in await crew.facts(run) if isinstance(fact, Retry)]
+    assert (retry.error.type, "it ended before the answer did" in retry.error.message) == ("CutOff", True)
 
 
 async def test_end_of_a_stream_is_held_back_until_it_is_recorded(

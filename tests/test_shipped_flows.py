@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import baton_actors.flows
-from baton_actors import Fail
+from baton_actors import Fail, File
 from baton_actors.agents.importing import load_handler
 from baton_actors.flows.report import PART_CHARS, parts_of, split
 from baton_schemas.flow.file import read_flow
@@ -94,7 +94,7 @@ def test_text_without_any_spaces_is_cut_at_the_size() -> None:
 def test_document_of_600_000_characters_is_split_whole() -> None:
     words = itertools.cycle(["Tides", "rise", "and", "fall.", "Nobody", "stops", "them.\n\n"])
     document = " ".join(itertools.islice(words, 120_000))[:600_000]
-    parts = split(document=document)
+    parts = split(document=File.of(document, name="big.txt"))
     assert len(document) == 600_000
     assert "".join(parts) == document
     assert 60 <= len(parts) <= 62
@@ -103,4 +103,4 @@ def test_document_of_600_000_characters_is_split_whole() -> None:
 @pytest.mark.parametrize("document", ["", " \n\t "])
 def test_empty_document_fails_at_once_and_says_what_to_give(document: str) -> None:
     with pytest.raises(Fail, match="document=@FILE"):
-        split(document=document)
+        split(document=File.of(document, name="big.txt"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from baton_actors.team.flow import Flow
     from baton_actors.team.sync import SyncRun, SyncTeam
     from baton_actors.team.team import Team
-    from baton_bus import BusError, Run, RunCancelled, RunExpired, RunFailed, Running, Said, Wrote
+    from baton_bus import BusError, File, Run, RunCancelled, RunExpired, RunFailed, Running, Said, Wrote
 
 _WHERE = {
     "AskFailed": "baton_actors.agents.asks",
@@ -36,6 +36,7 @@ _WHERE = {
     "SyncTeam": "baton_actors.team.sync",
     "Team": "baton_actors.team.team",
     "BusError": "baton_bus",
+    "File": "baton_schemas.wire.files",
     "Run": "baton_bus",
     "RunCancelled": "baton_bus",
     "RunExpired": "baton_bus",
@@ -53,6 +54,7 @@ __all__ = [
     "BusError",
     "Context",
     "Fail",
+    "File",
     "Flow",
     "Retry",
     "Run",

@@ -200,6 +200,15 @@ class MissingValue(ActorError):
         super().__init__(reason)
 
 
+class FileRefused(ActorError):
+    """A file in a prompt that no model would take, or that is not there any more."""
+
+    def __init__(self, label: str, reason: str) -> None:
+        """`label` is the file as people see it; `reason` says what was found, what is taken, and what to do."""
+        self.label, self.reason = label, reason
+        super().__init__(f"{label}: {reason}")
+
+
 class HandlerRaised(ActorError):
     """A handler raised what is no `Exception` (`SystemExit`, a cancellation of something else), or must not pass on."""
 

@@ -4,11 +4,13 @@ from baton_bus.client.client import Client, connect
 from baton_bus.client.run import Run
 from baton_bus.errors import BusError, RunCancelled, RunExpired, RunFailed
 from baton_bus.settings import Settings
+from baton_schemas.wire.files import File
 from baton_schemas.wire.words import Running, Said, Wrote
 
 __all__ = [
     "BusError",
     "Client",
+    "File",
     "Run",
     "RunCancelled",
     "RunExpired",

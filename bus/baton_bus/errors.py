@@ -309,6 +309,15 @@ class BranchesMissing(BusError):
         )
 
 
+class FileGone(BusError):
+    """The bytes of a file are not stored, or not any more."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """`name` is that of the file; `reason` says what was looked for."""
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}. Store them first, or give the file again")
+
+
 class BlobWrong(BlobMissing):
     """The bytes under the name of a value are not what was put there: somebody else wrote them."""
 

@@ -126,6 +126,15 @@ class BadContent(SchemaError):
         super().__init__(f"{place}: {reason}")
 
 
+class BadFile(SchemaError):
+    """A file that cannot be taken: too large, not what its name says, changed while it was read."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """`name` is that of the file; `reason` says what was found and what was expected."""
+        self.name, self.reason = name, reason
+        super().__init__(f"{name} {reason}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the nearest known name, or lists the known ones, or ``""``."""
     names = sorted(known)

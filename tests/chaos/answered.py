@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .asked import KINDS, Child, with_defaults, words_of
+from .called import answer_to
 from .demands import Demands
 from .history import Event
 from .raw import Record
@@ -122,6 +123,10 @@ def sees_one_history(runs: Mapping[str, Demands], history: list[Event]) -> Itera
 
 def _stored(demands: Demands, step: str, kind: str, name: str, words: str, number: int) -> Iterator[Any]:
     """Yield what the log has of this: once, when all is well."""
+    if kind == "call":
+        asked = json.loads(words)[2]
+        yield from filter(None, [answer_to(demands.log.notes[step], demands.value, asked, number)])
+        return
     if kind == "record":
         for note in demands.log.notes[step]:
             fact = note["fact"]

@@ -6,15 +6,18 @@ new kind of ask is a method here, which its twins call as handlers call that of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .flow_file import FlowFile
 from .raw import Record
 
 TIME_IS_UP = "DeadlinePassed"
+WITHDRAWN = "Withdrawn"
+"""Of a question that is open when the step that asked has ended."""
 
 
 class NotThere(Exception):
@@ -28,19 +31,44 @@ class Kind(NamedTuple):
     """On whose subject its handoffs are: empty for the actor of the agent that is asked."""
 
 
-KINDS = {"agent": Kind(""), "sleep": Kind("-timer")}
+KINDS = {
+    "agent": Kind(""),
+    "sleep": Kind("-timer"),
+    "person": Kind("-person"),
+    "event": Kind("-event"),
+    "flow": Kind("-flow"),
+}
 
 
 class Child(NamedTuple):
     """A step that was asked for, as its handoff has it."""
 
     token: str
+    name: str
+    """Who is asked: an agent, a flow, a role, or an event."""
     asker: str
     kind: str
     words: str
     """What was asked, as `words_of` says it."""
     due_s: float
     handoff: Record
+
+
+def question(
+    text: str,
+    answers: Iterable[str] | None = None,
+    deadline_s: float | None = None,
+    default: Any = None,
+    fields: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What a person is asked: a text, what may be answered or its fields, and what holds when nobody does in time."""
+    asked = {"text": text, "answers": list(answers or ()), "fields": sorted(fields)}
+    return asked | event_asked(deadline_s, default)
+
+
+def event_asked(deadline_s: float | None = None, default: Any = None) -> dict[str, Any]:
+    """What is said of an event that is waited for, besides its name."""
+    return {"has_deadline": bool(deadline_s), "default": default}
 
 
 def words_of(kind: str, name: str, asked: Any, number: int) -> str:
@@ -68,7 +96,16 @@ class Children:
             if kind == "sleep":  # those of one step come one after the other
                 slept[asker] += 1
                 asked, number = None, slept[asker]
-            child = Child(token, asker, kind, words_of(kind, name, asked, number), cause.get("due_s", 0.0), record)
+            elif kind == "person":
+                said = cause["question"]
+                asked = question(
+                    said["text"], said.get("answers"), cause.get("due_s"), cause.get("default"), said.get("output", ())
+                )
+            elif kind == "event":
+                asked = event_asked(cause.get("due_s"), cause.get("default"))
+            child = Child(
+                token, name, asker, kind, words_of(kind, name, asked, number), cause.get("due_s", 0.0), record
+            )
             self.by_token[token] = child
             self.of[asker][child.words].append(child)
 
@@ -79,7 +116,7 @@ class Children:
 
     def asked_of_a_model(self) -> dict[str, str]:
         """Return the tokens of what models are asked, by their topic."""
-        models = {name for name, agent in self._flow.agents.items() if "handler" not in agent}
+        models = {name for name, agent in self._flow.agents.items() if "model" in agent}
         found = [token for token in self.by_token if self._flow.asked(token) in models]
         return {self.given(token)["topic"]: token for token in found}
 
@@ -93,9 +130,13 @@ class Asks:
         children: dict[str, list[Child]],
         came_to: Callable[[str], Any],
         recorded: Callable[[str, int], Any],
+        called: Callable[[str, int], Any] = lambda *_: None,
     ) -> None:
-        """`came_to` says of a child's token what it gives, `recorded` what was recorded; both raise `NotThere`."""
+        """`came_to` says of a child's token what it gives, `recorded` what was recorded, `called` what a model said:
+        all raise `NotThere`.
+        """
         self._flow, self._children, self._came_to, self._recorded = flow, children, came_to, recorded
+        self._called = called
         self._alike: Counter[str] = Counter()
         self.tokens: list[str] = []
         """Of what was asked so far and is in the log."""
@@ -109,10 +150,29 @@ class Asks:
     def sleep(self) -> None:
         self._child("sleep", "sleep", None)
 
+    def run_flow(self, flow: str, **given: Any) -> Any:
+        return self._child("flow", flow, given)
+
+    def ask_person(self, role: str, text: str, **how: Any) -> Any:
+        return self._child("person", role, question(text, **how))
+
+    def wait_for(self, event: str, **how: Any) -> Any:
+        return self._child("event", event, event_asked(**how))
+
+    def wait_for_nothing(self, event: str) -> None:
+        """Wait for an event that does not come, and need not be asked for when something else is there by then."""
+        with contextlib.suppress(NotThere):
+            self.wait_for(event)
+
     def record(self, name: str) -> Any:
         number = self._count(words_of("record", name, None, 0))
         self.words.add(words_of("record", name, None, number))
         return self._recorded(name, number)
+
+    def call(self, what: str) -> Any:
+        number = self._count(words_of("call", "", what, 0))
+        self.words.add(words_of("call", "", what, number))
+        return self._called(what, number)
 
     def at_once(self, *asked: Callable[[], Any]) -> list[Any]:
         """Do all of these, as far as they can be, before what is missing in one of them ends it."""

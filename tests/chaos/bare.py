@@ -1,10 +1,12 @@
-"""A NATS client of sixty lines over a socket, as any program in any language might have: it knows nothing of Baton."""
+"""A NATS client over a bare socket, as any program in any language might have: it knows nothing of Baton."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -54,3 +56,29 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any] | None:
             return found if "error" not in found else None
         if line.startswith((b"HMSG", b"-ERR")):  # nobody listens: there is no stream, or no leader
             return None
+
+
+async def hear(port: int, subjects: Sequence[bytes]) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield what is published on these subjects, as subject and body, until the connection breaks."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+            for number, subject in enumerate(subjects, 1):
+                writer.write(b"SUB %b %d\r\n" % (subject, number))
+            while True:
+                line = await reader.readuntil(b"\r\n")
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+                elif line.startswith((b"MSG ", b"HMSG ")):
+                    _, heard, *sizes = line.split()
+                    head = int(sizes[-2]) if line.startswith(b"HMSG ") else 0
+                    data = await reader.readexactly(int(sizes[-1]) + 2)
+                    yield heard.decode(), data[head:-2]
+        finally:
+            writer.close()
+
+
+def decoded(data: str) -> bytes:
+    """Return the bytes of a message as the server says them."""
+    return base64.b64decode(data)

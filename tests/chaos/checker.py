@@ -17,12 +17,17 @@ from typing import Any, NamedTuple
 
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .away import Away
-from .demands import DEADLINE, Demands, RunLog
-from .flow_file import FlowFile
+from .demands import Demands
+from .flow_file import FlowFile, in_round
 from .history import Event
+from .made_once import made_once
+from .met import violations
 from .raw import Record, Seen
+from .run_log import DEADLINE, RunLog
+from .said import nobody_holds_who_waits_for_people, words_are_taken
 from .settled import acks_too_early
 from .twins import POISONED
+from .within import may_be_cancelled, runs_asked_for, runs_within_runs, set_in_one_another
 
 FLOWS = Path(__file__).with_name("flows")
 CLOCK_S = 0.05
@@ -57,6 +62,7 @@ class Checker:
         self.away = Away(history)
         self.garbage = {event["seq"]: event for event in history if event["what"] == "garbage.sent"}
         self.submits = {event["run"]: event for event in history if event["what"] == "submit.sent"}
+        self.submits |= runs_asked_for(records, blobs, self.submits, _flow)
         self.runs = set(self.submits)
         self.forged = {event["run"] for event in history if event["what"] == "word.forged"}
         """Runs of which a stranger said that they had ended: that may cancel a handler, and costs it an attempt."""
@@ -76,8 +82,9 @@ class Checker:
             run: Demands(_flow(event["flow"]), run, event["key"], RunLog(by_run[run]), blobs, self._by_bad_luck)
             for run, event in self.submits.items()
         }
+        set_in_one_another(self.demands)
         self.lost = self.doubled = 0
-        demanded = [violation for demands in self.demands.values() for violation in demands.violations()]
+        demanded = [violation for demands in self.demands.values() for violation in violations(demands)]
         self.violations = [
             *self.one_outcome_a_step(),
             *self.one_result_a_run(),
@@ -90,8 +97,11 @@ class Checker:
             *self.no_timer_is_left_over(),
             *answers_once(self.demands, records, CLOCK_S),
             *sees_one_history(self.demands, history),
-            *self.nothing_is_recorded_twice(),
+            *made_once(self.demands, records, history, self._was_kept_from, self._knew_nothing),
             *runs_no_more_than_it_may(self.demands, history),
+            *words_are_taken(self.demands, records, history, CLOCK_S),
+            *nobody_holds_who_waits_for_people(self.demands, history, self.away),
+            *runs_within_runs(self.demands, self.results, history, self.away),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 
@@ -101,7 +111,7 @@ class Checker:
             case "handoff" if body["cause"]["by"] == "after":
                 step, outcome = body["cause"]["step"], body["cause"].get("outcome")
             case "reply" if body["source"] != DEADLINE:
-                step = record.rest[-1]
+                step = in_round(record.rest[-1], body.get("round", 1))
             case "outcome":
                 step = body["step"]
             case "answer" if body["kind"] == "answer":
@@ -134,6 +144,7 @@ class Checker:
     def one_result_a_run(self) -> Iterator[str]:
         """I2: what was acknowledged to a client ends, once; and nothing is cancelled or expired by itself."""
         acknowledged = {event["run"] for event in self.history if event["what"] == "submit.acknowledged"}
+        acknowledged |= {run for run, demands in self.demands.items() if demands.parent is not None}
         cancelled = {event["run"] for event in self.history if event["what"] == "cancel.sent"}
         for run in sorted(acknowledged | set(self.results)):
             found = self.results[run]
@@ -147,7 +158,7 @@ class Checker:
             if run in self.submits and found[0].who != self.submits[run]["flow"]:
                 yield f"I2 run {run} of flow {self.submits[run]['flow']} has the result of a run of {found[0].who}"
             status = (found[0].body or {}).get("status")
-            if status == "cancelled" and run not in cancelled:
+            if status == "cancelled" and run not in cancelled and not may_be_cancelled(self.demands, found[0]):
                 yield f"I2 run {run} is cancelled, and nobody asked for that"
             if status == "expired":
                 yield from self._expired(run, found[0])
@@ -196,27 +207,13 @@ class Checker:
                 if not any(self._was_kept_from(step, event, after) for event in askers):
                     yield f"I3 step {step[1]} of run {step[0]} asked the model twice, and nothing had gone wrong"
 
-    def nothing_is_recorded_twice(self) -> Iterator[str]:
-        """I14: what was recorded is not made again, but where whoever made it before could not record it."""
-        recorded: dict[tuple[str, str, str], float] = {}
-        for record in self.records:
-            if record.kind == "note" and record.body and record.body["fact"]["type"] == "recorded":
-                recorded.setdefault((record.run, record.body["step"], record.body["fact"]["name"]), record.at_s)
-        began = {event["attempt"]: event for events in self.began.values() for event in events}
-        made: dict[tuple[str, str, str], list[Event]] = defaultdict(list)
-        for event in self.history:
-            if event["what"] != "step.makes":
-                continue
-            fact, attempt = (event["run"], event["step"], event["name"]), began[event["attempt"]]
-            at_s, knew_at = recorded.get(fact), attempt["knew_at"]
-            # One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
-            knew = attempt["looked"] or not self.away.was_hit(event["pid"], self._handed_on(fact[:2], at_s), knew_at)
-            if at_s is not None and at_s < knew_at - CLOCK_S and knew:
-                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} {knew_at - at_s:.2f} s after it was recorded"
-            before = made[fact]
-            if before and not any(self._was_kept_from(fact[:2], each, event["at"]) for each in before):
-                yield f"I14 step {fact[1]} of run {fact[0]} made {fact[2]} twice, and nothing had gone wrong"
-            before.append(event)
+    def _knew_nothing(self, step: Step, attempt: Event, at_s: float) -> bool:
+        """Say whether an attempt may not have known what was in the log by then.
+
+        One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
+        """
+        handed_on = self._handed_on(step, at_s)
+        return not attempt["looked"] and self.away.was_hit(attempt["pid"], handed_on, attempt["knew_at"])
 
     def _was_kept_from(self, step: Step, ask: Event, until_s: float) -> bool:
         """Say whether the attempt that asked was cut off on the way, or failed of the call itself."""
@@ -263,6 +260,8 @@ class Checker:
         for record in self.records:
             if record.kind == "note" and record.body and record.body["fact"]["type"] == "rejected":
                 seq = record.body["fact"]["seq"]
+                if record.who in ("-person", "-event"):
+                    continue  # words are looked at in `said.py`
                 if seq not in self.garbage and self.by_seq.get(seq) is not None and self.by_seq[seq].run in self.runs:
                     yield f"I7 {self.by_seq[seq].subject} at {seq} was rejected: {record.body['fact']['reason']}"
 

@@ -164,6 +164,7 @@ def _garbage(namespace: str, flow: FoundFlow, number: int, real: str) -> Iterato
     for index, body in enumerate(bodies):
         yield f"{namespace}.handoff.{first}.{run}.bad.{index}".encode(), body
         yield f"{namespace}.answer.{first}.{run}.bad.{index}".encode(), body
+        yield f"{namespace}.say.editors.{run}.bad".encode(), body
         if flow.plan.joins:
             yield f"{namespace}.reply.{merger}.{run}.bad.{index}".encode(), body
     for join in flow.plan.joins:

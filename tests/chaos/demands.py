@@ -7,111 +7,41 @@ checked to be allowed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .asked import TIME_IS_UP, Asks, Children, NotThere
-from .flow_file import FlowFile, indices
+from .asked import TIME_IS_UP, WITHDRAWN, Asks, Child, Children, NotThere
+from .called import answer_to, is_refused
+from .calls_twins import CALLS
+from .conditions import unmet
+from .flow_file import FlowFile, Loop, in_round, indices
+from .nest_twins import NEST
+from .people_twins import PEOPLE
 from .raw import Record
-from .twins import TWINS, Done, Ended, Failed, Given, error_in_place
+from .run_log import Chain, Kept, RunLog
+from .twins import TWINS, Done, Ended, Failed, Given, Skipped, error_in_place
+from .ways_twins import WAYS
 
-DEADLINE = "deadline"
-
-
-class Kept(NamedTuple):
-    """How a step ended by the log: the outcome, and the record that decides it."""
-
-    outcome: dict[str, Any]
-    record: Record
+_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST
 
 
-@dataclass
-class Chain:
-    """What the links of a join say, up to the last."""
+class _Anything:
+    """What is equal to whatever was put out."""
 
-    came: dict[str, dict[int | None, Record]]
-    """By source and index: the replies."""
-    counts: dict[str, int] = field(default_factory=dict)
-    deadline: bool = False
-    enough_at: Record | None = None
-    """The first link with which the join has what its policy asks for."""
-    wrong: list[str] = field(default_factory=list)
+    def __eq__(self, other: object) -> bool:
+        return True
 
-    @property
-    def arrived(self) -> set[str]:
-        return {
-            source if index is None else f"{source}-{index}"
-            for source, found in self.came.items()
-            if self.counts.get(source)
-            for index in found
-        }
-
-
-class RunLog:
-    """The messages of one run, by what they are. Of two on one subject the first counts: I1 tells of the other."""
-
-    def __init__(self, records: list[Record]) -> None:
-        self.handoffs: dict[tuple[str, str], Record] = {}
-        """By step (or branch) and what handed it on."""
-        self.replies: dict[tuple[str, str], Record] = {}
-        """By join and branch."""
-        self.outcomes: dict[str, Record] = {}
-        self.answers: dict[str, Record] = {}
-        """By child."""
-        self.parked: dict[str, list[Record]] = defaultdict(list)
-        """By the step that is parked upon an answer."""
-        self.links: dict[str, list[Record]] = defaultdict(list)
-        self.notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.result: Record | None = None
-        self.start: Record | None = None
-        for record in records:
-            if record.body is not None:
-                self._sort(record, record.body)
-        for links in self.links.values():
-            links.sort(key=lambda link: int(link.rest[1]))
-
-    def _sort(self, record: Record, body: dict[str, Any]) -> None:
-        match record.kind, record.rest:
-            case "handoff", (step, source):
-                self.handoffs.setdefault((step, source), record)
-                if source == "start" and "begins" in body["cause"]:
-                    self.start = record
-            case "reply", (join, branch):
-                self.replies.setdefault((join, branch), record)
-            case "outcome", (step,):
-                self.outcomes.setdefault(step, record)
-            case "answer", (step, _):
-                if body["kind"] == "parked":
-                    self.parked[step].append(record)
-                else:
-                    self.answers.setdefault(body["child"], record)
-            case "join", (step, _):
-                self.links[step].append(record)
-            case "note", (step, _):
-                self.notes[step].append(body)
-            case "result", _:
-                self.result = self.result or record
-
-    def closing(self, join: str) -> Record | None:
-        return self.handoffs.get((join, "join"))
-
-    def woken(self, parked: Record) -> Record | None:
-        """Return the handoff that brings back a step that was parked."""
-        return self.handoffs.get((parked.rest[0], f"wake-s{parked.seq}"))
-
-    @property
-    def asked(self) -> list[Record]:
-        """The handoffs of what steps asked for."""
-        return [each for each in self.handoffs.values() if each.body and each.body["cause"]["by"] == "ask"]
+    def __hash__(self) -> int:
+        return 0
 
 
 class Demands:
-    """What one run must be. `violations` says where its log is not."""
+    """What one run must be. `met.py` says where its log is not."""
 
     def __init__(
         self,
@@ -127,46 +57,115 @@ class Demands:
         self._bad_luck = lost_by_bad_luck
         self._ended: dict[str, Ended | None] = {}
         self._asks: dict[str, Asks] = {}
-        self._chains: dict[str, Chain] = {}
+        self.chains: dict[str, Chain] = {}
+        """Of the joins that were looked at: see `joins.py`."""
         self.children = Children(flow, log.asked, self.value)
-
-    def violations(self) -> Iterator[str]:
-        reached = dict(self.reached)
-        for token in self.with_children(self.reached):
-            yield from self._step(token)
-            reached[token] = None
-        for join in filter(self.flow.joins, self.flow.steps):
-            yield from self._join(join)
-        for token, source in self.log.handoffs:
-            if (asker := self.asker(token)) is not None:
-                if token not in reached and self.asks(asker).is_complete:
-                    yield f"I12 step {token} of run {self.run} was asked for by {asker}, which has no such question"
-            elif token not in reached and self.flow.base(token) not in self._unknown:
-                yield f"I8 step {token} of run {self.run} was handed on by {source}, and the flow has no such step here"
-        yield from self._result()
+        self.parent: Parent | None = None
+        self.runs: dict[str, Demands] = {}
+        """What the runs must be that steps of this one asked for, by the token of what was asked."""
 
     # ---- what there must be ----------------------------------------------------------------------
+
+    @cached_property
+    def steps(self) -> list[str]:
+        """The steps, each in all its rounds that there are, in an order in which they may come."""
+        steps: list[str] = []
+        for step in self.flow.order:
+            loop = self.flow.loop_of(step)
+            if loop is None:
+                steps.append(step)
+            elif step == loop.first:
+                within = [each for each in self.flow.order if each in loop.steps]
+                for number in range(1, self.rounds(loop) + 1):
+                    steps += [in_round(each, number) for each in within]
+        return steps
 
     @cached_property
     def reached(self) -> dict[str, None]:
         """The steps and branches that the run comes to, in an order in which they may come, unless it ends before."""
         reached: dict[str, None] = {}
-        for step in self.flow.order:
-            sources = self.flow.sources[step]
-            if self.flow.joins(step):
+        for step in self.steps:
+            sources = self.sources(step)
+            if self.joins(step):
                 if self.log.closing(step) is not None:
                     reached[step] = None
             elif not sources:
                 reached[step] = None
             elif sources[0] in reached and not self._stops_at(sources[0], step):
-                count = self.branches(step)
-                reached.update(dict.fromkeys([step] if count is None else [f"{step}-{n}" for n in range(count)]))
+                reached.update(dict.fromkeys(self.tokens(step)))
         return reached
 
-    @cached_property
-    def _unknown(self) -> set[str]:
-        """Fan-outs whose list cannot be reckoned, as their source has not ended."""
-        return {step for step in self.flow.steps if self.flow.spreads(step) and self.branches(step) is None}
+    def rounds(self, loop: Loop) -> int:
+        """Return how many rounds of a loop there are, as far as the log has them."""
+        return next(number for number in itertools.count(1) if not self._goes_again(loop, number))
+
+    def _goes_again(self, loop: Loop, number: int) -> bool:
+        return number < loop.rounds and self._is_to_go_again(loop, number)
+
+    def _is_to_go_again(self, loop: Loop, number: int) -> bool:
+        last = in_round(loop.last, number)
+        after = functools.partial(self.read, loop.last, number, after=True)
+        return isinstance(self.ended(last), Done) and not unmet(loop.when, after)
+
+    def is_out_of_rounds(self, token: str) -> bool:
+        """Say whether the run fails after this step, as there is to be another round, and it was the last."""
+        step, _, number = self.flow.place(token)
+        loop = self.flow.loop_of(step)
+        if loop is None or step != loop.last or not loop.fails:
+            return False
+        return number == loop.rounds and self._is_to_go_again(loop, number)
+
+    def sources(self, token: str) -> list[str]:
+        """Return the steps right before this one, in their rounds."""
+        step, _, number = self.flow.place(token)
+        loop = self.flow.loop_of(step)
+        if loop is not None and step == loop.first and number > 1:
+            return [in_round(loop.last, number - 1)]
+        return [self._last_of(source, loop, number) for source in self.flow.sources[step]]
+
+    def after(self, token: str) -> list[str]:
+        """Return the steps that come right after this one, in their rounds, unless it is done once more."""
+        step, _, number = self.flow.place(token)
+        loop = self.flow.loop_of(step)
+        within = loop.steps if loop is not None else frozenset()
+        return [in_round(each, number if each in within else 1) for each in self.flow.successors[step]]
+
+    def _last_of(self, step: str, loop: Loop | None, number: int) -> str:
+        """Return a step as it is seen in this round of a loop: in that round, or of another loop in its last."""
+        if loop is not None and step in loop.steps:
+            return in_round(step, number)
+        other = self.flow.loop_of(step)
+        return step if other is None else in_round(step, self.rounds(other))
+
+    def joins(self, token: str) -> bool:
+        """Say whether a step waits for several: the first of a loop does so in its first round alone."""
+        step, _, number = self.flow.place(token)
+        loop = self.flow.loop_of(step)
+        return self.flow.joins(step) and (loop is None or step != loop.first or number == 1)
+
+    def read(self, reader: str, number: int, name: str, *, after: bool = False) -> Any:
+        """Return what a step reads, in its round, under the name of an input or another step; None for nothing.
+
+        `after` that it is done, it reads itself as well.
+        """
+        if name not in self.flow.steps:
+            return self.key if name == "key" else None
+        loop = self.flow.loop_of(reader)
+        if loop is not None and name in loop.steps:
+            if not (reader in self.flow.all_after(name) or (after and name == reader)):
+                number, reader = number - 1, loop.last  # what the round before has put out
+            if number == 0:
+                return None
+        token = self._last_of(name, loop, number)
+        following = self.after(token)
+        if following and all(map(self.joins, following)):  # so it is known by what the join was given of it
+            join = next((j for j in following if self.flow.base(j) in self._before(reader)), None)
+            return self._joined(join).get(name) if join is not None and self.log.closing(join) else None
+        ended = self.ended(token)
+        return ended.output if isinstance(ended, Done) else None
+
+    def _before(self, step: str) -> set[str]:
+        return {step} | {each for each in self.flow.steps if step in self.flow.all_after(each)}
 
     def with_children(self, tokens: Iterable[str]) -> Iterator[str]:
         """Yield these steps, each with all that it must have asked for, as far as that is in the log."""
@@ -182,7 +181,7 @@ class Demands:
     def _new_asks(self, token: str) -> Asks:
         def came_to(child: str) -> Any:
             ended = self.ended(child)
-            if ended is None:
+            if not isinstance(ended, Done | Failed):
                 raise NotThere(child)
             return {"failed": ended.type} if isinstance(ended, Failed) else ended.output
 
@@ -193,7 +192,15 @@ class Demands:
                 raise NotThere(name)
             return self.value({"output": found[0].get("value"), "blob": found[0].get("blob")})
 
-        self._asks[token] = Asks(self.flow, self.children.of[token], came_to, recorded)
+        def called(what: str, number: int) -> Any:
+            if is_refused(self.run, token, what):
+                return {"refused": "BadRequestError"}
+            found = answer_to(self.log.notes[token], self.value, what, number)
+            if found is None:
+                raise NotThere(what)
+            return found
+
+        self._asks[token] = Asks(self.flow, self.children.of[token], came_to, recorded, called)
         return self._asks[token]
 
     def asker(self, token: str) -> str | None:
@@ -203,26 +210,82 @@ class Demands:
 
     @property
     def is_done(self) -> bool:
-        return self._must_be_complete
+        return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
+
+    def must_be_there(self, token: str) -> bool:
+        """Say whether a run that is done must have done this: no join after it went on without all."""
+        if (asker := self.asker(token)) is not None:
+            return self.asks(asker).is_complete and not self.is_late(asker) and self.must_be_there(asker)
+        return self.is_done and not any(self.went_on_without(join) for join in self._joins_after(token))
+
+    def _joins_after(self, token: str) -> Iterator[str]:
+        """Yield the joins that a step is before, in its round or after the loop: a loop is left when all of it is."""
+        step, _, number = self.flow.place(token)
+        loop = self.flow.loop_of(step)
+        for join in filter(self.flow.joins, self.flow.all_after(step)):
+            if loop is not None and join in loop.steps:
+                yield in_round(join, number)
+            elif (other := self.flow.loop_of(join)) is None or other.first == join:
+                yield join
+
+    def went_on_without(self, join: str) -> bool:
+        """Say whether a join may have gone on without all that it could wait for."""
+        closing = self.log.closing(join)
+        was_late = closing is not None and bool((closing.body or {})["cause"].get("deadline"))
+        return was_late or self.flow.policy(self.flow.base(join)).wait is not None
 
     def must_have_answers(self, token: str) -> bool:
         """Say whether what a step asked for must have been answered: one that was late is not waited for."""
-        return self._must_be_there(token) and not self.is_late(token)
+        return self.must_be_there(token) and not self.is_late(token)
 
     def branches(self, step: str) -> int | None:
-        """Return how many branches a fan-out has; None when it is none. One whose source failed has none to do."""
+        """Return how many branches a fan-out has, in its round; None when it is none.
+
+        One that is left out, or whose list is not there, has none to do.
+        """
+        listed = self._listed(step)
+        return None if listed is None else len(listed)
+
+    def _listed(self, token: str) -> list[Any] | None:
+        """Return the items of a fan-out."""
+        step, _, number = self.flow.place(token)
         if not self.flow.spreads(step):
             return None
-        ended = self.ended(self.flow.sources[step][0])
-        value: Any = ended.output if isinstance(ended, Done) else []
-        for part in self.flow.spreads(step).split(".")[1:]:
+        (source,) = self.sources(token)
+        if isinstance(self.ended(source), Failed) or self.left_out(token):
+            return []
+        name, *path = self.flow.spreads(step).split(".")
+        value = self.read(step, number, name)
+        for part in path:
             value = value[part] if value else []
-        return len(value)
+        return value or []
+
+    def left_out(self, token: str) -> tuple[str, ...]:
+        """Return why a step (a fan-out as a whole) is left out, any of these; empty when it is done."""
+        step, _, number = self.flow.place(token)
+        sources = self.sources(token)
+        bases = [self.flow.base(source) for source in sources]
+        if sources and all(self.is_left_out(source) for source in sources):
+            listed = " and ".join(filter(None, (", ".join(bases[:-1]), bases[-1])))
+            return (f"{listed} {'was' if len(bases) == 1 else 'were'} skipped",)
+        return unmet(self.flow.conditions(step), functools.partial(self.read, step, number))
+
+    def is_left_out(self, token: str) -> bool:
+        step, index, number = self.flow.place(token)
+        if self.flow.spreads(step):
+            (source,) = self.sources(token)
+            return index is None and self.ended(source) is not None and bool(self.left_out(in_round(step, number)))
+        return isinstance(self.ended(token), Skipped)
 
     def tokens(self, source: str) -> list[str]:
         """Return the branches of a step, or itself."""
         count = self.branches(source)
-        return [source] if count is None else [f"{source}-{index}" for index in range(count)]
+        return [source] if count is None else [self.branch(source, index) for index in range(count)]
+
+    def branch(self, step: str, index: int | None) -> str:
+        """Return the token of a branch; of the step when it is none."""
+        name, _, number = self.flow.place(step)
+        return in_round(name if index is None else f"{name}-{index}", number)
 
     def ended(self, token: str) -> Ended | None:
         """Return how a step must end if it is come to; None for a join that has not closed."""
@@ -232,12 +295,12 @@ class Demands:
 
     def errors(self, token: str) -> list[Failed]:
         """Return the errors that a step must be given: each once, in the order of the flow."""
-        base = self.flow.base(token)
         found: list[Failed] = []
-        befores = self.flow.sources[base]
-        if self.flow.joins(base):
-            nothing = [s for s in befores if self.branches(s) == 0 and s in self._closed_with(base)]
-            befores = [*self.named(base), *(before for empty in nothing for before in self.flow.sources[empty])]
+        befores = self.sources(token)
+        if self.joins(token):
+            closed_with = self._closed_with(token)
+            nothing = [s for s in befores if self.branches(s) == 0 and self.flow.base(s) in closed_with]
+            befores = [*self.named(token), *(before for empty in nothing for before in self.sources(empty))]
         for before in befores:
             found += self.errors(before)
             ended = self.ended(before)
@@ -248,14 +311,14 @@ class Demands:
     def named(self, join: str) -> list[str]:
         """Return the branches that the closing handoff of a join names, in the order of the flow.
 
-        An empty fan-out is named too, by itself: it has no branch.
+        An empty fan-out is named too, by itself: it has no branch. So is what was left out.
         """
         branches = self._closed_with(join)
         return [
-            source if index is None else f"{source}-{index}"
-            for source in self.flow.sources[join]
+            self.branch(source, index)
+            for source in self.sources(join)
             if self.branches(source) != 0
-            for index in indices(branches.get(source, ""))
+            for index in indices(branches.get(self.flow.base(source), ""))
         ]
 
     def _closed_with(self, join: str) -> dict[str, str]:
@@ -265,49 +328,84 @@ class Demands:
 
     def kills(self, token: str) -> bool:
         """Say whether this step kills its worker, whatever it is given."""
-        twin = TWINS[self.flow.name].get(self.flow.base(token))
+        twin = _TWINS[self.flow.name].get(self.flow.base(token))
         asked = token in self.children.by_token
         item = self.children.given(token) if asked else ""
         asks = Asks(self.flow, {}, self.ended, lambda *_: None)
         try:
-            ended = twin(Given(self.run, token, self.key, {}, [], item, asks)) if twin is not None else None
-        except (KeyError, IndexError, NotThere):  # it needs values, or asks: no step that kills does
+            given = Given(self.run, token, self.key, {}, [], item, asks)
+            ended = twin(given) if twin is not None else None
+        except (KeyError, IndexError, TypeError, NotThere):  # it needs values, or asks: no step that kills does
             return False
         return ended == Failed(token, "WorkerLost")
 
     def _reckon(self, token: str) -> Ended | None:
         if self.flow.asked(token):
             return self._reckon_child(token) if token in self.children.by_token else None
-        base, index = self.flow.place(token) if token not in self.flow.steps else (token, None)
+        step, index, _ = self.flow.place(token)
         values: dict[str, Any] = {}
         item = None
-        if self.flow.joins(base):
-            if self.log.closing(base) is None:
+        if index is None and self.flow.spreads(step):
+            return None
+        if self.joins(token):
+            if self.log.closing(token) is None:
                 return None
-            values = self._joined(base)
-            well = sum(isinstance(self.ended(branch), Done) for branch in self.named(base))
-            if well < self.flow.policy(base).min_done:
+            if reasons := self.left_out(token):
+                return Skipped(reasons)
+            values = self._joined(token)
+            well = sum(isinstance(self.ended(branch), Done) for branch in self.named(token))
+            if well < self.flow.policy(step).min_done:
                 return Failed(token, "JoinShort")
-        elif self.flow.sources[base]:
-            (source,) = self.flow.sources[base]
+        elif sources := self.sources(token):
+            (source,) = sources
             ended = self.ended(source)
             if ended is None:
                 return None
+            if index is None and (reasons := self.left_out(token)):
+                return Skipped(reasons)
+            if index is not None:
+                listed = self._listed(token) or []
+                item = listed[index] if index < len(listed) else None
             if isinstance(ended, Done):
-                values[source] = ended.output
-                if index is not None:
-                    listed = ended.output
-                    for part in self.flow.spreads(base).split(".")[1:]:
-                        listed = listed[part]
-                    item = listed[index]
+                values[self.flow.base(source)] = ended.output
+        elif reasons := self.left_out(token):
+            return Skipped(reasons)
         return self._as_its_twin(token, values, self.errors(token), item)
 
     def _reckon_child(self, token: str) -> Ended | None:
         child = self.children.by_token[token]
         if child.kind == "sleep":
             return Done(None)
+        if child.kind in ("person", "event"):
+            return self._as_was_said(child)
+        if child.kind == "flow":
+            return self._as_its_run(child)
         ended = self._as_its_twin(token, {}, [], self.children.given(token))
         return Failed(token, TIME_IS_UP) if self.is_late(token) else ended
+
+    def _as_was_said(self, child: Child) -> Ended | None:
+        """Return what somebody said, by the log; whether they did, and in time, is looked at in `said.py`."""
+        answer = self.log.answers.get(child.token)
+        if answer is None:
+            return None
+        body = answer.body or {}
+        if body.get("say"):
+            return Done(self.value(body["outcome"]))
+        if body["outcome"].get("error", {}).get("type") == WITHDRAWN:
+            return Failed(child.token, WITHDRAWN)
+        default = self.children.given(child.token)["default"]
+        return Failed(child.token, TIME_IS_UP) if default is None else Done(default)
+
+    def _as_its_run(self, child: Child) -> Ended | None:
+        """Return what its run came to; that nobody ended it in time, by the log, is told by whoever asked."""
+        if self.is_late(child.token):
+            return Failed(child.token, TIME_IS_UP)
+        run = self.runs.get(child.token)
+        result = run.log.result if run is not None else None
+        if run is None or result is None:
+            return None
+        status = (result.body or {})["status"]
+        return run.ended(run.flow.final) if status == "done" else Failed(child.token, f"Run{status.capitalize()}")
 
     def is_late(self, token: str) -> bool:
         """Say whether a child was answered by itself, as its time was up: the log says so."""
@@ -318,11 +416,15 @@ class Demands:
         return bool(outcome.get("error", {}).get("type") == TIME_IS_UP)
 
     def _as_its_twin(self, token: str, values: dict[str, Any], errors: list[Failed], item: Any) -> Ended | None:
+        step, _, number = self.flow.place(token) if not self.flow.asked(token) else (token, None, 1)
+        if (implied := self.flow.implied.get(step)) is not None:
+            return Done(next(iter(values.values())) if implied == "list" else _Anything())
         asks, ended = self._new_asks(token), None
-        given = Given(self.run, token, self.key, values, errors, item, asks)
+        read = functools.partial(self.read, step, number)
+        given = Given(self.run, token, self.key, values, errors, item, asks, read)
         is_lost = self._bad_luck(self.run, token)
         try:
-            ended = TWINS[self.flow.name][self.flow.base(token)](given)
+            ended = _TWINS[self.flow.name][self.flow.base(token)](given)
             asks.is_complete = not is_lost
         except NotThere:
             pass
@@ -331,11 +433,13 @@ class Demands:
         return Failed(token, "WorkerLost") if is_lost else ended
 
     def _joined(self, join: str) -> dict[str, Any]:
-        passes = self.flow.policy(join).failed == "pass"
-        values: dict[str, Any] = {source: [] for source in self.flow.sources[join] if self.flow.spreads(source)}
+        """Return what a join is given of the steps before it, by their names: nothing of those that were left out."""
+        passes = self.flow.policy(self.flow.base(join)).failed == "pass"
+        lists = [s for s in self.sources(join) if self.flow.spreads(self.flow.base(s)) and not self.is_left_out(s)]
+        values: dict[str, Any] = {self.flow.base(source): [] for source in lists}
         for branch in self.named(join):
             ended, source = self.ended(branch), self.flow.base(branch)
-            if isinstance(ended, Failed) and not passes:
+            if isinstance(ended, Skipped) or (isinstance(ended, Failed) and not passes):
                 continue
             value = error_in_place(ended) if isinstance(ended, Failed) else ended.output if ended else None
             if source in values and self.flow.spreads(source):
@@ -345,8 +449,11 @@ class Demands:
         return values
 
     def _stops_at(self, source: str, successor: str) -> bool:
-        """Say whether the run ends after this step, or has not come past it by the log's own word."""
-        return isinstance(self.ended(source), Failed) and self.flow.fails_run(source, successor)
+        """Say whether the run ends after this step, before that one."""
+        if self.is_out_of_rounds(source):
+            return True
+        failed = isinstance(self.ended(source), Failed)
+        return failed and self.flow.fails_run(self.flow.base(source), self.flow.base(successor))
 
     # ---- what there is ---------------------------------------------------------------------------
 
@@ -355,21 +462,30 @@ class Demands:
         if self.flow.asked(token):
             record = self.log.answers.get(token)
             return Kept((record.body or {})["outcome"], record) if record is not None else None
-        base = self.flow.base(token)
-        after = self.flow.successors[base]
-        if not after:
+        after = self.after(token)
+        if self._ends_a_loop(token) or len(after) > 1 or any(self.branches(each) is not None for each in after):
+            record = self.log.outcomes.get(token)
+            outcome = record.body.get("outcome") if record is not None and record.body else None
+        elif not after:
             record = self.log.result
             body = record.body if record is not None else None
             outcome = body.get("outcome") if body and body.get("step") == token else None
-        elif len(after) == 1 and not self.flow.spreads(after[0]):
-            joins = self.flow.joins(after[0])
-            record = self.log.replies.get((after[0], token)) if joins else self.log.handoffs.get((after[0], token))
-            body = record.body if record is not None else None
-            outcome = (body if joins else body["cause"]).get("outcome") if body else None
-        else:
-            record = self.log.outcomes.get(token)
+        elif self.joins(after[0]):
+            record = self.log.replies.get((after[0], self._in_reply(token)))
             outcome = record.body.get("outcome") if record is not None and record.body else None
+        else:
+            record = self.log.handoffs.get((after[0], token))
+            outcome = record.body["cause"].get("outcome") if record is not None and record.body else None
         return Kept(outcome, record) if record is not None and outcome is not None else None
+
+    def _ends_a_loop(self, token: str) -> bool:
+        loop = self.flow.loop_of(self.flow.base(token))
+        return loop is not None and self.flow.base(token) == loop.last
+
+    def _in_reply(self, token: str) -> str:
+        """Return how a step or branch is named on the subject of a reply: the join has the round."""
+        step, index, _ = self.flow.place(token)
+        return step if index is None else f"{step}-{index}"
 
     def followers(self, token: str, kept: Kept) -> list[tuple[str, Record | None]]:
         """Return what must be written after a step has ended, each with the record that is it, if it is there."""
@@ -377,187 +493,70 @@ class Demands:
             body = kept.record.body or {}
             name = f"wake-s{body['wakes']['parked']}" if body.get("wakes") else ""
             return [(f"the handoff {name}", self.log.handoffs.get((body["step"], name)))] if name else []
-        base = self.flow.base(token)
+        step, _, number = self.flow.place(token)
         failed = kept.outcome["status"] == "failed"
-        after = self.flow.successors[base]
-        if failed and any(self.flow.fails_run(base, successor) for successor in after):
+        after = self.after(token)
+        fails = any(self.flow.fails_run(step, self.flow.base(successor)) for successor in after or [step])
+        if self.is_out_of_rounds(token) or (failed and fails):
             return [("the run's result", self.log.result)]
+        found = self._next_in_lane(token)
         if kept.record.kind != "outcome":
-            return []
-        found: list[tuple[str, Record | None]] = []
+            return found
+        loop = self.flow.loop_of(step)
+        if loop is not None and step == loop.last and self._goes_again(loop, number):
+            again = in_round(loop.first, number + 1)
+            return [(f"the handoff to {again}", self.log.handoffs.get((again, token)))]
+        if not after:
+            return [("the run's result", self.log.result)]
         for successor in after:
-            if self.flow.joins(successor):
-                found.append((f"its reply to {successor}", self.log.replies.get((successor, token))))
-            elif not self.flow.spreads(successor):
-                found.append((f"the handoff to {successor}", self.log.handoffs.get((successor, token))))
-            elif tokens := self.tokens(successor):
+            if self.joins(successor):
+                found.append((f"its reply to {successor}", self.log.replies.get((successor, self._in_reply(token)))))
+            elif tokens := self.tokens(successor)[: self.flow.lanes(self.flow.base(successor))]:
                 found += [(f"the handoff to {each}", self.log.handoffs.get((each, token))) for each in tokens]
-            else:  # word that there was nothing to do
-                joins = self.flow.successors[successor]
-                found += [(f"an empty reply to {join}", self.log.replies.get((join, successor))) for join in joins]
+            else:  # word that there was nothing to do, or that it is left out
+                name = self.flow.base(successor)
+                joins = self.after(successor)
+                found += [(f"an empty reply to {join}", self.log.replies.get((join, name))) for join in joins]
         return found
+
+    def _next_in_lane(self, token: str) -> list[tuple[str, Record | None]]:
+        """Return the handoff to the branch that this one lets begin; or what says that it is not needed any more."""
+        behind = self.behind(token)
+        if behind is None:
+            return []
+        (source,) = self.sources(token)
+        closings = [self.log.closing(join) if self.went_on_without(join) else None for join in self.after(token)]
+        needless = None if None in closings else max(filter(None, closings), key=lambda each: each.seq)
+        return [(f"the handoff to {behind}", self.log.handoffs.get((behind, source)) or needless)]
+
+    def behind(self, token: str) -> str | None:
+        """Return the branch that begins when this one has ended; None when there is none, or it need not wait."""
+        step, index, number = self.flow.place(token)
+        lanes = self.flow.lanes(step)
+        if index is None or lanes is None or index + lanes >= (self.branches(in_round(step, number)) or 0):
+            return None
+        return self.branch(token, index + lanes)
 
     def value(self, outcome: dict[str, Any]) -> Any:
         """Return the output of an outcome, its blob put together and checked. Raises `ValueError`."""
-        blob = outcome.get("blob")
-        if blob is None:
-            return outcome.get("output")
-        data = self._blobs.get(blob["sha256"])
-        if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
-            raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
-        return json.loads(data)
-
-    # ---- one against the other -------------------------------------------------------------------
-
-    def _step(self, token: str) -> Iterator[str]:
-        kept, ended = self.kept(token), self.ended(token)
-        what = f"step {token} of run {self.run}"
-        if kept is None:
-            if self._must_be_there(token):
-                yield f"I8 {what} has no outcome, and its run is done"
-            return
-        status = kept.outcome["status"]
-        if isinstance(ended, Failed):
-            error = kept.outcome.get("error", {})
-            if (status, error.get("step"), error.get("type")) != ("failed", ended.step, ended.type):
-                yield f"I8 {what} ended {_short(kept.outcome)}, expected {ended}"
-        elif status != "done":
-            yield f"I8 {what} ended {_short(kept.outcome)}, expected {_short(ended)}"
-        else:
-            try:
-                found = self.value(kept.outcome)
-            except ValueError as error:
-                yield f"I8 {what}: {error}"
-            else:
-                if ended is None or found != ended.output:
-                    yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
-        if self._must_be_there(token) and not self.flow.asked(token):
-            for name, record in self.followers(token, kept):
-                if record is None:
-                    yield f"I8 {what} has ended, and {name} is not in the log"
-
-    @property
-    def _must_be_complete(self) -> bool:
-        return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
-
-    def _must_be_there(self, token: str) -> bool:
-        """Say whether a run that is done must have done this: no join after it went on without all."""
-        if (asker := self.asker(token)) is not None:
-            return self.asks(asker).is_complete and not self.is_late(asker) and self._must_be_there(asker)
-        after = filter(self.flow.joins, self.flow.all_after(self.flow.base(token)))
-        return self._must_be_complete and not any(self.flow.policy(join).wait or self._was_late(join) for join in after)
-
-    def _was_late(self, join: str) -> bool:
-        closing = self.log.closing(join)
-        return closing is not None and bool((closing.body or {})["cause"].get("deadline"))
-
-    def _join(self, join: str) -> Iterator[str]:
-        """I5: the chain names what came, each once; the join closes when it has enough, with all of that."""
-        chain = self.chain(join)
-        yield from chain.wrong
-        yield from self._closing(join, chain)
-
-    def chain(self, join: str) -> Chain:
-        """Return what the links of a join come to, in their order."""
-        if join not in self._chains:
-            self._chains[join] = self._fold(join)
-        return self._chains[join]
-
-    def _fold(self, join: str) -> Chain:
-        chain = Chain({source: {} for source in self.flow.sources[join]})
-        what = f"I5 the join at {join} of run {self.run}"
-        for number, link in enumerate(self.log.links[join], 1):
-            body = link.body or {}
-            if body.get("number") != number or link.rest != (join, str(number)):
-                chain.wrong.append(f"{what}: link {number} of its chain is {body.get('number')}, on {link.subject}")
-            if chain.enough_at is not None:
-                chain.wrong.append(f"{what}: link {number} was added when it had all it needs")
-            chain.counts.update(body.get("counts", {}))
-            chain.deadline = chain.deadline or body.get("deadline", False)
-            if body.get("deadline") and not self._is_before(self.log.replies.get((join, DEADLINE)), link):
-                chain.wrong.append(f"{what}: link {number} speaks of a deadline that had not come")
-            for source, text in body.get("came", {}).items():
-                for index in indices(text):
-                    empty = chain.counts.get(source) == 0
-                    token = source if index is None or empty else f"{source}-{index}"
-                    reply = self.log.replies.get((join, token))
-                    if reply is None or not self._is_before(reply, link):
-                        chain.wrong.append(f"{what}: link {number} names {token}, which had not come")
-                    elif source not in chain.came or index in chain.came[source]:
-                        chain.wrong.append(f"{what}: link {number} names {token}, which is in it or none of its")
-                    else:
-                        chain.came[source][index] = reply
-            if self._is_enough(join, chain):
-                chain.enough_at = chain.enough_at or link
-        return chain
-
-    def _closing(self, join: str, chain: Chain) -> Iterator[str]:
-        what = f"I5 the join at {join} of run {self.run}"
-        closing = self.log.closing(join)
-        if closing is None:
-            if chain.enough_at is not None and self._must_be_complete:
-                yield f"{what} had all it needs, and did not close"
-            return
-        named = self.named(join)
-        if chain.enough_at is None or closing.seq < chain.enough_at.seq:
-            yield f"{what} closed with {named}, before it had what the flow asks for"
-            return
-        if set(named) != chain.arrived:
-            yield f"{what} closed with {named}, its chain has {sorted(chain.arrived)}"
-        cause = (closing.body or {})["cause"]
-        if cause.get("deadline", False) != chain.deadline:
-            yield f"{what} closed {'without' if chain.deadline else 'with'} a deadline, against its chain"
-        everyone = [token for source in self.flow.sources[join] for token in self.tokens(source)]
-        if self.flow.policy(join).wait is None and not chain.deadline and named != everyone:
-            yield f"{what} closed with {named}, the flow has {everyone}"
-        if not set(named) <= set(everyone):
-            yield f"{what} closed with {named}, of which the flow has only {everyone}"
-        short = self.ended(join) == Failed(join, "JoinShort")
-        if (cause.get("error") is not None) != short:
-            yield f"{what} closed {'without' if short else 'with'} the error that too few of its branches ended well"
-
-    def _is_enough(self, join: str, chain: Chain) -> bool:
-        failed = 0
-        for source, found in chain.came.items():
-            bad = [each for each in found.values() if (each.body or {})["outcome"]["status"] == "failed"]
-            failed += len(bad)
-            if bad and self.flow.fails_run(source, join):
-                return False
-        wait, counts = self.flow.policy(join).wait, chain.counts
-        well = sum(len(found) for source, found in chain.came.items() if counts.get(source)) - failed
-        if chain.deadline or (wait is not None and well >= wait):
-            return True
-        return all(source in counts and len(found) >= counts[source] for source, found in chain.came.items())
-
-    def _result(self) -> Iterator[str]:
-        record = self.log.result
-        if record is None or record.body is None:
-            return
-        body, what = record.body, f"run {self.run}"
-        status, step = body["status"], body.get("step", "")
-        if status not in ("done", "failed"):
-            return
-        ended = self.ended(step) if step in self.reached else None
-        if ended is None:
-            yield f"I8 {what} ended {status} at step {step!r}, to which it does not come"
-        elif status == "done" and (step != self.flow.final or isinstance(ended, Failed)):
-            yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
-        elif status == "failed":
-            after = self.flow.successors[self.flow.base(step)] or [None]
-            fatal = any(self.flow.fails_run(self.flow.base(step), each) for each in after) or after == [None]
-            if not isinstance(ended, Failed) or not fatal:
-                yield f"I8 {what} failed at step {step}, which ends well, or whose failure ends no run"
-            outcome = body.get("outcome") or {}
-            if isinstance(ended, Failed) and outcome.get("error", {}).get("type") != ended.type:
-                yield f"I8 {what} failed with {_short(outcome)}, expected {ended}"
-
-    @staticmethod
-    def _is_before(one: Record | None, other: Record) -> bool:
-        return one is not None and one.seq < other.seq
+        return value_of(outcome, self._blobs)
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, Done):
-        value = value.output
-    text = str(value) if isinstance(value, Failed) else json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:150]}… ({len(text)} characters)"
+class Parent(NamedTuple):
+    """Which step asked for a run."""
+
+    demands: Demands
+    """Of its run."""
+    child: str
+    """The token of what it asked for."""
+
+
+def value_of(outcome: dict[str, Any], blobs: Mapping[str, bytes]) -> Any:
+    """Return the output of an outcome, its blob put together and checked. Raises `ValueError`."""
+    blob = outcome.get("blob")
+    if blob is None:
+        return outcome.get("output")
+    data = blobs.get(blob["sha256"])
+    if data is None or hashlib.sha256(data).hexdigest() != blob["sha256"] or len(data) != blob["size_bytes"]:
+        raise ValueError(f"the blob {blob['sha256'][:8]} is not stored whole")
+    return json.loads(data)

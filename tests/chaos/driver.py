@@ -26,16 +26,28 @@ from .ground import Ground, one_server, three_servers
 from .history import History, say_lags
 from .live import differences, export, watch_main
 from .model import Model, RateLimit
+from .outside import Outside
 from .raw import Record
 from .report import Report, make_report
 from .schedule import Fault, schedule
 from .worker import FLOWS, WorkerSpec
 
-ALL_FLOWS = ("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask")
+ALL_FLOWS = (
+    *("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask"),
+    *("loop", "ways", "lanes", "calls", "people", "nest"),
+)
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
-APART = {"ask": (("boss", "oracle"), ("driver", "helper", "summer"))}
-"""Flows of which one process hosts all agents, and these others some each."""
+APART = {
+    "ask": (("boss", "oracle"), ("driver", "helper", "summer")),
+    "loop": (("drafter", "reader", "polisher"), ("looker", "reviewer", "closer")),
+    "ways": (("sorter", "praiser", "noter", "pager"), ("clerk", "thanker", "meeter", "ruler", "binder")),
+    "lanes": (("lister", "counter"), ("goer", "finisher")),
+    "calls": (("talker",), ("typist", "replier")),
+    "people": (("desk", "approve", "veto"), ("cashier", "typist", "rate", "closer")),
+    "nest": (("planner", "runner", "binder"), ("item", "whole")),
+}
+"""Flows of which one process hosts all agents, and these others some each. All of them play the flows within."""
 NAMESPACE = "chaos"
 TIMERS = f"{NAMESPACE}-timers"
 FAR_S = 60.0
@@ -63,6 +75,8 @@ class Options:
     """With stalls of 11 and 20 s."""
     full_disk: bool = True
     """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
+    forgers: bool = True
+    """Whether strangers say what only the server and workers should: that excuses some of what is done again."""
 
 
 async def run_chaos(options: Options, folder: Path) -> Report:
@@ -95,6 +109,7 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
             WorkerSpec(
                 flow=flow.name,
                 agents=agents,
+                nested=True,
                 steward=steward,
                 settings=settings,
                 model_url=model.url,
@@ -108,13 +123,14 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
         async with crew.working(), open_bus(settings, name="chaos clients") as bus:
             lags = asyncio.create_task(say_lags(history))
             await until_ready(history, len(specs))
-            async with _watching(settings, folder) as watcher:
+            outside = Outside(NAMESPACE, ground.port, history)
+            async with _watching(settings, folder) as watcher, outside.playing():
                 spread_s = faults[-1].at_s if faults else 2.0
                 clients = Clients(bus, flows, history, options.seed, options.runs, spread_s, ground.port)
                 async with asyncio.TaskGroup() as group:
                     working = group.create_task(clients.work())
                     group.create_task(clients.send_garbage(options.runs // 8))
-                    group.create_task(clients.forge_words(options.runs // 4))
+                    group.create_task(clients.forge_words(options.runs // 4 if options.forgers else 0))
                     group.create_task(_inject(faults, crew, ground, model, history, random.Random(options.seed)))
                     group.create_task(_give_up(working, clients, faults))
                 blocked = [f"I7 {what}" for what in await _settled(bus, ground, flows)]
@@ -198,7 +214,7 @@ async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow]) -> list[str
     far = {(flow.plan.actor(join), join) for flow in flows for join in flow.plan.joins if _is_far(flow, join)}
     while True:
         open_ones = ["the servers do not say what is open"]
-        with contextlib.suppress(NatsError, TimeoutError):
+        with contextlib.suppress(NatsError, TimeoutError, raw.StreamChanged):
             open_ones = [
                 f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
                 for stream in (NAMESPACE, TIMERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from .crew import Crew
 from .driver import settings_of, until_ready
 from .history import Event, History
 from .model import Model
+from .outside import Outside
 from .worker import FLOWS, WorkerSpec
 
 RUNS = {
@@ -27,9 +29,17 @@ RUNS = {
     "mix": "matrix-29",
     "relay": "matrix-98",
     "ask": "matrix-12283",
+    "loop": "matrix-1853036",
+    "ways": "matrix-23487",
+    "lanes": "matrix-115",
+    "calls": "matrix-11319",
+    "people": "matrix-1263",
+    "nest": "matrix-273",
 }
-"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; and with what asks itself
-and others, sleeps, is parked, fails and is tried again.
+"""The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
+others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
+left out or fail, lanes that are full; with calls of handlers' clients: alike, at once, refused, and large; and with
+people, events, and runs within runs.
 
 What handlers do follows from the run's id.
 """
@@ -133,6 +143,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         spec = WorkerSpec(
             flow=found.name,
             agents=tuple(found.plan.actors().values()),
+            nested=True,
             settings=settings,
             model_url=model.url,
             history=str(history.path),
@@ -142,7 +153,8 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         crew = Crew([spec], history, calm_after=point.deaths)
         run = RUNS[point.flow]
         violations = []
-        async with crew.working(), open_bus(settings) as bus:
+        outside = Outside(name, lambda: server.port, history)
+        async with crew.working(), open_bus(settings) as bus, outside.playing():
             await until_ready(history, 1)
             history.say("submit.sent", run=run, flow=found.name, key=run)
             await start_run(bus, found.plan, {"key": run}, run=run)
@@ -154,7 +166,7 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
                     violations.append(f"the run is {result.status}, though nothing but a worker has failed")
             except TimeoutError:
                 pass  # the checker says that it is lost
-        seen = await raw.read_all(server.url, name)
+        seen = await _seen(server, name)
     events = history.events()
     violations += Checker(seen, events, LEASE_S).violations
     if violations:
@@ -162,6 +174,14 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         raw.save(seen, folder / name)
     keys = [each.rest[0].partition("--k")[2] for each in seen.records if each.kind == "handoff"]
     return Tried(_place(events), violations, [key for key in dict.fromkeys(keys) if key])
+
+
+async def _seen(server: NatsServer, name: str) -> raw.Seen:
+    """Read what is there; again when a timer, which the server fires by itself, went meanwhile."""
+    async with asyncio.timeout(_END_S):
+        while True:
+            with contextlib.suppress(raw.StreamChanged):
+                return await raw.read_all(server.url, name)
 
 
 def _place(events: list[Event]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import random
@@ -18,6 +19,8 @@ from .history import History
 
 _TOPIC = re.compile(r"<topic>(.*)</topic>", re.DOTALL)
 _QUESTION = re.compile(r"<question>(.*)</question>", re.DOTALL)
+_CALL = re.compile(r"<call>(.*)/(.*)/(.*)</call>")
+"""Of a handler that has a client: run, step, and what it asks."""
 _FACTS = re.compile(r"<facts>(.*?)x*</facts>", re.DOTALL)
 _ERRORS = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error", 400: "invalid_request_error"}
 
@@ -35,8 +38,23 @@ class RateLimit(NamedTuple):
     """Whether the refusal has a `retry-after`, in whole seconds, as those of providers do."""
 
 
+class _Asked(NamedTuple):
+    """What a request is about."""
+
+    run: str
+    step: str
+    text: str
+    """The answer."""
+    kind: str = "model"
+    """Of what is said of it in the history: an agent of the flow, or a handler (`call`), asks the model."""
+    facts: Mapping[str, Any] = {}
+    """What is said besides."""
+
+
 class Model:
-    """Answers `/v1/messages` as a stream. The prompts of the chaos flows say for which run and step they are."""
+    """Answers `/v1/messages`, as a stream where that is asked for. The prompts of the chaos flows say for which run and
+    step they are.
+    """
 
     def __init__(
         self,
@@ -52,6 +70,7 @@ class Model:
         self._history, self._dice, self._faults = history, dice, faults
         self._weights, self._limit, self._slow_s = dict(weights), limit, slow_s
         self._let_in: deque[float] = deque()
+        self._numbers = itertools.count()
         self.url = ""
         self.counts: Counter[str] = Counter()
         """Answers by their fault: `` for good ones, `limited` for what the rate limit refused."""
@@ -71,24 +90,32 @@ class Model:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-            length = re.search(r"content-length: (\d+)", head)
-            assert length is not None, head
-            body = json.loads(await reader.readexactly(int(length[1])))
-            await self._answer(body["messages"][0]["content"], writer)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().splitlines()
+            head = {name: value for name, _, value in (line.partition(": ") for line in lines)}
+            body = json.loads(await reader.readexactly(int(head["content-length"])))
+            about = self._about(body["messages"][0]["content"], head)
+            await self._answer(about, writer, streamed=body.get("stream", False))
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:
             writer.close()
 
-    async def _answer(self, prompt: str, writer: asyncio.StreamWriter) -> None:
-        run, step, text = _about(prompt)
+    def _about(self, prompt: str, head: Mapping[str, str]) -> _Asked:
+        if (call := _CALL.search(prompt)) is None:
+            return _Asked(*_about(prompt))
+        run, step, what = call.groups()
+        text = f"{run}/{step}/{what}: {next(self._numbers)}" + ("x" * 6_000 if what == "large" else "")
+        facts = {"asker": step, "asked": what, "number": int(head["x-number"]), "attempt": head["x-attempt"]}
+        return _Asked(run, f"{step}/{what}", text, "call", facts)
+
+    async def _answer(self, about: _Asked, writer: asyncio.StreamWriter, *, streamed: bool) -> None:
+        run, step, facts = about.run, about.step, about.facts
         wait_s = self._wait_s()
         fault = "limited" if wait_s else self._throw()
         if fault != "limited" and step != "write" and zlib.crc32(f"{run}/{step}".encode()) % 10 == 0:
             fault = "400"
         self.counts[fault] += 1
-        self._history.say("model.asked", run=run, step=step, fault=fault)
+        self._history.say(f"{about.kind}.asked", run=run, step=step, fault=fault, **facts)
         if fault == "limited":
             says_when = self._limit is not None and self._limit.says_when
             await _refuse(writer, 429, f"retry-after: {math.ceil(wait_s)}\r\n" if says_when else "")
@@ -99,15 +126,14 @@ class Model:
         if fault.isdigit():
             await _refuse(writer, int(fault), "retry-after-ms: 50\r\n")
             return
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-        before, after = _events(text)
+        before, after = _events(about.text) if streamed else _message(about.text)
         writer.write(before)
         await writer.drain()
         if fault == "cut":
             writer.transport.abort()
             return
         await asyncio.sleep(0.005)
-        self._history.say("model.answered", run=run, step=step)
+        self._history.say(f"{about.kind}.answered", run=run, step=step, **facts)
         writer.write(after)
         await writer.drain()
 
@@ -150,10 +176,30 @@ async def _refuse(writer: asyncio.StreamWriter, status: int, when: str) -> None:
     await writer.drain()
 
 
+_MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "chaos",
+    "stop_sequence": None,
+}
+
+
+def _message(text: str) -> tuple[bytes, bytes]:
+    """Return an answer that is no stream, in two pieces as well."""
+    message: dict[str, Any] = _MESSAGE | {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+    body = json.dumps(message | {"usage": {"input_tokens": 10, "output_tokens": 7}}).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body[:40], body[40:]
+
+
 def _events(text: str) -> tuple[bytes, bytes]:
-    """Return the events of an answer in two pieces: without the second it is no answer."""
-    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "chaos"}
-    message |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
+    """Return the events of an answer in two pieces, the first with its head: without the second it is no answer."""
+    message: dict[str, Any] = _MESSAGE | {
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 10, "output_tokens": 1},
+    }
     before: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -167,4 +213,5 @@ def _events(text: str) -> tuple[bytes, bytes]:
     first, second = [
         "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in part) for part in (before, after)
     ]
-    return first.encode(), second.encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    return head + first.encode(), second.encode()

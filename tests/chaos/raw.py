@@ -18,6 +18,10 @@ from nats.aio.client import Client
 _AT_ONCE = 64
 
 
+class StreamChanged(Exception):
+    """Messages of a stream came or went while it was read."""
+
+
 class Record(NamedTuple):
     """One message of the stream. `body` is None when its bytes are no JSON object."""
 
@@ -35,7 +39,7 @@ class Record(NamedTuple):
 
 
 async def read_stream(url: str | list[str], stream: str, *, missing_is_empty: bool = False) -> list[Record]:
-    """Read every message of a stream, the oldest first, by the word of its leader."""
+    """Read every message of a stream, the oldest first, by the word of its leader. Raises `StreamChanged`."""
     nc = await nats.connect(url)
     try:
         info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{stream}", timeout=10)).data)
@@ -46,7 +50,8 @@ async def read_stream(url: str | list[str], stream: str, *, missing_is_empty: bo
         for start in range(0, len(seqs), _AT_ONCE):
             found = await asyncio.gather(*(_read(nc, stream, seq) for seq in seqs[start : start + _AT_ONCE]))
             records += [each for each in found if each is not None]
-        assert len(records) == info["state"]["messages"], "the stream changed while it was read"
+        if len(records) != info["state"]["messages"]:
+            raise StreamChanged(stream)
         return records
     finally:
         await nc.close()

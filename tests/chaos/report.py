@@ -53,6 +53,7 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
         ("steps whose worker died, recovered", f"{interrupted}, {len(restarts_s)} started again"),
         ("attempts charged for a death beside them", f"{checker.charged_beside()}"),
         ("model calls paid, recorded", f"{sum(map(len, paid.values()))}, {notes['model']}"),
+        ("those of handlers' own clients", f"{what['call.answered']}, {notes['exchange']}"),
         ("model calls paid twice after a fault", f"{sum(len(calls) - 1 for calls in paid.values())}"),
         ("starts after the end, word on its way", _times(late)),
         ("SIGKILL of a worker to its step's new start", _times(restarts_s)),

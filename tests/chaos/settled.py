@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .demands import DEADLINE, Demands
+from .demands import Demands
 from .flow_file import indices
 from .history import Event
+from .joins import chain_of
 from .raw import Record
+from .run_log import DEADLINE
 
 
 def acks_too_early(history: list[Event], by_seq: Mapping[int, Record], demands: Mapping[str, Demands]) -> Iterator[str]:
@@ -68,9 +70,13 @@ def _of_reply(run: Demands, record: Record, at_s: float) -> str:
     if _is_by(closing, at_s):
         return ""
     body = record.body or {}
-    if branch != DEADLINE and body["outcome"]["status"] == "failed" and run.flow.fails_run(body["source"], join):
+    if (
+        branch != DEADLINE
+        and body["outcome"]["status"] == "failed"
+        and run.flow.fails_run(body["source"], run.flow.base(join))
+    ):
         return "the run's result, as a branch failed"
-    enough_at = run.chain(join).enough_at
+    enough_at = chain_of(run, join).enough_at
     by = next((link for link in run.log.links[join] if _names(link, body)), None)
     if by is None or not _is_by(by, at_s):
         return "" if _is_by(enough_at, at_s) else "a link of the join's chain that names it"

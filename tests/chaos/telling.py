@@ -15,6 +15,7 @@ from typing import Any
 from baton_actors.agents.asks import AskFailed
 from baton_actors.agents.handlers import Context
 
+from .asked import event_asked, question
 from .history import History
 
 attempt: contextvars.ContextVar[str] = contextvars.ContextVar("the attempt that this task makes")
@@ -26,7 +27,7 @@ def tell_to(history: History) -> None:
     _history[:] = [history]
 
 
-class _Telling:
+class Telling:
     """Says what one attempt at a step asks and sees. A handler may ask from several tasks at once."""
 
     def __init__(self, context: Context) -> None:
@@ -70,7 +71,7 @@ class Told:
     """The asking of an async handler."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._telling = context, _Telling(context)
+        self._context, self._telling = context, Telling(context)
 
     async def ask(self, agent: str, *, deadline_s: float | None = None, **arguments: Any) -> Any:
         """Return the output; what it failed with, in a dict, when it failed."""
@@ -88,6 +89,19 @@ class Told:
 
     async def sleep(self, seconds: float) -> None:
         await self._waiting(self._telling.words("sleep", "sleep", seconds), self._context.sleep(seconds))
+
+    async def run_flow(self, flow: str, *, deadline_s: float | None = None, **given: Any) -> Any:
+        words = self._telling.words("flow", flow, given)
+        return await self._waiting(words, self._context.run_flow(flow, deadline_s=deadline_s, **given))
+
+    async def ask_person(self, role: str, text: str, **how: Any) -> Any:
+        """Ask with `answers`, `deadline_s` and `default` as in `Context`."""
+        words = self._telling.words("person", role, question(text, **how))
+        return await self._waiting(words, self._context.ask_person(role, text, **how))
+
+    async def wait_for(self, event: str, **how: Any) -> Any:
+        words = self._telling.words("event", event, event_asked(**how))
+        return await self._waiting(words, self._context.wait_for(event, **how))
 
     async def record(self, name: str, make: Callable[[], Any]) -> Any:
         value = await self._context.record(name, self._telling.making(name, make))
@@ -108,7 +122,7 @@ class ToldPlain:
     """The asking of a plain handler, in its thread."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._telling = context, _Telling(context)
+        self._context, self._telling = context, Telling(context)
 
     def ask(self, agent: str, **arguments: Any) -> Any:
         words = self._telling.words("agent", agent, arguments)
@@ -125,6 +139,14 @@ class ToldPlain:
 
     def sleep(self, seconds: float) -> None:
         self._waiting(self._telling.words("sleep", "sleep", seconds), lambda: self._context.sleep(seconds))
+
+    def ask_person(self, role: str, text: str, **how: Any) -> Any:
+        words = self._telling.words("person", role, question(text, **how))
+        return self._waiting(words, lambda: self._context.ask_person(role, text, **how))
+
+    def wait_for(self, event: str, **how: Any) -> Any:
+        words = self._telling.words("event", event, event_asked(**how))
+        return self._waiting(words, lambda: self._context.wait_for(event, **how))
 
     def record(self, name: str, make: Callable[[], Any]) -> Any:
         value = self._context.record(name, self._telling.making(name, make))

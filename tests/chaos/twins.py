@@ -27,7 +27,13 @@ class Failed(NamedTuple):
     type: str
 
 
-Ended = Done | Failed
+class Skipped(NamedTuple):
+    """It was left out, for any one of these reasons."""
+
+    reasons: tuple[str, ...]
+
+
+Ended = Done | Failed | Skipped
 
 
 class Given(NamedTuple):
@@ -42,6 +48,8 @@ class Given(NamedTuple):
     item: Any = None
     """Of a branch; the arguments of what was asked for."""
     asks: Asks | None = None
+    read: Callable[[str], Any] = lambda _: None
+    """What any step before put out, or in a loop one after it in the round before, by its name. None for nothing."""
 
     def throw(self, sides: int) -> int:
         return zlib.crc32(f"{self.run}/{self.token}".encode()) % sides

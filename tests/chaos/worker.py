@@ -21,7 +21,9 @@ from msgspec import Struct
 import baton_actors.models.sdk  # noqa: F401 (takes a second: once, in the process that the others are forked from)
 from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.agents.kinds import Journal as AgentJournal
-from baton_actors.agents.loading import find_flow
+from baton_actors.agents.loading import find_flow, needs_models, with_nested
+from baton_actors.agents.nested import NestedAgent
+from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings
@@ -57,6 +59,8 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     flow: str
     agents: tuple[str, ...]
     """Of the flow."""
+    nested: bool = False
+    """Host all agents of the flows within it besides."""
     steward: bool = False
     settings: Settings
     model_url: str
@@ -94,12 +98,15 @@ async def _work(spec: WorkerSpec, history: History) -> None:
         too_many_hang = asyncio.Event()
         if spec.agents:
             models = None
-            if not all(found.flow.agents[agent].handler for agent in spec.agents):
+            if needs_models(found, spec.agents):
                 settings = ModelSettings(api_key="none", base_url=spec.model_url)
                 models = await stack.enter_async_context(Models(settings))
                 await models.open()
             hosted = hosting.hosting(Engine(bus), found, spec.agents, models=models)
             too_many_hang = await stack.enter_async_context(hosted)
+        for within in with_nested([found])[1:] if spec.nested else ():
+            everyone = tuple(within.plan.actors().values())
+            await stack.enter_async_context(hosting.hosting(Engine(bus), within, everyone))
         if spec.steward:
             await stack.enter_async_context(Steward(Engine(bus), {found.name: found.plan}).working())
         history.say("worker.ready", flow=spec.flow, agents=spec.agents)
@@ -108,14 +115,14 @@ async def _work(spec: WorkerSpec, history: History) -> None:
 
 
 def _watch_attempts(history: History) -> None:
-    """Say when a handler, or the asking of a model, begins and ends, and what its worker knew from the log then."""
+    """Say when a handler, or the asking of anybody else, begins and ends, and what its worker knew of the log."""
     read, numbers = Journal.read, itertools.count()
 
     async def watched_read(self: Journal) -> list[Note]:
         _read_at[self._run, self._step] = real_time()
         return await read(self)
 
-    def watch(kind: type[PythonAgent] | type[PromptAgent]) -> None:
+    def watch(kind: type[PythonAgent | PromptAgent | PersonAgent | NestedAgent]) -> None:
         perform: Callable[[Any, StepTask, AgentJournal], Awaitable[Performed]] = kind.perform
 
         async def watched_perform(self: AgentKind, task: StepTask, journal: AgentJournal) -> Performed:
@@ -140,6 +147,8 @@ def _watch_attempts(history: History) -> None:
 
     watch(PythonAgent)
     watch(PromptAgent)
+    watch(PersonAgent)
+    watch(NestedAgent)
     Journal.read = watched_read  # type: ignore[method-assign]
 
 

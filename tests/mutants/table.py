@@ -228,7 +228,7 @@ MUTANTS = (
     Mutant(
         "run-that-earlier-releases-would-refuse",
         RUN,
-        "v=ASKING if event.parent else plan.version, cause=cause",
+        "v=max(first.v, plan.version), cause=cause",
         "cause=cause",
         ("tests/test_each_last.py::test_worker_of_an_earlier_release_gives_such_a_run_back_and_one_of_this_does_it",),
     ),
@@ -462,7 +462,7 @@ MUTANTS = (
     Mutant(
         "parked-upon-one-alone",
         STEPS,
-        "return [*reversed(late), *soon]",
+        "return [*reversed(late), *reversed(soon[:_UPON_MAX])]",
         "return [*soon, *late][:1]",
         (f"{PEOPLE}::test_whoever_answers_first_brings_the_step_back",),
     ),

@@ -14,9 +14,16 @@ from baton_actors.agents.handlers import BUILT_IN, Handler, source_of
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import type_of_output
 from baton_schemas.flow.types import json_type, python_type, type_of
+from baton_schemas.wire.files import File
 
 _LIST = frozenset({"array"})
-_SHOWN = {"array": "a list", "object": "an object", "string": "a text", "boolean": "true or false", "null": "nothing"}
+_SHOWN = {"array": "a list", "object": "an object", "string": "a text", "boolean": "true or false"} | {
+    "null": "nothing",
+    "file": "a file",
+}
+
+_FILE = {"type": ["file", "object"]}
+"""What stands for a file is an object: a handler that takes a dict gets that."""
 
 Kinds = frozenset[str] | None
 """The types that JSON has for a value: `array`, `object`, `string`, `number`, `boolean`, `null`. None: any."""
@@ -74,7 +81,7 @@ def _misfits_of(plan: Plan, step: str, handler: Handler, handlers: Mapping[str, 
 def kinds_of(annotation: Any) -> Kinds:
     """Return the types in JSON of what an annotation means; None when it may be any, or is not known."""
     try:
-        schema = msgspec.json.schema(annotation, schema_hook=lambda _: {})
+        schema = msgspec.json.schema(annotation, schema_hook=lambda kind: _FILE if kind is File else {})
     except (TypeError, NameError, RecursionError):
         return None
     return _kinds(schema, schema.get("$defs", {}))
@@ -159,4 +166,5 @@ def _named(plan: Plan, source: str) -> str:
 
 
 def _words(kinds: frozenset[str]) -> str:
-    return " or ".join(sorted(_SHOWN.get(kind, "a number") for kind in kinds))
+    shown = kinds - {"object"} if "file" in kinds else kinds
+    return " or ".join(sorted(_SHOWN.get(kind, "a number") for kind in shown))

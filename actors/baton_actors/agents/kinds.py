@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -15,6 +15,7 @@ from baton_actors.models.sent import ExchangeLog
 from baton_actors.models.types import Bound
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
+from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.outcomes import Usage
 
 T = TypeVar("T")
@@ -68,6 +69,12 @@ class Journal(ExchangeLog, Protocol):
 
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Record an answer before it is used; return the one that is stored, which may be another worker's."""
+
+    async def load(self, ref: FileRef) -> bytes:
+        """Return the bytes of a file. Raises `FileRefused` when they are not there any more."""
+
+    async def keep(self, made: Sequence[File]) -> None:
+        """Store the bytes of files that the step made, before anything names them."""
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         """Make a call that takes so much at the most, when the actor may: being told to wait by the provider is no

@@ -130,14 +130,9 @@ async def _all(
     """
     if calling is not None:
         await calling.settle(calls, digest)
-    asked = [n for n, call in enumerate(calls) if call.name in workers]
-    made = [(n, _made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
     with all_needed():
-        tasks = {n: asyncio.ensure_future(each) for n, each in made if n in asked}
-    of_workers = list(tasks.values())
-    # Tools are code of users, so they are made outside of it.
-    tasks |= {n: asyncio.ensure_future(each) for n, each in made if n not in asked}
-    making = [tasks[n] for n, _ in enumerate(calls)]
+        making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
+    of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
     try:
         return await asyncio.gather(*making)
     except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,9 +10,10 @@ import msgspec
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.outputs import asked_again, output_of
-from baton_actors.errors import MissingValue
+from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
-from baton_actors.models.body import body_of, bound_of
+from baton_actors.models.body import bound_of_asked
+from baton_actors.models.files import check_contents, check_files
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import schema_of
@@ -88,17 +90,21 @@ async def answer_to(
 ) -> ModelAnswer:
     """Return the answer that the journal has to a request, or else ask the model and record what it says.
 
-    `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`, and
-    what the journal raises.
+    `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`,
+    `FileRefused`, before anything is sent, and what the journal raises.
     """
     digest = request_digest(request, models.settings)
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
+    check_files(request)
+
+    async def call() -> ModelAnswer:
+        whole = await _with_files(request, journal) if request.refs else request
+        return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+
     try:
-        answer = await journal.in_turn(
-            lambda: models.complete(request, on_chunk=writes(), on_cut=journal.spent), bound_of(body_of(request))
-        )
+        answer = await journal.in_turn(call, bound_of_asked(request))
     except ModelError as error:
         error.request_sha256 = digest
         raise
@@ -107,14 +113,26 @@ async def answer_to(
     return await journal.record(digest, answer)
 
 
+async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
+    """Return the request with the bytes of its files. Raises `FileRefused`, and what the journal raises."""
+    files = {}
+    for ref in request.refs:
+        if ref.sha256 not in files:
+            files[ref.sha256] = await journal.load(ref)
+    await asyncio.to_thread(check_contents, request, files)
+    return msgspec.structs.replace(request, files=files)
+
+
 def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequest:
     """Return what a step asks its model: the prompts of its agent, with the values in their places.
 
-    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`.
+    `offered` are the functions and tools of servers that it is offered. Raises `MissingValue`, `FileRefused`.
     """
     plan = task.plan
     try:
         asked = asked_by(plan, task.step, task.values, task.branches, offered)
     except prompts.MissingValue as error:
         raise MissingValue(str(error)) from error
+    except prompts.FileMisplaced as error:
+        raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
     return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))

@@ -17,6 +17,7 @@ from baton_actors.agents.code_lines import CodeLine
 from baton_actors.agents.contained import contained
 from baton_actors.agents.handlers import Handler
 from baton_actors.agents.kinds import COMPUTING, WAITING, Journal, Performed, StepTask
+from baton_actors.agents.reads import Reads
 from baton_actors.agents.threads import Threads
 from baton_actors.errors import HandlerHung
 from baton_actors.models import Models
@@ -25,6 +26,7 @@ from baton_actors.models.sent import Overtaken
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.files import collecting, read_by
 from baton_schemas.wire.outcomes import total
 
 Run = Callable[[StepTask, Any, Callable[..., None]], Awaitable[Any]]
@@ -61,12 +63,19 @@ class PythonAgent:
         It stands still while the official client, where the handler has that, waits for its provider or the log. `run`
         calls it in another way. Raises as `AgentKind.perform` says, and what the handler raises.
         """
+        reads = Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())
+        if run is not None and not self.handler.is_async:
+            await reads.ahead(values_of(task).values())
+        with read_by(reads):
+            return await self._perform(task, journal, run)
+
+    async def _perform(self, task: StepTask, journal: Journal, run: Run | None) -> Performed:
         if run is None and self._is_simple:
             call = self.handler.call(values_of(task), task.context)
-            return Performed(output=self.handler.encode(await contained(call, task.plan.timeout_s(task.step))))
+            return Performed(output=await self._kept(await contained(call, task.plan.timeout_s(task.step)), journal))
         run = run or self._run
         if not self.handler.asks_models:
-            return Performed(output=self.handler.encode(await run(task, None, task.asks.told)))
+            return Performed(output=await self._kept(await run(task, None, task.asks.told), journal))
         while True:
             try:
                 return await self._with_client(task, journal, run)
@@ -88,7 +97,15 @@ class PythonAgent:
                 exchanges.check()
                 raise
             exchanges.check()
-        return _performed(self.handler.encode(output), exchanges.used)
+        return _performed(await self._kept(output, journal), exchanges.used)
+
+    async def _kept(self, output: Any, journal: Journal) -> bytes:
+        """Return what the handler put out as JSON; the files that it made are stored by then."""
+        with collecting() as made:
+            data = self.handler.encode(output)
+        if made:
+            await journal.keep(made)
+        return data
 
     async def _run(self, task: StepTask, client: Any, told: Callable[..., None]) -> Any:
         timeout_s = task.plan.timeout_s(task.step)

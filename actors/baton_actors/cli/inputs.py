@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_actors.cli.exits import BadArgument, BadInputFile
+from baton_actors.cli.input_files import all_files, as_if_stored, given_file, is_of_files
 from baton_schemas.errors import InputError, nearest
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.inputs import check_input, encode_input
@@ -40,26 +41,29 @@ class _Given(Struct, frozen=True):
 def read_input(flow: Flow, pairs: Sequence[str], run_id: str) -> dict[str, Any]:
     """Return the input that these arguments give, which the flow takes; so is a run id, if one is given.
 
+    A file is a `Path`, which was looked at, and is read when the run is started.
+
     Raises `BadArgument`, `BadInputFile`, `InputError`, `BadToken`: before anything is started.
     """
     if run_id:
         check_token("run id", run_id)
     given = read_pairs(flow, pairs)
-    check_input(flow, encode_input(given))
+    check_input(flow, encode_input({key: as_if_stored(value) for key, value in given.items()}))
     return given
 
 
 def read_pairs(flow: Flow, pairs: Sequence[str]) -> dict[str, Any]:
     """Return the input that these arguments give.
 
-    `key=@file` stands for the text of a file, `key=-` (or `@-`) for stdin, `key=@@…` for a text that begins with `@`.
-    A string is taken as it is, all else is JSON. A list may be given whole, or item by item: by repeating its key, or
-    as JSON lines (`@file.jsonl`; any JSON values one after another, unless they are to be texts). What is missing is
-    left to `check_input`.
+    `key=@file` stands for the text of a file, or for the file itself where the input is one; `key=-` (or `@-`) for
+    stdin, `key=@@…` for a text that begins with `@`. A string is taken as it is, all else is JSON. A list may be given
+    whole, or item by item: by repeating its key, or as JSON lines (`@file.jsonl`; any JSON values one after another,
+    unless they are to be texts). What is missing is left to `check_input`.
 
     Raises `BadArgument`, `BadInputFile`, `InputError`.
     """
     given: dict[str, list[_Given]] = {}
+    files: dict[str, list[Any]] = {}
     stdin_is_for = ""
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -71,8 +75,12 @@ def read_pairs(flow: Flow, pairs: Sequence[str]) -> dict[str, Any]:
             if stdin_is_for:
                 raise BadArgument(f"{key!r} is to be read from standard input, as {stdin_is_for!r} was: it has one end")
             stdin_is_for = key
-        given.setdefault(key, []).append(_given(key, text))
-    return {key: _value(flow, key, found) for key, found in given.items()}
+        if is_of_files(type_of(flow.input[key])):
+            files.setdefault(key, []).append(given_file(flow, key, text))
+        else:
+            given.setdefault(key, []).append(_given(key, text))
+    values = {key: _value(flow, key, found) for key, found in given.items()}
+    return values | {key: all_files(type_of(flow.input[key]), key, found) for key, found in files.items()}
 
 
 def _no_pair(flow: Flow, found: str) -> str:

@@ -1,10 +1,13 @@
-"""The handler of `report.toml`: a long text into parts that fit in a prompt."""
+"""The handler of `report.toml`: a long document into parts that fit in a prompt, of text or of pages."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from baton_actors import Fail, actor
+from baton_actors import Fail, File, actor
+from baton_actors.flows.pages import parts_of_pdf
+from baton_schemas.wire.media import PDF, is_text, why_no_text
 
 PART_CHARS = 10_000
 """Of one part, at most: some 2,500 tokens, short enough for a small model to miss nothing in it."""
@@ -18,11 +21,19 @@ _ENDS = (
 
 
 @actor
-def split(document: str) -> list[str]:
-    """Return the parts of the document. Raises `Fail` when there is nothing in it."""
-    if not document.strip():
+def split(document: File) -> list[Any]:
+    """Return the parts of the document: texts of a text, PDFs of a PDF. Raises `Fail` when there is nothing in it."""
+    if document.media_type == PDF:
+        return parts_of_pdf(document.name, document.read())
+    if not is_text(document.media_type):
+        raise Fail(f"{document.name}: a report is made of a PDF or a text, and this is {document.media_type}")
+    data = document.read()
+    if why := why_no_text(data):
+        raise Fail(f"{document.name}: {why}")
+    text = data.decode("utf-8-sig")
+    if not text.strip():
         raise Fail("the document is empty; give one with text in it, such as document=@FILE")
-    return parts_of(document, PART_CHARS)
+    return parts_of(text, PART_CHARS)
 
 
 def parts_of(text: str, size: int) -> list[str]:

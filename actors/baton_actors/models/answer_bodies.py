@@ -19,6 +19,10 @@ class TooLarge(Exception):
     """An answer is larger than can be recorded."""
 
 
+class CutOff(ConnectionError):
+    """A stream ended as if it were whole, before the answer did."""
+
+
 def too_large(size_bytes: int) -> TooLarge:
     """Return the error for an answer of which so many bytes have come."""
     return TooLarge(f"an answer of more than {size_bytes} bytes cannot be recorded; at most {BODY_MAX_BYTES} can")

@@ -5,12 +5,13 @@ Whoever sends it, at once or in a batch, makes it here. https://platform.claude.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from baton_actors.models.types import Bound
+from baton_actors.models.files import base64_tokens, content_of, tokens_of
+from baton_actors.models.types import Bound, ModelRequest
 from baton_schemas.flow.used_tools import as_body
 from baton_schemas.show.asked import Asked
 from baton_schemas.wire.values import valid_text
@@ -50,11 +51,34 @@ def bound_of(body: Mapping[str, Any], size_bytes: int | None = None) -> Bound:
     if size_bytes is None:
         size_bytes = len(msgspec.json.encode(body))
     max_tokens = body.get("max_tokens")
+    files = [base64_tokens(source) for source in _sources(body)]
+    size_bytes -= sum(size for size, _ in files)
     return Bound(
         model=str(body.get("model") or ""),
-        input_tokens=size_bytes // _BYTES_PER_TOKEN + _OVERHEAD_TOKENS,
+        input_tokens=size_bytes // _BYTES_PER_TOKEN + sum(tokens for _, tokens in files) + _OVERHEAD_TOKENS,
         output_tokens=max_tokens if isinstance(max_tokens, int) else 0,
     )
+
+
+def bound_of_asked(asked: Asked) -> Bound:
+    """Return what a call takes at the most, before the files in it are at hand."""
+    bound = bound_of(body_of(asked))
+    return msgspec.structs.replace(bound, input_tokens=bound.input_tokens + sum(map(tokens_of, asked.refs)))
+
+
+def _sources(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the sources of the documents and pictures in a body, those in the results of tools too."""
+    messages = body.get("messages")
+    pending = [message.get("content") for message in messages or () if isinstance(message, dict)]
+    while pending:
+        content = pending.pop()
+        for block in content if isinstance(content, list) else ():
+            if not isinstance(block, dict):
+                continue
+            if isinstance(source := block.get("source"), dict):
+                yield source
+            elif block.get("type") == "tool_result":
+                pending.append(block.get("content"))
 
 
 def _messages(asked: Asked) -> list[dict[str, Any]]:
@@ -73,4 +97,4 @@ def _messages(asked: Asked) -> list[dict[str, Any]]:
 def _prompt(asked: Asked) -> str | list[dict[str, Any]]:
     if not asked.parts:
         return valid_text(asked.prompt)
-    return [{"type": "text", "text": valid_text(part.text)} for part in asked.parts]
+    return content_of(asked.parts, asked.files if isinstance(asked, ModelRequest) else {})

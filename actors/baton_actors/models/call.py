@@ -3,6 +3,9 @@
 Of a stream the events are passed on as they come, but the last one is held back until the record is stored. When
 another worker has recorded another answer first, that one is used. A stream of which parts are passed on by then cannot
 be taken back: the handler is stopped (`Stopped`), and begun again over what is recorded (`Overtaken`).
+
+A stream that ends as if it were whole, and has no `message_stop`, is an error too, as one that breaks is: the SDK would
+hand it out as an answer, and that is in no record.
 """
 
 from __future__ import annotations
@@ -13,11 +16,20 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from baton_actors.models.answer_bodies import BODY_MAX_BYTES, at_once, drain, nothing, too_large, unless_broken, whole
+from baton_actors.models.answer_bodies import (
+    BODY_MAX_BYTES,
+    CutOff,
+    at_once,
+    drain,
+    nothing,
+    too_large,
+    unless_broken,
+    whole,
+)
 from baton_actors.models.arriving import Arriving
 from baton_actors.models.errors import RETRY_AFTER_MAX_S, ModelError, is_overloaded, is_retryable, retry_after_s
 from baton_actors.models.events import Splitter
-from baton_actors.models.heard import Heard, error_type
+from baton_actors.models.heard import CUT, Heard, error_type
 from baton_actors.models.records import Records
 from baton_actors.models.sent import Clock, Overtaken, Question, Sent, Upstream, object_of
 from baton_schemas.wire.facts import Exchange
@@ -146,6 +158,10 @@ class Call:
                     return
         held += splitter.rest
         let_out()
+        if heard.why == CUT:
+            host = self._models.settings.host
+            advice = "check the network and ANTHROPIC_BASE_URL if this goes on"
+            arriving.fail(CutOff(f"an answer of the model API at {host}: {CUT}; {advice}"))
 
     def _heard_error(self, upstream: Upstream, heard: Heard, raw: bytes) -> None:
         """Take an error inside a stream. Raises `ModelError` when it says to wait and nothing was passed on yet."""

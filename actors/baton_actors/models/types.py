@@ -29,6 +29,8 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
 
     timeout_s: float
     """Bound on the whole call, from the request to the last chunk."""
+    files: Mapping[str, bytes] = {}
+    """The bytes of the files in the prompt, by their SHA-256: at hand only while the call is made."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):

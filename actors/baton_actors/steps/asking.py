@@ -19,11 +19,13 @@ from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_schemas.errors import BadContent
 from baton_schemas.wire.facts import Recorded
+from baton_schemas.wire.files import collecting
 from baton_schemas.wire.messages import NO_DEFAULT, Asked, Note, Question
 from baton_schemas.wire.outcomes import NULL, Blob, State
 from baton_schemas.wire.values import encode_value
 
-from .allowed import check_worker, fitting, flow_agent, seconds_of
+from .allowed import check_worker, flow_agent, seconds_of
+from .arguments import given_with
 from .children import Children
 from .claim import Claim
 from .hearing import Answers
@@ -74,7 +76,7 @@ class StepAsks:
         check_worker(self._work, agent)
         if self._work.plan.nested_of(agent) is not None:
             return await self._children.run(agent, arguments, deadline_s)
-        values = fitting(self._work, agent, arguments)
+        values = await given_with(self._engine, self._work, agent, arguments)
         return await self._children.ask("agent", agent, values, State(input=values), deadline_s=deadline_s)
 
     async def run(self, flow: str, arguments: Mapping[str, Any], *, deadline_s: float | None = None) -> Raw:
@@ -112,9 +114,12 @@ class StepAsks:
         with self.busy():
             value = await make()
             try:
-                data = encode_value(value, name)
+                with collecting() as made:
+                    data = encode_value(value, name)
             except BadContent as error:
                 raise AskRefused(f"record {name!r}: what it gave cannot be recorded: {error}") from error
+            if made:
+                await sure(lambda: self._engine.files.keep(made))
             stored = await sure(lambda: self._engine.values.stored(data))
             fact = Recorded(
                 name=name,
@@ -142,8 +147,3 @@ class StepAsks:
         """The step is done: note what it asked before, and not this time. Raises the errors of the bus."""
         if self._made is not None:
             await self._made.before.note_unasked_if_read()
-
-    async def withdraw(self) -> None:
-        """The step has ended: take back what it asked people, and the events that it waited for, without an answer."""
-        if self._made is not None:
-            await self._made.withdraw()

@@ -75,7 +75,6 @@ class Attempting:
             agent = self._agents.found(work.plan, job.step)
             if not isinstance(agent, HandlerMissing) and agent.may_ask:
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
-                job.withdraw = asks.withdraw
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
             return self._ended(work, state, self._failed(job, as_error(job.step, job.attempt, error)))

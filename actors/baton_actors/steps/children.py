@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -15,16 +14,17 @@ from msgspec.structs import replace
 from baton_actors.agents.asks import AskFailed, AskRefused
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
-from baton_bus.errors import BusError, RunExists
+from baton_bus.errors import RunExists
 from baton_schemas.errors import InputError
 from baton_schemas.flow.limits import DEADLINE_MAX_S
-from baton_schemas.run.asking import WITHDRAWN, answer_to, by_itself, child_handoff, child_of, who_is_asked
+from baton_schemas.run.asking import by_itself, child_handoff, child_of, who_is_asked
 from baton_schemas.run.child_runs import parent_in
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.messages import Answer, Asked, AskedKind, Handoff
-from baton_schemas.wire.outcomes import NULL, Done, Error, Failed, State
+from baton_schemas.wire.outcomes import NULL, Done, Failed, State
 
-from .allowed import check_count, fitting, seconds_of
+from .allowed import check_count, seconds_of
+from .arguments import given_with
 from .asked_before import AskedBefore
 from .child import Child
 from .claim import Claim
@@ -56,8 +56,6 @@ class Children:
         """How often the same was asked for."""
         self._count = 0
         """Those included that are being asked for."""
-        self._unanswered: dict[str, Handoff] = {}
-        """By token: what people were asked, and events that were waited for, without an answer so far."""
 
     async def ask(
         self,
@@ -81,6 +79,7 @@ class Children:
         what = (kind, name, msgspec.json.encode(asked, order="sorted").decode())
         self._alike[what] += 1
         number = self._alike[what]
+        self._job.asks_outside = self._job.asks_outside or kind in _FROM_OUTSIDE
         token = child_of(self._job.step, kind, name, asked, number)
         answer = await self.before.answer(token)
         self._count += 1
@@ -101,8 +100,9 @@ class Children:
 
     async def run(self, agent: str, arguments: Mapping[str, Any], deadline_s: float | None) -> Raw:
         """Ask for a run of the flow that an agent is. Raises as `ask`."""
-        plan, values = self._work.plan.nested_of(agent), fitting(self._work, agent, arguments)
+        plan = self._work.plan.nested_of(agent)
         assert plan is not None
+        values = await given_with(self._engine, self._work, agent, arguments)
         if deadline_s is not None:
             deadline_s = seconds_of("deadline_s", deadline_s, least=0.001)
 
@@ -121,17 +121,6 @@ class Children:
         # The run expires by itself, and says so. That the step goes on is not left to those who do the run.
         waits_s = None if deadline_s is None else min(deadline_s + _LATER_S, DEADLINE_MAX_S)
         return await self.ask("flow", agent, values, State(input=values), deadline_s=waits_s, begin=begin)
-
-    async def withdraw(self) -> None:
-        """The step has ended: nobody need answer any more what it asked from outside, and an event is for the next.
-
-        A word that comes first is kept, and read by nobody. When the worker dies before this, the questions stay open
-        until the run ends.
-        """
-        for handoff in self._unanswered.values():
-            outcome = Failed(error=Error(step=handoff.step, type=WITHDRAWN, message="its step has ended without it"))
-            with contextlib.suppress(BusError):
-                await self._engine.asking.answer(self._actor, answer_to(handoff, outcome, self._work.start_seq))
 
     # ---- one that was not answered before ----------------------------------------------------------
 
@@ -158,8 +147,6 @@ class Children:
                 there = await sure(lambda: engine.asking.ask(who_is_asked(self._work.plan, handoff), handoff))
                 if begin is not None:  # before anybody may park the step upon it
                     await begin(handoff)
-            if kind in _FROM_OUTSIDE:
-                self._unanswered[token] = handoff
             handoff = replace(handoff, cause=there or cause)
             if there is not None and child.is_open:
                 # It was asked by a worker that is gone, or by one that still goes on: its answer may be older than we.
@@ -172,7 +159,6 @@ class Children:
             self.before.asks(token, is_new=there is None)
             self.waiting.parking.asked(child)
             answer = await child.answer
-            self._unanswered.pop(token, None)
             if cause.due_s and kind != "sleep":  # its timer would come for nothing
                 self._answers.in_background(engine.bus.timers.cancel(self._actor, self._job.run, token))
             return answer

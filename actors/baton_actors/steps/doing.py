@@ -59,7 +59,6 @@ class Doing:
 
         # 3. Do it.
         ended = await self._attempting.attempt(job, work, journal, notes)
-        withdraw, job.withdraw = job.withdraw, None  # a step that is parked is forgotten with all that it holds
         if not isinstance(ended, Ended):
             return ended
 
@@ -76,8 +75,8 @@ class Doing:
         if self._may_have_ended(job) and await self._has_ended_meanwhile(job, work):
             return Ack()
         await self._engine.derive(work.plan, record, work.handoff)
-        if withdraw is not None and not isinstance(record, Result):
-            await withdraw()
+        if job.asks_outside and not isinstance(record, Result):
+            await self._engine.saying.withdraw(job.run, job.step)
         return Ack()
 
     async def _until_due(self, work: Claim) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Literal
 
 from baton_actors.agents.kinds import Performed
@@ -40,8 +40,8 @@ class Job:
         """Lets go of a handler that waits in a thread: nobody can cancel that."""
         self.live: Live | None = None
         """Speaks for the attempt that is being made."""
-        self.withdraw: Callable[[], Awaitable[None]] | None = None
-        """Takes back what it asked people and got no answer to, once it has ended."""
+        self.asks_outside = False
+        """Whether it has asked people, or waited for events: what is open when it has ended is to be taken back."""
         self.announced_at: float | None = None
         """When watchers were last told that it is running, by the monotonic clock."""
         self.cancelled: Cancelled | None = None

@@ -28,4 +28,7 @@ async def look(engine: Engine, work: Claim, journal: Journal) -> list[Note] | No
     if record is None:
         return notes
     await engine.derive(work.plan, record, work.handoff)
+    # Whoever recorded it may have died before it took back what the step had asked people, or waits for, and is open.
+    if work.plan.agent(work.handoff.step).handler:
+        await engine.saying.withdraw(work.handoff.run, work.handoff.step)
     return None

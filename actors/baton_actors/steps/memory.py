@@ -18,11 +18,13 @@ from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
+from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import sortable_id
 from baton_schemas.wire.outcomes import NULL, Blob, Work
 
 from .exchanges import Recording
+from .files import StepFiles
 from .not_recorded import NotRecorded
 from .tool_records import ToolRecords
 
@@ -42,6 +44,7 @@ class Memory:
     ) -> None:
         """`pace` is the gate of an actor that asks models."""
         self._engine, self._journal, self._pace, self._context = engine, journal, pace, context
+        self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
         self._waits_since_s = min(told, default=0.0)
@@ -139,6 +142,14 @@ class Memory:
             except BusError as error:
                 logger.error("model.not_recorded", error=str(error), again_in_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
+
+    async def load(self, ref: FileRef) -> bytes:
+        """Return the bytes of a file. Raises `FileRefused`."""
+        return await self._files.load(ref)
+
+    async def keep(self, made: Sequence[File]) -> None:
+        """Store the bytes of files that the step made."""
+        await self._files.keep(made)
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         """Make a model call when the actor may. Raises `ModelError`, `NotRecorded`."""

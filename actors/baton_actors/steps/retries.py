@@ -8,15 +8,17 @@ import random
 from baton_actors.agents.asks import AskFailed, AskRefused, NestedFailed
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
-from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, MissingValue, Retry
+from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, FileRefused, MissingValue, Retry
 from baton_actors.models import ModelError
+from baton_bus.errors import FileGone
+from baton_schemas.errors import BadFile
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import DEADLINE_MAX_S
 from baton_schemas.wire.outcomes import Error
 
 WAIT_MAX_S = DEADLINE_MAX_S
 """A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
-_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue)
+_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue, FileRefused, BadFile, FileGone)
 
 
 def is_final(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, overload
 
 from baton_actors.team.errors import CalledFromItself, TeamClosed
 from baton_actors.team.team import Team, WhichFlow
-from baton_bus import Run
+from baton_bus import File, Run
 from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.run.state import Entry, RunState, RunStatus
@@ -191,6 +191,10 @@ class SyncTeam:
     def inbox(self, role: str = "") -> list[Waiting]:
         """Return what waits for people, the one that waits longest first: see `Client.inbox`."""
         return self._thread.call(self._team.inbox(role))
+
+    def download(self, file: File | Mapping[str, Any]) -> bytes:
+        """Return the bytes of a file that a run put out: see `Client.download`."""
+        return self._thread.call(self._team.download(file))
 
     def close(self) -> None:
         """Close the team, and end its thread and its server. Doing it twice changes nothing."""

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 from baton_actors.agents.loading import FoundFlow, UnknownFlow, find_flow, with_nested
 from baton_actors.team.errors import NoFlowGiven, NotPlayed, OnlyInProcess, TeamClosed
 from baton_actors.team.flow import Flow
-from baton_bus import BusError, Client, Run
+from baton_bus import BusError, Client, File, Run
 from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.flow.graph import Plan
@@ -133,6 +133,10 @@ class Team:
     async def inbox(self, role: str = "") -> list[Waiting]:
         """Return what waits for people, the one that waits longest first: see `Client.inbox`, and `Run.answer`."""
         return await self.client.inbox(role)
+
+    async def download(self, file: File | Mapping[str, Any]) -> bytes:
+        """Return the bytes of a file that a run put out: see `Client.download`."""
+        return await self.client.download(file)
 
     def _which(self, flow: WhichFlow | None) -> Plan | str:
         """Return the flow that is meant: worked out, or its name, for a steward elsewhere that knows it."""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Raw
+
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import LoginRefused, NoServer, NoServerFound, RunPurged
 from baton_bus.server.finding import running
 from baton_bus.settings import NO_LOGIN, Settings, variable
 from baton_bus.store.bus import Bus, open_bus
+from baton_schemas.errors import BadFile
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.state import RunStatus
 from baton_schemas.wire.codec import encode
+from baton_schemas.wire.files import File, collecting, ref_in
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import check_token, sortable_id
 
 from . import people
+from .files import read_file, uploaded
 from .people import Waiting
 from .results import Results
 from .run import Run
@@ -52,11 +58,13 @@ class Client:
         input is then said in its result. Starting twice with the same `run_id` starts one run. With `deadline_s`
         (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then.
 
-        Raises `InputError`, `BadToken`, `RunExists` (the id belongs to another run), `RunPurged`, and the errors of
-        `Publisher.create`.
+        A `Path` in the input is the file there, and `File.of(data, name=…)` one of bytes: they are stored first.
+
+        Raises `InputError`, `BadFile`, `BadToken`, `RunExists` (the id belongs to another run), `RunPurged`, and the
+        errors of `Publisher.create`.
         """
         run = check_token("run id", run_id) if run_id else sortable_id()
-        given = encode_input({**(input or {}), **fields})
+        given = await self.encoded({**(input or {}), **fields})
         name = flow if isinstance(flow, str) else flow.flow.name
         if not run_id:  # one with an id of the caller's may have ended long ago
             await self.results.expect(name, run)
@@ -73,6 +81,35 @@ class Client:
             self.results.forget(name, run)
             raise
         return Run(self, run, name)
+
+    async def encoded(self, given: Mapping[str, Any]) -> dict[str, Raw]:
+        """Return an input as messages carry it; the files in it (`Path`, `File`) are stored by then.
+
+        Raises `BadContent`, `BadFile`, and the errors of `Publisher.create`.
+        """
+        with collecting() as made:
+            encoded = encode_input(await uploaded(self.engine.files, given))
+        await self.engine.files.keep(made)
+        return encoded
+
+    async def upload(self, file: Path | bytes, *, name: str = "") -> File:
+        """Store a file, and return what stands for it in the input of any run: for one that is given to many.
+
+        `name` is what bytes are called. Raises `BadFile`, and the errors of `Publisher.create`.
+        """
+        data = await asyncio.to_thread(read_file, file) if isinstance(file, Path) else file
+        name = name or (file.name if isinstance(file, Path) else "file")
+        return File(await self.engine.files.upload(name, data))
+
+    async def download(self, file: File | Mapping[str, Any]) -> bytes:
+        """Return the bytes of a file: a `File`, or what stands for one in an output, `{"file": …}`.
+
+        Raises `BadFile` for what is none, `FileGone`, `BusUnavailable`.
+        """
+        ref = file.ref if isinstance(file, File) else ref_in(file)
+        if ref is None:
+            raise BadFile("download", 'found no file; expected {"file": {"name": …, "sha256": …, …}}')
+        return await self.engine.files.read(ref)
 
     async def _refuse_purged(self, flow: str, run: str) -> None:
         """Raise `RunPurged` for the id of a run that was removed a short while ago: late words of it may still come."""

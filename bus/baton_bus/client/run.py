@@ -14,6 +14,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import at
+from baton_schemas.wire.files import File
 from baton_schemas.wire.messages import Result
 from baton_schemas.wire.outcomes import NULL, Done, Failed, Skipped
 from baton_schemas.wire.words import Running, Word
@@ -46,12 +47,13 @@ class Run:
     async def result(self, timeout_s: float | None = None, *, returns: Any = Any) -> Any:
         """Wait for the end of the run and return its output, decoded, wherever it is kept.
 
-        With `returns` it is decoded into that type: any that msgspec knows. A run whose last step was skipped has
-        nothing (null) to put out. Raises `RunFailed`, `RunCancelled`,
-        `RunExpired`; `TimeoutError` after `timeout_s` seconds; `UnexpectedOutput`, `BlobMissing`, `BusUnavailable`.
-        A run that does not exist yet is waited for.
+        With `returns` it is decoded into that type: any that msgspec knows, and `File`. A run whose last step was
+        skipped has nothing (null) to put out. Raises `RunFailed`, `RunCancelled`, `RunExpired`; `TimeoutError` after
+        `timeout_s` seconds; `UnexpectedOutput`, `BlobMissing`, `BusUnavailable`. A run that does not exist yet is
+        waited for.
         """
-        decoder = msgspec.json.Decoder(returns)  # a type that cannot be decoded is told before anybody waits
+        # A type that cannot be decoded is told before anybody waits.
+        decoder = msgspec.json.Decoder(returns, dec_hook=_file)
         result = await self.ended(timeout_s)
         if result.status == "done" and isinstance(result.outcome, Done | Skipped):
             try:
@@ -147,3 +149,10 @@ class Run:
         `Client.start`.
         """
         return await self._client.fork(self.id, plan=plan, until_seq=until_seq, failed=failed, run_id=run_id)
+
+
+def _file(kind: type, value: Any) -> Any:
+    """Turn plain data into a file: the hook of the decoder. Raises `TypeError`, `ValueError`."""
+    if kind is File:
+        return File.model_validate(value)
+    raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
+from baton_bus.errors import BlobMissing
 from baton_bus.store.blobs import Kept
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
@@ -19,9 +21,13 @@ from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus, known, read_entry
 from baton_schemas.wire.messages import Handoff, Result, Started, Task
 from baton_schemas.wire.names import END, TOKEN, run_of_task
+from baton_schemas.wire.outcomes import Blob
 
 _NAMES_BLOBS = b'"sha256"'
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
+_NAMES_FILES = b'"files":true'
+_WITH_FILES = re.compile(rb'"sha256":"([0-9a-f]{64})","size_bytes":\d+,"files":true')
+"""A large value that may name files in turn: the messages do not name those."""
 _NOBODY = "-"
 """In place of a run, in notes on messages that name none."""
 _DECODED = frozenset({"task", "handoff", "result"})
@@ -76,6 +82,8 @@ class Survey(Struct, kw_only=True):
     blobs: dict[str, Kept]
     named_by_others: set[str]
     """Large values that are named by what belongs to no run."""
+    with_files: set[str] = set()
+    """Large values that may name files."""
 
 
 async def survey(bus: Bus) -> Survey:
@@ -89,6 +97,7 @@ async def survey(bus: Bus) -> Survey:
         async for each in log:
             found.end_seq = each.seq
             parts = bus.subjects.split(each.subject)
+            found.with_files |= values_with_files(each.data)
             if parts.kind == "task":
                 tasks.append((_run_of_task(each), each))
             elif TOKEN.match(parts.run) and parts.run != _NOBODY:
@@ -103,22 +112,51 @@ async def survey(bus: Bus) -> Survey:
         for each in timers:
             if (of := found.runs.get(run)) is not None:
                 of.timers.append(each.subject)
+                found.with_files |= values_with_files(each.data)
                 of.blobs = of.blobs | names_in(each.data)
             else:
                 found.named_by_others |= names_in(each.data)
+                found.with_files |= values_with_files(each.data)
+    for schedule in await bus.timers.list():  # it holds what runs to come are given
+        found.named_by_others |= names_in(schedule.body)
     found.blobs = await bus.blobs.kept()
+    files = await _files_within(bus, found.with_files & found.blobs.keys(), found.blobs)
+    if files:
+        for counted in found.runs.values():
+            counted.blobs = _with_theirs(counted.blobs, files)
+        found.named_by_others = _with_theirs(found.named_by_others, files)
     return found
+
+
+async def _files_within(bus: Bus, values: Iterable[str], kept: Mapping[str, Kept]) -> dict[str, set[str]]:
+    """Return the files that large values name, by the value. Raises `BusUnavailable`."""
+    within: dict[str, set[str]] = {}
+    for sha256 in values:
+        with contextlib.suppress(BlobMissing):
+            within[sha256] = names_in(await bus.blobs.get(Blob(sha256=sha256, size_bytes=kept[sha256].size_bytes)))
+    return within
+
+
+def _with_theirs(named: set[str], files: Mapping[str, set[str]]) -> set[str]:
+    return named.union(*(files[sha256] for sha256 in named & files.keys()))
 
 
 async def named_since(bus: Bus, seq: int) -> set[str]:
     """Return the large values that messages after this sequence name, and all timers. Raises as `survey`."""
     named: set[str] = set()
+    with_files: set[str] = set()
     async with aclosing(bus.log.raw(seq + 1)) as log:
         async for each in log:
             named |= names_in(each.data)
+            with_files |= values_with_files(each.data)
     for timers in (await bus.timers.of_runs()).values():
         named.update(*(names_in(each.data) for each in timers))
-    return named
+        with_files.update(*(values_with_files(each.data) for each in timers))
+    named.update(*(names_in(each.body) for each in await bus.timers.list()))
+    if not with_files:
+        return named
+    kept = await bus.blobs.kept()
+    return _with_theirs(named, await _files_within(bus, with_files & kept.keys(), kept))
 
 
 async def forked_since(bus: Bus, seq: int) -> set[str]:
@@ -137,6 +175,11 @@ def names_in(data: bytes) -> set[str]:
     if _NAMES_BLOBS not in data:
         return set()
     return {found.decode() for found in _SHA256.findall(data)}
+
+
+def values_with_files(data: bytes) -> set[str]:
+    """Return the large values that a message names and that may name files."""
+    return {found.decode() for found in _WITH_FILES.findall(data)} if _NAMES_FILES in data else set()
 
 
 def named_by(runs: Iterable[Counted]) -> set[str]:

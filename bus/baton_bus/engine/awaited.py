@@ -84,6 +84,13 @@ class AwaitedWords:
         ]
         return [each for each in await self.with_answers(going_on) if each.answer is None]
 
+    async def open_of(self, run: str, step: str) -> list[Open]:
+        """Return what a step asked from outside, of people or as an event, and is open. Raises as `questions`."""
+        asked = self._bus.subjects.asked
+        patterns = [asked(who, run, asker=step) for who in (PERSON, EVENT)]
+        found = await self.with_answers(_asked(await self._bus.log.matching_sure(patterns)))
+        return [each for each in found if each.answer is None]
+
     # ---- events ------------------------------------------------------------------------------------
 
     async def waiting(self, name: str, run: str) -> list[Open]:

@@ -35,6 +35,7 @@ from baton_schemas.wire.values import clean_text
 from .asking import Asking
 from .awaited import AwaitedWords
 from .fan_outs import NO_FAN_OUT, FanOuts, may_fan_out
+from .files import Files
 from .forking import Forking
 from .nesting import Nesting
 from .runs import REASON_MAX, Runs
@@ -55,6 +56,7 @@ class Engine:
 
     def __init__(self, bus: Bus) -> None:
         self.bus, self.values = bus, Values(bus)
+        self.files = Files(bus)
         self.writing = Writing(bus, self.values)
         self.spread = SpreadLists(bus, self.values)
         self.fan_outs = FanOuts(bus, self.values, self.spread)

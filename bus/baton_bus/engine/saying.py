@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadContent, BadMessage
 from baton_schemas.flow.questions import BadAnswer, fitted
-from baton_schemas.run.asking import answer_to
+from baton_schemas.run.asking import WITHDRAWN, answer_to
 from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import decode_say
 from baton_schemas.wire.messages import Answer, Handoff, Question, Result, Say
 from baton_schemas.wire.names import TOKEN, WHOLE_RUN, may_stand_in_subject
-from baton_schemas.wire.outcomes import NULL, Blob, Done
+from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed
 from baton_schemas.wire.values import check_json, clean_text
 
 from .asking import Asking
@@ -113,6 +113,16 @@ class Saying:
             return None
         found, seq, say = its
         return await self._answer(found, seq, say, say.answer)
+
+    async def withdraw(self, run: str, step: str) -> None:
+        """Take back what a step that has ended has asked from outside and is open: an event is for the next then.
+
+        A word that comes first is kept, and read by nobody. Raises `NewerMessage`, and the errors of the bus.
+        """
+        for each in await self._awaited.open_of(run, step):
+            error = Error(step=each.child.step, type=WITHDRAWN, message="its step has ended without it")
+            answer = answer_to(each.child, Failed(error=error), each.start_seq)
+            await self._asking.answer(each.cause.actor, answer)
 
     # ---- their parts -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import items_of
 from baton_schemas.run.carry import ERRORS, find
 from baton_schemas.run.lifecycle import Lists
+from baton_schemas.wire.files import may_name_files
 from baton_schemas.wire.messages import Reply
 from baton_schemas.wire.outcomes import Blob, Done, Error, State, Value
 
@@ -48,7 +49,12 @@ class Values:
         """Return JSON as a value for a message: inline, or as a blob when it is large."""
         if len(data) <= self._bus.inline_limit_bytes:
             return Raw(data)
-        return await self._bus.blobs.put(data)
+        return await self._beside(data)
+
+    async def _beside(self, data: bytes) -> Blob:
+        """Put a value beside the log."""
+        blob = await self._bus.blobs.put(data)
+        return replace(blob, files=True) if may_name_files(data) else blob
 
     async def spread(self, plan: Plan, spreads: Mapping[str, str], state: State) -> Spread:
         """Return the lists that these steps fan out over, and which are left out; large items go beside the log.
@@ -142,7 +148,7 @@ class Values:
                 break
             if size < _SHARED_MIN_BYTES:
                 break
-            blobs[name] = await self._bus.blobs.put(bytes(values[name]))
+            blobs[name] = await self._beside(bytes(values[name]))
             total -= size
         return State(
             input={name: value for name, value in state.input.items() if name not in blobs},

@@ -139,6 +139,22 @@ class Blobs:
         self._remember(blob.sha256, data)
         return blob
 
+    async def hold(self, blob: Blob) -> bool:
+        """Say whether all of a blob is stored, by the leader's word. If so it stays for now: a message is to name it.
+
+        Raises `BusUnavailable`.
+        """
+        if not _SHA256.match(blob.sha256):
+            return False
+        async with self._alone(blob), self._patient("look for a blob", False):
+            try:
+                head = await self._gets.last_sure(self._subjects.blob(blob.sha256, 0))
+                if head is None or self._head(blob, head.data).size_bytes != blob.size_bytes:
+                    return False
+                return not await self._touch(blob)
+            except (NoStream, BlobWrong):
+                return False
+
     async def get(self, blob: Blob, *, waits: bool = False) -> bytes:
         """Return the bytes of a blob.
 

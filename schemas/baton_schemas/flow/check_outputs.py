@@ -9,7 +9,7 @@ from baton_schemas.flow.flow import Agent, Field
 from baton_schemas.flow.json_schema import BadSchema
 from baton_schemas.flow.limits import check_parts
 from baton_schemas.flow.outputs import asked_schema, check_limits
-from baton_schemas.flow.types import BadType, type_of
+from baton_schemas.flow.types import BadType, has_files, type_of
 
 _PART = re.compile(r"/(properties/([^/]*)|items)")
 
@@ -18,6 +18,8 @@ def check_output(place: str, agent: Agent) -> None:
     """Raise `FlowError` for the first mistake in what an LLM agent is to answer with."""
     check_parts(f"{place}.output", len(agent.output_fields))
     for name, field in agent.output_fields.items():
+        if has_files(field):
+            raise FlowError(f"{place}.output.{name}.type", "a file", "a type without files: a model writes text")
         try:
             type_of(field)
         except BadType as error:

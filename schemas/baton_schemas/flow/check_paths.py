@@ -14,6 +14,8 @@ from baton_schemas.flow.types import ANY, NUMBER, TEXT, Type, listed, type_of
 
 _TEXTS = Type("list", items=TEXT)
 _LIST = Type("list")
+_ABOUT_FILES = Type("dict", fields={"name": TEXT, "media_type": TEXT, "size_bytes": NUMBER, "sha256": TEXT})
+"""What is known of a file, for prompts and conditions: `{document.file.name}`."""
 
 
 def check_paths(plan: Plan) -> None:
@@ -29,14 +31,32 @@ def check_paths(plan: Plan) -> None:
         _check_given(plan, name)
         for key, template in (("system", agent.system), ("prompt", agent.prompt)):
             for found in parse(template):
-                _check(plan, f"agents.{step.agent}.{key}", found, kind_of(plan, name, found.name), name)
+                kind = kind_of(plan, name, found.name)
+                _check(plan, f"agents.{step.agent}.{key}", found, kind, name)
+                if key == "system":
+                    _refuse_file(f"agents.{step.agent}.{key}", found, kind)
     asked = asked_agents(flow)
     for name, agent in flow.agents.items():
         if name not in asked:
             continue
         for key, template in (("system", agent.system), ("prompt", agent.prompt)):
             for found in parse(template):
-                _check(plan, f"agents.{name}.{key}", found, type_of(agent.input[found.name]))
+                kind = type_of(agent.input[found.name])
+                _check(plan, f"agents.{name}.{key}", found, kind)
+                if key == "system":
+                    _refuse_file(f"agents.{name}.{key}", found, kind)
+
+
+def _refuse_file(place: str, found: Placeholder, kind: Type) -> None:
+    """Raise the error for a file in a system prompt, which is text alone."""
+    for key in found.path:
+        kind = part_of(kind, key) or ANY
+    while kind.kind == "list" and kind.items is not None:
+        kind = kind.items
+    if kind.kind == "file":
+        what = f"the file {found.text} at character {found.position}"
+        hint = f"Put {found.text} into `prompt`."
+        raise FlowError(place, what, "text: a system prompt holds no files", hint=hint, near=found.text)
 
 
 def _check(plan: Plan, place: str, found: Placeholder, kind: Type, step: str = "") -> None:
@@ -72,6 +92,8 @@ def _refuse(plan: Plan, place: str, found: Placeholder, number: int, kind: Type)
     if kind.fields is not None:
         expected = f"a field that {path} has: {listed(list(kind.fields))}"
         hint = found.instead(number, kind.fields)
+    elif kind.kind == "file":
+        expected = f"{{{path}}} for its content, or {{{path}.file.name}}: {path} is a file"
     elif kind.kind == "list":
         expected = f"the number of an item, as {{{path}.0}}: {path} is a list"
     else:
@@ -192,5 +214,7 @@ def part_of(kind: Type, key: str) -> Type | None:
             return kind.fields.get(key) if kind.fields else ANY
         case "list":
             return (kind.items or ANY) if key.isdecimal() else None
+        case "file":
+            return _ABOUT_FILES if key == "file" else None
         case _:
             return None

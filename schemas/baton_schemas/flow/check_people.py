@@ -9,7 +9,7 @@ from baton_schemas.errors import FlowError
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import check_deadline
 from baton_schemas.flow.questions import BadQuestion, check_question, check_word_name, output_of
-from baton_schemas.flow.types import BadType, type_of
+from baton_schemas.flow.types import BadType, has_files, type_of
 from baton_schemas.wire.messages import Question
 
 _OF_PEOPLE = ("answers", "deadline_s", "default")
@@ -55,6 +55,9 @@ def check_person(place: str, agent: Agent) -> None:
             type_of(field)
         except BadType as error:
             raise FlowError(f"{place}.output.{name}.{error.key}", error.found, error.expected) from error
+        if has_files(field):
+            expected = "another type: people answer with text and numbers"
+            raise FlowError(f"{place}.output.{name}.type", f"the type {field.type!r} of an answer", expected)
     try:
         check_question(question_of(agent, agent.prompt), agent.default)
     except BadQuestion as error:

@@ -32,7 +32,7 @@ class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """
 
     type: str = "str"
-    """What it may be: `str`, `int`, `float`, `bool`, `dict`, `list` or a list of something."""
+    """What it may be: `str`, `int`, `float`, `bool`, `dict`, `list`, `file`, or a list of something."""
     default: Raw = ABSENT
     """Taken when a run does not give it; without one it has to be given."""
     description: str = ""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.types import json_type, listed
+from baton_schemas.wire.files import FileRef, may_name_files, ref_in, refs_in, with_labels
 
 _PATTERN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+\??(\.[A-Za-z0-9_-]+\??)*\Z")
@@ -75,6 +76,15 @@ class MissingValue(ValueError):
         super().__init__(f"{placeholder.text}: {reason}. {tail}")
 
 
+class FileMisplaced(ValueError):
+    """A file where only text can be: in a system prompt."""
+
+    def __init__(self, ref: FileRef) -> None:
+        """`ref` is the file."""
+        self.ref = ref
+        super().__init__(f"{ref.label} stands in the system prompt, which holds text only; put it into `prompt`")
+
+
 class Absent(Struct, frozen=True):
     """Stands for a value that is not there, for a reason: a step that failed."""
 
@@ -103,16 +113,61 @@ def parse(template: str) -> list[Placeholder]:
 def render(template: str, value_of: Callable[[str], Any]) -> str:
     """Fill in the template; `value_of` gives the (decoded) value of a name, None when there is none.
 
-    Raises `MissingValue`.
+    A file stands there as people see it. Raises `MissingValue`.
     """
+    found = pieces(template, value_of)
+    return "".join(piece.label if isinstance(piece, FileRef) else piece for piece in found)
 
-    def fill(match: re.Match[str]) -> str:
+
+def pieces(template: str, value_of: Callable[[str], Any]) -> list[str | FileRef]:
+    """Fill in the template as `render` does, but for files, which stand in their places as themselves.
+
+    Texts and files take turns as they come; no text is empty. Files within an object come right after it. Raises
+    `MissingValue`.
+    """
+    found: list[str | FileRef] = []
+    start = 0
+    for match in _PATTERN.finditer(template):
         placeholder = _placeholder(match)
+        _add(found, template[start : match.start()])
+        start = match.end()
         if placeholder is None:
-            return match[0][0]
-        return as_text(value_at(placeholder, value_of(placeholder.name)))
+            _add(found, match[0][0])
+            continue
+        for piece in _pieces_of(value_at(placeholder, value_of(placeholder.name))):
+            _add(found, piece)
+    _add(found, template[start:])
+    return found
 
-    return _PATTERN.sub(fill, template)
+
+def _add(pieces: list[str | FileRef], piece: str | FileRef) -> None:
+    if isinstance(piece, FileRef):
+        pieces.append(piece)
+    elif piece and pieces and isinstance(pieces[-1], str):
+        pieces[-1] += piece
+    elif piece:
+        pieces.append(piece)
+
+
+def _pieces_of(value: Any) -> Iterator[str | FileRef]:
+    """Yield what a prompt shows for a value, the files in it as themselves."""
+    if (ref := ref_in(value)) is not None:
+        yield ref
+        return
+    items = dict(enumerate(value)) if isinstance(value, list) else value.by_index if isinstance(value, Places) else {}
+    if any(ref_in(item) is not None for item in items.values()):
+        for number, (index, item) in enumerate(items.items()):
+            if ref_in(item) is not None or as_text(item):
+                yield f"{chr(10) * 2 if number else ''}[{index + 1}] "
+                yield from _pieces_of(item)
+        return
+    text = as_text(value)
+    if isinstance(value, str) or not may_name_files(text.encode()):
+        yield text
+        return
+    plain = {index: with_labels(item) for index, item in items.items()} if isinstance(value, Places) else value
+    yield as_text(Places(plain, value.count) if isinstance(value, Places) else with_labels(value))
+    yield from refs_in(list(items.values()) if isinstance(value, Places) else value)
 
 
 def look_up(value: Any, path: Iterable[str]) -> Any:

@@ -22,7 +22,9 @@ from baton_schemas.flow.types import Type, type_of
 KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
 """What the API takes as the name of a property. Names of agents fit what it takes as that of a tool."""
 
-_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object"}
+_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object"} | {
+    "file": "string",  # a model gives a text, which becomes one
+}
 
 
 class Tool(Struct, frozen=True, kw_only=True):

@@ -1,20 +1,23 @@
-"""Types of inputs as flow files write them: `str`, `int?`, `list[dict]`, and records, whose fields have types too."""
+"""Types of inputs as flow files write them: `str`, `int?`, `list[file]`, and records, whose fields have types too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from baton_schemas.flow.flow import Field, Scalar
+from baton_schemas.wire.files import File
+from baton_schemas.wire.given_files import given_in
 
 SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-KINDS = (*SCALARS, "dict", "list", "any")
+FILE = "file"
+KINDS = (*SCALARS, "dict", "list", FILE, "any")
 """What a type is called in a flow file; `list[…]` says of what, and a `?` behind it that the value may be missing."""
-PATTERN = r"^ *(list\[)*(str|int|float|bool|dict|list|any)\??(\]\??)* *$"
+PATTERN = r"^ *(list\[)*(str|int|float|bool|dict|list|file|any)\??(\]\??)* *$"
 """A pattern that every type as it is written has, for tools that know no more than patterns."""
 NESTING_MAX = 16
 """Of `list[…]` and of `fields` within each other, all in all: what people mean is rarely over 4."""
@@ -141,7 +144,7 @@ def python_type(kind: Type) -> Any:
     elif kind.kind == "list":
         found = list[python_type(kind.items)] if kind.items is not None else list  # type: ignore[misc]
     else:
-        found = SCALARS.get(kind.kind, dict)
+        found = File if kind.kind == FILE else SCALARS.get(kind.kind, dict)
     return found | None if kind.optional else found
 
 
@@ -157,6 +160,13 @@ def fit(value: Any, kind: Type, place: str) -> Any:
         if kind.optional or kind.kind == "any":
             return None
         raise Unfit(place, f"found null; expected {wanted(kind)}")
+    if kind.kind == FILE:
+        try:
+            given_in(value)
+        except ValueError as error:
+            what = "" if isinstance(value, str | dict) else f"found {shown(value)}; "
+            raise Unfit(place, f"{what}{error}") from None
+        return value
     if not _is(value, kind.kind) or (kind.values and value not in kind.values):
         raise Unfit(place, f"found {shown(value)}; expected {wanted(kind)}")
     if isinstance(value, list) and kind.items is not None and not _is_any(kind.items):
@@ -164,6 +174,40 @@ def fit(value: Any, kind: Type, place: str) -> Any:
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     if isinstance(value, dict) and kind.fields is not None:
         return _fit_record(value, kind.fields, place)
+    return value
+
+
+def has_files(field: Field) -> bool:
+    """Say whether a field of the input is a file, or may have one in it."""
+    return FILE in field.type or any(map(has_files, field.fields.values()))
+
+
+def files_in(value: Any, kind: Type, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is given for files within a value that fits its type, each with its place, in their order."""
+    if value is None:
+        return
+    if kind.kind == FILE:
+        yield place, value
+    elif isinstance(value, list) and kind.items is not None:
+        for index, item in enumerate(value):
+            yield from files_in(item, kind.items, f"{place}[{index}]")
+    elif isinstance(value, dict) and kind.fields is not None:
+        for name, inner in kind.fields.items():
+            if name in value:
+                yield from files_in(value[name], inner, f"{place}.{name}")
+
+
+def with_files(value: Any, kind: Type, files: Iterator[Any]) -> Any:
+    """Return the value with these files in place of those that `files_in` yields, in the same order."""
+    if value is None:
+        return None
+    if kind.kind == FILE:
+        return next(files)
+    if isinstance(value, list) and kind.items is not None:
+        return [with_files(item, kind.items, files) for item in value]
+    if isinstance(value, dict) and kind.fields is not None:
+        changed = {name: with_files(value[name], inner, files) for name, inner in kind.fields.items() if name in value}
+        return {**value, **changed}
     return value
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
+from baton_schemas.flow.types import has_files
 from baton_schemas.wire.messages import ASKING, FIRST
 
 _SINCE_FIRST: dict[type[Struct], frozenset[str]] = {
@@ -27,7 +28,8 @@ _SINCE_FIRST: dict[type[Struct], frozenset[str]] = {
 def version_needed(flow: Flow) -> int:
     """Return the version of the wire from which on releases can do the runs of a flow."""
     parts: list[Struct] = [flow, *flow.agents.values(), *flow.steps.values(), *_fields(flow.input)]
-    return ASKING if any(map(_is_new, parts)) else FIRST
+    is_new = any(map(_is_new, parts)) or any(map(has_files, flow.input.values()))
+    return ASKING if is_new else FIRST
 
 
 def _fields(fields: Mapping[str, Field]) -> Iterator[Field]:

@@ -16,11 +16,13 @@ from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import asked_schema
-from baton_schemas.flow.prompts import render
+from baton_schemas.flow.prompts import FileMisplaced, pieces
 from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
 from baton_schemas.flow.used_tools import ProvidedTool, provided_of
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
+from baton_schemas.wire.files import FileRef
+from baton_schemas.wire.media import PDF
 from baton_schemas.wire.values import valid_text
 
 _LATER: tuple[str, ...] = ("provided", "container", "output")
@@ -38,6 +40,9 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of a prompt, which becomes a content block of its own."""
 
     text: str
+    """Of a file: what people see in its place."""
+    file: FileRef | None = None
+    """The content of this file: a document, a picture, or its text."""
 
 
 class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,12 +77,32 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         A rehearsed call has another one, so that a rehearsed answer is not reused once there is a key.
         """
-        texts = (valid_text(self.model), valid_text(self.system), valid_text(self.prompt))
+        files, prompt = self._files()
+        texts = (valid_text(self.model), valid_text(self.system), valid_text(prompt))
         # What is not asked for leaves it as it was before one could: answers in old logs are found by it.
         more: tuple[Any, ...] = (self.tools, self.turns) if self.tools or self.turns else ()
-        if later := {name: value for name in _LATER if (value := getattr(self, name))}:
+        if later := {name: value for name in _LATER if (value := getattr(self, name))} | files:
             more = (*more, later)
         return hashlib.sha256(msgspec.json.encode((*texts, self.max_tokens, rehearses, *more))).hexdigest()
+
+    @property
+    def refs(self) -> list[FileRef]:
+        """The files in the prompt, in their order."""
+        return [part.file for part in self.parts if part.file is not None]
+
+    def _files(self) -> tuple[dict[str, Any], str]:
+        """Return what the hash has of files, and the text of the prompt without what people see in their places."""
+        if not self.refs:
+            return {}, self.prompt
+        files: list[tuple[int, str, str, str]] = []
+        text = ""
+        for part in self.parts:
+            if part.file is None:
+                text += part.text
+            else:
+                title = part.file.name if part.file.media_type == PDF else ""  # of others no name is sent
+                files.append((len(text), part.file.sha256, part.file.media_type, title))
+        return {"files": files}, text
 
 
 def asked_by(
@@ -91,20 +116,29 @@ def asked_by(
 
     `values` are those that it reads, and its `errors`; `branches` those of the fan-outs that it joins and reads;
     `offered` the tools that are recorded with it.
-    Raises `MissingValue`, and `msgspec.DecodeError` for a value that is no JSON.
+    Raises `MissingValue`, `FileMisplaced`, and `msgspec.DecodeError` for a value that is no JSON.
     """
     agent = plan.agent(step)
     tier = plan.tier(agent)
     value_of = PromptValues(values, branches, partial(_why_missing, plan, plan.name_of(step))).of
+    system = pieces(agent.system, value_of)
+    if (misplaced := next((piece for piece in system if isinstance(piece, FileRef)), None)) is not None:
+        raise FileMisplaced(misplaced)
+    parts = tuple(map(_part, pieces(agent.prompt, value_of)))
     return Asked(
         model=tier.model,
-        system=render(agent.system, value_of),
-        prompt=render(agent.prompt, value_of),
+        system="".join(map(str, system)),
+        prompt="".join(part.text for part in parts),
         max_tokens=tier.max_tokens,
+        parts=parts if any(part.file is not None for part in parts) else (),
         tools=(*tools_of(plan.flow, agent), *(each.tool for each in offered)),
         provided=provided_of(agent),
         output=asked_schema(agent) if agent.asks_models else {},
     )
+
+
+def _part(piece: str | FileRef) -> Part:
+    return Part(text=piece) if isinstance(piece, str) else Part(text=piece.label, file=piece)
 
 
 def _why_missing(plan: Plan, step: str, name: str) -> str:

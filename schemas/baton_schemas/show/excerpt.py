@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from baton_schemas.wire.files import may_name_files, ref_in, with_labels
 from baton_schemas.wire.outcomes import Blob, Value
+
+_FILES_SHOWN = 4_000
+"""Bytes of a value in which files are looked for, where a few words are all that is shown."""
 
 
 class Excerpt(Struct, frozen=True):
@@ -55,9 +60,21 @@ def text_of(value: Raw | bytes) -> str:
     data = bytes(value)
     try:
         decoded = msgspec.json.decode(data)
+        if may_name_files(data):
+            return _with_files(decoded)
         return decoded if isinstance(decoded, str) else msgspec.json.format(data, indent=0).decode()
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return data.decode(errors="replace")
+
+
+def _with_files(value: Any) -> str:
+    """Return a value as text, the files in it as people see them: one alone, a list of them one a line."""
+    if (ref := ref_in(value)) is not None:
+        return ref.label
+    refs = [ref_in(item) for item in value] if isinstance(value, list) else []
+    if refs and None not in refs:
+        return "\n".join(ref.label for ref in refs if ref is not None)
+    return msgspec.json.format(msgspec.json.encode(with_labels(value)), indent=0).decode()
 
 
 def size(size_bytes: int) -> str:
@@ -86,5 +103,7 @@ def _words(value: Value, width: int) -> str:
     if isinstance(value, Blob):
         return f"({size(value.size_bytes)})"
     data = bytes(value)
+    if len(data) < _FILES_SHOWN and may_name_files(data):
+        return head_of(text_of(data), width)
     # Of what is no text no more is looked at than can be shown.
     return head_of(text_of(data) if data[:1] == b'"' else data[: 8 * width + 1].decode(errors="replace"), width)

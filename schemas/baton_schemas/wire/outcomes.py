@@ -15,11 +15,13 @@ NULL = Raw(b"null")
 ResultStatus = Literal["done", "failed", "cancelled", "expired"]
 
 
-class Blob(Struct, frozen=True, kw_only=True):
+class Blob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value kept beside the log, under the SHA-256 of its JSON bytes."""
 
     sha256: str
     size_bytes: int
+    files: bool = False
+    """The value may name files, whose bytes are beside the log too: whoever removes what nobody names looks into it."""
 
 
 Value = Raw | Blob

@@ -25,7 +25,6 @@ from baton_actors.cli.times import read_time, short_time
 from baton_bus.errors import BusUnavailable, PayloadTooLarge
 from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import BadMessage, nearest
-from baton_schemas.flow.inputs import encode_input
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import check_token
@@ -83,14 +82,15 @@ async def schedule(
     if bool(cron) == bool(at):
         raise BadArgument("when? Give either --cron '0 0 6 * * *' or --at TIME")
     found = find_flow(flow)
-    body = encode(Task(input=encode_input(read_input(found.flow, pairs or [], ""))))
+    given = read_input(found.flow, pairs or [], "")
     now = datetime.now(UTC)
     due = read_time(at, now) if at else None
     if name:
         check_token("schedule", name)
-    else:  # the same schedule twice is one, and another beside it is another
-        name = hashlib.sha256(f"{found.name} {due or cron} ".encode() + body).hexdigest()[:8]
-    async with place.bus() as bus:
+    async with place.client() as client:
+        bus, body = client.bus, encode(Task(input=await client.encoded(given)))
+        if not name:  # the same schedule twice is one, and another beside it is another
+            name = hashlib.sha256(f"{found.name} {due or cron} ".encode() + body).hexdigest()[:8]
         try:
             if due is not None:
                 await bus.timers.once(found.name, name, due.timestamp(), body)

@@ -16,6 +16,8 @@ from baton_actors.cli.show.costs import dollars, rehearsal_line
 from baton_actors.cli.show.people import asked_lines
 from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain, plain_lines
+from baton_actors.models.files import tokens_of
+from baton_schemas.show.asked import Asked
 from baton_schemas.show.attempts import Attempt
 from baton_schemas.show.conversation import Said, called, said_in
 from baton_schemas.show.errors import at, told
@@ -80,7 +82,7 @@ class _Page:
         is_prompt = not (seen.handler or seen.runs_flow or seen.person) and seen.kind in (None, "agent")
         if is_prompt and (seen.values or seen.asked is not None):
             title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
-            yield title, self._text(asked.prompt) if asked is not None else []
+            yield title, [*self._text(asked.prompt), *_files(asked)] if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
         if rounds:
             has_tools = bool(seen.tools or (seen.asked is not None and seen.asked.provided))
@@ -260,6 +262,14 @@ def _proof(seen: StepSeen) -> tuple[str, str]:
     if seen.status in ("done", "failed", "dropped"):
         return "  not proved: no hash is recorded", "yellow"
     return "  no answer is recorded so far", "dim"
+
+
+def _files(asked: Asked) -> list[RenderableType]:
+    """Say about how much the files in a prompt are to a model: an estimate, which the usage of the answer settles."""
+    if not asked.refs:
+        return []
+    count = f"{len(asked.refs):,} files" if len(asked.refs) > 1 else "the file"
+    return [Text(f"{count}: at most about {sum(map(tokens_of, asked.refs)):,} tokens of input", "dim")]
 
 
 def _took(seen: StepSeen) -> str:

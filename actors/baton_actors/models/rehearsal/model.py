@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from baton_actors.models.content import Block
+from baton_actors.models.files import text_with_files
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.extract import answer_from
 from baton_actors.models.rehearsal.plan import blocks_of
@@ -50,11 +51,10 @@ def request_id_of(request: ModelRequest) -> str:
 
 def events_of(request: ModelRequest) -> list[dict[str, Any]]:
     """Make the events of an answer: https://platform.claude.com/docs/en/build-with-claude/streaming."""
-    system, prompt = valid_text(request.system), valid_text(request.prompt)
+    system, prompt = valid_text(request.system), valid_text(_prompt(request))
     if request.tools:  # what the provider has is not rehearsed
-        blocks = blocks_of(
-            system, _messages(request), [msgspec.structs.asdict(tool) for tool in request.tools], request.max_tokens
-        )
+        tools = [msgspec.structs.asdict(tool) for tool in request.tools]
+        blocks = blocks_of(system, _messages(request, prompt), tools, request.max_tokens)
     else:
         blocks = [{"type": "text", "text": answer_from(system, prompt)}]
     calls = any(block["type"] == "tool_use" for block in blocks)
@@ -86,8 +86,13 @@ def events_of(request: ModelRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _messages(request: ModelRequest) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": valid_text(request.prompt)}, *map(msgspec.structs.asdict, request.turns)]
+def _prompt(request: ModelRequest) -> str:
+    """Return the prompt, with what files say as far as that is text."""
+    return text_with_files(request.parts, request.files) if request.files else request.prompt
+
+
+def _messages(request: ModelRequest, prompt: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": prompt}, *map(msgspec.structs.asdict, request.turns)]
 
 
 def _cut(blocks: list[Block], chars_max: int) -> tuple[list[Block], str]:
