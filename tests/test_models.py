@@ -12,15 +12,17 @@ import msgspec
 import pytest
 from llmock.scenarios import Fail, StreamFault
 from llmock.testing import LLMockServer
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
-from baton_actors.models import ModelError, Models, ModelSettings, request_digest
+from baton_actors.models import ModelError, Models, ModelSettings, cost_usd, request_digest
 from baton_actors.models.errors import is_overloaded, is_retryable, retry_after_s
+from baton_actors.models.heard import Heard
 from baton_schemas.flow.tools import Tool
 from baton_schemas.show.asked import Turn
 from baton_schemas.wire.outcomes import Usage
 
-from .model_servers import answer_to, end, failure_of, failure_to, request_for, settings_for, start, text
+from .model_servers import answer_to, end, failure_of, failure_to, request_for, settings_for, sse, start, text
 from .model_servers import fresh_llmock as fresh_llmock  # fixtures
 from .model_servers import start_llmock as start_llmock
 
@@ -196,6 +198,25 @@ async def test_cached_tokens_are_counted_and_priced(httpserver: HTTPServer) -> N
     assert answer.usage == Usage(input_tokens=10, output_tokens=20, cache_read_tokens=1000, cache_write_tokens=200)
     assert answer.cost_usd == pytest.approx((10 * 1 + 20 * 5 + 1000 * 0.1 + 200 * 1.25) / 1e6)
     assert answer.request_id == "req_42"
+
+
+async def test_hour_in_the_cache_and_uses_of_the_providers_tools_are_counted_and_priced(httpserver: HTTPServer) -> None:
+    cached = {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 800}
+    begin = start(input_tokens=10, cache_creation_input_tokens=1000)
+    begin["message"]["usage"] |= {"cache_creation": cached, "server_tool_use": None}
+    stop, last = end("end_turn", 20)
+    stop["usage"]["server_tool_use"] = {"web_search_requests": 3, "web_fetch_requests": 0, "tell_fortune_requests": 1}
+    answer = await answer_to(httpserver, begin, *text("Hi"), stop, last)
+    assert (answer.usage.cache_write_tokens, answer.usage.cache_write_1h_tokens) == (1000, 800)
+    assert answer.usage.server_tools == {"web_search": 3, "tell_fortune": 1}
+    assert answer.cost_usd is None, "nobody knows the price of a fortune"
+    heard = Heard()
+    for event in (begin, *text("Hi"), stop, last):
+        heard.event(sse(event).encode())
+    assert heard.reading.usage == answer.usage, "a handler's own client is counted alike"
+    known = replace(answer.usage, server_tools={"web_search": 3})
+    priced_usd = (10 * 1 + 20 * 5 + 200 * 1.25 + 800 * 2) / 1e6 + 3 * 0.01
+    assert cost_usd(answer.model, known) == pytest.approx(priced_usd)
 
 
 async def test_answer_cut_at_max_tokens_is_flagged(httpserver: HTTPServer) -> None:

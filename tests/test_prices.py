@@ -48,6 +48,28 @@ def test_long_prompt_costs_more_where_the_model_says_so() -> None:
     assert cost_usd("claude-haiku-5-5", long) == pytest.approx((60_001 * 0.5 + 40_000 * 0.05) / 1e6)
 
 
+def test_what_is_cached_for_an_hour_costs_twice_the_input_or_what_the_price_says(tmp_path: Path) -> None:
+    usage = Usage(cache_write_tokens=3_000_000, cache_write_1h_tokens=1_000_000)
+    assert cost_usd("claude-sonnet-4-6", usage) == pytest.approx(2 * 3.75 + 6.0)
+    own = tmp_path / "prices.toml"
+    own.write_text(OWN.format(model="m") + "cache_write_1h = 20\n")
+    assert cost_usd("m", usage, load_prices(str(own))) == pytest.approx(2 * 9 + 20)
+
+
+def test_batch_costs_half_and_its_tools_what_they_cost() -> None:
+    usage = Usage(input_tokens=1_000_000, server_tools={"web_search": 3, "web_fetch": 2})
+    assert cost_usd("claude-sonnet-4-6", usage) == pytest.approx(3.0 + 0.03)
+    assert cost_usd("claude-sonnet-4-6", usage, batch=True) == pytest.approx(1.5 + 0.03)
+
+
+def test_tool_without_a_price_leaves_the_call_without_one(tmp_path: Path) -> None:
+    usage = Usage(input_tokens=1_000_000, server_tools={"tell_fortune": 1})
+    assert cost_usd("claude-sonnet-4-6", usage) is None
+    own = tmp_path / "prices.toml"
+    own.write_text("[server_tools]\ntell_fortune = 0.5\n")
+    assert cost_usd("claude-sonnet-4-6", usage, load_prices(str(own))) == pytest.approx(3.5)
+
+
 def test_own_prices_go_over_the_built_in_ones(tmp_path: Path) -> None:
     own = tmp_path / "prices.toml"
     own.write_text(OWN.format(model="llama3") + OWN.format(model="claude-haiku-4-5"))
@@ -58,7 +80,18 @@ def test_own_prices_go_over_the_built_in_ones(tmp_path: Path) -> None:
     assert cost_usd("claude-haiku-4-5", MILLION) == 1.0
 
 
-@pytest.mark.parametrize("content", ["[m]\ninput = 'free'\n", "[m]\ninput = 1\n", "not toml", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[m]\ninput = 'free'\n",
+        "[m]\ninput = 1\n",
+        "not toml",
+        OWN.format(model="m") + "cache_write_1h = -1\n",
+        OWN.format(model="m").replace("9", "inf"),
+        "[server_tools]\nsearch = -1\n",
+        None,
+    ],
+)
 async def test_bad_price_file_is_refused_before_any_call(tmp_path: Path, content: str | None) -> None:
     own = tmp_path / "prices.toml"
     if content is not None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from baton_schemas.run.refs import key_of_child, replied, source_token
 from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import JOIN, REJECTED, TOKEN, check_token
+from baton_schemas.wire.names import JOIN, MORE, REJECTED, TOKEN, WHOLE_RUN, check_token
 
 
 class Parts(NamedTuple):
@@ -75,6 +75,10 @@ class Subjects:
     def say(self, who: str, run: str, step: str) -> str:
         """Return where a word from outside is published: to a role or of an event, for a child of this run or step."""
         return f"{self.namespace}.say.{who}.{run}.{step}"
+
+    def more(self, run: str) -> str:
+        """Return where the words are that allow a run to spend more."""
+        return self.say(MORE, run, WHOLE_RUN)
 
     def words(self) -> str:
         """Return the filter of the clerks' consumer: all words from outside."""
@@ -148,6 +152,19 @@ class Subjects:
     def blob_of(self, subject: str) -> str:
         """Return the SHA-256 in a subject made by `blob`."""
         return subject.split(".")[1]
+
+    def counters(self, kind: str) -> list[str]:
+        """Return the kinds of subject of a stream of counters: `spend`, or another."""
+        return [f"{self.namespace}-{kind}.>"]
+
+    def counter(self, kind: str, name: Sequence[str]) -> str:
+        """Return where a counter is: what is counted, of what, in which unit. `*` for all."""
+        tokens = [part if part == "*" else check_token("counter", part) for part in name]
+        return ".".join((f"{self.namespace}-{kind}", *tokens))
+
+    def counter_of(self, subject: str) -> tuple[str, ...]:
+        """Return the name in a subject made by `counter`."""
+        return tuple(subject.split(".")[1:])
 
     def live(self, run: str, *what: str) -> str:
         """Return a subject of core NATS, not stored: `running.{step}`, `words.{step}`, or an actor's `pace`."""

@@ -21,7 +21,7 @@ from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.flow.types import Unfit
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.show.asked import Turn, asked_by
-from baton_schemas.wire.outcomes import Usage
+from baton_schemas.wire.outcomes import total
 from baton_schemas.wire.values import clean_text
 
 
@@ -67,7 +67,7 @@ class PromptAgent:
 
 def performed(answers: Sequence[ModelAnswer], output: bytes) -> Performed:
     """Return what a step puts out whose last answer this is the last of, with what all of them took."""
-    last, usages = answers[-1], [answer.usage for answer in answers]
+    last = answers[-1]
     prices = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
     return Performed(
         output=output,
@@ -75,12 +75,7 @@ def performed(answers: Sequence[ModelAnswer], output: bytes) -> Performed:
         model=last.model,
         rehearsed=any(answer.rehearsed for answer in answers),
         request_id=last.request_id,
-        usage=Usage(
-            input_tokens=sum(usage.input_tokens for usage in usages),
-            output_tokens=sum(usage.output_tokens for usage in usages),
-            cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
-            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
-        ),
+        usage=total(answer.usage for answer in answers),
         cost_usd=math.fsum(prices) if prices else None,
     )
 
@@ -101,16 +96,16 @@ async def answer_to(
 
     async def call() -> ModelAnswer:
         whole = await _with_files(request, journal) if request.refs else request
-        return await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+        answer = await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+        # Models stream halves of characters now and then; what is recorded is what is put out.
+        answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
+        return await journal.record(digest, answer)
 
     try:
-        answer = await journal.in_turn(call, bound_of_asked(request))
+        return await journal.in_turn(call, await models.priced(bound_of_asked(request)))
     except ModelError as error:
         error.request_sha256 = digest
         raise
-    # Models stream halves of characters now and then; what is recorded is what is put out.
-    answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
-    return await journal.record(digest, answer)
 
 
 async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:

@@ -9,11 +9,13 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from msgspec.structs import replace
+
 from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
-from baton_actors.models.prices import Prices, cost_usd, load_prices
+from baton_actors.models.prices import Prices, bound_usd, cost_usd, load_prices
 from baton_actors.models.reading import Reading
-from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
+from baton_actors.models.types import Bound, ModelAnswer, ModelRequest, ModelSettings
 from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Models:
         self._pool: Pool | None = None
         self._has_sdk = False
         self._chunks: _Chunks | None = None
-        self._prices: Prices = {}
+        self._prices = Prices()
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
@@ -116,6 +118,13 @@ class Models:
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """Return the list price of a call; None for a model without a price, 0.0 for a rehearsal."""
         return 0.0 if self.settings.rehearses else cost_usd(model, usage, self._prices)
+
+    async def priced(self, bound: Bound) -> Bound:
+        """Return what a call may take, with what that costs. Raises as `open`."""
+        await self.open()
+        if self.settings.rehearses:
+            return replace(bound, cost_usd=0.0, rehearsed=True)
+        return replace(bound, cost_usd=bound_usd(bound, self._prices))
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""

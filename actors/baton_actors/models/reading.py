@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from baton_actors.models.content import Content
 from baton_actors.models.texts import Joiner
 from baton_schemas.wire.outcomes import Usage
@@ -15,6 +17,10 @@ _COUNT_MAX = 2**53 - 1
 """The largest whole number that every JSON reader keeps."""
 _WORD_CHARS_MAX = 200
 """Of a model's name or a stop reason, which go into the log."""
+_USES = "_requests"
+"""The end of the names under which the API counts uses of its own tools: `web_search_requests`."""
+_TOOLS_MAX = 20
+"""Of tools that are counted. The API has a handful; what else speaks like it may send anything."""
 
 
 class Reading:
@@ -80,12 +86,7 @@ class Reading:
         if not self.estimated:
             return self._usage
         guess = max(self._usage.output_tokens, self._streamed_chars // _CHARS_PER_TOKEN)
-        return Usage(
-            input_tokens=self._usage.input_tokens,
-            output_tokens=guess,
-            cache_read_tokens=self._usage.cache_read_tokens,
-            cache_write_tokens=self._usage.cache_write_tokens,
-        )
+        return replace(self._usage, output_tokens=guess)
 
     @property
     def estimated(self) -> bool:
@@ -112,17 +113,35 @@ class Reading:
 
     def _count(self, said: Any) -> None:
         """Take the counts of an event; each is a running total, and one that is left out stays as it was."""
-
-        def count(name: str, old: int) -> int:
-            value = getattr(said, name, None)
-            return old if value is None else min(max(int(value), 0), _COUNT_MAX)
-
+        was = self._usage
         self._usage = Usage(
-            input_tokens=count("input_tokens", self._usage.input_tokens),
-            output_tokens=count("output_tokens", self._usage.output_tokens),
-            cache_read_tokens=count("cache_read_input_tokens", self._usage.cache_read_tokens),
-            cache_write_tokens=count("cache_creation_input_tokens", self._usage.cache_write_tokens),
+            input_tokens=_count(said, "input_tokens", was.input_tokens),
+            output_tokens=_count(said, "output_tokens", was.output_tokens),
+            cache_read_tokens=_count(said, "cache_read_input_tokens", was.cache_read_tokens),
+            cache_write_tokens=_count(said, "cache_creation_input_tokens", was.cache_write_tokens),
+            cache_write_1h_tokens=_count(
+                getattr(said, "cache_creation", None), "ephemeral_1h_input_tokens", was.cache_write_1h_tokens
+            ),
+            server_tools=_uses(getattr(said, "server_tool_use", None), was.server_tools),
         )
+
+
+def _count(said: Any, name: str, was: int) -> int:
+    value = getattr(said, name, None)
+    return was if value is None else min(max(int(value), 0), _COUNT_MAX)
+
+
+def _uses(said: Any, was: dict[str, int]) -> dict[str, int]:
+    """Return the uses of the provider's tools, of whatever tools it counts: those that were not used are left out."""
+    if said is None:
+        return was
+    fields = [name for name in vars(said) if name.endswith(_USES)][:_TOOLS_MAX]
+    # One that later releases of the SDK know may come among the extra fields of this one's types.
+    extra = getattr(said, "__pydantic_extra__", None) or {}
+    fields += [name for name in extra if name.endswith(_USES)][:_TOOLS_MAX]
+    tools = {_word(name.removesuffix(_USES)): name for name in fields}
+    counted = {tool: _count(said, name, was.get(tool, 0)) for tool, name in tools.items()}
+    return was | {tool: count for tool, count in counted.items() if count}
 
 
 def _word(value: object) -> str:

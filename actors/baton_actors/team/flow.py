@@ -17,7 +17,7 @@ from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
-from baton_schemas.flow.flow import IN_PROCESS, OnError
+from baton_schemas.flow.flow import IN_PROCESS, OnBudget, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.schema_files import read_schema
@@ -101,17 +101,23 @@ class Flow:
         tiers: Mapping[str, Any] | None = None,
         on_error: OnError = "fail",
         deadline_s: float | None = None,
+        budget: Mapping[str, float] | None = None,
+        on_budget: OnBudget = "fail",
         description: str = "",
         mcp: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
 
-        `tiers` and `mcp` are as in a file; `deadline_s` in seconds.
+        `tiers`, `mcp`, `budget` (`{"usd": 2.0}`) and `on_budget` are as in a file; `deadline_s` in seconds.
         """
         self.name = name
         self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
         if deadline_s is not None:
             self._data["deadline_s"] = deadline_s
+        if budget is not None:
+            self._data["budget"] = dict(budget)
+        if on_budget != "fail":
+            self._data["on_budget"] = on_budget
         if mcp:
             self._data["mcp"] = {server: _plain(given) for server, given in mcp.items()}
         self._input = {field: _type(given) for field, given in (input or {}).items()}

@@ -45,14 +45,21 @@ _ELECTS = frozenset({10008, 10009})
 """`JetStream system temporarily unavailable`, and `JetStream cluster can not handle request`: it leads no more."""
 
 
-class _Ack(Struct):
+class Ack(Struct):
+    """What a stream answers to a publish."""
+
     seq: int = 0
+    """Of the message; of the one that was there first, when it is a duplicate."""
+    duplicate: bool = False
+    """There is a message with this `Nats-Msg-Id` already: it was not stored a second time."""
+    val: str = ""
+    """In a stream of counters: the total."""
     error: ApiError | None = None
 
 
-_NOBODY = _Ack(error=ApiError())
+_NOBODY = Ack(error=ApiError())
 """What an answer without a body means: nobody listens to the subject."""
-_decode_ack = msgspec.json.Decoder(_Ack).decode
+_decode_ack = msgspec.json.Decoder(Ack).decode
 
 
 class Publisher:
@@ -99,10 +106,22 @@ class Publisher:
         headers: Mapping[str, str] | bytes | None,
         patience_s: float | None = None,
     ) -> int | None:
-        """Write with these headers; None when an expectation in them does not hold. Raises as `create`.
+        """Write with these headers; return the sequence, or None when an expectation in them does not hold.
 
-        `patience_s` is for all of it: every try, every answer that is waited for, every wait in between.
+        `patience_s` is for all of it: every try, every answer that is waited for, every wait in between. Raises as
+        `create`.
         """
+        ack = await self.publish_acked(subject, body, headers, patience_s)
+        return None if ack is None else ack.seq
+
+    async def publish_acked(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | bytes | None,
+        patience_s: float | None = None,
+    ) -> Ack | None:
+        """Write as `publish`, and return all that the stream answers. Raises as `create`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         left_s = math.inf if patience_s is None else patience_s
@@ -120,7 +139,7 @@ class Publisher:
             else:
                 ack = _decode_ack(answer.data) if answer.data else _NOBODY
                 if ack.error is None:
-                    return ack.seq
+                    return ack
                 if ack.error.err_code == TAKEN:
                     return None
                 silence = silence or Silence(self._nc, self._requests, self._stream)

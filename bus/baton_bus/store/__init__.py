@@ -1,1 +1,1 @@
-"""What the engine needs, as verbs: log, blobs, timers."""
+"""What the engine needs, as verbs: log, blobs, timers, counters."""

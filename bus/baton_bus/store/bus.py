@@ -1,4 +1,4 @@
-"""The bus: one connection, and what is kept over it (the log, blobs, timers) as verbs. Use `open_bus`."""
+"""The bus: one connection, and what is kept over it (the log, blobs, timers, counters) as verbs. Use `open_bus`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from baton_bus.subjects import Subjects
 
 from .blobs import Blobs
 from .clock import Clock
+from .counters import Counters
 from .log import Log
 from .timers import Timers
 
@@ -52,6 +53,7 @@ class Bus:
         self.log = Log(js, requests, settings, self.subjects)
         self.blobs = Blobs(js, requests, settings)
         self.timers = Timers(js, requests, settings, self.subjects)
+        self.counters = Counters(js, requests, settings, self.subjects)
         self.clock = Clock()
         self.epoch = 0
         """Counts connections: what was heard in an earlier one may have gaps before this one."""

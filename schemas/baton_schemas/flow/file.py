@@ -29,6 +29,7 @@ from baton_schemas.flow.flow import (
 from baton_schemas.flow.nested import FindFlow, with_flows
 from baton_schemas.flow.schema_files import ReadSchema, read_none, read_schema, with_schemas
 from baton_schemas.flow.toml_lines import line_of
+from baton_schemas.wire.money import Budget
 
 Table = dict[str, Any]
 S = TypeVar("S", bound=Struct)
@@ -147,6 +148,8 @@ def _flow(data: Table) -> Flow:
         "mcp": {name: _struct(f"mcp.{name}", value, Mcp) for name, value in _tables(data, "mcp").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
     }
+    if "budget" in data:
+        tables["budget"] = _struct("budget", data["budget"], Budget)
     return _struct("", {**data, **tables}, Flow)
 
 

@@ -8,9 +8,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct, field
 
+from baton_schemas.wire.money import Budget
+
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
+OnBudget = Literal["fail", "park"]
 Scalar = str | int | float | bool
 Conditions = dict[str, Scalar | list[Scalar]]
 """By path into an input or the output of a step (`classify.kind`): the value that it is to have, or several of which it
@@ -266,6 +269,12 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """When a step fails: `fail` the run, or `continue` with the error in `errors`; a step may have its own."""
     deadline_s: float | None = None
     """From the start of a run: then it ends as `expired`, unless it has ended."""
+    budget: Budget | None = None
+    """What may be spent on models: `{ usd = 2.0, tokens = 500_000 }` by a run with all that it asks for, `usd_per_day`
+    and `tokens_per_day` by all runs of the flow in a day of UTC. No call is made that could cost more than is left."""
+    on_budget: OnBudget = "fail"
+    """When a call could cost more than is left: `fail` the run, or `park` it, held by nobody, until it may spend more
+    (`baton retry RUN --budget 5`) or the next day begins."""
     mcp: dict[str, Mcp] = {}
     """MCP servers, by name: agents use them as `mcp:NAME` in their `tools`."""
     flows: dict[str, Flow] = {}

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.budgets import TOKENS_MAX, USD_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import (
     DEFAULT_TIERS,
@@ -39,6 +40,7 @@ from baton_schemas.flow.limits import (
     TOOL_OUTPUT_BYTES_MAX,
 )
 from baton_schemas.flow.types import PATTERN, VALUES_MAX
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import RESERVED, TOKEN
 
 Schema = dict[str, Any]
@@ -49,6 +51,8 @@ _NAME = {"pattern": f"^{TOKEN.pattern.removesuffix(chr(92) + 'Z')}$"}
 _FREE_NAME = {**_NAME, "not": {"enum": sorted(RESERVED)}}
 _TIMEOUT = {"exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 _DEADLINE = {"exclusiveMinimum": 0, "maximum": DEADLINE_MAX_S}
+_USD = {"exclusiveMinimum": 0, "maximum": USD_MAX}
+_TOKENS = {"minimum": 1, "maximum": TOKENS_MAX}
 _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Agent: {
         "max_tokens": {"minimum": 0},
@@ -80,6 +84,12 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
     Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
+    Budget: {
+        "usd": _USD,
+        "tokens": _TOKENS,
+        "usd_per_day": _USD,
+        "tokens_per_day": _TOKENS,
+    },
     Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""
@@ -105,6 +115,7 @@ def flow_schema() -> Schema:
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
+        budget=_ref("budget"),
         mcp=_tables(_ref("mcp"), _NAME),
     )
     return {
@@ -127,6 +138,7 @@ def flow_schema() -> Schema:
             "conditions": _conditions(),
             "again": _table(Again, when=_ref("conditions")),
             "join": _table(JoinPolicy),
+            "budget": {**_table(Budget), "minProperties": 1},
         },
     }
 

@@ -11,6 +11,9 @@ from msgspec import Raw, Struct
 from .names import short_hash
 from .outcomes import NULL, Blob, Error, Usage, Work
 
+BUDGET = "budget"
+"""What a step waits for, in its notes, that may go on once more may be spent."""
+
 
 class Begun(Struct, tag="begun", tag_field="type", frozen=True, kw_only=True):
     """A worker begins a step that may have killed its last worker. One that is not followed by an end is a death."""
@@ -49,7 +52,8 @@ class GivenBack(Struct, tag="given_back", tag_field="type", frozen=True, kw_only
 class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A step waits for something outside, free of charge: written when it begins to.
 
-    `what` is `provider` (a model's provider said to wait) or `handler` (no worker has what the run's flow names).
+    `what` is `provider` (a model's provider said to wait), `handler` (no worker has what the run's flow names) or
+    `budget` (all that may be spent is spent: nobody holds it until there is more).
     The key is `waits-{what}-{number}`.
     """
 
@@ -61,6 +65,10 @@ class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, om
     attempt: int = 1
     since_s: float = 0.0
     """When it began to, in seconds of Unix time by the broker's clock."""
+    seq: int = 0
+    """For a budget: where the handoff is in the log that is to be done again when there is more."""
+    of_run: str = ""
+    """For a budget: the run whose budget it is; empty for one of a day, which ends by itself."""
 
 
 class Spent(Struct, tag="spent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +116,10 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
+    copied: bool = False
+    """It was made, and paid, in the run that this one goes on from."""
 
 
 class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -133,6 +145,8 @@ class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=Tr
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
 
 
 class Offered(Struct, tag="offered", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):

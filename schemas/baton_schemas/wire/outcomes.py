@@ -35,6 +35,20 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Those of `cache_write_tokens` that are kept for an hour, which costs more than five minutes."""
+    server_tools: dict[str, int] = {}
+    """How often each of the provider's own tools was used, by name: `{"web_search": 3}`. They cost by use."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All that was read: anew, from the cache, or into it."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def tokens(self) -> int:
+        """All that was read and written."""
+        return self.prompt_tokens + self.output_tokens
 
 
 def total(usages: Iterable[Usage]) -> Usage:
@@ -45,7 +59,17 @@ def total(usages: Iterable[Usage]) -> Usage:
         output_tokens=sum(usage.output_tokens for usage in found),
         cache_read_tokens=sum(usage.cache_read_tokens for usage in found),
         cache_write_tokens=sum(usage.cache_write_tokens for usage in found),
+        cache_write_1h_tokens=sum(usage.cache_write_1h_tokens for usage in found),
+        server_tools=_uses(found),
     )
+
+
+def _uses(usages: list[Usage]) -> dict[str, int]:
+    uses: dict[str, int] = {}
+    for usage in usages:
+        for tool, count in usage.server_tools.items():
+            uses[tool] = uses.get(tool, 0) + count
+    return uses
 
 
 class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,6 +85,8 @@ class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: float | None = None
     request_sha256: str = ""
     """Of a model call that gave no answer: the hash of what was asked. Answers have theirs in a note."""
+    held: str = ""
+    """Of such a call: what was held for it of a budget, by its id."""
 
 
 class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,6 +130,8 @@ class Failed(Struct, tag="failed", tag_field="status", frozen=True, kw_only=True
 
     error: Error
     work: Work = Work()
+    ends_run: bool = False
+    """The run ends with it, whatever its flow says of failures: there is nothing left to spend."""
 
 
 class Skipped(Struct, tag="skipped", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):
