@@ -131,31 +131,34 @@ async def _all(
     if calling is not None:
         await calling.settle(calls, digest)
     with all_needed():
-        making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
-    of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
+        asking = {n: asyncio.ensure_future(_asked(call, asks)) for n, call in enumerate(calls) if call.name in workers}
+    making = [asking.get(n) or asyncio.ensure_future(_called(call, calling, digest, n)) for n, call in enumerate(calls)]
+    cut_off: Collection[asyncio.Future[Came]] = asking.values()
     try:
         return await asyncio.gather(*making)
     except asyncio.CancelledError:
-        of_workers = making
+        cut_off = making
         raise
     finally:
-        for each in of_workers:
+        for each in cut_off:
             each.cancel()
         await asyncio.gather(*making, return_exceptions=True)
 
 
-async def _made(
-    call: Call, asks: Asks, workers: Collection[str], calling: Calling | None, digest: str, place: int
-) -> Came:
+async def _asked(call: Call, asks: Asks) -> Came:
     if call.wrong:
         return Came(text=call.wrong, is_error=True)
-    if call.name not in workers:
-        assert calling is not None, "only what is offered is called"
-        return await calling.make(call, digest, place)
     try:
         return Came(text=_as_text(await asks.ask(call.name, call.arguments)))
     except (AskFailed, AskRefused) as error:
         return Came(text=str(error), is_error=True)
+
+
+async def _called(call: Call, calling: Calling | None, digest: str, place: int) -> Came:
+    if call.wrong:
+        return Came(text=call.wrong, is_error=True)
+    assert calling is not None, "only what is offered is called"
+    return await calling.make(call, digest, place)
 
 
 def _as_text(output: Raw) -> str:
