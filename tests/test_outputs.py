@@ -22,7 +22,7 @@ from baton_schemas.flow.file import build_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.show.asked import Asked
 
-from .model_servers import ScriptedModel, calls, says, settings_for
+from .model_servers import ScriptedModel, calls, says, settings_for, sse, start
 from .test_orchestrator import Journal, Workers
 
 FIELDS: dict[str, Any] = {
@@ -161,6 +161,16 @@ async def test_recorded_answers_are_not_asked_for_again(httpserver: HTTPServer) 
     first = await performing(model.settings, task(), journal)
     again = await performing(model.settings, task(), journal)
     assert (again.output, again.usage, len(model.asked)) == (first.output, first.usage, 2)
+
+
+async def test_attempt_that_ended_before_the_repair_is_gone_on_with_there(httpserver: HTTPServer) -> None:
+    model, journal = ScriptedModel(httpserver, says("No."), sse(start()), says(json.dumps(GOOD))), Journal()
+    with pytest.raises(ModelError) as caught:
+        await performing(model.settings, task(), journal)
+    assert caught.value.retryable
+    done = await performing(model.settings, task(), journal)
+    assert msgspec.json.decode(done.output) == GOOD
+    assert [len(asked["messages"]) for asked in model.asked] == [1, 3, 3], "the first answer is not paid for twice"
 
 
 async def test_second_bad_answer_fails_the_step_with_what_came(httpserver: HTTPServer) -> None:
