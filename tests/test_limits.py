@@ -97,12 +97,13 @@ async def comes_true(asked: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_fan_out_over_a_limit_is_never_refused_and_as_fast_as_the_limit_lets_it(bus: Bus) -> None:
-    async with rated(40, headers=False) as provider:
-        run, result, took_s = await play(bus, fan_out(requests_per_minute=40 * 60), provider, 100, processes=2)
+    # A minute's worth at once, as far as a test can wait: so a machine that is late by seconds refuses nobody.
+    async with rated(25, headers=False, burst_s=3.0) as provider:
+        run, result, took_s = await play(bus, fan_out(requests_per_minute=25 * 60), provider, 100, processes=2)
     assert isinstance(result.outcome, Done), result
     assert (len(provider.answered_at), provider.refused_at) == (100, [])
-    # A second's worth at once, and the others evenly: 1.5 s, and what starting up takes.
-    assert 1.4 < took_s < 6.0
+    # A second's worth at once, and the others evenly: 3 s, and what starting up takes.
+    assert 2.9 < took_s < 9.0
     assert await facts(bus, run, Retry) == []
 
 
