@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from .sdk_clients import Asked, Provider, error_answer, json_answer, message, said_by, streamed
 from .servers import peer
@@ -18,14 +19,16 @@ BURST_S = 2.0
 
 
 class Rated(Provider):
-    """Answers `per_s` calls a second, `BURST_S` worth of them at once, and says so in its headers.
+    """Answers `per_s` calls a second, `burst_s` worth of them at once, and says so in its headers.
 
     What it refuses it refuses with 429, and with the seconds to wait.
     """
 
-    def __init__(self, per_s: float = 1e9, *, headers: bool = True, keeps_s: float = KEEPS_S) -> None:
+    def __init__(
+        self, per_s: float = 1e9, *, headers: bool = True, keeps_s: float = KEEPS_S, burst_s: float = BURST_S
+    ) -> None:
         super().__init__()
-        self.per_s, self._says, self._keeps_s = per_s, headers, keeps_s
+        self.per_s, self._says, self._keeps_s, self._burst_s = per_s, headers, keeps_s, burst_s
         self.answered_at: list[float] = []
         self.refused_at: list[float] = []
         self.at_once = self.at_once_max = 0
@@ -39,12 +42,12 @@ class Rated(Provider):
         """From the first call on, for so long."""
         self.paused_until = 0.0
         """Until then all are told to wait, without another word."""
-        self._left, self._filled_at = min(per_s * BURST_S, 1e6), time.monotonic()
+        self._left, self._filled_at = min(per_s * self._burst_s, 1e6), time.monotonic()
 
     def begin_anew(self) -> None:
         """Forget what was asked, with all there is to give."""
         self.asked, self.answered_at, self.refused_at = [], [], []
-        self._left = min(self.per_s * BURST_S, 1e6)
+        self._left = min(self.per_s * self._burst_s, 1e6)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """As `Provider`, but each call takes its time."""
@@ -63,7 +66,7 @@ class Rated(Provider):
             return error_answer("529 Overloaded", "overloaded_error", retry_after="60")
         if self.refuses:
             return error_answer(self.refuses, "invalid_request_error")
-        self._left = min(self.per_s * BURST_S, self._left + (now_s - self._filled_at) * self.per_s)
+        self._left = min(self.per_s * self._burst_s, self._left + (now_s - self._filled_at) * self.per_s)
         self._filled_at = now_s
         if now_s < self.paused_until or self._left < 1:
             self.refused_at.append(now_s)
@@ -89,19 +92,19 @@ class Rated(Provider):
         if not self._says or self.per_s > 1e6:
             return {}
         left = self._left if self.says_left is None else self.says_left
-        reset_s = (self.per_s * BURST_S - self._left) / self.per_s
+        reset_s = (self.per_s * self._burst_s - self._left) / self.per_s
         reset = (datetime.now(UTC) + timedelta(seconds=reset_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "anthropic_ratelimit_requests_limit": f"{self.per_s * 60:.0f}",
-            "anthropic_ratelimit_requests_remaining": f"{max(left, 0) / BURST_S * 60:.0f}",
+            "anthropic_ratelimit_requests_remaining": f"{max(left, 0) / self._burst_s * 60:.0f}",
             "anthropic_ratelimit_requests_reset": reset,
         }
 
 
 @contextlib.asynccontextmanager
-async def rated(per_s: float = 1e9, *, headers: bool = True, keeps_s: float = KEEPS_S) -> AsyncIterator[Rated]:
+async def rated(per_s: float = 1e9, **more: Any) -> AsyncIterator[Rated]:
     """Serve while the context is open."""
-    provider = Rated(per_s, headers=headers, keeps_s=keeps_s)
+    provider = Rated(per_s, **more)
     async with peer(provider.serve) as address:
         provider.url = f"http://{address}"
         yield provider

@@ -43,10 +43,10 @@ async def bus(server: NatsServer, namespace: str) -> AsyncIterator[Bus]:
             await bus.nc.request(f"$JS.API.STREAM.DELETE.{stream}", b"")
 
 
-def fan_out(**limit: int) -> Flow:
+def fan_out(max_tokens: int = 20, **limit: int) -> Flow:
     """A flow that asks once for each item."""
     flow = Flow("wide", input={"items": "list[str]"}, limits={HAIKU: limit} if limit else {})
-    flow.ask("write", "Say something about {item}.", each="items", max_tokens=20, max_attempts=1)
+    flow.ask("write", "Say something about {item}.", each="items", max_tokens=max_tokens, max_attempts=1)
     return flow
 
 
@@ -97,13 +97,13 @@ async def comes_true(asked: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_fan_out_over_a_limit_is_never_refused_and_as_fast_as_the_limit_lets_it(bus: Bus) -> None:
-    async with rated(40, headers=False) as provider:
-        run, result, took_s = await play(bus, fan_out(requests_per_minute=40 * 60), provider, 100, processes=2)
+    # A minute's worth at once, as far as a test can wait: so a machine that is late by seconds refuses nobody.
+    async with rated(25, headers=False, burst_s=3.0) as provider:
+        run, result, took_s = await play(bus, fan_out(requests_per_minute=25 * 60), provider, 100, processes=2)
     assert isinstance(result.outcome, Done), result
     assert (len(provider.answered_at), provider.refused_at) == (100, [])
-    # A second's worth at once, and the others evenly: 1.5 s, and what starting up takes.
-    assert provider.answered_at[-1] - provider.answered_at[0] == pytest.approx(1.5, abs=0.5)
-    assert took_s < 4.0
+    # A second's worth at once, and the others evenly: 3 s, and what starting up takes.
+    assert 2.9 < took_s < 9.0
     assert await facts(bus, run, Retry) == []
 
 
@@ -122,13 +122,15 @@ async def test_rehearsal_keeps_to_no_limit(bus: Bus) -> None:
 
 
 async def test_call_counts_with_what_it_may_take_and_then_with_what_it_took(bus: Bus) -> None:
-    # Each may take some 130 tokens, and takes 110: of these, 60 calls are a minute's worth.
-    flow = fan_out(tokens_per_minute=6600 * 20)
+    # Each may take some 210 tokens, and takes 110: of these, 20 calls are a second's worth.
+    flow = fan_out(max_tokens=120, tokens_per_minute=6600 * 20)
     async with rated(headers=False) as provider:
-        _, result, _ = await play(bus, flow, provider, 60)
+        _, result, took_s = await play(bus, flow, provider, 60)
     assert isinstance(result.outcome, Done), result
-    took_s = provider.answered_at[-1] - provider.answered_at[0]
-    assert 1.0 <= took_s <= 4.0, took_s
+    assert 1.5 < took_s < 8.0
+    total = await bus.rates.total((HAIKU, "tokens"))
+    assert (total.taken - total.given_back) / 1e9 == pytest.approx(60 / (6600 * 20) * 60 * 110, rel=0.1)
+    assert total.given_back > 0
 
 
 async def test_step_that_waits_for_longer_than_a_lease_is_parked_and_outlives_its_worker(bus: Bus) -> None:
@@ -183,7 +185,7 @@ async def test_no_more_are_under_way_at_once_than_may_be(bus: Bus) -> None:
         _, result, took_s = await play(bus, fan_out(concurrency=4), provider, 24, processes=2)
     assert isinstance(result.outcome, Done), result
     assert provider.at_once_max == 4
-    assert took_s < 6.0  # 0.5 s if nobody ever waited for a word
+    assert took_s < 10.0  # 0.3 s if nobody ever waited for a word
 
 
 async def test_step_that_waits_for_a_place_for_long_is_parked_and_comes_again(bus: Bus) -> None:
@@ -307,7 +309,7 @@ async def test_another_model_answers_in_place_of_one_that_is_overloaded_and_is_s
         provider.down = {HAIKU}
         run, result, took_s = await play(bus, flow_with_others(SONNET), provider, 1)
     assert isinstance(result.outcome, Done), result
-    assert took_s < 3.0
+    assert took_s < 10.0  # and not the minute that the first one asks for
     assert [asked.body["model"] for asked in provider.asked] == [HAIKU, HAIKU, SONNET]
     (call,) = await facts(bus, run, ModelCall)
     assert (usual.model, call.model) == (HAIKU, SONNET)

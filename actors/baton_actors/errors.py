@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import CodeType
+from typing import TYPE_CHECKING
 
 from baton_schemas.errors import Coded
+
+if TYPE_CHECKING:
+    from baton_bus.engine.budgets import Account
+
+_SHOWN_CHARS = 500
+"""Of an answer, at each of its ends: what is wrong is in one of them, mostly."""
 
 
 class ActorError(Coded, Exception):
@@ -23,6 +30,16 @@ class Retry(ActorError):
 
 class Fail(ActorError):
     """A handler raises it when trying again would not help: the step fails at once."""
+
+
+class AnswerUnfit(Fail):
+    """A model's answer does not fit the `output` of its agent, and it was asked once more where that could help."""
+
+    def __init__(self, reason: str, answer: str) -> None:
+        """`answer` is what came, of which an error shows the beginning and the end."""
+        self.reason, self.answer = reason, answer
+        shown = answer if len(answer) <= 2 * _SHOWN_CHARS else f"{answer[:_SHOWN_CHARS]} […] {answer[-_SHOWN_CHARS:]}"
+        super().__init__(f"the model's answer does not fit `output` of its agent: {reason}. It answered:\n{shown}")
 
 
 class TooManyRounds(Fail):
@@ -46,6 +63,39 @@ class TooManyAsks(Fail):
         super().__init__(
             f"the model calls for its workers {asks} times, and may {asks_max} times (max_asks). "
             f"Let its prompt ask for less, or raise max_asks. The conversation so far:\n{so_far}"
+        )
+
+
+class OverBudget(ActorError):
+    """A call is not made, as it could take more than is left to spend. The run ends with it, or is parked."""
+
+    def __init__(self, message: str, *, account: Account, parks: bool = False, again_in_s: float = 0.0) -> None:
+        """`account` says which budget it is; for that of a day, the next one begins `again_in_s` from now.
+
+        With `parks`, the step waits until there is more.
+        """
+        self.account, self.parks, self.again_in_s = account, parks, again_in_s
+        super().__init__(message)
+
+
+class HeldByOthers(ActorError):
+    """There may be enough for a call once others are settled that are under way: the step comes again."""
+
+    def __init__(self, whose: str) -> None:
+        """`whose` says which budget it is."""
+        self.whose = whose
+        super().__init__(f"what is left of {whose}, is held for calls under way")
+
+
+class UnpricedModel(ActorError):
+    """A budget in USD cannot be kept with a model that has no price: the call is not made."""
+
+    def __init__(self, model: str, whose: str) -> None:
+        """`whose` says which budget it is."""
+        self.model = model
+        super().__init__(
+            f"model {model!r} has no price here, so {whose}, cannot be kept, and it was not called. "
+            "Add its price to a file that BATON_PRICES names (see prices.toml), or set the budget in tokens."
         )
 
 

@@ -13,6 +13,7 @@ from baton_bus.addresses import check_address, redacted
 from baton_bus.errors import BadSetting
 from baton_bus.jetstream.api import DEFAULT_PREFIX, is_prefix
 from baton_schemas.errors import BadToken
+from baton_schemas.flow.budgets import is_amount
 from baton_schemas.wire.names import check_token
 
 REPLICAS = (1, 3, 5)
@@ -27,6 +28,7 @@ _BOUNDS: dict[str, tuple[float, float, str]] = {
     "patience_s": (0.01, 24 * 3600, "seconds from 0.01 to a day"),
 }
 """The least, the most, and both in words."""
+NO_LIMIT = -1
 _MAX_BYTES_MOST = 2**63 - 1
 """What the server can count."""
 
@@ -84,6 +86,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     patience_s: float = 30.0
     """How long a client's call goes on sending again before it gives up with `BusUnavailable`."""
 
+    budget_usd_per_day: float = NO_LIMIT
+    """What all runs of the namespace may spend on models in a day of UTC, in USD; -1 is no limit. Workers keep it."""
+    budget_tokens_per_day: int = NO_LIMIT
+    """The same in tokens, read and written."""
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ, /, **given: object) -> Settings:
         """Read the settings; what is `given` (and not None) wins, and an empty variable is none.
@@ -115,6 +122,11 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise _bad("replicas", self.replicas, "1, 3 or 5")
         if self.max_bytes != -1 and not 0 < self.max_bytes <= _MAX_BYTES_MOST:
             raise _bad("max_bytes", self.max_bytes, "a number of bytes, or -1 for no limit")
+        for name in ("budget_usd_per_day", "budget_tokens_per_day"):
+            amount = getattr(self, name)
+            if amount != NO_LIMIT and not is_amount(name.removeprefix("budget_"), amount):
+                unit = "USD" if "usd" in name else "tokens"
+                raise _bad(name, amount, f"a number of {unit} that is more than 0, or -1 for no limit")
         try:
             check_token("namespace", self.namespace)
         except BadToken as error:

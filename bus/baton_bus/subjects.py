@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from baton_schemas.run.refs import key_of_child, replied, source_token
 from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import JOIN, REJECTED, TOKEN, check_token
+from baton_schemas.wire.names import JOIN, MORE, REJECTED, TOKEN, WHOLE_RUN, check_token
 
 
 class Parts(NamedTuple):
@@ -75,6 +75,10 @@ class Subjects:
     def say(self, who: str, run: str, step: str) -> str:
         """Return where a word from outside is published: to a role or of an event, for a child of this run or step."""
         return f"{self.namespace}.say.{who}.{run}.{step}"
+
+    def more(self, run: str) -> str:
+        """Return where the words are that allow a run to spend more."""
+        return self.say(MORE, run, WHOLE_RUN)
 
     def words(self) -> str:
         """Return the filter of the clerks' consumer: all words from outside."""

@@ -26,6 +26,7 @@ from baton_schemas.flow.models import models_asked
 from baton_schemas.flow.nested import description_of
 from baton_schemas.flow.toml_lines import line_of
 from baton_schemas.flow.used_tools import servers_of, variables_of
+from baton_schemas.wire.money import UNPRICED
 
 Level = Literal["error", "warning"]
 
@@ -90,7 +91,7 @@ def check_source(source: str) -> CheckedFlow:
         has_clients = has_clients or any(handler.asks_models for handler in handlers.values())
         llms = [name for name, agent in each.flow.agents.items() if agent.asks_models]
         own += _misfits(each, handlers)
-        own += _unpriced(each, llms)
+        own += _unpriced(each, llms, in_usd=_has_usd(found) or _has_usd(each))
         own += _undescribed(each, llms)
         own += _without_keys(each)
         where = "" if each is found else f"flow {each.name!r}, within it: "
@@ -198,7 +199,13 @@ def _misfits(found: FoundFlow, handlers: dict[str, Handler]) -> Iterator[Problem
         yield Problem(code="misfit", message=f"{f'line {line}, ' if line else ''}{place}: {what}")
 
 
-def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
+def _has_usd(found: FoundFlow) -> bool:
+    budget = found.flow.budget
+    return budget is not None and (budget.usd is not None or budget.usd_per_day is not None)
+
+
+def _unpriced(found: FoundFlow, agents: list[str], *, in_usd: bool) -> Iterator[Problem]:
+    """Yield the models without a price; `in_usd` is whether a budget needs theirs."""
     try:
         prices: Prices = load_prices(ModelSettings.from_environ().prices_path)
     except ModelError:  # `check_models` says so
@@ -213,10 +220,11 @@ def _unpriced(found: FoundFlow, agents: list[str]) -> Iterator[Problem]:
             close = nearest(model, prices.models)
             hint = f"{close} Else" if close.startswith("Did") else "If the name is right,"
             places = ", ".join(f"agents.{name}" for name in names)
+            so = "a budget in USD refuses its calls" if in_usd else "runs will not say what they cost"
             yield Problem(
-                level="warning",
-                code="unpriced_model",
-                message=f"{places}: no price is known of the model {model!r}, so runs will not say what they cost. "
+                level="error" if in_usd else "warning",
+                code=UNPRICED,
+                message=f"{places}: no price is known of the model {model!r}, so {so}. "
                 f"{hint} name a file of prices with BATON_PRICES.",
             )
 

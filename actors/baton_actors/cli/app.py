@@ -35,6 +35,7 @@ COMMANDS = {
     "log": ("look", "Print the messages of a run, one a line."),
     "replay": ("replay", "Step through a run, message by message."),
     "export": ("look", "Write a run as JSON lines, for `replay`."),
+    "spend": ("spend", "Say what was spent on models, and what of it was in vain."),
     "doctor": ("doctor", "Say what the server can lose, and what stands still."),
     "retry": ("again", "Go on with a run that failed, from where it broke."),
     "fork": ("again", "Go on from an earlier point of a run."),

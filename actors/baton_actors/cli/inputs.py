@@ -1,4 +1,4 @@
-"""`key=value` arguments to the input of a flow, typed as the flow says."""
+"""`key=value` arguments to the input of a flow, typed as the flow says; and what an option says of a budget."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from baton_actors.cli.exits import BadArgument, BadInputFile
 from baton_actors.cli.input_files import all_files, as_if_stored, given_file, is_of_files
-from baton_schemas.errors import InputError, nearest
+from baton_schemas.errors import FlowError, InputError, nearest
+from baton_schemas.flow.budgets import read_budget
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.inputs import check_input, encode_input
 from baton_schemas.flow.types import ANY, SCALARS, Type, Unfit, fit, type_of
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import check_token
 
 BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -243,3 +245,13 @@ def _phrase(kind: Type) -> str:
 
 def _short(text: str) -> str:
     return json.dumps(text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…", ensure_ascii=False)
+
+
+def budget_from(text: str) -> Budget | None:
+    """Return the budget that an option says; None for none. Raises `BadArgument`."""
+    if not text:
+        return None
+    try:
+        return read_budget(text)
+    except FlowError as error:
+        raise BadArgument(f"--budget {text}: expected {error.expected}") from error

@@ -49,6 +49,15 @@ OtherFlow = Annotated[
     ),
 ]
 Same = Annotated[bool, typer.Option("--same", help="Go on with the flow as the run has it, however its file is now.")]
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget",
+        metavar="AMOUNT",
+        help="What the run may spend on models: 2.5 (USD), 200000tokens, or both with a comma between.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print the output.")]
 Stream = Annotated[
     bool, typer.Option("--stream", help="Print the last step's text as it is written; with --json: all that is said.")

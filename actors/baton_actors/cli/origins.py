@@ -9,14 +9,18 @@ from baton_actors.cli.exits import BadArgument, CommandError
 from baton_actors.cli.present import Present, playable, present_flow
 from baton_actors.cli.show.rows import plan_of
 from baton_bus.client.runs import find_run, read_run
+from baton_bus.engine.forking import given_to
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import nearest
+from baton_schemas.flow.budgets import with_budget
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
 from baton_schemas.run.fork import reused, seq_after
 from baton_schemas.run.past import Logged
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.children import Children, is_child
+from baton_schemas.wire.messages import Handoff
+from baton_schemas.wire.money import Budget
 
 
 class CannotGoOn(CommandError):
@@ -63,8 +67,10 @@ async def read_origin(bus: Bus, name: str) -> Origin:
     return Origin(state, plan, entries, log)
 
 
-def version_of(old: Origin, flow: str, same: bool) -> Version:
+def version_of(old: Origin, flow: str, same: bool, budget: Budget | None = None) -> Version:
     """Return the flow to go on with: the one that is named, or the present version of the run's own.
+
+    `budget` is what the new run may spend, where somebody says so.
 
     Raises `BadArgument`, `UnknownFlow`, `FlowError`, `FlowBroken`.
     """
@@ -72,13 +78,22 @@ def version_of(old: Origin, flow: str, same: bool) -> Version:
         raise BadArgument("--flow takes another flow and --same that of the run: give one of them")
     source = old.state.source
     present = Present(find_flow(flow)) if flow else Present() if same else present_flow(old.state.flow, source)
-    if present.found is not None and present.found.plan.digest != old.plan.digest:
-        return Version(present.found.plan, present.found)
+    # What somebody allowed the run to spend is in the flow that it has.
+    given = budget or _given(old)
+    now = with_budget(present.found.plan, given) if present.found is not None else None
+    if now is not None and now.digest != with_budget(old.plan, given).digest:
+        return Version(now, present.found)
     note = ""
     if present.missing:
         note = f"{present.missing} has no flow {old.state.flow!r} any more: goes on with that of the run"
         note += "; --flow FILE takes another"
     return Version(None, present.found or playable(old.plan, source), note)
+
+
+def _given(old: Origin) -> Budget | None:
+    """Return what whoever started the run allowed it to spend."""
+    firsts = (entry.message for entry in old.entries if isinstance(entry.message, Handoff))
+    return next(filter(None, map(given_to, firsts)), None)
 
 
 def has_failed(state: RunState) -> bool:

@@ -5,6 +5,7 @@ Whoever sends it, at once or in a batch, makes it here. https://platform.claude.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from baton_schemas.wire.values import valid_text
 
 _BYTES_PER_TOKEN = 3
 """Of JSON in English: four is the usual estimate, and this one is for a bound."""
+_COUNTED = re.compile(r"(web_search|web_fetch)_\d{8}\Z")
+"""Types of the provider's tools whose uses it counts."""
 _OVERHEAD_TOKENS = 50
 """Of a request, beside its texts."""
 
@@ -41,6 +44,8 @@ def body_of(asked: Asked) -> dict[str, Any]:
         _mark(body["system" if asked.system else "tools"], asked)
     if asked.container:
         body["container"] = asked.container
+    if asked.output:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": asked.output}}
     return {**body, "messages": _messages(asked, marks)}
 
 
@@ -57,8 +62,20 @@ def bound_of(body: Mapping[str, Any], size_bytes: int | None = None) -> Bound:
     return Bound(
         model=str(body.get("model") or ""),
         input_tokens=size_bytes // _BYTES_PER_TOKEN + sum(tokens for _, tokens in files) + _OVERHEAD_TOKENS,
-        output_tokens=max_tokens if isinstance(max_tokens, int) else 0,
+        output_tokens=max(max_tokens, 0) if isinstance(max_tokens, int) else 0,
+        server_tools=_server_tools(body.get("tools")),
     )
+
+
+def _server_tools(tools: Any) -> dict[str, int]:
+    """Return how often the provider's own tools may be used, by the names under which the API counts them."""
+    found: dict[str, int] = {}
+    for tool in tools if isinstance(tools, list) else ():
+        kind = str(tool.get("type") or "") if isinstance(tool, dict) else ""
+        uses = tool.get("max_uses") if kind else None
+        if isinstance(uses, int) and uses > 0 and (counted := _COUNTED.match(kind)):
+            found[counted[1]] = uses
+    return found
 
 
 def bound_of_asked(asked: Asked) -> Bound:

@@ -86,7 +86,7 @@ def prefix_of(asked: Asked) -> Prefix | None:
     if not marks_of(asked).shared:
         return None
     common = [(valid_text(part.text), part.file.sha256 if part.file else "") for part in asked.parts if part.shared]
-    head = (valid_text(asked.model), asked.cache, asked.tools, asked.provided, valid_text(asked.system))
+    head = (valid_text(asked.model), asked.cache, asked.tools, asked.provided, asked.output, valid_text(asked.system))
     name = hashlib.sha256(msgspec.json.encode((head, common))).hexdigest()[:32]
     return Prefix(name, _SECONDS[asked.cache])
 

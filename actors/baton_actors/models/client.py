@@ -9,12 +9,14 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from msgspec.structs import replace
+
 from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
-from baton_actors.models.prices import Prices, cost_usd, load_prices
+from baton_actors.models.prices import Prices, bound_usd, cost_usd, load_prices
 from baton_actors.models.providers import Providers, Where
 from baton_actors.models.reading import Reading
-from baton_actors.models.types import ModelAnswer, ModelRequest, ModelSettings
+from baton_actors.models.types import Bound, ModelAnswer, ModelRequest, ModelSettings
 from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
@@ -145,6 +147,13 @@ class Models:
             return 0.0
         named = cost_usd(where.named(model), usage, self._prices)
         return cost_usd(where.named(where.model), usage, self._prices) if named is None and where.provider else named
+
+    async def priced(self, bound: Bound, where: Where) -> Bound:
+        """Return what a call may take, with what that costs. Raises as `open`."""
+        await self.open()
+        if where.settings.rehearses:
+            return replace(bound, cost_usd=0.0, rehearsed=True)
+        return replace(bound, cost_usd=bound_usd(bound, self._prices))
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""

@@ -134,7 +134,7 @@ class Exchanges:
         arriving = call.arriving
         try:
             with self.clock.stopped(), self._busy():
-                await self._log.in_turn(call.once, call.asked.bound)
+                await self._log.in_turn(call.once, await self._models.priced(call.asked.bound, call.asked.where))
             arriving.end()
         except ModelError as error:  # the provider asks to wait, and the patience has run out
             if error.usage is not None:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_actors.models.errors import ModelError
+from baton_actors.models.types import Bound
 from baton_schemas.wire.outcomes import Usage
 
 _SNAPSHOT = re.compile(r"[-@]\d{8}\Z")
@@ -117,6 +118,15 @@ def cost_usd(model: str, usage: Usage, prices: Prices | None = None, *, batch: b
     ) / _PER_MILLION
     tools_usd = sum(count * prices.server_tools[tool] for tool, count in usage.server_tools.items())
     return tokens_usd * (_BATCH if batch else 1.0) + tools_usd
+
+
+def bound_usd(bound: Bound, prices: Prices) -> float | None:
+    """Return what a call costs at the most, whatever of it is cached and however long it is; None as `cost_usd`."""
+    price = price_of(bound.model, prices)
+    if price is None or not bound.server_tools.keys() <= prices.server_tools.keys():
+        return None
+    tokens_usd = (bound.input_tokens * price.dearest_input + bound.output_tokens * price.dearest_output) / _PER_MILLION
+    return tokens_usd + sum(count * prices.server_tools[tool] for tool, count in bound.server_tools.items())
 
 
 def saved_usd(model: str, usage: Usage, prices: Prices) -> float | None:

@@ -114,8 +114,15 @@ def _refused(
     reading.on_headers(headers)
     status, kind = error.status_code, settings.hide(str(error.type or f"http_{error.status_code}"))
     retryable = is_retryable(status, kind, headers)
-    credential, address = settings.credential, settings.address
-    step = next_step(status, retryable, credential=credential, model=request.model, address=address, host=settings.host)
+    step = next_step(
+        status,
+        retryable,
+        credential=settings.credential,
+        model=request.model,
+        address=settings.address,
+        host=settings.host,
+        output=bool(request.output),
+    )
     overloaded = is_overloaded(status, kind, headers)
     cap_s = RETRY_AFTER_MAX_S if overloaded else settings.retry_after_max_s
     said = _quote(str(error.api_message or error.message), settings)

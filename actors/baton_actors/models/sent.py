@@ -122,7 +122,7 @@ def question_of(sent: Sent, where_is: Callable[[str], Where]) -> Question:
     rehearses = where.settings.rehearses
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    bound = replace(bound_of(asked, len(sent.body)), rehearses=rehearses, holds=True)
+    bound = replace(bound_of(asked, len(sent.body)), holds=True)
     return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, where, bound)
 
 

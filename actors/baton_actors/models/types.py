@@ -47,8 +47,12 @@ class Bound(Struct, frozen=True, kw_only=True):
     """An estimate, by the size of what is sent."""
     output_tokens: int
     """Its `max_tokens`."""
-    rehearses: bool = False
-    """Nobody is asked, and nothing taken."""
+    server_tools: dict[str, int] = {}
+    """How often the provider's own tools may be used, as far as the call has a limit of that."""
+    cost_usd: float | None = None
+    """What it may cost, at list prices (`Models.priced`); None for a model without a price."""
+    rehearsed: bool = False
+    """No model is called: it takes nothing."""
     holds: bool = False
     """It waits where it is, however long; else its step may be let go of until its turn has come."""
     patience_s: float | None = None

@@ -23,7 +23,8 @@ from baton_actors.steps.retries import as_error
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import PayloadTooLarge, RunExists, UnknownRun
 from baton_bus.jetstream.consumer import Delivery
-from baton_schemas.errors import BadContent, BadMessage, BadToken, InputError, NewerMessage, nearest
+from baton_schemas.errors import BadContent, BadMessage, BadToken, FlowError, InputError, NewerMessage, nearest
+from baton_schemas.flow.budgets import lower
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.codec import decode_task, encode
 from baton_schemas.wire.messages import Result
@@ -45,7 +46,7 @@ _NEWER_RETRY_S = 10.0
 _STOP_S = 2.0
 """For tasks in hand when the steward stops; a redelivery finishes the rest, and starts no second run."""
 
-_BAD = (BadContent, BadMessage, BadToken, InputError, PayloadTooLarge, RunExists)
+_BAD = (BadContent, BadMessage, BadToken, FlowError, InputError, PayloadTooLarge, RunExists)
 """What no second try would make good."""
 
 logger = structlog.get_logger("baton.steward")
@@ -124,8 +125,9 @@ class Steward:
             run = check_token("run id", task.run) if task.run else run
             # It may have been answered as unknown before this flow came here: then it has ended.
             # A run id of the sender's own may be one that was purged.
+            plan = self._plans[flow]
             if (self._bus.is_fresh(delivery) and not task.run) or await self._engine.ended(flow, run) is None:
-                await self._engine.runs.start(self._plans[flow], task.input, run)
+                await self._engine.runs.start(plan, task.input, run, budget=lower(plan, task.budget))
                 logger.info("task.started", flow=flow, run=run, seq=delivery.seq)
         except NewerMessage as error:
             logger.warning("message.newer", subject=delivery.subject, error=str(error))

@@ -34,6 +34,7 @@ from .live import live_of
 from .looking import look
 from .memory import Memory
 from .not_recorded import NotRecorded
+from .paying import Paying
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
@@ -152,7 +153,7 @@ class Attempting:
         """
         suspect = is_suspect(notes, job.delivery)
         if not suspect and not self._suspects.is_shut:
-            await self._perform(job, agent, task, self._memory(work, task, journal, notes))
+            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
             return True
         is_last = job.attempt >= work.plan.agent(job.step).max_attempts
         turn = self._suspects.alone(work.asks_models, quite=is_last) if suspect else self._suspects.admitted(job)
@@ -168,14 +169,15 @@ class Attempting:
                     return False
                 notes = now
                 task.asks.knows(now)
-            await self._perform(job, agent, task, self._memory(work, task, journal, notes))
+            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
         return True
 
-    def _memory(self, work: Claim, task: StepTask, journal: Journal, notes: list[Note]) -> Memory:
+    def _memory(self, job: Job, work: Claim, journal: Journal, task: StepTask, notes: list[Note]) -> Memory:
         def turns() -> Turns:
             return Turns(self._limiting, work, task.context.attempt, notes)
 
-        return Memory(self._engine, journal, turns, self._warming, task.context, notes)
+        paying = Paying(self._engine, work, job.step, journal)
+        return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""
@@ -217,8 +219,7 @@ class Attempting:
         elif isinstance(came_to, Performed):
             await task.asks.note_unasked()
         job.came_to = came_to
-        if memory.owes:
-            await memory.settle_up()
+        await memory.close()
 
     async def _done(self, job: Job, work: Claim, state: State, performed: Performed) -> Done | BadOutput:
         """Return how a step ended well, unless what it put out is no list where one is needed."""

@@ -107,9 +107,9 @@ class Children:
             deadline_s = seconds_of("deadline_s", deadline_s, least=0.001)
 
         async def begin(child: Handoff) -> None:
-            parent = parent_in(child, self._actor, self._work.start_seq)
-
             async def start() -> bool:
+                above = await self._engine.budgets.above_child(self._work.plan, self._work.start_seq, self._job.run)
+                parent = replace(parent_in(child, self._actor, self._work.start_seq), above=above)
                 try:
                     return await self._engine.nesting.begin(plan, values, parent, deadline_s)
                 except (InputError, RunExists) as error:

@@ -51,6 +51,8 @@ class Doing:
 
         # 2. Is it still to be done? On a fresh first delivery nobody else can have done it.
         journal = Journal(self._engine.bus, self._actor, job.run, job.step, self._worker)
+        if job.again or job.delivery.delivered > 1:
+            await self._engine.budgets.mend(work.plan, work.start_seq, job.run, job.step, journal)
         notes = await self._notes_if_to_be_done(job, work, journal)
         if notes is None:
             return Ack()

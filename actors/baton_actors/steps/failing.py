@@ -11,12 +11,13 @@ import random
 import structlog
 from msgspec.structs import replace
 
-from baton_actors.errors import HandlerMissing
+from baton_actors.errors import HandlerMissing, HeldByOthers, OverBudget
 from baton_actors.models import ModelError
+from baton_bus.engine.budgets import MORE_NOW
 from baton_bus.engine.journal import Journal
 from baton_schemas.run.lifecycle import Ended
 from baton_schemas.show.errors import at
-from baton_schemas.wire.facts import Fact, GivenBack, Retry, Waits
+from baton_schemas.wire.facts import BUDGET, Fact, GivenBack, Retry, Waits
 from baton_schemas.wire.outcomes import Failed, State, Work
 
 from .claim import Claim
@@ -32,6 +33,11 @@ PARK_FROM_S = 2.0
 `max_in_flight`. A shorter one is not worth two writes."""
 HANDLER_MISSING_MAX_S = 900.0
 """A step that no worker here can do is looked at again this often at the least: somebody may have come who can."""
+
+_HELD_S = (2.0, 6.0)
+"""How long a step is let go of that waits for what others hold: what is to be settled comes first meanwhile."""
+_DAY_S = 30.0
+"""Over so many seconds those begin that waited for the next day."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -59,6 +65,11 @@ class Failing:
                 note, follows = self._handler_missing(job, work, error)
             case Later():
                 note, follows = self._later_on(job, work, error)
+            case OverBudget(parks=True):
+                note, follows = await self._waits_for_more(job, work, journal, error)
+            case HeldByOthers():
+                note = self._given_back(job, error.whose) if job.begun else None
+                follows = self._park(work, self._dice.uniform(*_HELD_S), f"what others hold of {error.whose}")
             case _:
                 note, follows = self._failed(job, work, state, error)
         if note is not None:
@@ -75,7 +86,8 @@ class Failing:
         paid = replace(paid, worker=self._worker, elapsed_s=job.elapsed_s)
         if is_final(error) or job.attempt >= agent.max_attempts:
             logger.warning("step.failed", error=said, type=recorded.type, attempt=job.attempt)
-            return None, Ended(work.handoff, state, Failed(error=recorded, work=paid), work.start_seq)
+            failed = Failed(error=recorded, work=paid, ends_run=isinstance(error, OverBudget))
+            return None, Ended(work.handoff, state, failed, work.start_seq)
         wait_s = round(delay_s(agent, job.attempt, error, self._dice), 3)
         logger.warning("step.retry", error=said, type=recorded.type, attempt=job.attempt, delay_s=wait_s)
         note = Retry(
@@ -91,7 +103,7 @@ class Failing:
 
     async def _cancelled(self, job: Job) -> tuple[GivenBack | None, Settlement]:
         """Let go of a handoff whose handler was cancelled: for good when its run ended, else for another worker."""
-        task, delivery = asyncio.current_task(), job.delivery
+        task = asyncio.current_task()
         if task is None or job.cancelled is None:
             raise asyncio.CancelledError
         task.uncancel()
@@ -100,14 +112,38 @@ class Failing:
         if job.cancelled == "run ended" and await self._engine.ended_and_followed(job.flow, job.run):
             return None, Ack()
         self._ends.forget(job.flow, job.run)
-        note = GivenBack(
-            attempt=job.attempt,
-            begun=job.begun,
-            reason=job.cancelled,
-            seq=delivery.seq,
-            delivered=delivery.delivered,
-        )
+        note = self._given_back(job, job.cancelled)
         return note, Ack() if job.cancelled == "parked" else Nak()
+
+    async def _waits_for_more(
+        self, job: Job, work: Claim, journal: Journal, error: OverBudget
+    ) -> tuple[GivenBack | None, Settlement]:
+        """Let go of a step until more may be spent: the next day, or when somebody says so. It costs no attempt."""
+        budgets = self._engine.budgets
+        logger.warning("step.over_budget", error=str(error), of_run=error.account.of_run)
+        # 1. Say that it waits. 2. Look whether there is more by now: who says so afterwards finds that it waits.
+        waits = Waits(
+            what=BUDGET,
+            reason=f"more to spend: {error}",
+            number=work.woken,
+            attempt=job.attempt,
+            since_s=self._engine.bus.now_s(),
+            seq=work.seq,
+            of_run=error.account.of_run,
+        )
+        await journal.write(waits)
+        note = self._given_back(job, "over budget") if job.begun else None
+        if not error.account.of_run:
+            return note, self._park(work, error.again_in_s + self._dice.uniform(0.0, _DAY_S), "the next day's budget")
+        if await budgets.raised(error.account):
+            return note, self._park(work, 0.0, MORE_NOW)
+        return note, Ack()
+
+    def _given_back(self, job: Job, reason: str) -> GivenBack:
+        delivery = job.delivery
+        return GivenBack(
+            attempt=job.attempt, begun=job.begun, reason=reason, seq=delivery.seq, delivered=delivery.delivered
+        )
 
     def _handler_missing(self, job: Job, work: Claim, error: HandlerMissing) -> tuple[Waits, Settlement]:
         """Give a step back that this worker cannot do, free of charge, and say so."""

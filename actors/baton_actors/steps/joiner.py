@@ -268,4 +268,6 @@ def _apply(chain: Chain, entry: Entry) -> None:
 
 
 def _ends_run(plan: Plan, reply: Reply) -> bool:
-    return isinstance(reply.outcome, Failed) and plan.on_failed_branch(reply.step, reply.source) == "fail"
+    if not isinstance(reply.outcome, Failed):
+        return False
+    return reply.outcome.ends_run or plan.on_failed_branch(reply.step, reply.source) == "fail"

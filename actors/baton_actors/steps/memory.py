@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
@@ -27,12 +28,14 @@ from baton_schemas.wire.outcomes import NULL, Blob, Work
 from .exchanges import Recording
 from .files import StepFiles
 from .not_recorded import NotRecorded
+from .paying import Paying, held_now
 from .tool_records import ToolRecords
 from .turns import Turns
 from .warming import Warming
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
+_OVERTAKEN = "another worker recorded another answer first"
 _PROVIDER = "provider"
 """What a step waits for, in its notes."""
 
@@ -48,6 +51,7 @@ class Memory:
         journal: Journal,
         turns: Callable[[], Turns],
         warming: Warming,
+        paying: Paying,
         context: Context,
         notes: Sequence[Note],
     ) -> None:
@@ -55,11 +59,12 @@ class Memory:
         self._engine, self._journal, self._warming, self._context = engine, journal, warming, context
         self._make_turns: Callable[[], Turns] = turns
         self._turns: Turns | None = None
+        self._paying = paying
         self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
         self._waits_since_s = min(told, default=0.0)
-        self._in_vain: list[ModelError] = []
+        self._in_vain: list[Spent] = []
         self._notes = notes
         self._exchanges: Recording | None = None
         self._tools: ToolRecords | None = None
@@ -111,6 +116,7 @@ class Memory:
 
     async def _record(self, digest: str, answer: ModelAnswer) -> ModelCall | None:
         """Write an answer into the log; return the one that was there already, if there was one."""
+        hold = held_now()
         value = await self._engine.values.stored(msgspec.json.encode(answer.text))
         # Only what a conversation goes on with has content.
         content = await self._engine.values.stored(msgspec.json.encode(answer.content)) if answer.content else NULL
@@ -129,9 +135,17 @@ class Memory:
             request_id=answer.request_id,
             usage=answer.usage,
             cost_usd=answer.cost_usd,
+            held=hold.id if hold is not None else "",
         )
+        if hold is not None:
+            hold.in_doubt = True
         stored = await self._journal.write(call)
-        return stored if stored is not call and isinstance(stored, ModelCall) else None
+        other = stored if isinstance(stored, ModelCall) and not _is_same(stored, call) else None
+        if other is not None and not answer.rehearsed:
+            self._in_vain.append(self._spent(_OVERTAKEN, _paid_by(call)))
+        if hold is not None:
+            self._paying.recorded(hold, call.usage, call.cost_usd, is_ours=other is None)
+        return other
 
     async def recalled(self, digest: str, number: int) -> Exchange | None:
         """Return a recorded exchange of a handler's client, with its body inline. Raises `NotRecorded`."""
@@ -145,9 +159,17 @@ class Memory:
 
         It is paid for: while the bus does not take it (the log is full, the server away), it waits and tries again.
         """
+        hold = held_now()
+        if hold is not None:
+            exchange = replace(exchange, held=hold.id)
+            hold.in_doubt = True
         while True:
             try:
-                return await self._recording.recorded(exchange)
+                stored = await self._recording.recorded(exchange)
+                if hold is not None:
+                    is_ours = bytes(stored.body) == bytes(exchange.body)
+                    self._paying.recorded(hold, exchange.usage, exchange.cost_usd, is_ours=is_ours)
+                return stored
             except NewerMessage as error:
                 raise NotRecorded(error) from error
             except BusError as error:
@@ -163,13 +185,18 @@ class Memory:
         await self._files.keep(made)
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a model call when that may be asked. Raises `ModelError`, `NotRecorded`, `Later`."""
-        if bound.rehearses:
+        """Make a model call when that may be asked, and there is enough to spend. What it records meanwhile is of it.
+
+        Raises `ModelError`, `NotRecorded`, `Later`, `OverBudget`, `HeldByOthers`, `UnpricedModel`.
+        """
+        if bound.rehearsed:
             return await call()
         self._turns = self._turns or self._make_turns()
         waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
         try:
-            return await self._turns.in_turn(call, bound, waited_s=waited_s, on_wait=self._told_to_wait)
+            return await self._turns.in_turn(
+                lambda: self._paid(call, bound), bound, waited_s=waited_s, on_wait=self._told_to_wait
+            )
         except BusError as error:
             raise NotRecorded(error) from error
 
@@ -177,9 +204,44 @@ class Memory:
         """Wait until a call with this prefix is to be made, within; call what is given when its answer has begun."""
         return self._warming.warmed(prefix)
 
+    async def _paid(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
+        """Make it with what it may take held: not while it waits, which may be long."""
+        hold = await self._settling(self._paying.hold(bound))
+        if hold is None:
+            return await call()
+        with self._paying.making(hold):
+            try:
+                answer = await call()
+            except ModelError as error:
+                # It is noted by itself, with what was held for it: neither a retry nor a failure says it again.
+                self.spent(error)
+                error.usage = error.cost_usd = None
+                if error.overloaded:  # it is made again, with a hold of its own
+                    await self._settling(self.settle_up())
+                    await self._paying.settle(hold)
+                raise
+        if self.owes:
+            await self._settling(self.settle_up())
+        await self._paying.settle(hold)
+        return answer
+
+    async def _settling(self, writing: Awaitable[T]) -> T:
+        """Return what writing gives. Raises `NotRecorded` when the bus does not let us."""
+        try:
+            return await writing
+        except (BusError, NewerMessage) as error:
+            raise NotRecorded(error) from error
+
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""
-        self._in_vain.append(error)
+        if error.usage is not None:
+            work = paid_of(error, self._context.attempt)
+            self._in_vain.append(self._spent(f"{error.type}: {error.message}", work))
+
+    def _spent(self, reason: str, work: Work) -> Spent:
+        hold = held_now()
+        held = hold.id if hold is not None else ""
+        return Spent(id=sortable_id(), reason=reason, work=replace(work, held=held))
 
     @property
     def owes(self) -> bool:
@@ -189,10 +251,20 @@ class Memory:
     async def settle_up(self) -> None:
         """Write what was paid for nothing. Raises the errors of `Publisher.create`."""
         while self._in_vain:
-            error = self._in_vain.pop()
-            if error.usage is not None:
-                work = paid_of(error, self._context.attempt)
-                await self._journal.write(Spent(id=sortable_id(), reason=f"{error.type}: {error.message}", work=work))
+            spent = self._in_vain.pop()
+            try:
+                await self._journal.write(spent)
+            except BaseException:
+                self._in_vain.append(spent)  # written twice it is there once, by its id
+                raise
+            self._paying.paid(spent.work.held, spent.work.usage, spent.work.cost_usd)
+
+    async def close(self) -> None:
+        """Write what was paid for nothing, and settle what is held. Raises the errors of the bus."""
+        if self._in_vain:
+            await self.settle_up()
+        if self._paying.owes:
+            await self._paying.close()
 
     async def _told_to_wait(self, wait_s: float, error: ModelError | None) -> None:
         try:
@@ -224,6 +296,25 @@ class Memory:
             request_id=call.request_id,
             content=msgspec.json.decode(content, type=list[dict[str, Any]] | None) or [],
         )
+
+
+def _is_same(stored: ModelCall, call: ModelCall) -> bool:
+    """Say whether what is stored is what we wrote: that we were not told so the first time changes nothing."""
+    return (stored.request_id, stored.held, stored.blob) == (call.request_id, call.held, call.blob) and bytes(
+        stored.text
+    ) == bytes(call.text)
+
+
+def _paid_by(call: ModelCall) -> Work:
+    """Return what a call took whose answer nobody uses."""
+    return Work(
+        attempt=call.attempt,
+        model=call.model,
+        request_id=call.request_id,
+        usage=call.usage,
+        cost_usd=call.cost_usd,
+        request_sha256=call.request_sha256,
+    )
 
 
 def paid_of(error: ModelError, attempt: int) -> Work:

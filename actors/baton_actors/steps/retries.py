@@ -8,17 +8,31 @@ import random
 from baton_actors.agents.asks import AskFailed, AskRefused, NestedFailed
 from baton_actors.agents.raising import describe
 from baton_actors.agents.tracebacks import place_of, traceback_of
-from baton_actors.errors import BadHandler, BadOutput, BadValue, Fail, FileRefused, MissingValue, Retry
+from baton_actors.errors import (
+    BadHandler,
+    BadOutput,
+    BadValue,
+    Fail,
+    FileRefused,
+    MissingValue,
+    OverBudget,
+    Retry,
+    UnpricedModel,
+)
 from baton_actors.models import ModelError
 from baton_bus.errors import FileGone
 from baton_schemas.errors import BadFile
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import DEADLINE_MAX_S
+from baton_schemas.wire.money import OVER_BUDGET, UNPRICED
 from baton_schemas.wire.outcomes import Error
 
 WAIT_MAX_S = DEADLINE_MAX_S
 """A year, as for deadlines: what asks for more has mistaken the unit, and timers end with the year 9999."""
-_FINAL = (AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue, FileRefused, BadFile, FileGone)
+_FINAL = (
+    *(AskFailed, AskRefused, Fail, BadOutput, BadValue, BadHandler, MissingValue, FileRefused, BadFile, FileGone),
+    *(OverBudget, UnpricedModel),
+)
 
 
 def is_final(error: BaseException) -> bool:
@@ -52,6 +66,10 @@ def as_error(step: str, attempt: int, error: BaseException) -> Error:
         kind, request_id = error.type, error.request_id
     elif isinstance(error, NestedFailed):
         kind, message = error.error.type, error.error.message
+    elif isinstance(error, OverBudget):
+        kind = OVER_BUDGET
+    elif isinstance(error, UnpricedModel):
+        kind = UNPRICED
     elif isinstance(error, TimeoutError):
         kind = "Timeout"
     return Error(

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from baton_actors.errors import HeldByOthers, OverBudget, UnpricedModel
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.types import Bound
 from baton_bus.store.rates import Turn
@@ -152,6 +153,9 @@ class Turns:
                 came = await call()
             except ModelError as error:
                 self._limiting.took(turns, _counted(error.usage or Usage()) / most)
+                raise
+            except (OverBudget, HeldByOthers, UnpricedModel):  # it was not made
+                self._limiting.took(turns, None)
                 raise
             usage = came.usage if isinstance(came, ModelAnswer) else came
             if isinstance(usage, Usage):

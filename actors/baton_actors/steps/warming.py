@@ -6,8 +6,8 @@ begun. Within one process they stand behind a lock. Over all processes there is 
 such prefix: who has it leads, and leaves in it, for as long as the provider keeps the prefix, that it is there.
 
 Nothing depends on it but money. A leader that fails lets go, and the next one leads; one that dies is missed when its
-slot is free, `HELD_S` later; and after `WAIT_MAX_S`, or when the bus does not answer, a call is made as it is. Those
-that wait have their turn already, so that whoever leads need not wait for one behind them.
+slot is free, `HELD_S` later; and after `WAIT_MAX_S`, or when the bus does not answer, a call is made as it is. Who
+waits has nothing that others could wait for: neither its turn at a model with limits, nor a part of a budget.
 """
 
 from __future__ import annotations

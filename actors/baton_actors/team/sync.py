@@ -14,6 +14,7 @@ from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.run.state import Entry, RunState, RunStatus
 from baton_schemas.wire.messages import Result
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.words import Running, Word
 
 T = TypeVar("T")
@@ -137,6 +138,7 @@ class SyncTeam:
         timeout_s: float | None = None,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         cancel_with_caller: bool = False,
         **fields: Any,
     ) -> T: ...
@@ -152,6 +154,7 @@ class SyncTeam:
         timeout_s: float | None = None,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         cancel_with_caller: bool = False,
         **fields: Any,
     ) -> Any: ...
@@ -174,10 +177,11 @@ class SyncTeam:
         *,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         **fields: Any,
     ) -> SyncRun:
         """Start a run and return it: see `Team.start`."""
-        started = self._team.start(flow, input, run_id=run_id, deadline_s=deadline_s, **fields)
+        started = self._team.start(flow, input, run_id=run_id, deadline_s=deadline_s, budget=budget, **fields)
         return SyncRun(self._thread.call(started), self._thread)
 
     def get(self, run_id: str) -> SyncRun:

@@ -16,6 +16,7 @@ from baton_bus.client.people import Waiting
 from baton_bus.client.runs import RunHead
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.state import RunStatus
+from baton_schemas.wire.money import Budget
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Team:
         timeout_s: float | None = None,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         cancel_with_caller: bool = False,
         **fields: Any,
     ) -> T: ...
@@ -70,6 +72,7 @@ class Team:
         timeout_s: float | None = None,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         cancel_with_caller: bool = False,
         **fields: Any,
     ) -> Any: ...
@@ -84,6 +87,7 @@ class Team:
         timeout_s: float | None = None,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         cancel_with_caller: bool = False,
         **fields: Any,
     ) -> Any:
@@ -91,11 +95,12 @@ class Team:
 
         The flow may be left out where the team has one only. Its input is in `fields`, or in `input` for names that
         this call itself has. A run is durable: it goes on when the waiting is cancelled, or is over after `timeout_s`
-        seconds, unless `cancel_with_caller`. With `deadline_s` it ends by itself.
+        seconds, unless `cancel_with_caller`. With `deadline_s` it ends by itself; `budget` is what it may spend, in
+        USD.
 
         Raises `RunFailed`, `RunCancelled`, `RunExpired`, `UnexpectedOutput`; `TimeoutError`; and as `start`.
         """
-        run = await self.start(flow, input, run_id=run_id, deadline_s=deadline_s, **fields)
+        run = await self.start(flow, input, run_id=run_id, deadline_s=deadline_s, budget=budget, **fields)
         try:
             return await run.result(timeout_s, returns=returns)
         except (asyncio.CancelledError, TimeoutError) as error:
@@ -114,13 +119,16 @@ class Team:
         *,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         **fields: Any,
     ) -> Run:
         """Start a run and return it; it is durable from here on. The same `run_id` starts one run.
 
         Raises `TeamClosed`, `NoFlowGiven`, `NotPlayed`, `OnlyInProcess`, `FlowError`, and as `Client.start`.
         """
-        return await self.client.start(self._which(flow), input, run_id=run_id, deadline_s=deadline_s, **fields)
+        return await self.client.start(
+            self._which(flow), input, run_id=run_id, deadline_s=deadline_s, budget=budget, **fields
+        )
 
     def get(self, run_id: str) -> Run:
         """Return a run by its id, whoever started it. Raises `BadToken`."""

@@ -17,12 +17,14 @@ from baton_bus.server.finding import running
 from baton_bus.settings import NO_LOGIN, Settings, variable
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.errors import BadFile
+from baton_schemas.flow.budgets import budget_of
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.state import RunStatus
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.files import File, collecting, ref_in
 from baton_schemas.wire.messages import Task
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import check_token, sortable_id
 
 from . import people
@@ -49,6 +51,7 @@ class Client:
         *,
         run_id: str = "",
         deadline_s: float | None = None,
+        budget: Budget | float | None = None,
         **fields: Any,
     ) -> Run:
         """Start a run; it is durable once this returns. The input is in `fields`, in `input`, or in both.
@@ -56,12 +59,13 @@ class Client:
         With a plan (`find_flow("article").plan`) the run starts at once, with one write. With the name of a flow a task
         is published, which the steward of that flow (`baton up`) makes a run of, now or later; what is wrong with its
         input is then said in its result. Starting twice with the same `run_id` starts one run. With `deadline_s`
-        (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then.
+        (seconds; the flow's unless given; not for a task) it ends as `expired` if it has not ended by then. `budget` is
+        what the run may spend, over what its flow says (for a task: where that is less): a number is in USD.
 
         A `Path` in the input is the file there, and `File.of(data, name=…)` one of bytes: they are stored first.
 
-        Raises `InputError`, `BadFile`, `BadToken`, `RunExists` (the id belongs to another run), `RunPurged`, and the
-        errors of `Publisher.create`.
+        Raises `FlowError` for a budget that cannot be kept, `InputError`, `BadFile`, `BadToken`, `RunExists` (the id
+        belongs to another run), `RunPurged`, and the errors of `Publisher.create`.
         """
         run = check_token("run id", run_id) if run_id else sortable_id()
         given = await self.encoded({**(input or {}), **fields})
@@ -70,13 +74,13 @@ class Client:
             await self.results.expect(name, run)
         try:
             if isinstance(flow, str):
-                task = encode(Task(input=given, run=run))
+                task = encode(Task(input=given, run=run, budget=budget_of(budget)))
                 patience_s = self.bus.settings.patience_s
                 await self.bus.publisher.append(self.bus.subjects.task(name), task, patience_s=patience_s)
             else:
                 if run_id:
                     await self._refuse_purged(name, run)
-                await self.engine.runs.start(flow, given, run, deadline_s=deadline_s)
+                await self.engine.runs.start(flow, given, run, deadline_s=deadline_s, budget=budget_of(budget))
         except BaseException:
             self.results.forget(name, run)
             raise
@@ -149,7 +153,14 @@ class Client:
         return await people.inbox(self.engine, role)
 
     async def fork(
-        self, run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""
+        self,
+        run: str,
+        *,
+        plan: Plan | None = None,
+        until_seq: int = 0,
+        failed: bool = False,
+        run_id: str = "",
+        budget: Budget | float | None = None,
     ) -> Run:
         """Start a run that goes on from another: see `Run.fork`."""
         new_run = check_token("run id", run_id) if run_id else sortable_id()
@@ -160,7 +171,9 @@ class Client:
         else:
             await self.results.expect(flow, new_run)
         try:
-            await self.engine.runs.fork(run, new_run, plan=plan, until_seq=until_seq, failed=failed)
+            await self.engine.runs.fork(
+                run, new_run, plan=plan, until_seq=until_seq, failed=failed, budget=budget_of(budget)
+            )
         except BaseException:
             self.results.forget(flow, new_run)
             raise

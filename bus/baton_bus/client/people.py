@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from baton_bus.engine.awaited import Open, answered
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import AnswerRefused
+from baton_schemas.flow.budgets import budget_of
 from baton_schemas.flow.questions import BadAnswer, fitted, is_word_name
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Rejected
 from baton_schemas.wire.messages import NO_DEFAULT, Note, Question, Say
-from baton_schemas.wire.names import EVENT, PERSON, WHOLE_RUN
+from baton_schemas.wire.money import Budget
+from baton_schemas.wire.names import EVENT, MORE, PERSON, WHOLE_RUN
 from baton_schemas.wire.values import encode_value
 
 WAIT_S = 2.0
@@ -130,6 +133,23 @@ async def say(engine: Engine, run: str, event: str, value: Any, *, who: str, not
             raise AnswerRefused(run, event, why)
         if all(each.answer is not None for each in waiting):
             return False
+        await asyncio.sleep(_LOOK_S)
+    return False
+
+
+async def allow(engine: Engine, run: str, budget: Budget | float, *, wait_s: float) -> bool:
+    """Allow a run to spend more; see `Run.allow`."""
+    _, first = await engine.runs.first(run)
+    ended = await engine.ended(first.flow, run)
+    if ended is not None:
+        raise AnswerRefused(run, MORE, f"the run has ended: {ended.status}")
+    word = Say(answer=Raw(msgspec.json.encode(budget_of(budget))))
+    seq = await _publish(engine, engine.bus.subjects.more(run), word)
+    for _ in _looks(wait_s):
+        if not await engine.budgets.waiting(run):
+            return True
+        if why := await _why_rejected(engine, EVENT, run, seq):
+            raise AnswerRefused(run, MORE, why)
         await asyncio.sleep(_LOOK_S)
     return False
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from baton_bus.engine.budgets import RUN
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import LogFull, NoStream, RunNeeded, RunPurged, RunUnended, UnknownRun
 from baton_bus.store.blobs import TOUCH_AGAIN_S
@@ -285,6 +286,7 @@ async def _remove_messages(bus: Bus, run: Counted, tombs: Sequence[int]) -> int:
     """Remove all messages of a run but those that stand in its place."""
     removed = 0
     removed += await bus.log.purge(bus.subjects.run(run.run), below_seq=min(tombs, default=0))
+    await bus.counters.remove((RUN, run.run, "*"))
     for seq in run.tasks:
         removed += await bus.log.delete(seq)
     for subject in run.timers:

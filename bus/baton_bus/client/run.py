@@ -16,6 +16,7 @@ from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import at
 from baton_schemas.wire.files import File
 from baton_schemas.wire.messages import Result
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.outcomes import NULL, Done, Failed, Skipped
 from baton_schemas.wire.words import Running, Word
 
@@ -129,6 +130,15 @@ class Run:
         """
         return await people.say(self._client.engine, self.id, event, value, who=who, note=note, wait_s=wait_s)
 
+    async def allow(self, budget: Budget | float, *, wait_s: float = people.WAIT_S) -> bool:
+        """Allow this run to spend so much in all, from now on: a number is in USD. What is parked for it goes on.
+
+        It is durable once it is published; True when it was taken, False if nobody took it within `wait_s` seconds: a
+        worker does once one is up. Raises `FlowError` for a budget that allows nothing, `UnknownRun`, `AnswerRefused`
+        when the run has ended, and the errors of `Publisher.create`.
+        """
+        return await people.allow(self._client.engine, self.id, budget, wait_s=wait_s)
+
     async def cancel(self, reason: str = "cancelled by a client") -> Result:
         """End the run if it has not ended; return the result that it then has, this one or an earlier one.
 
@@ -138,17 +148,25 @@ class Run:
         return await self._client.engine.runs.stop(first, entry.seq, "cancelled", reason)
 
     async def fork(
-        self, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False, run_id: str = ""
+        self,
+        *,
+        plan: Plan | None = None,
+        until_seq: int = 0,
+        failed: bool = False,
+        run_id: str = "",
+        budget: Budget | float | None = None,
     ) -> Run:
         """Start a run that goes on from this one, with the steps that it had finished.
 
         Steps whose failure ended this run are done again; with `failed`, those whose failure did not (`on_error =
         "continue"`) are too. With a `plan` it goes on under that version of the flow: a step that it changes is done
         again, with all that comes after it. With `until_seq` only what was recorded up to that stream sequence counts
-        as finished. Raises `UnknownRun`, `InputError` when that flow does not take this run's input, and as
-        `Client.start`.
+        as finished. It has a budget of its own: `budget`, or as this run had one. Raises `UnknownRun`, `InputError`
+        when that flow does not take this run's input, and as `Client.start`.
         """
-        return await self._client.fork(self.id, plan=plan, until_seq=until_seq, failed=failed, run_id=run_id)
+        return await self._client.fork(
+            self.id, plan=plan, until_seq=until_seq, failed=failed, run_id=run_id, budget=budget
+        )
 
 
 def _file(kind: type, value: Any) -> Any:

@@ -48,6 +48,7 @@ class StreamConfig(Struct, frozen=True):
     allow_direct: bool = False
     allow_rollup_hdrs: bool = False
     allow_msg_schedules: bool = False
+    allow_msg_counter: bool = False
     republish: Republish | None = None
     persist_mode: str = "default"
 
@@ -172,7 +173,7 @@ class Waiting(Struct, frozen=True, kw_only=True):
     what: str
     """What it waits for: `a worker that has './news.py:write'`."""
     kind: str
-    """As in the note: `handler` or `provider`."""
+    """As in the note: `handler`, `provider` or `budget`."""
 
 
 class Newer(Struct, frozen=True, kw_only=True):
@@ -198,6 +199,8 @@ class Vitals(Struct, frozen=True, kw_only=True):
     """Of the log."""
     due: Consumer | None
     """Takes what is due out of the stream of timers."""
+    counters: Stream | None = None
+    """None too where nothing was spent of a budget yet."""
     monitor: Monitor | NoMonitor | None = None
     """None when nobody asked."""
     overdue_s: float | None = None

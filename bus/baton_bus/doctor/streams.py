@@ -21,6 +21,9 @@ def judge_streams(vitals: Vitals, settings: Settings) -> Iterator[Finding]:
     yield from _dropping(vitals, settings)
     yield from judge_lacking(vitals.lacks)
     yield from _purgeable(vitals)
+    if vitals.counters is not None and not vitals.counters.config.allow_msg_counter:
+        says = "allow_msg_counter is off: no call is made that a budget is kept of"
+        yield Finding("error", "the counters", says, "Delete their stream; it is made anew with the next call.")
 
 
 def judge_no_log(vitals: Vitals, settings: Settings) -> Iterator[Finding]:
@@ -104,14 +107,20 @@ def _next_drop(stream: Stream) -> str:
 
 def streams_of(vitals: Vitals) -> Iterator[tuple[str, Stream]]:
     """Yield our streams that are there, with what people call them."""
-    for name, stream in (("the log", vitals.log), ("the timers", vitals.timers), ("the blobs", vitals.blobs)):
+    ours = {"log": vitals.log, "timers": vitals.timers, "blobs": vitals.blobs, "counters": vitals.counters}
+    for name, stream in ((f"the {name}", stream) for name, stream in ours.items()):
         if stream is not None:
             yield name, stream
 
 
 def holds(name: str) -> str:
     """Return what is in the stream of this name."""
-    return {"the log": "every run", "the timers": "every deadline", "the blobs": "every large value"}[name]
+    return {
+        "the log": "every run",
+        "the timers": "every deadline",
+        "the blobs": "every large value",
+        "the counters": "what was spent of budgets",
+    }[name]
 
 
 def _loses(name: str) -> str:
@@ -119,4 +128,5 @@ def _loses(name: str) -> str:
         "the log": "runs that are not done by then never end, and finished ones cannot be read or replayed",
         "the timers": f"deadlines and schedules that are later never come (what is due is kept {span(KEPT_S)})",
         "the blobs": "steps that read an older large value fail with BlobMissing",
+        "the counters": "budgets forget what was spent, and begin anew",
     }[name]

@@ -58,11 +58,12 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
     """Read the facts, within `_SILENCE_S` for each of three rounds of questions. What gives no answer is a fact too."""
     ask, api, stream = _Asking(bus), bus.requests.api, bus.settings.namespace
     due = {"subjects_filter": bus.subjects.due("*", "*", "*")}
-    account, log, timers, blobs, monitor = await asyncio.gather(
+    account, log, timers, blobs, counters, monitor = await asyncio.gather(
         ask.one("JetStream", api.account(), Account),
         ask.one("the log", api.info(stream), Stream),
         ask.one("the timers", api.info(bus.timers.stream), Stream, due),
         ask.one("the blobs", api.info(bus.blobs.stream), Stream),
+        ask.one("the counters", api.info(bus.counters.stream), Stream),
         read_monitor(monitor_url) if monitor_url else _nothing(),
     )
     consumers, due_consumer, overdue_s, others, (lacks, mismatch) = await asyncio.gather(
@@ -82,6 +83,7 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
         log=log,
         timers=timers,
         blobs=blobs,
+        counters=counters,
         consumers=consumers or [],
         due=due_consumer,
         monitor=monitor,

@@ -11,6 +11,7 @@ from baton_bus.doctor.monitor import Monitor
 from baton_bus.settings import Settings
 from baton_bus.store.timers import KEPT_S
 from baton_bus.subjects import Subjects
+from baton_schemas.wire.facts import BUDGET
 from baton_schemas.wire.messages import VERSION
 
 CONSUMERS_MAX = 1_000
@@ -47,7 +48,7 @@ def judge_waits(waits: Sequence[Waiting]) -> Iterator[Finding]:
     """Say what steps wait for, a finding for each actor and thing."""
 
     def thing(wait: Waiting) -> tuple[str, str, str, str]:
-        return wait.actor, wait.kind, wait.flow, "" if wait.kind == "provider" else wait.what
+        return wait.actor, wait.kind, wait.flow, wait.what if wait.kind == "handler" else ""
 
     for (actor, kind, flow, _), group in groupby(sorted(waits, key=thing), key=thing):
         found = list(group)
@@ -60,6 +61,13 @@ def judge_waits(waits: Sequence[Waiting]) -> Iterator[Finding]:
         elif kind == "limits":
             advice = "It goes on by itself when its turn comes. Raise [limits] of the flow if the provider allows more."
             yield Finding("note", f"actor {actor}", says, advice)
+        elif kind == BUDGET:
+            wait = "1 run is" if len(runs) == 1 else f"{len(runs):,} runs are"
+            says = f"{wait} parked, as a budget is spent: {_some(runs)}"
+            advice = (
+                "Allow more: `baton retry RUN --budget AMOUNT` (`baton show RUN` says how much). Or `baton cancel RUN`."
+            )
+            yield Finding("warning", f"actor {actor}", says, advice)
         else:
             advice = (
                 f"Start one: `baton up {flow}` (or the path of its file), in the version of the flow that these runs "

@@ -34,6 +34,7 @@ from baton_schemas.wire.values import clean_text
 
 from .asking import Asking
 from .awaited import AwaitedWords
+from .budgets import Budgets
 from .fan_outs import NO_FAN_OUT, FanOuts, may_fan_out
 from .files import Files
 from .forking import Forking
@@ -55,7 +56,7 @@ class Engine:
     """Applies the lifecycle on one bus."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.values = bus, Values(bus)
+        self.bus, self.values, self.budgets = bus, Values(bus), Budgets(bus)
         self.files = Files(bus)
         self.writing = Writing(bus, self.values)
         self.spread = SpreadLists(bus, self.values)
@@ -63,7 +64,7 @@ class Engine:
         self.forking = Forking(bus, self.values, self.writing)
         self.asking = Asking(bus, self.values)
         self.awaited = AwaitedWords(bus)
-        self.saying = Saying(bus, self.values, self.asking, self.awaited)
+        self.saying = Saying(bus, self.values, self.asking, self.awaited, self.budgets)
         self.nesting = Nesting(self)
         self.runs = Runs(self)
 

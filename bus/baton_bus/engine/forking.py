@@ -21,6 +21,7 @@ from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import key_of
 from baton_schemas.wire.messages import Handoff, Note, Origin, OutcomeRecord, Reply, Started
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.outcomes import Blob, Failed, Value
 
 from .values import Values
@@ -133,3 +134,9 @@ def _with_source(first: Handoff, source: str) -> Handoff:
     if not isinstance(cause, Started) or cause.begins is None:
         return first
     return replace(first, cause=replace(cause, begins=replace(cause.begins, source=source)))
+
+
+def given_to(first: Handoff) -> Budget | None:
+    """Return what whoever started the run that begins with this handoff allowed it to spend."""
+    begins = first.cause.begins if isinstance(first.cause, Started) else None
+    return begins.budget if begins is not None else None

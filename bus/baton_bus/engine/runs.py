@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from baton_bus.errors import NotAllowed, RunExists, UnknownRun
 from baton_schemas.errors import InputError
+from baton_schemas.flow.budgets import with_budget
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import check_input
 from baton_schemas.flow.limits import DEADLINE_MAX_S
@@ -20,11 +21,12 @@ from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.state import Entry, known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Handoff, Origin, Parent, Result, Started
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import STOPPED
 from baton_schemas.wire.outcomes import ResultStatus, State
 from baton_schemas.wire.values import clean_text
 
-from .forking import with_source_of, without_source
+from .forking import given_to, with_source_of, without_source
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -51,51 +53,70 @@ class Runs:
         *,
         deadline_s: float | None = None,
         parent: Parent | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Start a run; it is durable once this returns. Starting it again with the same input changes nothing.
 
-        `parent` is the step of another run that asks for it (see `Nesting.begin`).
+        `parent` is the step of another run that asks for it (see `Nesting.begin`). `budget` goes over that of the flow.
 
-        Raises `InputError`, `RunExists` (the id is that of another run) and the errors of `Publisher.create`.
+        Raises `FlowError` for a budget that cannot be kept, `InputError`, `RunExists` (the id is that of another run)
+        and the errors of `Publisher.create`.
         """
         if deadline_s is not None and not 0 < deadline_s <= DEADLINE_MAX_S:
             reason = f"{deadline_s:g} s; expected more than 0 and at most {DEADLINE_MAX_S:.0f} (a year)"
             raise InputError(plan.flow.name, "deadline_s", reason)
-        await self._start(await self._first_of(plan, given, run, deadline_s or plan.flow.deadline_s or 0.0, parent))
+        deadline_s = deadline_s or plan.flow.deadline_s or 0.0
+        await self._start(await self._first_of(with_budget(plan, budget), given, run, deadline_s, parent, budget))
 
     async def fork(
-        self, run: str, new_run: str, *, plan: Plan | None = None, until_seq: int = 0, failed: bool = False
+        self,
+        run: str,
+        new_run: str,
+        *,
+        plan: Plan | None = None,
+        until_seq: int = 0,
+        failed: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         """Start a run that goes on from another, with the steps that it had finished.
 
         With a `plan` it does so under that version of the flow, and what that changes is done again, with all that
         comes after it (see `baton_schemas.run.keeping`). Steps whose failure ended the other run are done again; with
         `failed`, those whose failure did not are too. With `until_seq` only what was recorded up to that stream
-        sequence counts as finished. Raises `UnknownRun`, `InputError` when the changed flow does not take the input of
-        the other run, and as `start`.
+        sequence counts as finished. It has a budget of its own: the one given here, or as the other one had. Raises
+        `UnknownRun`, `InputError` when the changed flow does not take the input of the other run, and as `start`.
         """
         forking = self._engine.forking
         entry, first = await self.first(run)
+        past = past_of([Logged(entry.seq, "", first)])
+        given = budget or given_to(first)
+        if given is not None and (plan or past):
+            plan = with_budget(plan or past.plan, given)  # type: ignore[union-attr]
         if plan is None or plan.digest == first.digest:
             start = forked_start(first, new_run, until_seq, failed=failed)
             await self._start(Create(self._bus.subjects.split(entry.subject).who, start))
             return
-        past = past_of([Logged(entry.seq, "", first)])
         deadline_s = forking.deadline_s(plan, past.plan if past else None, first)
-        actor, begins = await self._first_of(plan, await forking.input(plan, first), new_run, deadline_s)
+        actor, begins = await self._first_of(plan, await forking.input(plan, first), new_run, deadline_s, budget=given)
         assert isinstance(begins, Handoff)
         origin = Origin(run=first.run, until_seq=until_seq, failed=failed)
         await self._start(Create(actor, with_source_of(first, going_on(begins, origin))))
 
     async def _first_of(
-        self, plan: Plan, given: Mapping[str, Raw], run: str, deadline_s: float, parent: Parent | None = None
+        self,
+        plan: Plan,
+        given: Mapping[str, Raw],
+        run: str,
+        deadline_s: float,
+        parent: Parent | None = None,
+        budget: Budget | None = None,
     ) -> Create:
         """Return the handoff that starts a run with this input, checked. Raises as `start`."""
         checked = check_input(plan.flow, given)
         checked = await self._engine.files.settled(plan.flow.name, plan.flow.input, checked)
         spread = await self._engine.fan_outs.first(plan, checked)
         state = await self._engine.values.fitted(State(input=checked))
-        (first,) = decide(View(plan, 0.0, *spread), Submitted(run, state, deadline_s, parent))
+        (first,) = decide(View(plan, 0.0, *spread), Submitted(run, state, deadline_s, parent, budget))
         assert isinstance(first, Create)
         return first
 

@@ -1,7 +1,8 @@
 """Words from outside: what people answer, and events. Anybody may publish one; here it is made the answer that it is.
 
 A word is `{ns}.say.{role}.{run}.{step}`, to the step that asked (or to its very question, by the child's token), or
-`{ns}.say.{event}.{run}.-`, of an event that any step of the run may wait for. Whoever takes a word that was taken
+`{ns}.say.{event}.{run}.-`, of an event that any step of the run may wait for, or `{ns}.say.-budget.{run}.-`, which
+allows the run to spend more. Whoever takes a word that was taken
 before finishes what is not finished, and changes nothing else.
 """
 
@@ -18,12 +19,13 @@ from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import decode_say
 from baton_schemas.wire.messages import Answer, Handoff, Question, Result, Say
-from baton_schemas.wire.names import TOKEN, WHOLE_RUN, may_stand_in_subject
+from baton_schemas.wire.names import MORE, TOKEN, WHOLE_RUN, may_stand_in_subject
 from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed
 from baton_schemas.wire.values import check_json, clean_text
 
 from .asking import Asking
 from .awaited import AwaitedWords, Open, answered
+from .budgets import Budgets
 from .values import Values
 
 WHO_MAX, NOTE_MAX = 200, 4_000
@@ -38,8 +40,9 @@ class WordRefused(Exception):
 class Saying:
     """Takes words on one bus. Who waits for them is in `awaited.py`."""
 
-    def __init__(self, bus: Bus, values: Values, asking: Asking, awaited: AwaitedWords) -> None:
+    def __init__(self, bus: Bus, values: Values, asking: Asking, awaited: AwaitedWords, budgets: Budgets) -> None:
         self._bus, self._values, self._asking, self._awaited = bus, values, asking, awaited
+        self._budgets = budgets
 
     async def take(self, seq: int, subject: str, data: bytes) -> None:
         """Make a word that is stored the answer that it is; an event that nobody waits for stays where it is.
@@ -57,10 +60,23 @@ class Saying:
             raise WordRefused(error.reason) from error
         except BadContent as error:
             raise WordRefused(str(error)) from error
-        if step == WHOLE_RUN:
+        if who == MORE:
+            await self._take_more(run, step, data)
+        elif step == WHOLE_RUN:
             await self._take_event(seq, who, run, say)
         else:
             await self._take_answer(seq, who, run, step, say)
+
+    async def _take_more(self, run: str, step: str, data: bytes) -> None:
+        """Bring back what waits for more to spend. Raises as `take`."""
+        first = known(await self._bus.log.last_sure(self._bus.subjects.start(run)))
+        if step != WHOLE_RUN or not isinstance(first, Handoff):
+            raise WordRefused(f"there is no run {run}, or it had not begun")
+        await self._refuse_if_ended(first.flow, run)
+        try:
+            await self._budgets.allow(run, data)
+        except BadContent as error:
+            raise WordRefused(str(error)) from error
 
     async def _take_answer(self, seq: int, role: str, run: str, step: str, say: Say) -> None:
         """Answer the open question that a word is about. Raises as `take`."""

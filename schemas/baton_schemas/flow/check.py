@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from baton_schemas.errors import FlowError, nearest
+from baton_schemas.flow.budgets import check_budget
 from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_graph import check_graph
@@ -35,6 +36,8 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
         raise FlowError("v", str(flow.v), f"{FORMAT}, the version that this release reads")
     if flow.deadline_s is not None:
         check_deadline("deadline_s", flow.deadline_s)
+    if flow.budget is not None:
+        check_budget("budget", flow.budget)
     for place, parts in (("steps", flow.steps), ("agents", flow.agents)):
         check_parts(place, len(parts))
     _check_names(flow)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from baton_schemas.flow.budgets import TOKENS_MAX, USD_MAX
 from baton_schemas.flow.check_models import LIMIT_MAX, SLOTS_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import (
@@ -41,7 +42,8 @@ from baton_schemas.flow.limits import (
     TIMEOUT_MAX_S,
     TOOL_OUTPUT_BYTES_MAX,
 )
-from baton_schemas.flow.types import PATTERN
+from baton_schemas.flow.types import PATTERN, VALUES_MAX
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import RESERVED, TOKEN
 
 Schema = dict[str, Any]
@@ -52,6 +54,8 @@ _NAME = {"pattern": f"^{TOKEN.pattern.removesuffix(chr(92) + 'Z')}$"}
 _FREE_NAME = {**_NAME, "not": {"enum": sorted(RESERVED)}}
 _TIMEOUT = {"exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S}
 _DEADLINE = {"exclusiveMinimum": 0, "maximum": DEADLINE_MAX_S}
+_USD = {"exclusiveMinimum": 0, "maximum": USD_MAX}
+_TOKENS = {"minimum": 1, "maximum": TOKENS_MAX}
 _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     Agent: {
         "max_tokens": {"minimum": 0},
@@ -90,6 +94,12 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
     Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
+    Budget: {
+        "usd": _USD,
+        "tokens": _TOKENS,
+        "usd_per_day": _USD,
+        "tokens_per_day": _TOKENS,
+    },
     Flow: {"name": _NAME, "v": {"enum": [FORMAT]}, "deadline_s": _DEADLINE},
 }
 """What the checks say of a key besides its type."""
@@ -99,10 +109,11 @@ def flow_schema() -> Schema:
     """Return the JSON Schema (draft 7) of flow files."""
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-    field = {"anyOf": [_ref("type"), _ref("input")]}
+    field = {"anyOf": [_ref("type"), _ref("values"), _ref("input")]}
+    output = {"anyOf": [_tables(field), {"type": "string", "pattern": r"\.json$"}]}
     tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
     tools = {"type": "array", "items": tool}
-    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
+    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=output, default={})
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -116,6 +127,7 @@ def flow_schema() -> Schema:
         limits=_tables(_ref("limit")),
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
+        budget=_ref("budget"),
         mcp=_tables(_ref("mcp"), _NAME),
     )
     return {
@@ -124,6 +136,7 @@ def flow_schema() -> Schema:
         **flow,
         "definitions": {
             "type": {"type": "string", **_BOUNDS[Field]["type"]},
+            "values": _type(list[str | int]) | {"minItems": 1, "maxItems": VALUES_MAX},
             "input": _table(Field, default={}, fields=_tables(field)),
             "model": {"type": "string", **_BOUNDS[Tier]["model"]},
             "tier": _table(Tier),
@@ -139,6 +152,7 @@ def flow_schema() -> Schema:
             "conditions": _conditions(),
             "again": _table(Again, when=_ref("conditions")),
             "join": _table(JoinPolicy),
+            "budget": {**_table(Budget), "minProperties": 1},
         },
     }
 

@@ -15,6 +15,7 @@ from baton_schemas.wire.messages import (
     Reply,
     Result,
 )
+from baton_schemas.wire.money import Budget
 from baton_schemas.wire.outcomes import Outcome, ResultStatus, State, Value
 
 from .joins import Chain
@@ -50,6 +51,8 @@ class Submitted(NamedTuple):
     deadline_s: float = 0.0
     parent: Parent | None = None
     """The step of another run that asks for it."""
+    budget: Budget | None = None
+    """What the client allows it to spend; the plan's flow has it too."""
 
 
 class Begun(NamedTuple):

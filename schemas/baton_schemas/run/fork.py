@@ -121,6 +121,8 @@ def _is_copied(plan: Plan, message: Handoff | Reply | OutcomeRecord) -> bool:
             return False  # the first, which the fork has its own of; one that closes a join; one that woke a step
         case Reply(source=source) if source == DEADLINE:
             return False
+        case Reply(outcome=Failed(ends_run=True)) | OutcomeRecord(outcome=Failed(ends_run=True)):
+            return False
         case Reply(outcome=Failed()):
             return plan.on_failed_branch(message.step, message.source) != "fail"
         case OutcomeRecord(outcome=Failed()):

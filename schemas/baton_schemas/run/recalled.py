@@ -61,7 +61,9 @@ def recalled(
                 plan, asker, step, done
             ):
                 if plan.agent(step).workers or plan.agent(step).tools:
-                    found.append(Recalled(plan.actor(step), replace(message, run=run)))
+                    fact = message.fact
+                    fact = replace(fact, copied=True) if isinstance(fact, ModelCall) else fact
+                    found.append(Recalled(plan.actor(step), replace(message, run=run, fact=fact)))
             case _:
                 pass
     return found

@@ -62,14 +62,18 @@ def recorded(view: View, event: Recorded) -> list[Action]:
             return [CancelTimer(record.flow, record.run, END)] if has_deadline else []
         case Handoff():
             return [_failed_run(plan, record, _cause_step(record))] if ends_run(plan, record) else []
+        case Answer(outcome=Failed(ends_run=True)):
+            return [_failed_run(plan, record, record.child)]
         case Answer():
             woken = woken_by(record)
             return [Create(plan.actor(record.step), woken)] if woken is not None else []
-        case Reply(outcome=Failed()) if plan.on_failed_branch(record.step, record.source) == "fail":
+        case Reply(outcome=Failed() as failed) if (
+            failed.ends_run or plan.on_failed_branch(record.step, record.source) == "fail"
+        ):
             return [_failed_run(plan, record, ended_by(record))]
         case Reply():
             return _in_its_place(view, event)
-        case OutcomeRecord(outcome=Failed()) if _fails_run(plan, base_of(record)):
+        case OutcomeRecord(outcome=Failed() as failed) if failed.ends_run or _fails_run(plan, base_of(record)):
             return [_failed_run(plan, record, record.step)]
         case OutcomeRecord():
             return [*_follow(view, record), *_in_its_place(view, event)]
@@ -163,7 +167,9 @@ def gathered(plan: Plan, chain: Chain) -> list[Action]:
 def ends_run(plan: Plan, handoff: Handoff) -> bool:
     """Say whether a handoff only tells that its run has failed: its step is not to be done."""
     cause = handoff.cause
-    return isinstance(cause, After) and isinstance(cause.outcome, Failed) and plan.fails_run(cause.step)
+    if not isinstance(cause, After) or not isinstance(cause.outcome, Failed):
+        return False
+    return cause.outcome.ends_run or plan.fails_run(cause.step)
 
 
 def _fails_run(plan: Plan, base: str) -> bool:
@@ -171,14 +177,14 @@ def _fails_run(plan: Plan, base: str) -> bool:
     return any(plan.ends_run(base, name) for name in plan.successors[base])
 
 
-def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord, step: str) -> Create:
+def _failed_run(plan: Plan, record: Handoff | Reply | OutcomeRecord | Answer, step: str) -> Create:
     """Return the end of a run that fails with what a record says of a step."""
     outcome = _outcome_in(record)
     assert outcome is not None
     return Create(plan.actor(step), result_of(plan, record.run, step, outcome, record.start_seq))
 
 
-def _outcome_in(record: Handoff | Reply | OutcomeRecord) -> Outcome | None:
+def _outcome_in(record: Handoff | Reply | OutcomeRecord | Answer) -> Outcome | None:
     if isinstance(record, Handoff):
         return record.cause.outcome if isinstance(record.cause, After) else None
     return record.outcome

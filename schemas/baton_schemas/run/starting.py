@@ -22,7 +22,13 @@ def first_of(view: View, event: Submitted) -> Create:
     plan = view.plan
     actor, first = _opening(view, event.run, event.state, 0)[0]
     assert isinstance(first, Handoff), "a flow that passed check_flow starts with a handoff"
-    begins = Begins(flow_body=Raw(plan.body), deadline_s=event.deadline_s, source=plan.source, parent=event.parent)
+    begins = Begins(
+        flow_body=Raw(plan.body),
+        deadline_s=event.deadline_s,
+        source=plan.source,
+        parent=event.parent,
+        budget=event.budget,
+    )
     cause = Started(begins=begins, joined=first.cause if isinstance(first.cause, Joined) else None)
     return Create(actor, replace(first, v=max(first.v, plan.version), cause=cause, state=event.state))
 

@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 
 from baton_schemas.flow.flow import Caching
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.outputs import asked_schema
 from baton_schemas.flow.prompts import FileMisplaced, parse, pieces, split_at
 from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
 from baton_schemas.flow.used_tools import ProvidedTool, provided_of
@@ -26,7 +27,7 @@ from baton_schemas.wire.files import FileRef
 from baton_schemas.wire.media import PDF
 from baton_schemas.wire.values import valid_text
 
-_LATER: tuple[str, ...] = ("provided", "container")
+_LATER: tuple[str, ...] = ("provided", "container", "output")
 """Fields of `Asked` that came later and on which the answer depends: those that are set are in its hash, by name."""
 
 
@@ -74,6 +75,8 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The provider's own tools that it is offered."""
     container: str = ""
     """In which the provider has run code before in this conversation."""
+    output: dict[str, Any] = {}
+    """The JSON Schema that the answer is to fit, as the API takes it; empty for text."""
 
     @property
     def converses(self) -> bool:
@@ -144,6 +147,7 @@ def asked_by(
         parts=parts if any(part.shared or part.file is not None for part in parts) else (),
         tools=(*tools_of(plan.flow, agent), *(each.tool for each in offered)),
         provided=provided_of(agent),
+        output=asked_schema(agent) if agent.asks_models else {},
         cache=agent.cache,
         lone_system=any(found.name in varying for found in parse(agent.system)),
     )

@@ -11,6 +11,9 @@ from msgspec import Raw, Struct
 from .names import short_hash
 from .outcomes import NULL, Blob, Error, Usage, Work
 
+BUDGET = "budget"
+"""What a step waits for, in its notes, that may go on once more may be spent."""
+
 
 class Begun(Struct, tag="begun", tag_field="type", frozen=True, kw_only=True):
     """A worker begins a step that may have killed its last worker. One that is not followed by an end is a death."""
@@ -61,8 +64,9 @@ class Place(Struct, frozen=True, kw_only=True):
 class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A step waits for something outside, free of charge: written when it begins to.
 
-    `what` is `provider` (a model's provider said to wait), `limits` (those of the flow let it begin later) or `handler`
-    (no worker has what the run's flow names).
+    `what` is `provider` (a model's provider said to wait), `limits` (those of the flow let it begin later), `handler`
+    (no worker has what the run's flow names) or `budget` (all that may be spent is spent: nobody holds it until there
+    is more).
     The key is `waits-{what}-{number}`.
     """
 
@@ -76,6 +80,10 @@ class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, om
     """When it began to, in seconds of Unix time by the broker's clock."""
     places: list[Place] = []
     """For limits: what it has taken of them."""
+    seq: int = 0
+    """For a budget: where the handoff is in the log that is to be done again when there is more."""
+    of_run: str = ""
+    """For a budget: the run whose budget it is; empty for one of a day, which ends by itself."""
 
 
 class Spent(Struct, tag="spent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -123,6 +131,10 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
+    copied: bool = False
+    """It was made, and paid, in the run that this one goes on from."""
 
 
 class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -148,6 +160,8 @@ class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=Tr
     request_id: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    held: str = ""
+    """What was held for it of a budget, by its id."""
 
 
 class Offered(Struct, tag="offered", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):

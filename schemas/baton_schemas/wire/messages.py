@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Raw, Struct, field
 
 from .facts import Fact
+from .money import Budget
 from .outcomes import NULL, Blob, Error, Outcome, ResultStatus, State
 
 VERSION = 2
@@ -41,6 +42,8 @@ class Task(Head, tag="task", tag_field="kind", frozen=True, kw_only=True, omit_d
 
     input: dict[str, Raw] = {}
     run: str = ""
+    budget: Budget | None = None
+    """What the run may spend, where that is less than its flow says: who hands in a task may not allow more."""
 
 
 # ---- why a step is handed off --------------------------------------------------------------------
@@ -56,6 +59,16 @@ class Origin(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Steps and branches that failed without ending that run are done again too, and all that comes after them."""
 
 
+class Above(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run which another one is a part of, with what both together may spend."""
+
+    run: str
+    flow: str
+    budget: Budget
+    parks: bool = False
+    """What waits for more of it is parked, and does not fail."""
+
+
 class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which step asked for a run, as its answer needs it."""
 
@@ -66,6 +79,8 @@ class Parent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     step: str
     child: str
+    above: list[Above] = []
+    """That run and those above it, as far as they have budgets: this one spends theirs too."""
 
 
 class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +92,8 @@ class Begins(Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: Origin | None = None
     parent: Parent | None = None
     """The step of another run that asked for this one, and waits for its result."""
+    budget: Budget | None = None
+    """What whoever started the run allowed it to spend, over what the flow's file says: the flow has it too."""
     source: str = ""
     """Where the flow's file was when the run was asked for: an absolute path, or the name of a shipped flow. A hint for
     people who go on with the run; it identifies nothing, and may name a file of another machine."""

@@ -34,6 +34,9 @@ TIMER, FLOW, PERSON, EVENT = "-timer", "-flow", "-person", "-event"
 """In place of an actor in the handoff of what no worker does. No actor is called so: their names begin otherwise."""
 ASKED_BESIDES = (TIMER, FLOW, PERSON, EVENT)
 
+MORE = "-budget"
+"""In place of a role in the subject of a word that allows a run to spend more."""
+
 WHOLE_RUN = "-"
 """In place of a step in the subject of a word that is no answer to a question: an event that the run may wait for."""
 

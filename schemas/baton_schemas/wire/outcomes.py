@@ -85,6 +85,8 @@ class Work(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: float | None = None
     request_sha256: str = ""
     """Of a model call that gave no answer: the hash of what was asked. Answers have theirs in a note."""
+    held: str = ""
+    """Of such a call: what was held for it of a budget, by its id."""
 
 
 class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,6 +130,8 @@ class Failed(Struct, tag="failed", tag_field="status", frozen=True, kw_only=True
 
     error: Error
     work: Work = Work()
+    ends_run: bool = False
+    """The run ends with it, whatever its flow says of failures: there is nothing left to spend."""
 
 
 class Skipped(Struct, tag="skipped", tag_field="status", frozen=True, kw_only=True, omit_defaults=True):

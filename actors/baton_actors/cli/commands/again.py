@@ -16,6 +16,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.commands.run import playing
 from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.going import Going, going_on_from
+from baton_actors.cli.inputs import budget_from
 from baton_actors.cli.nobody import left_to_play, nobody_lines, up_command
 from baton_actors.cli.origins import (
     CannotGoOn,
@@ -39,6 +40,7 @@ from baton_actors.cli.waiting import wait_for
 from baton_actors.processes.signals import Stop
 from baton_bus import Client
 from baton_schemas.flow.graph import Plan
+from baton_schemas.wire.money import UNITS, Budget, cap_of, counted, shown, shown_budget
 from baton_schemas.wire.names import check_token
 
 
@@ -48,6 +50,7 @@ class _Asked(Struct, frozen=True):
     until_seq: int = 0
     failed: bool = False
     run_id: str = ""
+    budget: Budget | None = None
     wait: bool = False
     stream: bool = False
     json: bool = False
@@ -61,21 +64,33 @@ async def retry(
     flow: o.OtherFlow = "",
     same: o.Same = False,
     run_id: o.NewRunId = "",
+    budget: o.Budget = "",
     wait: o.Wait = False,
     stream: o.Stream = False,
     json: o.Json = False,
 ) -> int:
     """Go on with a run that failed, from where it broke.
 
-    A new run, which reuses the steps that were done; its id is printed. For cancelled and expired runs too, and for
-    those branches of a run that failed without ending it. A flow file that was changed since is used as it is now: what
-    the change touches is done again. Actors that are up do it; where none is, on this machine, they are started for it,
-    as `baton run` does.
+    A new run, which reuses the steps that were done; its id is printed. With --budget, one that has not ended may spend
+    so much in all, and what it has parked for that goes on. For cancelled and expired runs too, and for those branches
+    of a run that failed without ending it. A flow file that was changed since is used as it is now: what the change
+    touches is done again. Actors that are up do it; where none is, on this machine, they are started for it, as `baton
+    run` does.
     """
     _check_id(run_id)
+    may_spend = budget_from(budget)
     async with place.client(reads=True) as client:
         old = await read_origin(client.bus, run)
-        version = version_of(old, flow, same)
+        if old.state.status == "running" and may_spend is not None:
+            waits = wait or stream
+            code = await _allow(client, old, may_spend, json=json and not waits, quiet=waits)
+            if not waits:
+                return code
+            start = up_command(place, old.state.source, old.plan)
+            return await wait_for(
+                client, old.state.run, old.plan.flow.name, json, plan=old.plan, start=start, stream=stream
+            )
+        version = version_of(old, flow, same, may_spend)
         if old.state.status == "running":
             advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
             raise CannotGoOn(old.state.run, "has not ended, so it needs no retry", advice)
@@ -85,7 +100,7 @@ async def retry(
             if version.plan is not None:
                 advice = f"`baton fork {old.state.run}` does again what has changed in its flow since"
             raise CannotGoOn(old.state.run, "is done, there is nothing to retry", advice)
-        asked = _Asked(failed=failed, run_id=run_id, wait=wait or stream, stream=stream, json=json)
+        asked = _Asked(failed=failed, run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json)
         return await _go_on(client, place, stop, old, version, asked)
 
 
@@ -111,6 +126,7 @@ async def fork(
     flow: o.OtherFlow = "",
     same: o.Same = False,
     run_id: o.NewRunId = "",
+    budget: o.Budget = "",
     wait: o.Wait = False,
     stream: o.Stream = False,
     json: o.Json = False,
@@ -121,11 +137,12 @@ async def fork(
     since is used as it is now: what the change touches is done again.
     """
     _check_id(run_id)
+    may_spend = budget_from(budget)
     if until is not None and after:
         raise BadArgument("--until and --after both say from where to go on: give one of them")
     async with place.client(reads=True) as client:
         old = await read_origin(client.bus, run)
-        version = version_of(old, flow, same)
+        version = version_of(old, flow, same, may_spend)
         until_seq = 0
         if until is not None:
             until_seq = seq_of(old, until)
@@ -137,7 +154,9 @@ async def fork(
             until_seq = seq_by_which(old, after)
             if version.plan is None and old.plan.digest != meant.plan.digest:  # that one had another version
                 version = replace(version, plan=meant.plan)
-        asked = _Asked(until_seq=until_seq, run_id=run_id, wait=wait or stream, stream=stream, json=json)
+        asked = _Asked(
+            until_seq=until_seq, run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json
+        )
         return await _go_on(client, place, stop, old, version, asked)
 
 
@@ -146,9 +165,40 @@ def _check_id(run_id: str) -> None:
         check_token("run id", run_id)
 
 
+async def _allow(client: Client, old: Origin, budget: Budget, *, json: bool, quiet: bool) -> int:
+    """Let a run that has not ended spend more; `quiet`, say so on stderr.
+
+    Raises `CannotGoOn` where it has spent that already.
+    """
+    run = old.state.run
+    for unit in UNITS:
+        cap = cap_of(budget, unit)
+        spent = await client.engine.budgets.spent(run, unit) if cap is not None else 0
+        if cap is not None and counted(unit, cap) <= spent:
+            raise CannotGoOn(
+                run, f"has spent {shown(unit, spent)} already", "Allow it more than that: --budget is for all of it"
+            )
+    waiting = await client.engine.budgets.waiting(run)
+    taken = await client.run(run, old.plan.flow.name).allow(budget)
+    if json:
+        print_json({"run": run, "allowed": budget, "woken": waiting, "taken": taken})
+        return OK
+    steps = "1 step goes on" if waiting == 1 else f"{waiting} steps go on"
+    says = "nothing waited for it" if not waiting else steps if taken else f"{steps} once workers are up"
+    print(
+        f"{run} may spend {shown_budget(budget)} in all: {says}", file=sys.stderr if quiet else sys.stdout, flush=True
+    )
+    return OK
+
+
 async def _go_on(client: Client, place: Place, stop: Stop, old: Origin, version: Version, asked: _Asked) -> int:
     new = await client.fork(
-        old.state.run, plan=version.plan, until_seq=asked.until_seq, failed=asked.failed, run_id=asked.run_id
+        old.state.run,
+        plan=version.plan,
+        until_seq=asked.until_seq,
+        failed=asked.failed,
+        run_id=asked.run_id,
+        budget=asked.budget,
     )
     plan = version.plan or old.plan
     _, first = await client.engine.runs.first(new.id)

@@ -19,7 +19,7 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.earlier import earlier_lines
 from baton_actors.cli.exits import BadArgument
-from baton_actors.cli.inputs import read_input
+from baton_actors.cli.inputs import budget_from, read_input
 from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import telling_of_changes
@@ -57,6 +57,7 @@ async def run(
     flow: o.Flow,
     pairs: o.Pairs = None,
     run_id: o.RunId = "",
+    budget: o.Budget = "",
     timeout_s: Annotated[
         float,
         typer.Option("--timeout", metavar="S", min=0, help="Cancel the run after so many seconds.", show_default=False),
@@ -76,7 +77,7 @@ async def run(
     if stream and debug:
         raise BadArgument("--stream and --debug exclude each other: in front of a debugger, stdout is the handlers'")
     found = find_flow(flow)
-    given = read_input(found.flow, pairs or [], run_id)
+    given, may_spend = read_input(found.flow, pairs or [], run_id), budget_from(budget)
     if not debug:
         begin_imports(preload_of(with_nested([found])))
     # What a worker would warn of (retries, failures) is in the progress.
@@ -94,7 +95,7 @@ async def run(
         Steward(client.engine, {found.name: found.plan}, answers_unknown=False).working(),
         telling_of_changes([found], "this run goes on with the code that they have", partial(_print, out)),
     ):
-        run = await _start(client.start(found.plan, given, run_id=run_id), stop, out)
+        run = await _start(client.start(found.plan, given, run_id=run_id, budget=may_spend), stop, out)
         ended = await _follow(client, found.plan, run, supervisor, lost, stop, out, timeout_s, json=json, stream=stream)
         if not debug:  # before the workers and the server stop: nobody has to wait for that to read an answer
             return _say(*ended, out, json=json)

@@ -11,7 +11,7 @@ from baton_actors.agents.loading import find_flow
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import FAILED, OK
-from baton_actors.cli.inputs import read_input
+from baton_actors.cli.inputs import budget_from, read_input
 from baton_actors.cli.nobody import up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
@@ -25,6 +25,7 @@ async def submit(
     flow: o.Flow,
     pairs: o.Pairs = None,
     run_id: o.RunId = "",
+    budget: o.Budget = "",
     wait: o.Wait = False,
     json: o.Json = False,
 ) -> int:
@@ -33,9 +34,9 @@ async def submit(
     It is durable once the id is there; actors elsewhere do it, now or later.
     """
     found = find_flow(flow)
-    given = read_input(found.flow, pairs or [], run_id)
+    given, may_spend = read_input(found.flow, pairs or [], run_id), budget_from(budget)
     async with place.client() as client:
-        run = (await client.start(found.plan, given, run_id=run_id)).id
+        run = (await client.start(found.plan, given, run_id=run_id, budget=may_spend)).id
         if not wait:
             print_json({"run": run, "flow": found.flow.name}) if json else print(run, flush=True)
             return OK
