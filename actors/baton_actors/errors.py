@@ -11,6 +11,9 @@ from baton_schemas.errors import Coded
 if TYPE_CHECKING:
     from baton_bus.engine.budgets import Account
 
+_SHOWN_CHARS = 500
+"""Of an answer, at each of its ends: what is wrong is in one of them, mostly."""
+
 
 class ActorError(Coded, Exception):
     """Base of every error that `baton_actors` raises."""
@@ -27,6 +30,16 @@ class Retry(ActorError):
 
 class Fail(ActorError):
     """A handler raises it when trying again would not help: the step fails at once."""
+
+
+class AnswerUnfit(Fail):
+    """A model's answer does not fit the `output` of its agent, and it was asked once more where that could help."""
+
+    def __init__(self, reason: str, answer: str) -> None:
+        """`answer` is what came, of which an error shows the beginning and the end."""
+        self.reason, self.answer = reason, answer
+        shown = answer if len(answer) <= 2 * _SHOWN_CHARS else f"{answer[:_SHOWN_CHARS]} […] {answer[-_SHOWN_CHARS:]}"
+        super().__init__(f"the model's answer does not fit `output` of its agent: {reason}. It answered:\n{shown}")
 
 
 class TooManyRounds(Fail):

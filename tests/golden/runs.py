@@ -20,9 +20,10 @@ from baton_schemas.wire.facts import (
     Unasked,
     Waits,
 )
+from baton_schemas.wire.files import FileRef, as_value
 from baton_schemas.wire.messages import Say
 from baton_schemas.wire.names import END, REJECTED
-from baton_schemas.wire.outcomes import Error, Usage
+from baton_schemas.wire.outcomes import Blob, Error, Usage
 
 from .recorder import PRICES, Recorder, done, failed, flow_of, work
 
@@ -221,6 +222,19 @@ def asked() -> Recorder:
     return run
 
 
+def files() -> Recorder:
+    """A file in the input, files that a step puts out, and a large value that may name some."""
+    flow = flow_of("report", CHAIN)
+    run = Recorder(replace(flow, input={**flow.input, "paper": Field(type="file?")}), "01kb00000000000000000files")
+    paper = FileRef(name="paper.pdf", media_type="application/pdf", sha256="ab" * 32, size_bytes=1_200_000, pages=12)
+    crane = FileRef(name="crane.png", media_type="image/png", sha256="cd" * 32, size_bytes=900, width=40, height=30)
+    run.start({"paper": as_value(paper)})
+    run.end("research", done([as_value(crane)], model=HAIKU))
+    run.end("write", replace(done(None), blob=Blob(sha256="ef" * 32, size_bytes=300_000, files=True)))
+    run.end("edit", done(as_value(paper)))
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -250,6 +264,7 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "model-call": model_call,
     "client": client,
     "asked": asked,
+    "files": files,
     "cancelled": cancelled,
     "expired": expired,
 }

@@ -93,6 +93,11 @@ class Conversation:
             blocks.append({"type": "text", "text": ANSWER_NOW})
         self.turns.append(Turn(role="user", content=blocks))
 
+    def tell(self, what: str) -> None:
+        """Add something that the model is told after an answer that calls nothing."""
+        self.turns.append(Turn(role="user", content=[{"type": "text", "text": what}]))
+        self._line(f"the model is told: {what}")
+
     def so_far(self, calls: Sequence[Call] = ()) -> str:
         """Return the conversation as an error shows it, a line for each thing said; `calls` are those not made."""
         waiting = [f"round {self.rounds}, {called(call.name, call.arguments)}: not asked" for call in calls]

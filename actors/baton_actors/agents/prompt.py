@@ -1,23 +1,28 @@
-"""The prompt agent: does a step by asking a model once, with the prompt that the flow has."""
+"""The prompt agent: does a step by asking a model with the prompt that the flow has, once unless it answers badly."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
+from baton_actors.agents.outputs import asked_again, output_of
 from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_actors.models.body import bound_of_asked
 from baton_actors.models.files import check_contents, check_files
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.outputs import schema_of
 from baton_schemas.flow.tools import OfferedTool
+from baton_schemas.flow.types import Unfit
 from baton_schemas.run.branches import fan_outs
-from baton_schemas.show.asked import asked_by
-from baton_schemas.wire.values import clean_text, encode_value
+from baton_schemas.show.asked import Turn, asked_by
+from baton_schemas.wire.outcomes import total
+from baton_schemas.wire.values import clean_text
 
 
 class PromptAgent:
@@ -43,18 +48,36 @@ class PromptAgent:
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Ask the model, unless the journal has the answer.
 
-        Raises `MissingValue`, before anything is asked, `ModelError`, and what the journal raises.
+        An answer that does not fit its `output` is asked for once more. Raises `MissingValue`, before anything is
+        asked, `AnswerUnfit`, `ModelError`, and what the journal raises.
         """
-        answer = await answer_to(request_of(task), self._models, journal, task.context.writes)
-        return Performed(
-            output=encode_value(answer.text, "output"),
-            truncated=answer.truncated,
-            model=answer.model,
-            rehearsed=answer.rehearsed,
-            request_id=answer.request_id,
-            usage=answer.usage,
-            cost_usd=answer.cost_usd,
-        )
+        agent, request = task.plan.agent(task.step), request_of(task)
+        schema, limit = schema_of(agent), request.max_tokens
+        answers = [await answer_to(request, self._models, journal, task.context.writes)]
+        try:
+            output = output_of(answers[0], schema, limit, again=False)
+        except Unfit as error:
+            said = Turn(role="assistant", content=[{"type": "text", "text": answers[0].text}])
+            told = Turn(role="user", content=[{"type": "text", "text": asked_again(error, schema)}])
+            again = msgspec.structs.replace(request, turns=(said, told))
+            answers.append(await answer_to(again, self._models, journal, task.context.writes))
+            output = output_of(answers[1], schema, limit, again=True)
+        return performed(answers, output)
+
+
+def performed(answers: Sequence[ModelAnswer], output: bytes) -> Performed:
+    """Return what a step puts out whose last answer this is the last of, with what all of them took."""
+    last = answers[-1]
+    prices = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
+    return Performed(
+        output=output,
+        truncated=last.truncated,
+        model=last.model,
+        rehearsed=any(answer.rehearsed for answer in answers),
+        request_id=last.request_id,
+        usage=total(answer.usage for answer in answers),
+        cost_usd=math.fsum(prices) if prices else None,
+    )
 
 
 async def answer_to(

@@ -41,6 +41,8 @@ def body_of(asked: Asked) -> dict[str, Any]:
         ]
     if asked.container:
         body["container"] = asked.container
+    if asked.output:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": asked.output}}
     return {**body, "messages": _messages(asked)}
 
 

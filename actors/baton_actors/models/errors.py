@@ -81,6 +81,7 @@ _FINAL_TYPES = frozenset(
 )
 """Error events inside a stream come with status 200; these types say that the same call fails again."""
 
+_BAD_REQUEST_STATUSES = frozenset({400, 422})
 _NEXT_STEPS = {
     400: "correct the model name, prompt or max_tokens of the agent",
     401: "check {credential}",
@@ -115,8 +116,10 @@ def is_overloaded(status: int, type: str, headers: Mapping[str, str]) -> bool:
     return status == 503 and ("retry-after" in headers or "retry-after-ms" in headers)
 
 
-def next_step(status: int, retryable: bool, *, credential: str, model: str, host: str) -> str:
-    """Return what the user can do about this status, as the end of a sentence."""
+def next_step(status: int, retryable: bool, *, credential: str, model: str, host: str, output: bool = False) -> str:
+    """Return what the user can do about this status, as the end of a sentence. `output`: a schema was sent."""
+    if output and status in _BAD_REQUEST_STATUSES:
+        return "correct the output, model name, prompt or max_tokens of the agent"
     default = "nothing to do unless this goes on" if retryable else "correct the request"
     return _NEXT_STEPS.get(status, default).format(credential=credential, model=model, host=host)
 

@@ -114,7 +114,14 @@ def _refused(
     credential = "ANTHROPIC_API_KEY" if settings.api_key else "ANTHROPIC_AUTH_TOKEN"
     if not settings.api_key and not settings.auth_token:
         credential = "ANTHROPIC_API_KEY (not set)"
-    step = next_step(status, retryable, credential=credential, model=request.model, host=settings.host)
+    step = next_step(
+        status,
+        retryable,
+        credential=credential,
+        model=request.model,
+        host=settings.host,
+        output=bool(request.output),
+    )
     overloaded = is_overloaded(status, kind, headers)
     cap_s = RETRY_AFTER_MAX_S if overloaded else settings.retry_after_max_s
     said = _quote(str(error.api_message or error.message), settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, get_args, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
 import msgspec
 
@@ -20,12 +20,17 @@ from baton_schemas.flow.file import build_flow
 from baton_schemas.flow.flow import IN_PROCESS, OnBudget, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.schema_files import read_schema
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 UsedTool = str | Mapping[str, Any] | Callable[..., Any]
 """A tool as a flow file names it, by a string or a table, or a function."""
+
+
+Output = Mapping[str, Any] | str | type
+"""What a model answers with: fields by type, a file with a JSON Schema, or a record."""
 
 
 class AgentOptions(TypedDict, total=False):
@@ -122,6 +127,7 @@ class Flow:
         self._functions: dict[str, Handler] = {}
         self._tools: dict[str, FunctionTool] = {}
         self._nested: dict[str, Flow] = {}
+        self._schemas: dict[str, Any] = {}
 
     @overload
     def step(self, handler: _Function, /, *, name: str = "", **options: Unpack[StepOptions]) -> _Function: ...
@@ -150,14 +156,17 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[StepOptions],
     ) -> None:
         """Add a step that asks a model. Placeholders in `prompt` and `system` are as in a file: `{topic}`, `{read}`.
 
-        `model` is a tier or the id of a model; `max_tokens` the tier's unless given. Raises `FlowError` for a name that
-        another step has.
+        `model` is a tier or the id of a model; `max_tokens` the tier's unless given. `output` is what it answers with,
+        in place of text: fields by type, a file with a JSON Schema, or a record (a Struct, dataclass or TypedDict).
+        Raises `FlowError` for a name that another step has.
         """
         agent: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+        agent |= self._output(name, output)
         self._add(name, agent, options)
 
     def nest(
@@ -193,6 +202,7 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[AgentOptions],
     ) -> None: ...
 
@@ -206,15 +216,17 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[AgentOptions],
     ) -> Any:
         """Add an agent that is only asked, by those that have it among their `workers`: a handler, or with a `prompt`.
 
-        It is given its `input`, which has a type for each name as the flow's has. Raises as `step` and `ask` do.
+        It is given its `input`, which has a type for each name as the flow's has; `output` as of `ask`. Raises as
+        `step` and `ask` do.
         """
         if prompt:
-            asks = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
-            self._add(name, asks, options, is_step=False)
+            asks: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+            self._add(name, asks | self._output(name, output), options, is_step=False)
             return None
         if handler is None:
             return functools.partial(self.agent, name=name, **options)
@@ -271,6 +283,7 @@ class Flow:
         flow = build_flow(
             self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps},
             find,
+            lambda name: self._schemas[name] if name in self._schemas else read_schema(name, folder),
         )
         plan = with_reads(Plan(flow), folder)
         agents = dict(plan.flow.agents)
@@ -327,6 +340,26 @@ class Flow:
             self._steps[name] = {of_step[key]: value for key, value in given.items() if key in of_step}
         self._agents[name] = agent | {key: value for key, value in given.items() if key not in of_step}
 
+    def _output(self, name: str, output: Output | None) -> dict[str, Any]:
+        """Return what an LLM agent answers with as a file has it; the schema of a record is kept.
+
+        Raises `FlowError`.
+        """
+        if output is None:
+            return {}
+        if isinstance(output, Mapping):
+            return {"output": {field: _type(given) for field, given in output.items()}}
+        if isinstance(output, str):
+            return {"output": output}
+        use = f"{IN_PROCESS}{name}"
+        try:
+            self._schemas[use] = msgspec.json.schema(output)
+        except (TypeError, NameError, RecursionError) as error:
+            found = f"{getattr(output, '__name__', output)}, of which no JSON Schema can be made ({error})"
+            expected = "fields by type, a file with a JSON Schema, or a record"
+            raise FlowError(f"agents.{name}.output", found, expected, file=f"flow {self.name!r}") from error
+        return {"output": use}
+
     def _used(self, tools: UsedTool | Sequence[UsedTool]) -> list[Any]:
         """Return the tools of an agent as a file names them; functions are kept. Raises `BadTool`, `FlowError`."""
         each_of = [tools] if isinstance(tools, str | Mapping) or callable(tools) else tools
@@ -356,6 +389,10 @@ def _type(given: Any) -> Any:
     if isinstance(given, Mapping):
         table = dict(given)
         return table | {"type": _type(table["type"])} if "type" in table else table
+    if isinstance(given, list):
+        return given
+    if get_origin(given) is Literal:
+        return list(get_args(given))
     if isinstance(given, type) and not get_args(given):
         return given.__name__
     return given if isinstance(given, str) else str(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -42,6 +42,8 @@ class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """What it is for: shown where it is missing."""
     fields: dict[str, Field] = {}
     """Of a `dict`, or of the dicts in a list: what each has, by name. It may have more."""
+    values: list[str | int] = []
+    """Of a `str` or an `int`, or of those in a list: it is one of these. A list in place of a type is short for it."""
 
     @property
     def required(self) -> bool:
@@ -164,12 +166,21 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """A role, in place of a model: whoever has it is asked the `prompt`, and what they answer is the output."""
     answers: list[str] = []
     """What a person may answer, when it is a choice."""
-    output: dict[str, Field] = {}
-    """Else the fields of a person's answer, by name and type as in [input]; without either it may be any JSON."""
+    output: dict[str, Field] | str = {}
+    """Of an LLM agent or a person: the fields of what it answers, by name and type as in [input]. Of an LLM agent also
+    a file with a JSON Schema (`./triage.schema.json`, relative to this one). Without it a model answers with text, and
+    a person with any JSON, or one of `answers`."""
+    output_schema: dict[str, Any] = {}
+    """What is in that file, in the form that `json_schema.normal` gives it: not written in a flow file, but read."""
     deadline_s: float | None = None
     """How long a person has, in seconds; without one the run waits for as long as it takes."""
     default: Raw = ABSENT
     """The answer once that time is up; without one the step fails then."""
+
+    @property
+    def output_fields(self) -> dict[str, Field]:
+        """The fields of `output`; none where it is a file."""
+        return self.output if isinstance(self.output, dict) else {}
 
     @property
     def asks_models(self) -> bool:

@@ -39,7 +39,7 @@ from baton_schemas.flow.limits import (
     TIMEOUT_MAX_S,
     TOOL_OUTPUT_BYTES_MAX,
 )
-from baton_schemas.flow.types import PATTERN
+from baton_schemas.flow.types import PATTERN, VALUES_MAX
 from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import RESERVED, TOKEN
 
@@ -99,10 +99,11 @@ def flow_schema() -> Schema:
     """Return the JSON Schema (draft 7) of flow files."""
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-    field = {"anyOf": [_ref("type"), _ref("input")]}
+    field = {"anyOf": [_ref("type"), _ref("values"), _ref("input")]}
+    output = {"anyOf": [_tables(field), {"type": "string", "pattern": r"\.json$"}]}
     tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
     tools = {"type": "array", "items": tool}
-    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={})
+    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=output, default={})
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -123,6 +124,7 @@ def flow_schema() -> Schema:
         **flow,
         "definitions": {
             "type": {"type": "string", **_BOUNDS[Field]["type"]},
+            "values": _type(list[str | int]) | {"minItems": 1, "maxItems": VALUES_MAX},
             "input": _table(Field, default={}, fields=_tables(field)),
             "model": {"type": "string", **_BOUNDS[Tier]["model"]},
             "tier": _table(Tier),

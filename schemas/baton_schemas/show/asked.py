@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.outputs import asked_schema
 from baton_schemas.flow.prompts import FileMisplaced, pieces
 from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
 from baton_schemas.flow.used_tools import ProvidedTool, provided_of
@@ -24,7 +25,7 @@ from baton_schemas.wire.files import FileRef
 from baton_schemas.wire.media import PDF
 from baton_schemas.wire.values import valid_text
 
-_LATER: tuple[str, ...] = ("provided", "container")
+_LATER: tuple[str, ...] = ("provided", "container", "output")
 """Fields of `Asked` that came later and on which the answer depends: those that are set are in its hash, by name."""
 
 
@@ -63,6 +64,8 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The provider's own tools that it is offered."""
     container: str = ""
     """In which the provider has run code before in this conversation."""
+    output: dict[str, Any] = {}
+    """The JSON Schema that the answer is to fit, as the API takes it; empty for text."""
 
     @property
     def converses(self) -> bool:
@@ -130,6 +133,7 @@ def asked_by(
         parts=parts if any(part.file is not None for part in parts) else (),
         tools=(*tools_of(plan.flow, agent), *(each.tool for each in offered)),
         provided=provided_of(agent),
+        output=asked_schema(agent) if agent.asks_models else {},
     )
 
 

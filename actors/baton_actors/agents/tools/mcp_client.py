@@ -111,6 +111,8 @@ class Transport(Protocol):
 
     ended: bool
     """It is certain that nothing comes of it any more."""
+    why: str
+    """Why nothing comes of it, as far as can be told here; empty otherwise."""
 
     def streams(self) -> AbstractAsyncContextManager[Any]:
         """Return what opens a stream of messages from the server, and one to it."""
@@ -120,6 +122,7 @@ class Http:
     """To a server over streamable HTTP."""
 
     ended = False
+    why = ""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """`headers` are sent with each request."""
@@ -130,7 +133,7 @@ class Http:
         """Have the streams while the context is open."""
         timeout = httpx2.Timeout(None, connect=_HTTP_S)
         async with (
-            _HttpClient(headers=self._headers, timeout=timeout) as client,
+            _HttpClient(self, headers=self._headers, timeout=timeout) as client,
             streamable_http_client(self._url, http_client=client) as streams,
         ):
             yield streams
@@ -148,7 +151,11 @@ _SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """Says of a call whether the server has certainly not taken it."""
+    """Says of a call whether the server has certainly not taken it, and with which status it refuses."""
+
+    def __init__(self, way: Http, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._way = way
 
     async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
         sending = _SENDING.get() if request.method == "POST" else None
@@ -158,6 +165,9 @@ class _HttpClient(httpx2.AsyncClient):
             if sending is not None:
                 sending.refused = True
             raise
+        if request.method == "POST":
+            status = response.status_code
+            self._way.why = f"it answers with HTTP status {status}" if status >= HTTPStatus.BAD_REQUEST else ""
         if sending is not None and response.status_code == HTTPStatus.NOT_FOUND:
             sending.refused = True
         return response
@@ -171,7 +181,7 @@ class Stdio:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
         self._command, self._environ, self._folder = list(command), dict(environ), folder
-        self.ended = False
+        self.ended, self.why, self._ended_itself = False, "", False
 
     @asynccontextmanager
     async def streams(self) -> AsyncIterator[Any]:
@@ -196,6 +206,9 @@ class Stdio:
             self.ended = True
             with anyio.CancelScope(shield=True):
                 await _end(process)
+            if self._ended_itself:
+                how = f"exit code {process.returncode}" if (process.returncode or 0) >= 0 else "a signal"
+                self.why = f"its command ended, with {how}: what it wrote is in the output of the worker"
 
     async def _read(self, process: Process, to_us: Any) -> None:
         """Hand on what the server says, a line each, until it has ended."""
@@ -211,6 +224,7 @@ class Stdio:
                             except ValueError:  # a server that prints: what is no message is nobody's
                                 continue
                             await to_us.send(SessionMessage(message))
+                    self._ended_itself = True
                 finally:
                     self.ended = True
 

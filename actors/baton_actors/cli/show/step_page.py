@@ -233,6 +233,8 @@ def _header(seen: StepSeen) -> Iterator[Text]:
     who += f", a run of flow {seen.runs_flow}" if seen.runs_flow else ""
     model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
     yield Text(f"  {plain(branch + who + model)}", "dim")
+    if seen.asked is not None and seen.asked.output:
+        yield Text(f"  {plain('answers with ' + ', '.join(seen.asked.output.get('properties', {})))}", "dim")
     if seen.label:
         yield Text(f"  {plain(seen.step)}", "dim")
     if seen.state is not None and seen.state.question:
