@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -12,7 +12,6 @@ from baton_actors.agents.context import Context
 from baton_actors.agents.tools.log import ToolLog
 from baton_actors.models import ModelAnswer, ModelError
 from baton_actors.models.sent import ExchangeLog
-from baton_actors.models.types import Bound
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.files import File, FileRef
@@ -75,11 +74,6 @@ class Journal(ExchangeLog, Protocol):
 
     async def keep(self, made: Sequence[File]) -> None:
         """Store the bytes of files that the step made, before anything names them."""
-
-    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a call that takes so much at the most, when the actor may: being told to wait by the provider is no
-        attempt, and is waited for here.
-        """
 
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same."""

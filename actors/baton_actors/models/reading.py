@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,8 +27,14 @@ _TOOLS_MAX = 20
 class Reading:
     """Takes the events of one answer. Kinds of events and blocks that it does not know add nothing."""
 
-    def __init__(self, *, with_content: bool = False) -> None:
-        """`with_content` keeps the content blocks, for a conversation that may go on."""
+    def __init__(
+        self, *, with_content: bool = False, on_headers: Callable[[Mapping[str, str]], None] = lambda _: None
+    ) -> None:
+        """`with_content` keeps the content blocks, for a conversation that may go on.
+
+        `on_headers` is called with the headers of the answer once they are there, also where it is an error.
+        """
+        self.on_headers = on_headers
         self.content = Content() if with_content else None
         self.model = ""
         self.stop_reason = ""

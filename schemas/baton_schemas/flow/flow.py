@@ -13,6 +13,7 @@ from baton_schemas.wire.money import Budget
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
+AuthKind = Literal["key", "bearer"]
 OnBudget = Literal["fail", "park"]
 Scalar = str | int | float | bool
 Conditions = dict[str, Scalar | list[Scalar]]
@@ -58,6 +59,28 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """The id of a model."""
     max_tokens: int = 0
     """The cap of each call, in tokens, for agents without one of their own."""
+
+
+class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A server with the Messages API: its models are called `NAME/model-id` wherever a model is named."""
+
+    base_url: str
+    """Where it is: `https://gateway.example.com`, or with a path before `/v1/messages`."""
+    key_env: str = ""
+    """The variable in the environment of workers that has its key; a server that needs none has none."""
+    auth: AuthKind = "key"
+    """How the key is sent: as `x-api-key`, or as `Authorization: Bearer`."""
+
+
+class Limit(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a model may be asked by all workers together; what is not set has no limit of ours."""
+
+    requests_per_minute: int | None = None
+    """Calls that begin in a minute, evenly."""
+    tokens_per_minute: int | None = None
+    """Tokens in a minute, of prompts and answers: a call counts with what it may take, and then with what it took."""
+    concurrency: int | None = None
+    """Calls under way at once."""
 
 
 class UsedTool(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -132,6 +155,9 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The wait before the first retry, in seconds: exponential from here to `retry_max_s`, with jitter."""
     retry_max_s: float = 60.0
     """The longest wait before a retry, in seconds."""
+    fallback: list[str] = []
+    """Tiers or model ids that are asked in its model's place, in this order, while the provider of that is
+    overloaded."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
     description: str = ""
@@ -261,6 +287,10 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """What a run is given, by name."""
     tiers: dict[str, Tier] = {}
     """Names for kinds of models, so that one line decides which each is."""
+    providers: dict[str, Provider] = {}
+    """Servers besides the one that the environment names, by the name that stands before the slash in their models."""
+    limits: dict[str, Limit] = {}
+    """By model, or tier: what all workers together may ask of it."""
     agents: dict[str, Agent]
     """Who does the work, by name."""
     steps: dict[str, Step]
