@@ -9,14 +9,18 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import Agent, Field, Flow, JoinPolicy, Step
 from baton_schemas.wire.facts import (
+    BUDGET,
     Begun,
     Exchange,
     GivenBack,
     ModelCall,
+    Offered,
     Recorded,
     Rejected,
     Retry,
     Spent,
+    ToolBegun,
+    ToolCall,
     Unasked,
     Waits,
 )
@@ -28,6 +32,7 @@ from baton_schemas.wire.outcomes import Blob, Error, Usage
 from .recorder import PRICES, Recorder, done, failed, flow_of, work
 
 HAIKU, SONNET = PRICES
+_REFUND = b'[{"name":"refund","description":"Pay back.","input_schema":{"type":"object"},"use":"./desk.py:refund"}]'
 CHAIN = {
     "research": Step(agent="research"),
     "write": Step(agent="write", after=["research"]),
@@ -235,6 +240,26 @@ def files() -> Recorder:
     return run
 
 
+def tools() -> Recorder:
+    """A model that is offered tools, calls one of them, and answers; a budget that the run waited for."""
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000000tools")
+    run.start({})
+    run.note("research", Offered(tools=Raw(_REFUND)))
+    asks, answers = "3" * 64, "4" * 64
+    call = Raw(b'[{"type":"tool_use","id":"toolu_1","name":"refund","input":{"order":7}}]')
+    run.note("research", ModelCall(request_sha256=asks, text=Raw(b'""'), content=call, stop_reason="tool_use"))
+    run.note("research", ToolBegun(request_sha256=asks, place=0, name="refund", id="01kb2", until_s=1_795_600_000.0))
+    run.note("research", ToolCall(request_sha256=asks, place=0, name="refund", result=Raw(b'"paid"'), elapsed_s=0.2))
+    usage = Usage(input_tokens=900, output_tokens=20, server_tools={"web_search": 2})
+    run.note("research", ModelCall(request_sha256=answers, text=Raw(b'"It is paid."'), usage=usage, cost_usd=0.02))
+    run.end("research", done("It is paid.", model=HAIKU))
+    waits = Waits(what=BUDGET, reason="all is spent", attempt=1, since_s=1_795_600_000.0, seq=9, of_run=run.run)
+    run.note("write", waits)
+    run.end("write", done("Paid.", model=SONNET))
+    run.end("edit", done("Paid."))
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -265,6 +290,7 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "client": client,
     "asked": asked,
     "files": files,
+    "tools": tools,
     "cancelled": cancelled,
     "expired": expired,
 }
