@@ -40,6 +40,8 @@ _MINUTE_NS = 60 * _NS
 _BITS = 64
 _MASK = (1 << _BITS) - 1
 _STREAM = "stream"
+_SLACK_NS = _NS // 20
+"""Of those before who moved the counter: as much later as their answers came."""
 _PART_MAX_NS = 1 << 53
 """A hundred days for one call: a rate under which a call takes longer is not meant."""
 
@@ -113,7 +115,7 @@ class Rates:
             least_ns = int((self._now_s() - burst_s) * _NS)
             if (behind_ns := least_ns - _at(before, total)) > 0:
                 total = await self._move(name, total.moved, behind_ns)
-            if least_ns - _at(before, total) <= BURST_S * _NS:
+            if least_ns - _at(before, total) <= _SLACK_NS:
                 return Turn(self, name, part_ns, _at(before, total), before)
             # Somebody behind us moved it, by what was behind for them, and all before them would begin at once. What
             # we took is in the past, and nobody misses it.
