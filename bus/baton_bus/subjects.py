@@ -118,7 +118,7 @@ class Subjects:
         return f"{self.namespace}.result.{flow}.{check_token('run id', run)}.end"
 
     def start(self, run: str) -> str:
-        """Return the pattern on which a run starts, whatever its first step and actor: there is one such message."""
+        """Return the pattern on which a run starts, whatever its actors: a message for each of its first steps."""
         return f"{self._handoff}*.{check_token('run id', run)}.*.start"
 
     def stored_result(self, flow: str, run: str = "*") -> str:
