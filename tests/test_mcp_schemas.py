@@ -23,7 +23,8 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" in message:
         version = (message.get("params") or {}).get("protocolVersion")
-        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+        us = {"name": "s", "version": "1"}
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": us}
         if message["method"] == "tools/list":
             result = {"tools": [{"name": "attach", "description": "Attaches.", "inputSchema": SCHEMA}]}
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
