@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def two() -> FoundFlow:
     """Two calls that go in one batch, in a run with a budget."""
     flow = Flow("two", input={"items": "list[str]"}, budget={"usd": 1.0, "tokens": 10_000})
     policy = {"count": 2, "seconds": 0.1}
-    given = {"model": HAIKU, "max_tokens": 100, "delivery": "batch", "batch": policy, "timeout_s": 1.0}
+    given: dict[str, Any] = {"model": HAIKU, "max_tokens": 100, "delivery": "batch", "batch": policy, "timeout_s": 1.0}
     flow.ask("tell", "Of {item}.", each="items", **given)
     return flow.found()
 

@@ -265,7 +265,7 @@ def test_placeholders_reach_inputs_earlier_steps_errors_and_the_item() -> None:
 def test_an_unknown_input_type_is_refused() -> None:
     error = refused(flow(input={"topic": Field(type="string")}))
     assert error.place == "input.topic.type"
-    assert error.expected.startswith("one of str, int, float, bool, dict, list, any or list[…]")
+    assert error.expected.startswith("one of str, int, float, bool, dict, list, file, any or list[…]")
     assert error.hint == "Did you mean 'str'?"
 
 

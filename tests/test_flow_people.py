@@ -143,7 +143,7 @@ def test_flow_built_in_python_is_that_of_the_file() -> None:
     assert encode_flow(built.check().flow) == encode_flow(load_flow(text))
     typed = Built("news", input={"text": str})
     typed.ask_person("approve", "editors", "Publish {text}?", output={"score": int, "tags": list[str]})
-    assert {name: field.type for name, field in typed.check().flow.agents["approve"].output.items()} == {
+    assert {name: field.type for name, field in typed.check().flow.agents["approve"].output_fields.items()} == {
         "score": "int",
         "tags": "list[str]",
     }

@@ -47,6 +47,8 @@ WALLED = ("submitter", "observer")
 TEXT = "text=one two\nthree"
 OUTPUT = "3 words in 2 lines\n"
 WORDS = find_flow(str(FLOWS / "words.toml")).plan
+MORE_FOR_THERE = "baton.say.-budget.there.-"
+"""Where a run is allowed to spend more."""
 SOON_S = 8.0
 """An answer within this was not waited for with a patience of half a minute, however busy the machine is."""
 API = "baton-api"
@@ -287,7 +289,7 @@ def test_observer_has_the_commands_that_read(working: Guarded, refused: Refused,
         ("submitter", lambda client: client.start(WORDS, text="one", run_id="forged"), "baton.handoff.words--splitter"),
         ("submitter", lambda client: client.run("there").cancel(), "baton.result.words.there.end"),
         ("submitter", lambda client: client.fork("there"), "baton.handoff.words--splitter"),
-        ("submitter", lambda client: client.run("open").allow(5), "baton.say.-budget.open"),
+        ("submitter", lambda client: client.bus.publisher.append(MORE_FOR_THERE, b"{}"), "baton.say.-budget.there"),
         ("submitter", lambda client: client.bus.timers.cancel("task", "words", "n"), "baton-api.STREAM.PURGE"),
         ("submitter", lambda client: client.bus.timers.once("words", "n", 4e9, b"{}"), "baton.timer.task.words.n"),
     ],
@@ -297,7 +299,6 @@ async def test_what_a_role_lacks_is_told_at_once_by_its_subject(
 ) -> None:
     async with client_of(working, "operator") as operator:
         await (await operator.start(WORDS, text="one", run_id="there")).result(WAIT_S)
-        await operator.start(WORDS, text="one", run_id="open", pause_s=1.0)
         with contextlib.suppress(BusError):
             await operator.bus.timers.ensure()
     async with client_of(working, user) as client:
@@ -332,6 +333,20 @@ async def test_log_that_lacks_something_is_used_as_it_is_by_who_may_not_mend_it(
             assert (await js.stream_info("baton")).config.discard == DiscardPolicy.OLD
         finally:
             await js.update_stream(before)
+
+
+async def test_worker_keeps_to_limits_with_all_others(working: Guarded, refused: Refused) -> None:
+    async with client_of(working, "worker") as client:
+        bus = client.bus
+        first, second = [await bus.rates.take(("m", "requests"), 1, 60) for _ in range(2)]
+        assert second.at_s - first.at_s == pytest.approx(1.0)
+        await second.took(0.0)
+        slot = await bus.slots.take("m", 1)
+        assert slot is not None
+        assert await bus.slots.renew(slot)
+        await bus.slots.free(slot)
+        assert await bus.slots.take("m", 1) is not None
+    assert refused() == []
 
 
 async def test_worker_that_would_have_to_change_a_stream_is_told_so_at_once(working: Guarded) -> None:

@@ -167,12 +167,33 @@ async def test_tool_that_raises_is_told_with_what_it_raised(httpserver: HTTPServ
     assert await told_by(httpserver, broken, {"x": 3}) == ("broken failed with LookupError: no 3", True)
 
 
-async def test_tool_that_exits_or_cancels_itself_ends_nobody_else(httpserver: HTTPServer) -> None:
-    async def exits() -> str:
-        raise SystemExit(3)
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_tool_that_exits_or_cancels_itself_ends_nobody_else(
+    is_async: bool, error: BaseException, httpserver: HTTPServer
+) -> None:
+    def exits() -> str:
+        raise error
 
-    text, is_error = await told_by(httpserver, exits, {})
-    assert (is_error, "exits failed with SystemExit" in text) == (True, True)
+    async def async_exits() -> str:
+        raise error
+
+    text, is_error = await told_by(httpserver, async_exits if is_async else exits, {})
+    assert is_error
+    assert f"exits failed with {type(error).__name__}" in text
+
+
+async def test_tool_that_gives_a_coroutine_in_place_of_a_value_is_told_as_an_error(httpserver: HTTPServer) -> None:
+    async def later() -> str:
+        return "x"
+
+    def forgets() -> Any:
+        coroutine = later()
+        coroutine.close()
+        return coroutine
+
+    text, is_error = await told_by(httpserver, forgets, {})
+    assert (is_error, text.startswith("forgets ran, and gave what is no JSON")) == (True, True)
 
 
 async def test_async_tool_that_hangs_is_given_up(httpserver: HTTPServer) -> None:

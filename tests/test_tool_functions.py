@@ -105,6 +105,22 @@ def test_default_that_may_change_is_made_anew_for_each_call() -> None:
     assert [as_tool(add).call({"word": word}, CONTEXT)() for word in "bc"] == [["a", "b"], ["a", "c"]]
 
 
+def test_parameter_that_is_none_by_default_may_be_null() -> None:
+    def find(query: str = None) -> str:  # type: ignore[assignment]  # noqa: RUF013
+        return query or "nothing"
+
+    assert as_tool(find).call({"query": None}, CONTEXT)() == "nothing"
+    assert as_tool(find).call({}, CONTEXT)() == "nothing"
+
+
+def test_default_may_be_a_record_and_the_context_may_be_left_out_in_tests() -> None:
+    def order(item: Item = Item("tea"), context: Context | None = None) -> str:  # noqa: B008
+        return f"{item.name} {context.run if context else ''}"
+
+    assert list(schema_of(order)["properties"]) == ["item"]
+    assert as_tool(order).call({}, CONTEXT)() == "tea r1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -154,7 +170,7 @@ def umlaut(größe: int) -> None: ...
         (starred, "parameter 'words' has no name that a model could fill"),
         (keywords, "parameter 'words' has no name that a model could fill"),
         (positional, "parameter 'x' has no name that a model could fill"),
-        (strange, "a parameter has a type that no JSON can be"),
+        (strange, "parameter 'x' has a type that no JSON can be: type <class 'collections.abc.Callable'>"),
         (unresolved, "an annotation does not resolve: name 'Missing' is not defined"),
         (yields, "it yields; expected a function that returns what the model is told"),
         (umlaut, "parameter 'größe': expected 1 to 64 letters of ASCII"),

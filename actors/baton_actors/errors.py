@@ -11,6 +11,9 @@ from baton_schemas.errors import Coded
 if TYPE_CHECKING:
     from baton_bus.engine.budgets import Account
 
+_SHOWN_CHARS = 500
+"""Of an answer, at each of its ends: what is wrong is in one of them, mostly."""
+
 
 class ActorError(Coded, Exception):
     """Base of every error that `baton_actors` raises."""
@@ -27,6 +30,16 @@ class Retry(ActorError):
 
 class Fail(ActorError):
     """A handler raises it when trying again would not help: the step fails at once."""
+
+
+class AnswerUnfit(Fail):
+    """A model's answer does not fit the `output` of its agent, and it was asked once more where that could help."""
+
+    def __init__(self, reason: str, answer: str) -> None:
+        """`answer` is what came, of which an error shows the beginning and the end."""
+        self.reason, self.answer = reason, answer
+        shown = answer if len(answer) <= 2 * _SHOWN_CHARS else f"{answer[:_SHOWN_CHARS]} […] {answer[-_SHOWN_CHARS:]}"
+        super().__init__(f"the model's answer does not fit `output` of its agent: {reason}. It answered:\n{shown}")
 
 
 class TooManyRounds(Fail):
@@ -255,10 +268,11 @@ class HandlerMissing(ActorError):
         tool: str = "",
         known: Iterable[str] = (),
         reason: str = "",
+        provider: str = "",
     ) -> None:
         """Of the run's flow; `handler` is empty for an LLM agent, and `tool` is the one of its that is lacking.
 
-        `known` are the handlers that this worker has.
+        `known` are the handlers that this worker has; `provider` is one that it lacks.
         """
         self.flow, self.digest, self.agent, self.handler, self.tool = flow, digest, agent, handler, tool
         self.known, self.reason = tuple(sorted(known)), reason
@@ -266,6 +280,8 @@ class HandlerMissing(ActorError):
         lacks = f"the tool {tool!r}" if tool else f"the handler {handler!r}" if handler else "models"
         named = tool or handler
         self.waits_for = f"a worker that has {named!r}" if named else "a worker that asks models"
+        if provider:
+            lacks, self.waits_for = f"the provider {provider!r}", f"a worker whose flow has [providers.{provider}]"
         """What the step waits for, as the end of a sentence."""
         super().__init__(
             f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "

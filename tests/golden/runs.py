@@ -9,24 +9,30 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import Agent, Field, Flow, JoinPolicy, Step
 from baton_schemas.wire.facts import (
+    BUDGET,
     Begun,
     Exchange,
     GivenBack,
     ModelCall,
+    Offered,
     Recorded,
     Rejected,
     Retry,
     Spent,
+    ToolBegun,
+    ToolCall,
     Unasked,
     Waits,
 )
+from baton_schemas.wire.files import FileRef, as_value
 from baton_schemas.wire.messages import Say
 from baton_schemas.wire.names import END, REJECTED
-from baton_schemas.wire.outcomes import Error, Usage
+from baton_schemas.wire.outcomes import Blob, Error, Usage
 
 from .recorder import PRICES, Recorder, done, failed, flow_of, work
 
 HAIKU, SONNET = PRICES
+_REFUND = b'[{"name":"refund","description":"Pay back.","input_schema":{"type":"object"},"use":"./desk.py:refund"}]'
 CHAIN = {
     "research": Step(agent="research"),
     "write": Step(agent="write", after=["research"]),
@@ -221,6 +227,39 @@ def asked() -> Recorder:
     return run
 
 
+def files() -> Recorder:
+    """A file in the input, files that a step puts out, and a large value that may name some."""
+    flow = flow_of("report", CHAIN)
+    run = Recorder(replace(flow, input={**flow.input, "paper": Field(type="file?")}), "01kb00000000000000000files")
+    paper = FileRef(name="paper.pdf", media_type="application/pdf", sha256="ab" * 32, size_bytes=1_200_000, pages=12)
+    crane = FileRef(name="crane.png", media_type="image/png", sha256="cd" * 32, size_bytes=900, width=40, height=30)
+    run.start({"paper": as_value(paper)})
+    run.end("research", done([as_value(crane)], model=HAIKU))
+    run.end("write", replace(done(None), blob=Blob(sha256="ef" * 32, size_bytes=300_000, files=True)))
+    run.end("edit", done(as_value(paper)))
+    return run
+
+
+def tools() -> Recorder:
+    """A model that is offered tools, calls one of them, and answers; a budget that the run waited for."""
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000000tools")
+    run.start({})
+    run.note("research", Offered(tools=Raw(_REFUND)))
+    asks, answers = "3" * 64, "4" * 64
+    call = Raw(b'[{"type":"tool_use","id":"toolu_1","name":"refund","input":{"order":7}}]')
+    run.note("research", ModelCall(request_sha256=asks, text=Raw(b'""'), content=call, stop_reason="tool_use"))
+    run.note("research", ToolBegun(request_sha256=asks, place=0, name="refund", id="01kb2", until_s=1_795_600_000.0))
+    run.note("research", ToolCall(request_sha256=asks, place=0, name="refund", result=Raw(b'"paid"'), elapsed_s=0.2))
+    usage = Usage(input_tokens=900, output_tokens=20, server_tools={"web_search": 2})
+    run.note("research", ModelCall(request_sha256=answers, text=Raw(b'"It is paid."'), usage=usage, cost_usd=0.02))
+    run.end("research", done("It is paid.", model=HAIKU))
+    waits = Waits(what=BUDGET, reason="all is spent", attempt=1, since_s=1_795_600_000.0, seq=9, of_run=run.run)
+    run.note("write", waits)
+    run.end("write", done("Paid.", model=SONNET))
+    run.end("edit", done("Paid."))
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -250,6 +289,8 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "model-call": model_call,
     "client": client,
     "asked": asked,
+    "files": files,
+    "tools": tools,
     "cancelled": cancelled,
     "expired": expired,
 }

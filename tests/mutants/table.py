@@ -502,4 +502,26 @@ MUTANTS = (
         "        if False:\n",
         (f"{AGAIN}::test_run_fails_after_the_last_round_where_that_is_set_and_a_retry_asks_once_more",),
     ),
+    # ---- files -----------------------------------------------------------------------------------
+    Mutant(
+        "file-is-named-before-it-is-stored",
+        "actors/baton_actors/agents",
+        "            await journal.keep(made)\n",
+        "            pass\n",
+        ("tests/test_files.py::test_steps_put_out_files_that_branches_and_clients_read",),
+    ),
+    Mutant(
+        "file-that-is-not-there-is-believed",
+        ENGINE,
+        "if not self._is_held(given.sha256) and not await self._bus.blobs.hold(blob):",
+        "if False:",
+        ("tests/test_documents.py::test_file_that_is_not_stored_is_said_before_the_run_starts",),
+    ),
+    Mutant(
+        "files-of-large-lists-are-forgotten",
+        ENGINE,
+        "return replace(blob, files=True) if may_name_files(data) else blob",
+        "return blob",
+        ("tests/test_files.py::test_files_in_a_list_that_is_beside_the_log_itself_are_kept_with_it",),
+    ),
 )

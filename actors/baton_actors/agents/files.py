@@ -9,6 +9,7 @@ from pathlib import Path
 
 from baton_actors.agents.loading import SHIPPED, FoundFlow, shipped_flows, within
 from baton_actors.agents.signatures import file_of
+from baton_schemas.flow.flow import IN_PROCESS
 from baton_schemas.flow.used_tools import functions_of
 
 _FILES_MAX = 500
@@ -23,14 +24,16 @@ def flow_file(found: FoundFlow) -> Path:
 def code_files(found: FoundFlow) -> dict[Path, set[str]]:
     """Return the files that handlers of a flow, and flows within it, come from, each with the agents that use it.
 
-    They are those that `handler` and `tools` name, and what these import from beside them, near and far, and the flow
-    files that `flow` names; a file that is not there is among them, as it may come.
+    They are those that `handler` and `tools` name, and what these import from beside them, near and far, the schema
+    that `output` names, and the flow files that `flow` names; a file that is not there is among them, as it may come.
     """
     files: dict[Path, set[str]] = {}
     for name, agent in found.flow.agents.items():
         if agent.flow:
             for flow in _flow_files(within(found, agent.flow)):
                 files.setdefault(flow, set()).add(name)
+        if isinstance(agent.output, str) and not agent.output.startswith(IN_PROCESS):
+            files.setdefault(found.folder / agent.output, set()).add(name)
         pending: list[Path] = []
         for named in [agent.handler, *functions_of(agent).values()]:
             where = named.rpartition(":")[0]

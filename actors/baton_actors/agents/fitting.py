@@ -12,6 +12,7 @@ import msgspec
 from baton_actors.agents.fitting_conditions import unlikely
 from baton_actors.agents.handlers import BUILT_IN, Handler, source_of
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.outputs import type_of_output
 from baton_schemas.flow.types import json_type, python_type, type_of
 from baton_schemas.wire.files import File
 
@@ -142,10 +143,13 @@ def _whole(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
 def _output(plan: Plan, step: str, handlers: Mapping[str, Handler]) -> Any:
     """Return the type of what a step, or one of its branches, puts out."""
     agent = plan.agent(step)
+    told = type_of_output(agent)
+    if told is not None:
+        return python_type(told)
     if agent.asks_models or agent.answers:
         return str
     if agent.person:
-        return dict[str, Any] if agent.output else Any
+        return Any
     handler = handlers.get(plan.agent(step).handler)
     return handler.returns if handler is not None else Any
 

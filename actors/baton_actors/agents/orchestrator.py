@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -19,16 +18,18 @@ from msgspec.structs import replace
 from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.conversation import Call, Came, Conversation, last_word
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
-from baton_actors.agents.prompt import answer_to, request_of
+from baton_actors.agents.outputs import asked_again, output_of
+from baton_actors.agents.prompt import answer_to, performed, request_of
 from baton_actors.agents.tools.calling import Calling
 from baton_actors.agents.tools.toolbox import Toolbox
 from baton_actors.errors import TooManyAsks, TooManyCalls, TooManyRounds
 from baton_actors.models import ModelAnswer, Models, request_digest
+from baton_actors.models.content import GO_ON
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.outputs import schema_of
 from baton_schemas.flow.tools import OfferedTool
+from baton_schemas.flow.types import Unfit
 from baton_schemas.run.branches import fan_outs
-from baton_schemas.wire.outcomes import total
-from baton_schemas.wire.values import encode_value
 
 _PAUSED = "pause_turn"
 """Why an answer stopped that the model goes on with, once it has it back."""
@@ -58,10 +59,12 @@ class OrchestratorAgent:
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Ask the model and make its calls, all those of an answer at once, until it answers without one.
 
+        An answer that does not fit its `output`, or says nothing after the results of calls, is asked for once more,
+        beyond `max_rounds` if need be.
         `timeout_s` bounds each call of the model, `tool_timeout_s` each of a tool; waiting for workers has no bound but
         theirs. Raises `MissingValue`, before anything is asked, `TooManyRounds`, `TooManyAsks`, `TooManyCalls`,
-        `ToolInDoubt`, `ModelError`, what `Toolbox.offer` raises, and what the journal and `task.asks` raise other than
-        `AskFailed` and `AskRefused`, which the model is told.
+        `ToolInDoubt`, `AnswerUnfit`, `ModelError`, what `Toolbox.offer` raises, and what the journal and `task.asks`
+        raise other than `AskFailed` and `AskRefused`, which the model is told.
         """
         agent, offered = task.plan.agent(task.step), await self._offered(task, journal)
         request = request_of(task, offered)
@@ -69,6 +72,7 @@ class OrchestratorAgent:
         calling = self._calling(task, journal, offered)
         answers: list[ModelAnswer] = []
         asked = called = 0
+        schema, again = schema_of(agent), False
         while True:
             container = answers[-1].container if answers else ""
             going_on = replace(request, turns=tuple(conversation.turns), container=container)
@@ -77,7 +81,17 @@ class OrchestratorAgent:
             calls = conversation.take(answers[-1])
             paused = answers[-1].stop_reason == _PAUSED
             if not calls and not paused:
-                return _performed(answers)
+                if not answers[-1].text.strip():
+                    conversation.tell(GO_ON)
+                    continue
+                try:
+                    said = replace(answers[-1], text=last_word(answers[-1]))
+                    output = output_of(said, schema, request.max_tokens, again=again)
+                except Unfit as error:
+                    conversation.tell(asked_again(error, schema))
+                    again = True
+                    continue
+                return performed(answers, output)
             rounds = len(answers)
             if rounds >= agent.max_rounds:
                 raise TooManyRounds(rounds, conversation.so_far(calls))
@@ -122,49 +136,37 @@ async def _all(
     if calling is not None:
         await calling.settle(calls, digest)
     with all_needed():
-        making = [asyncio.ensure_future(_made(call, asks, workers, calling, digest, n)) for n, call in enumerate(calls)]
-    of_workers = [task for task, call in zip(making, calls, strict=True) if call.name in workers]
+        asking = {n: asyncio.ensure_future(_asked(call, asks)) for n, call in enumerate(calls) if call.name in workers}
+    making = [asking.get(n) or asyncio.ensure_future(_called(call, calling, digest, n)) for n, call in enumerate(calls)]
+    cut_off: Collection[asyncio.Future[Came]] = asking.values()
     try:
         return await asyncio.gather(*making)
     except asyncio.CancelledError:
-        of_workers = making
+        cut_off = making
         raise
     finally:
-        for each in of_workers:
+        for each in cut_off:
             each.cancel()
         await asyncio.gather(*making, return_exceptions=True)
 
 
-async def _made(
-    call: Call, asks: Asks, workers: Collection[str], calling: Calling | None, digest: str, place: int
-) -> Came:
+async def _asked(call: Call, asks: Asks) -> Came:
     if call.wrong:
         return Came(text=call.wrong, is_error=True)
-    if call.name not in workers:
-        assert calling is not None, "only what is offered is called"
-        return await calling.make(call, digest, place)
     try:
         return Came(text=_as_text(await asks.ask(call.name, call.arguments)))
     except (AskFailed, AskRefused) as error:
         return Came(text=str(error), is_error=True)
 
 
+async def _called(call: Call, calling: Calling | None, digest: str, place: int) -> Came:
+    if call.wrong:
+        return Came(text=call.wrong, is_error=True)
+    assert calling is not None, "only what is offered is called"
+    return await calling.make(call, digest, place)
+
+
 def _as_text(output: Raw) -> str:
     """Return what a worker put out as a model reads it: text as it is, anything else as JSON."""
     data = bytes(output)
     return msgspec.json.decode(data, type=str) if data.lstrip()[:1] == b'"' else data.decode()
-
-
-def _performed(answers: Sequence[ModelAnswer]) -> Performed:
-    """Return the last answer, with what all of them took."""
-    last, usages = answers[-1], [answer.usage for answer in answers]
-    prices = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
-    return Performed(
-        output=encode_value(last_word(last), "output"),
-        truncated=last.truncated,
-        model=last.model,
-        rehearsed=any(answer.rehearsed for answer in answers),
-        request_id=last.request_id,
-        usage=total(usages),
-        cost_usd=math.fsum(prices) if prices else None,
-    )

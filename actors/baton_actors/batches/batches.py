@@ -30,7 +30,7 @@ from baton_schemas.wire.facts import BatchEnded
 from baton_schemas.wire.messages import Batch
 from baton_schemas.wire.names import BATCH, sender_of
 
-from .members import Members
+from .members import Member, Members
 from .one import OneBatch, Record
 
 IN_HAND = 64
@@ -43,12 +43,17 @@ _NEWER_RETRY_S = 10.0
 logger = structlog.get_logger("baton.batches")
 
 
+class NotHere(Exception):
+    """This worker lacks what it takes to send a batch."""
+
+
 class Batches:
     """Those of one actor, in one process."""
 
     def __init__(self, engine: Engine, plans: Plans, models: Models, actor: str, worker: str) -> None:
         """`worker` is how the log calls this process."""
         self._bus, self._models, self._actor, self._worker = engine.bus, models, actor, worker
+        self._plans = plans
         self._members = Members(engine, plans, actor, worker)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -87,6 +92,9 @@ class Batches:
         except BadMessage as error:
             logger.error("batch.rejected", subject=delivery.subject, seq=delivery.seq, reason=str(error))
             await delivery.term()
+        except NotHere as error:
+            logger.warning("batch.not_here", subject=delivery.subject, lacks=str(error))
+            await delivery.nak(_NEWER_RETRY_S)
         except NewerMessage as error:
             logger.warning("message.newer", subject=delivery.subject, error=str(error))
             await delivery.nak(_NEWER_RETRY_S)
@@ -102,5 +110,13 @@ class Batches:
         record = Record.of(await journal.read())
         members = await self._members.of(batch, are_all_needed=record.is_begun)
         if members:
+            await self._check(members[0])
             await OneBatch(self._bus, self._models, self._members, batch, delivery.seq, members, journal).do(record)
         await journal.write(BatchEnded(at_s=self._bus.now_s()))
+
+    async def _check(self, member: Member) -> None:
+        """Raise `NotHere` for what only a worker can send that has a key, or knows the provider."""
+        plan, model = await self._plans.of(member.child), member.call.model
+        lacks = self._models.providers.lacks(plan.flow.name, plan.flow.providers, model)
+        if lacks or (not member.call.rehearsed and self._models.where(plan.flow.name, model).settings.rehearses):
+            raise NotHere(lacks or "a key")

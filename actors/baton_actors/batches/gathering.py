@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from baton_actors.models import Models
+from baton_actors.steps.plans import Plans
 from baton_actors.steps.settlement import Ack, Nak, Settlement, Term, settle
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import BusError
@@ -38,6 +40,10 @@ _NEWER_RETRY_S = 10.0
 logger = structlog.get_logger("baton.batches")
 
 
+_Key = tuple[bool, str]
+"""What goes together: whether it is rehearsed, and whose model it is."""
+
+
 class _Member(NamedTuple):
     delivery: Delivery
     most: int
@@ -48,13 +54,12 @@ class _Member(NamedTuple):
 class Gatherer:
     """That of one actor, in one process; those of all processes share a consumer."""
 
-    def __init__(self, engine: Engine, actor: str, in_hand: int, *, rehearses: bool) -> None:
-        """`in_hand` bounds the calls that are held while they are gathered; `rehearses`: no model is called here."""
+    def __init__(self, engine: Engine, actor: str, in_hand: int, models: Models, plans: Plans) -> None:
+        """`in_hand` bounds the calls that are held while they are gathered."""
         self._engine, self._bus, self._actor, self._in_hand = engine, engine.bus, actor, in_hand
-        self._rehearses = rehearses
-        self._pools: dict[bool, list[_Member]] = {True: [], False: []}
-        """By whether they are rehearsed."""
-        self._timers: dict[bool, asyncio.TimerHandle] = {}
+        self._models, self._plans = models, plans
+        self._pools: dict[_Key, list[_Member]] = {}
+        self._timers: dict[_Key, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -104,8 +109,11 @@ class Gatherer:
             who = gatherer_of(self._actor)
             if wrong := misplaced(child, delivery.subject, lambda: self._bus.subjects.of(who, child)):
                 raise BadMessage(wrong, delivery.subject)
-            if not call.rehearsed and self._rehearses:
-                logger.warning("batch.no_key", run=child.run, step=child.step)
+            where = self._models.where(child.flow, call.model)
+            plan = await self._plans.of(child)
+            lacks = self._models.providers.lacks(plan.flow.name, plan.flow.providers, call.model)
+            if lacks or (not call.rehearsed and where.settings.rehearses):
+                logger.warning("batch.no_key", run=child.run, step=child.step, provider=lacks or where.provider)
                 return Nak(_NEWER_RETRY_S)
             if not self._bus.is_fresh(delivery) and await self._is_over(child):
                 return Ack()
@@ -118,7 +126,7 @@ class Gatherer:
             logger.error("bus.refuses", error=str(error), subject=delivery.subject)
             return Nak(_RETRY_S)
         due_s = delivery.stored_at_s + call.seconds
-        self._add(call.rehearsed, _Member(delivery, call.count, due_s, call.size_bytes))
+        self._add((call.rehearsed, where.provider), _Member(delivery, call.count, due_s, call.size_bytes))
         return None
 
     async def _is_over(self, child: Handoff) -> bool:
@@ -128,24 +136,24 @@ class Gatherer:
         claimed = found is not None and isinstance(found.message, Note) and isinstance(found.message.fact, InBatch)
         return claimed or ended is not None
 
-    def _add(self, rehearsed: bool, member: _Member) -> None:
-        pool = self._pools[rehearsed]
+    def _add(self, key: _Key, member: _Member) -> None:
+        pool = self._pools.setdefault(key, [])
         if pool and sum(each.size_bytes for each in pool) + member.size_bytes > SIZE_MAX_BYTES:
-            self._close(rehearsed)
-            pool = self._pools[rehearsed]
+            self._close(key)
+            pool = self._pools.setdefault(key, [])
         pool.append(member)
         if len(pool) >= min(each.most for each in pool):
-            self._close(rehearsed)
+            self._close(key)
             return
-        if rehearsed in self._timers:
-            self._timers[rehearsed].cancel()
+        if key in self._timers:
+            self._timers[key].cancel()
         wait_s = max(min(each.due_s for each in pool) - self._bus.now_s(), 0.0)
-        self._timers[rehearsed] = asyncio.get_running_loop().call_later(wait_s, self._close, rehearsed)
+        self._timers[key] = asyncio.get_running_loop().call_later(wait_s, self._close, key)
 
-    def _close(self, rehearsed: bool) -> None:
-        pool, self._pools[rehearsed] = self._pools[rehearsed], []
-        if rehearsed in self._timers:
-            self._timers.pop(rehearsed).cancel()
+    def _close(self, key: _Key) -> None:
+        pool = self._pools.pop(key, [])
+        if key in self._timers:
+            self._timers.pop(key).cancel()
         if pool:
             self._begin(self._gather(pool))
 

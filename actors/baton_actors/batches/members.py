@@ -102,7 +102,7 @@ class Members:
         except BlobMissing as error:
             raise ModelError(type="request_gone", message=str(error), retryable=False) from error
         fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
-        request = ModelRequest(**fields, timeout_s=member.call.timeout_s)
+        request = ModelRequest(**fields, timeout_s=member.call.timeout_s, flow=member.child.flow)
         try:
             files = {ref.sha256: await self._files.load(ref) for ref in request.refs}
             if files:

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_actors.models import ModelError, ModelRequest, Models
-from baton_actors.models.batches import NotSent, Out, Provider, answer_in
+from baton_actors.models.batches import BatchApi, NotSent, Out, answer_in
 from baton_actors.models.body import body_of
+from baton_actors.models.providers import Where
 from baton_bus.engine.journal import Journal
 from baton_bus.store.bus import Bus
 from baton_schemas.show.batching import LOST
@@ -71,6 +73,13 @@ class OneBatch:
         self._open = [*calls]
         """Those whose runs have not ended, as far as it was looked."""
         self._requests: dict[str, ModelRequest] = {}
+        self._where = self._where_of(calls[0])
+        """Where it goes: all of it to one provider."""
+
+    def _where_of(self, member: Member) -> Where:
+        where = self._models.where(member.child.flow, member.call.model)
+        # What was gathered without a key is rehearsed, whoever has it now.
+        return replace(where, settings=replace(where.settings, rehearse=True)) if member.call.rehearsed else where
 
     async def do(self, record: Record) -> None:
         """Take it to its end. Raises the errors of the bus."""
@@ -81,7 +90,7 @@ class OneBatch:
         if sent.rehearsed:
             await self._rehearse()
             return
-        provider = await self._models.batches()
+        provider = await self._models.batches(self._where)
         while True:
             try:
                 out = await self._until_ended(provider, sent.id)
@@ -107,7 +116,7 @@ class OneBatch:
             return None
         if any(member.call.rehearsed for member in self._members.values()):
             return await self._sent("", rehearsed=True)
-        provider = await self._models.batches()
+        provider = await self._models.batches(self._where)
         timeout_s = max(member.call.timeout_s for member in self._members.values())
         sending = Sending(self._bus, provider, self._batch.run, self._seq, self._journal, timeout_s)
         try:
@@ -135,7 +144,8 @@ class OneBatch:
         """Read what is asked; calls that cannot be made any more are settled."""
         for name, member in [*self._members.items()]:
             try:
-                self._requests[name] = await self._all.request(member)
+                request = await self._all.request(member)
+                self._requests[name] = replace(request, model=self._where_of(member).model)
             except ModelError as error:
                 del self._members[name]
                 await self._all.settle(self._root, member, error)
@@ -157,14 +167,14 @@ class OneBatch:
         if member is None:
             return
         try:
-            answer = answer_in(self._requests[name], result, self._price, rehearsed=member.call.rehearsed)
+            answer = answer_in(self._requests[name], result, self._where_of(member), self._price)
         except ModelError as error:
             await self._all.settle(self._root, member, error)
         else:
             await self._all.settle(self._root, member, answer)
 
-    def _price(self, model: str, usage: Usage) -> float | None:
-        return self._models.cost_usd(model, usage, batch=True)
+    def _price(self, where: Where, model: str, usage: Usage) -> float | None:
+        return self._models.cost_usd(where, model, usage, batch=True)
 
     async def _settle_all(self, error: ModelError) -> None:
         members, self._members = self._members, {}
@@ -172,7 +182,7 @@ class OneBatch:
 
     # ---- waiting -------------------------------------------------------------------------------------
 
-    async def _until_ended(self, provider: Provider, id: str) -> Out:
+    async def _until_ended(self, provider: BatchApi, id: str) -> Out:
         """Wait until a batch has ended, and return how it stands. Raises `ModelError` when the provider has none."""
         wait_s, is_cancelled = LOOK_S[0], False
         while True:

@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from baton_actors.models import ModelError, ModelRequest
-from baton_actors.models.batches import NotSent, Out, Provider
+from baton_actors.models.batches import BatchApi, NotSent, Out
 from baton_actors.models.body import body_of
 from baton_bus.engine.journal import Journal
 from baton_bus.store.bus import Bus
@@ -42,7 +42,7 @@ class InDoubt(Exception):
 class Sending:
     """That of one batch, by one worker."""
 
-    def __init__(self, bus: Bus, provider: Provider, batch: str, seq: int, journal: Journal, timeout_s: float) -> None:
+    def __init__(self, bus: Bus, provider: BatchApi, batch: str, seq: int, journal: Journal, timeout_s: float) -> None:
         """`seq` is where the batch is in the log, `journal` its own; `timeout_s` bounds each sending."""
         self._bus, self._provider, self._batch, self._seq, self._journal = bus, provider, batch, seq, journal
         self._send_s = min(timeout_s, SEND_MAX_S)

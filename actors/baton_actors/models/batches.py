@@ -14,6 +14,7 @@ from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError, is_retryable
 from baton_actors.models.events import as_object, valid
 from baton_actors.models.heard import error_type
+from baton_actors.models.providers import Where
 from baton_actors.models.reading import Reading
 from baton_actors.models.texts import without_secrets
 from baton_actors.models.types import ModelAnswer, ModelRequest
@@ -21,8 +22,8 @@ from baton_schemas.wire.outcomes import Usage
 from baton_schemas.wire.values import clean_text, valid_text
 
 Body = Mapping[str, Any]
-Price = Callable[[str, Usage], float | None]
-"""What a call of a model costs."""
+Price = Callable[[Where, str, Usage], float | None]
+"""What a call costs that a model answered."""
 _SAID_MAX = 500
 
 
@@ -47,7 +48,7 @@ class NotSent(Exception):
         super().__init__(str(error))
 
 
-class Provider(Protocol):
+class BatchApi(Protocol):
     """The batches of one provider. All raise `ModelError` besides what is said."""
 
     async def send(self, bodies: Sequence[tuple[str, Body]]) -> Out:
@@ -66,11 +67,11 @@ class Provider(Protocol):
         """Have the provider do no more of a batch; it ends then."""
 
 
-def answer_in(request: ModelRequest, result: Mapping[str, Any], price: Price, *, rehearsed: bool) -> ModelAnswer:
+def answer_in(request: ModelRequest, result: Mapping[str, Any], where: Where, price: Price) -> ModelAnswer:
     """Return the answer in a result of a batch. Raises `ModelError`, as the call would have live, with its cost."""
     match result.get("type"):
         case "succeeded":
-            return _answer(request, result.get("message"), price, rehearsed=rehearsed)
+            return _answer(request, result.get("message"), where, price)
         case "errored":
             error = result.get("error")
             type = valid_text(error_type(error))
@@ -103,7 +104,7 @@ def answer_in(request: ModelRequest, result: Mapping[str, Any], price: Price, *,
             )
 
 
-def _answer(request: ModelRequest, message: Any, price: Price, *, rehearsed: bool) -> ModelAnswer:
+def _answer(request: ModelRequest, message: Any, where: Where, price: Price) -> ModelAnswer:
     reading, text = Reading(), ""
     content: list[dict[str, Any]] = []
     try:
@@ -122,28 +123,28 @@ def _answer(request: ModelRequest, message: Any, price: Price, *, rehearsed: boo
             message=f"a batch has an answer of {request.model} that cannot be read ({type(error).__name__})",
             retryable=True,
         )
-        raise _charged(broken, request, reading, price) from error
-    model = reading.model or request.model
+        raise _charged(broken, where, reading, price) from error
+    model = reading.model or where.model
     try:
         check_answer(request, reading, text, content)
     except ModelError as error:
-        raise _charged(error, request, reading, price) from None
+        raise _charged(error, where, reading, price) from None
     return ModelAnswer(
         text=clean_text(text, len(text)),
-        model=model,
+        model=where.named(model),
         stop_reason=reading.stop_reason,
         usage=reading.usage,
-        cost_usd=price(model, reading.usage),
+        cost_usd=price(where, model, reading.usage),
         truncated=is_truncated(reading),
-        rehearsed=rehearsed,
+        rehearsed=where.settings.rehearses,
         request_id=valid_text(str(message.get("id") or ""))[:100],
         content=content,
         container=reading.container,
     )
 
 
-def _charged(error: ModelError, request: ModelRequest, reading: Reading, price: Price) -> ModelError:
+def _charged(error: ModelError, where: Where, reading: Reading, price: Price) -> ModelError:
     if reading.begun:
-        model, usage = reading.model or request.model, reading.usage
-        error.took(usage, cost_usd=price(model, usage), model=model, estimated=reading.estimated)
+        model, usage = reading.model or where.model, reading.usage
+        error.took(usage, cost_usd=price(where, model, usage), model=where.named(model), estimated=reading.estimated)
     return error

@@ -53,7 +53,7 @@ async def hosting(
     mergers = {found.plan.actor(step) for step in found.plan.joins}
     async with contextlib.AsyncExitStack() as stack:
         shared = await stack.enter_async_context(
-            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died, held)
+            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died, held, models)
         )
         await stack.enter_async_context(Clerk(engine).working())
         for name in agents:
@@ -62,7 +62,6 @@ async def hosting(
                 actors[name],
                 found.flow.agents[name],
                 playing.concurrency(found.plan, name),
-                asks_models=playing.asks_models(found.plan, name),
             )
             working = worker.working(joins=actors[name] in mergers, grace_s=grace_s, retires=retires)
             await stack.enter_async_context(working)
@@ -70,7 +69,7 @@ async def hosting(
             may_batch = models is not None and found.flow.agents[name].asks_models
             if models is not None and may_batch and (policy is not None or await _has_gathered(engine, actors[name])):
                 count = (policy or BatchPolicy()).count
-                gatherer = Gatherer(engine, actors[name], count, rehearses=models.settings.rehearses)
+                gatherer = Gatherer(engine, actors[name], count, models, shared.plans)
                 await stack.enter_async_context(gatherer.working())
                 batches = Batches(engine, shared.plans, models, actors[name], shared.worker)
                 await stack.enter_async_context(batches.working())

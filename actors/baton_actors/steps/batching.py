@@ -42,6 +42,7 @@ class Batching:
         held = await sure(lambda: self._held(child, bound))
         call = BatchCall(
             request_sha256=digest,
+            model=request.model,
             attempt=self._attempt,
             count=self._policy.count,
             seconds=self._policy.seconds,

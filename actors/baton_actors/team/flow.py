@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, get_args, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
 import msgspec
 
@@ -17,15 +17,20 @@ from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
-from baton_schemas.flow.flow import IN_PROCESS, Delivery, OnBudget, OnError
+from baton_schemas.flow.flow import IN_PROCESS, Caching, Delivery, OnBudget, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.schema_files import read_schema
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 UsedTool = str | Mapping[str, Any] | Callable[..., Any]
 """A tool as a flow file names it, by a string or a table, or a function."""
+
+
+Output = Mapping[str, Any] | str | type
+"""What a model answers with: fields by type, a file with a JSON Schema, or a record."""
 
 
 class AgentOptions(TypedDict, total=False):
@@ -52,6 +57,8 @@ class AgentOptions(TypedDict, total=False):
     retry_base_s: float
     retry_max_s: float
     overload_max_s: float
+    fallback: str | Sequence[str]
+    cache: Caching
     actor: str
 
 
@@ -64,6 +71,7 @@ class StepOptions(AgentOptions, total=False):
     after: str | Sequence[str]
     each: str
     each_concurrency: int
+    warm: bool
     join: str | int | Mapping[str, Any]
     when: Mapping[str, Any]
     again: Mapping[str, Any]
@@ -74,6 +82,7 @@ _OF_STEP = {
     "after": "after",
     "each": "each",
     "each_concurrency": "concurrency",
+    "warm": "warm",
     "join": "join",
     "when": "when",
     "again": "again",
@@ -96,6 +105,8 @@ class Flow:
         *,
         input: Mapping[str, Any] | None = None,
         tiers: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        limits: Mapping[str, Mapping[str, Any]] | None = None,
         on_error: OnError = "fail",
         deadline_s: float | None = None,
         budget: Mapping[str, float] | None = None,
@@ -105,7 +116,8 @@ class Flow:
     ) -> None:
         """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
 
-        `tiers`, `mcp`, `budget` (`{"usd": 2.0}`) and `on_budget` are as in a file; `deadline_s` in seconds.
+        `tiers`, `providers`, `limits`, `mcp`, `budget` (`{"usd": 2.0}`) and `on_budget` are as in a file;
+        `deadline_s` in seconds.
         """
         self.name = name
         self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
@@ -115,8 +127,9 @@ class Flow:
             self._data["budget"] = dict(budget)
         if on_budget != "fail":
             self._data["on_budget"] = on_budget
-        if mcp:
-            self._data["mcp"] = {server: _plain(given) for server, given in mcp.items()}
+        for key, tables in (("providers", providers), ("limits", limits), ("mcp", mcp)):
+            if tables:
+                self._data[key] = {each: _plain(given) for each, given in tables.items()}
         self._input = {field: _type(given) for field, given in (input or {}).items()}
         self._tiers = {tier: _plain(given) for tier, given in (tiers or {}).items()}
         self._agents: dict[str, dict[str, Any]] = {}
@@ -124,6 +137,7 @@ class Flow:
         self._functions: dict[str, Handler] = {}
         self._tools: dict[str, FunctionTool] = {}
         self._nested: dict[str, Flow] = {}
+        self._schemas: dict[str, Any] = {}
 
     @overload
     def step(self, handler: _Function, /, *, name: str = "", **options: Unpack[StepOptions]) -> _Function: ...
@@ -152,14 +166,17 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[StepOptions],
     ) -> None:
         """Add a step that asks a model. Placeholders in `prompt` and `system` are as in a file: `{topic}`, `{read}`.
 
-        `model` is a tier or the id of a model; `max_tokens` the tier's unless given. Raises `FlowError` for a name that
-        another step has.
+        `model` is a tier or the id of a model; `max_tokens` the tier's unless given. `output` is what it answers with,
+        in place of text: fields by type, a file with a JSON Schema, or a record (a Struct, dataclass or TypedDict).
+        Raises `FlowError` for a name that another step has.
         """
         agent: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+        agent |= self._output(name, output)
         self._add(name, agent, options)
 
     def nest(
@@ -195,6 +212,7 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[AgentOptions],
     ) -> None: ...
 
@@ -208,15 +226,17 @@ class Flow:
         model: str = "worker",
         system: str = "",
         max_tokens: int = 0,
+        output: Output | None = None,
         **options: Unpack[AgentOptions],
     ) -> Any:
         """Add an agent that is only asked, by those that have it among their `workers`: a handler, or with a `prompt`.
 
-        It is given its `input`, which has a type for each name as the flow's has. Raises as `step` and `ask` do.
+        It is given its `input`, which has a type for each name as the flow's has; `output` as of `ask`. Raises as
+        `step` and `ask` do.
         """
         if prompt:
-            asks = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
-            self._add(name, asks, options, is_step=False)
+            asks: dict[str, Any] = {"model": model, "prompt": prompt, "system": system, "max_tokens": max_tokens}
+            self._add(name, asks | self._output(name, output), options, is_step=False)
             return None
         if handler is None:
             return functools.partial(self.agent, name=name, **options)
@@ -273,6 +293,7 @@ class Flow:
         flow = build_flow(
             self._data | {"input": self._input, "tiers": self._tiers, "agents": self._agents, "steps": self._steps},
             find,
+            lambda name: self._schemas[name] if name in self._schemas else read_schema(name, folder),
         )
         plan = with_reads(Plan(flow), folder)
         agents = dict(plan.flow.agents)
@@ -320,14 +341,35 @@ class Flow:
         given = {key: _plain(value) for key, value in options.items() if value is not None}
         if isinstance(given.get("input"), dict):
             given["input"] = {field: _type(value) for field, value in given["input"].items()}
-        if isinstance(given.get("workers"), str):
-            given["workers"] = [given["workers"]]
+        for key in ("workers", "fallback"):
+            if isinstance(given.get(key), str):
+                given[key] = [given[key]]
         if "tools" in options:
             given["tools"] = self._used(options["tools"])
         of_step = _OF_STEP if is_step else {}
         if is_step:
             self._steps[name] = {of_step[key]: value for key, value in given.items() if key in of_step}
         self._agents[name] = agent | {key: value for key, value in given.items() if key not in of_step}
+
+    def _output(self, name: str, output: Output | None) -> dict[str, Any]:
+        """Return what an LLM agent answers with as a file has it; the schema of a record is kept.
+
+        Raises `FlowError`.
+        """
+        if output is None:
+            return {}
+        if isinstance(output, Mapping):
+            return {"output": {field: _type(given) for field, given in output.items()}}
+        if isinstance(output, str):
+            return {"output": output}
+        use = f"{IN_PROCESS}{name}"
+        try:
+            self._schemas[use] = msgspec.json.schema(output)
+        except (TypeError, NameError, RecursionError) as error:
+            found = f"{getattr(output, '__name__', output)}, of which no JSON Schema can be made ({error})"
+            expected = "fields by type, a file with a JSON Schema, or a record"
+            raise FlowError(f"agents.{name}.output", found, expected, file=f"flow {self.name!r}") from error
+        return {"output": use}
 
     def _used(self, tools: UsedTool | Sequence[UsedTool]) -> list[Any]:
         """Return the tools of an agent as a file names them; functions are kept. Raises `BadTool`, `FlowError`."""
@@ -358,6 +400,10 @@ def _type(given: Any) -> Any:
     if isinstance(given, Mapping):
         table = dict(given)
         return table | {"type": _type(table["type"])} if "type" in table else table
+    if isinstance(given, list):
+        return given
+    if get_origin(given) is Literal:
+        return list(get_args(given))
     if isinstance(given, type) and not get_args(given):
         return given.__name__
     return given if isinstance(given, str) else str(given)

@@ -14,6 +14,7 @@ from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_batches import check_batches
 from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_graph import check_graph
+from baton_schemas.flow.check_models import check_models
 from baton_schemas.flow.check_paths import check_paths
 from baton_schemas.flow.check_tools import check_tools
 from baton_schemas.flow.flow import FORMAT, Field, Flow
@@ -49,6 +50,7 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
         _check_inputs(f"agents.{name}.input", agent.input)
     _check_tiers(flow)
     readable = check_graph(flow)
+    check_models(flow)
     check_agents(flow, readable)
     check_tools(flow)
     check_batches(flow)

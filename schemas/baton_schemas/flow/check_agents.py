@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.check_asking import asked_agents, check_given, check_keys, check_workers, refuse_unused
+from baton_schemas.flow.check_outputs import check_output
 from baton_schemas.flow.check_people import check_no_person, check_person
 from baton_schemas.flow.flow import IN_PROCESS, Agent, Flow
 from baton_schemas.flow.limits import check_at_least, check_timeout
@@ -38,6 +39,7 @@ def check_agents(flow: Flow, earlier: Mapping[str, frozenset[str]]) -> None:
                 _check_handler(place, agent)
             else:
                 _check_llm(place, agent, flow)
+                check_output(place, agent)
         users = [step for step in flow.steps if flow.steps[step].agent == name]
         if not users and name not in asked:
             refuse_unused(flow, name)
@@ -69,6 +71,12 @@ def _check_handler(place: str, agent: Agent) -> None:
             "both `handler` and `prompt`",
             "one of them: a Python handler or an LLM agent",
             hint="Remove one, or make two agents.",
+        )
+    if agent.output:
+        raise FlowError(
+            f"{place}.output",
+            "`output` on a handler",
+            "it only with `prompt`: what a handler puts out is what its function says that it returns",
         )
     handler = agent.handler
     if handler.startswith(IN_PROCESS):

@@ -14,7 +14,7 @@ from baton_schemas.flow.flow import Conditions, Scalar
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_parts
 from baton_schemas.flow.prompts import Placeholder
-from baton_schemas.flow.types import Type, listed
+from baton_schemas.flow.types import Type, listed, listed_values
 from baton_schemas.wire.values import valid_text
 
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
@@ -54,13 +54,19 @@ def check_values(plan: Plan, step: str, place: str, conditions: Conditions | Non
         kind = _kind_at(plan, step, f"{place}.{path}", path)
         for value in values_in(wanted):
             if not _may_be(value, kind):
-                raise FlowError(
-                    f"{place}.{path}",
-                    _written(value),
-                    f"{_phrase(kind)}: {path} is of type {replace(kind, optional=False)}",
-                    hint=hint_of_text(plan, path.split(".")[0]) if kind.kind in ("list", "dict") else "",
-                    near=path,
-                )
+                raise _never(plan, place, path, value, kind)
+
+
+def _never(plan: Plan, place: str, path: str, value: Scalar, kind: Type) -> FlowError:
+    here, found = f"{place}.{path}", _written(value)
+    if kind.values:
+        texts = [each for each in kind.values if isinstance(each, str)]
+        hint = nearest(value, texts) if isinstance(value, str) else ""
+        expected = f"a value that {path} can have: {listed_values(kind.values)}"
+        return FlowError(here, found, expected, hint=hint if hint.startswith("Did") else "", near=path)
+    hint = hint_of_text(plan, path.split(".")[0]) if kind.kind in ("list", "dict") else ""
+    expected = f"{_phrase(kind)}: {path} is of type {replace(kind, optional=False)}"
+    return FlowError(here, found, expected, hint=hint, near=path)
 
 
 def _kind_at(plan: Plan, step: str, place: str, path: str) -> Type:
@@ -93,6 +99,8 @@ def _check_value(place: str, path: str, value: Scalar) -> None:
 
 
 def _may_be(value: Scalar, kind: Type) -> bool:
+    if kind.values:
+        return any(type(value) is type(each) and value == each for each in kind.values)
     match kind.kind:
         case "any":
             return True

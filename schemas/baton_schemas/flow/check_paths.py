@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
-from baton_schemas.flow.flow import Field
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.nested import flow_of, taken
+from baton_schemas.flow.outputs import type_of_output
 from baton_schemas.flow.prompts import Placeholder, parse
 from baton_schemas.flow.types import ANY, NUMBER, TEXT, Type, listed, type_of
 
@@ -124,9 +124,10 @@ def _check_each(plan: Plan, name: str) -> None:
 
 def hint_of_text(plan: Plan, name: str) -> str:
     """Return what to do where a key is looked for in what a model answers; empty when it is something else."""
-    if name not in plan.flow.steps or not plan.agent(name).asks_models:
+    if name not in plan.flow.steps or not plan.agent(name).asks_models or plan.agent(name).output:
         return ""
-    return "What a model answers is text: let a handler take it apart, and name that one's step."
+    agent = plan.flow.steps[name].agent
+    return f"What a model answers is text: let a handler take it apart, or set `output` of agents.{agent}."
 
 
 def kind_of(plan: Plan, step: str, name: str) -> Type:
@@ -160,9 +161,9 @@ def _puts_out(plan: Plan, agent: str) -> Type:
     nested, told = plan.nested_of(agent), plan.flow.agents[agent]
     if nested is not None:
         return _output_of(nested, nested.final)
-    if told.asks_models or told.answers:
-        return TEXT
-    return type_of(Field(type="dict", fields=told.output)) if told.output else ANY
+    if told.answers:
+        return replace(TEXT, values=tuple(told.answers))
+    return type_of_output(told) or (TEXT if told.asks_models else ANY)
 
 
 def _check_given(plan: Plan, step: str) -> None:

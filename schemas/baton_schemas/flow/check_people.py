@@ -12,7 +12,7 @@ from baton_schemas.flow.questions import BadQuestion, check_question, check_word
 from baton_schemas.flow.types import BadType, has_files, type_of
 from baton_schemas.wire.messages import Question
 
-_OF_PEOPLE = ("answers", "output", "deadline_s", "default")
+_OF_PEOPLE = ("answers", "deadline_s", "default")
 _NOT_OF_PEOPLE = ("model", "handler", "system", "max_tokens", "reads", "workers")
 
 
@@ -48,7 +48,9 @@ def check_person(place: str, agent: Agent) -> None:
     elif bytes(agent.default):
         hint = "It is the answer once the time is up: set `deadline_s` too."
         raise FlowError(f"{place}.default", "`default` without `deadline_s`", "both, or none", hint=hint)
-    for name, field in agent.output.items():
+    if isinstance(agent.output, str):
+        raise FlowError(f"{place}.output", repr(agent.output), "fields: people are asked field by field")
+    for name, field in agent.output_fields.items():
         try:
             type_of(field)
         except BadType as error:
@@ -64,7 +66,7 @@ def check_person(place: str, agent: Agent) -> None:
 
 def question_of(agent: Agent, text: str) -> Question:
     """Return what an agent that is a person is asked, with its prompt filled in."""
-    return Question(text=text, answers=agent.answers, output=output_of(agent.output))
+    return Question(text=text, answers=agent.answers, output=output_of(agent.output_fields))
 
 
 def _is_set(agent: Struct, key: str) -> bool:

@@ -22,27 +22,33 @@ from baton_schemas.flow.flow import (
     Field,
     Flow,
     JoinPolicy,
+    Limit,
     Mcp,
+    Provider,
     Step,
     Tier,
     UsedTool,
 )
 from baton_schemas.flow.nested import FindFlow, with_flows
+from baton_schemas.flow.schema_files import ReadSchema, read_none, read_schema, with_schemas
 from baton_schemas.flow.toml_lines import line_of
 from baton_schemas.wire.money import Budget
 
 Table = dict[str, Any]
 S = TypeVar("S", bound=Struct)
 
-NOT_WRITTEN: dict[type[Struct], frozenset[str]] = {Flow: frozenset({"flows"})}
+NOT_WRITTEN: dict[type[Struct], frozenset[str]] = {Flow: frozenset({"flows"}), Agent: frozenset({"output_schema"})}
 """What is in a flow, and not written in its file."""
 _PHRASES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
     float: "a number",
+    bool: "true or false",
     list[str]: "a list of strings",
     list[UsedTool]: "a list of tools, as ['./tools.py:search', 'web_search']",
     dict[str, str]: "a table of strings",
+    dict[str, Field]: "a table of types, as { kind = 'str' }",
+    list[str | int]: "a list of texts or of whole numbers",
 }
 
 
@@ -64,10 +70,10 @@ def read_flow(path: Path, find: FindFlow = find_none) -> Flow:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise FlowError(str(path), f"a file that can't be read ({error})", "a flow file in UTF-8") from error
-    return load_flow(text, str(path), find)
+    return load_flow(text, str(path), find, lambda name: read_schema(name, path.parent))
 
 
-def load_flow(text: str, file: str = "", find: FindFlow = find_none) -> Flow:
+def load_flow(text: str, file: str = "", find: FindFlow = find_none, read: ReadSchema = read_none) -> Flow:
     """Return the flow in a TOML text, checked. Raises `FlowError` with `file`, the line and the key path.
 
     Paths in `handler` and `flow` stay as they are written, relative to the flow file, so that a flow has the same
@@ -80,7 +86,7 @@ def load_flow(text: str, file: str = "", find: FindFlow = find_none) -> Flow:
     try:
         flow = _flow(data)
         _refuse_functions(flow)
-        flow = with_flows(flow, find)
+        flow = with_schemas(with_flows(flow, find), read)
         check_flow(flow)
     except FlowError as error:
         if error.file:  # that of a flow within it
@@ -91,13 +97,13 @@ def load_flow(text: str, file: str = "", find: FindFlow = find_none) -> Flow:
     return flow
 
 
-def build_flow(data: Table, find: FindFlow = find_none) -> Flow:
+def build_flow(data: Table, find: FindFlow = find_none, read: ReadSchema = read_none) -> Flow:
     """Return the flow in tables such as a flow file has, checked. Raises `FlowError`, which names the flow and the key.
 
     Handlers may be functions of the program that builds it (`in-process:name`), which no file can name.
     """
     try:
-        flow = with_flows(_flow(data), find)
+        flow = with_schemas(with_flows(_flow(data), find), read)
         check_flow(flow)
     except FlowError as error:
         if error.file:
@@ -142,6 +148,10 @@ def _flow(data: Table) -> Flow:
             **DEFAULT_TIERS,
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
         },
+        "providers": {
+            name: _struct(f"providers.{name}", value, Provider) for name, value in _tables(data, "providers").items()
+        },
+        "limits": {name: _limit(name, value) for name, value in _tables(data, "limits").items()},
         "agents": {name: _agent(name, value) for name, value in _tables(data, "agents").items()},
         "mcp": {name: _struct(f"mcp.{name}", value, Mcp) for name, value in _tables(data, "mcp").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
@@ -183,6 +193,10 @@ def _tool(place: str, value: Any) -> UsedTool:
 
 def _field(place: str, value: Any) -> Field:
     table = {"type": value} if isinstance(value, str) else value
+    if isinstance(table, list):
+        table = {"values": table}
+    if isinstance(table, dict) and isinstance(table.get("values"), list):
+        table = {"type": _type_of_values(f"{place}.values", table["values"]), **table}
     if isinstance(table, dict) and "default" in table:
         table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
     if isinstance(table, dict) and "fields" in table:
@@ -194,11 +208,28 @@ def _field(place: str, value: Any) -> Field:
     return _struct(place, table, Field, "a type such as 'str', or ")
 
 
+def _type_of_values(place: str, values: list[Any]) -> str:
+    if not values:
+        raise FlowError(place, "an empty list", "the values that there are, as ['refund', 'complaint']")
+    if not all(type(value) is type(values[0]) for value in values) or type(values[0]) not in (str, int):
+        raise FlowError(place, _found(values), "texts, or whole numbers, as ['refund', 'complaint']")
+    return "str" if isinstance(values[0], str) else "int"
+
+
 def _tier(name: str, value: Any) -> Tier:
     table = {"model": value} if isinstance(value, str) else value
     if isinstance(table, dict) and name in DEFAULT_TIERS:
         table = {**msgspec.structs.asdict(DEFAULT_TIERS[name]), **table}
     return _struct(f"tiers.{name}", table, Tier, "a model id, or ")
+
+
+def _limit(name: str, value: Any) -> Limit:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, dict) and inner.keys() & {field.name for field in msgspec.structs.fields(Limit)}:
+                expected = "the name of the model in quotation marks, as a dot in it begins another table"
+                raise FlowError(f"limits.{name}.{key}", "a table", expected, hint=f'Write [limits."{name}.{key}"].')
+    return _struct(f"limits.{name}", value, Limit)
 
 
 def _step(name: str, value: Any) -> Step:

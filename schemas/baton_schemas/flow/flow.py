@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -14,6 +14,8 @@ OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
 Delivery = Literal["live", "batch"]
+AuthKind = Literal["key", "bearer"]
+Caching = Literal["5m", "1h", "off"]
 OnBudget = Literal["fail", "park"]
 Scalar = str | int | float | bool
 Conditions = dict[str, Scalar | list[Scalar]]
@@ -43,6 +45,8 @@ class Field(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """What it is for: shown where it is missing."""
     fields: dict[str, Field] = {}
     """Of a `dict`, or of the dicts in a list: what each has, by name. It may have more."""
+    values: list[str | int] = []
+    """Of a `str` or an `int`, or of those in a list: it is one of these. A list in place of a type is short for it."""
 
     @property
     def required(self) -> bool:
@@ -57,6 +61,28 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """The id of a model."""
     max_tokens: int = 0
     """The cap of each call, in tokens, for agents without one of their own."""
+
+
+class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A server with the Messages API: its models are called `NAME/model-id` wherever a model is named."""
+
+    base_url: str
+    """Where it is: `https://gateway.example.com`, or with a path before `/v1/messages`."""
+    key_env: str = ""
+    """The variable in the environment of workers that has its key; a server that needs none has none."""
+    auth: AuthKind = "key"
+    """How the key is sent: as `x-api-key`, or as `Authorization: Bearer`."""
+
+
+class Limit(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a model may be asked by all workers together; what is not set has no limit of ours."""
+
+    requests_per_minute: int | None = None
+    """Calls that begin in a minute, evenly."""
+    tokens_per_minute: int | None = None
+    """Tokens in a minute, of prompts and answers: a call counts with what it may take, and then with what it took."""
+    concurrency: int | None = None
+    """Calls under way at once."""
 
 
 class UsedTool(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -140,6 +166,12 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The wait before the first retry, in seconds: exponential from here to `retry_max_s`, with jitter."""
     retry_max_s: float = 60.0
     """The longest wait before a retry, in seconds."""
+    fallback: list[str] = []
+    """Tiers or model ids that are asked in its model's place, in this order, while the provider of that is
+    overloaded."""
+    cache: Caching = "5m"
+    """How long its provider keeps what calls have in common, where that is long enough to be kept: from its last use on
+    five minutes, or an hour, which costs more to write; or not at all."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
     description: str = ""
@@ -179,12 +211,21 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """A role, in place of a model: whoever has it is asked the `prompt`, and what they answer is the output."""
     answers: list[str] = []
     """What a person may answer, when it is a choice."""
-    output: dict[str, Field] = {}
-    """Else the fields of a person's answer, by name and type as in [input]; without either it may be any JSON."""
+    output: dict[str, Field] | str = {}
+    """Of an LLM agent or a person: the fields of what it answers, by name and type as in [input]. Of an LLM agent also
+    a file with a JSON Schema (`./triage.schema.json`, relative to this one). Without it a model answers with text, and
+    a person with any JSON, or one of `answers`."""
+    output_schema: dict[str, Any] = {}
+    """What is in that file, in the form that `json_schema.normal` gives it: not written in a flow file, but read."""
     deadline_s: float | None = None
     """How long a person has, in seconds; without one the run waits for as long as it takes."""
     default: Raw = ABSENT
     """The answer once that time is up; without one the step fails then."""
+
+    @property
+    def output_fields(self) -> dict[str, Field]:
+        """The fields of `output`; none where it is a file."""
+        return self.output if isinstance(self.output, dict) else {}
 
     @property
     def asks_models(self) -> bool:
@@ -237,6 +278,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     concurrency: int | None = None
     """With `each`: how many items of one run are under way at once. All of them unless set. They begin in the order of
     the list: with 5, the sixth when the first has ended, the seventh when the second has."""
+    warm: bool = False
+    """With `each`, of an LLM agent: the branches wait with their calls until the first of them has put what they have
+    in common into the provider's cache, and then read it there. Worth it for a large shared document."""
     join: JoinPolicy | None = None
     """When it begins, where it waits for several branches: `"all"`, a number, or a table. On a last step with `each`
     that waits for none: how what its branches put out becomes the list that the run puts out."""
@@ -269,6 +313,10 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """What a run is given, by name."""
     tiers: dict[str, Tier] = {}
     """Names for kinds of models, so that one line decides which each is."""
+    providers: dict[str, Provider] = {}
+    """Servers besides the one that the environment names, by the name that stands before the slash in their models."""
+    limits: dict[str, Limit] = {}
+    """By model, or tier: what all workers together may ask of it."""
     agents: dict[str, Agent]
     """Who does the work, by name."""
     steps: dict[str, Step]

@@ -11,7 +11,7 @@ from msgspec import Raw
 from baton_schemas.errors import InputError, nearest
 from baton_schemas.flow.flow import Field, Flow
 from baton_schemas.flow.prompts import look_up
-from baton_schemas.flow.types import Unfit, fit, json_type, type_of
+from baton_schemas.flow.types import Unfit, fit, json_type, type_of, wanted
 from baton_schemas.wire.outcomes import NULL
 from baton_schemas.wire.values import encode_value
 
@@ -38,7 +38,7 @@ def check_fields(of: str, kind: str, fields: Mapping[str, Field], given: Mapping
             checked[name] = _checked(of, name, field, given[name])
         elif field.required:
             what = f"; {field.description}" if field.description else ""
-            raise InputError(of, name, f"missing; expected {field.type}{what}")
+            raise InputError(of, name, f"missing; expected {wanted(type_of(field))}{what}")
         else:
             checked[name] = field.default if bytes(field.default) else NULL
     return checked

@@ -126,7 +126,7 @@ def arguments_of(flow: Flow, step: str, values: Mapping[str, Raw]) -> dict[str, 
 def check_kind(flow: Flow, name: str) -> None:
     """Raise `FlowError` unless an agent that is a flow says nothing that belongs to other kinds."""
     agent, place = flow.agents[name], f"agents.{name}"
-    for key in ("handler", "prompt", "system", "model", "max_tokens", "reads", "input", "workers"):
+    for key in ("handler", "prompt", "system", "model", "max_tokens", "reads", "input", "workers", "output"):
         if getattr(agent, key) != getattr(_EMPTY, key):
             hint = "Its input is that of the flow." if key == "input" else "Remove one, or make two agents."
             raise FlowError(f"{place}.{key}", f"both `flow` and `{key}`", "one of them", hint=hint)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from baton_schemas.flow.flow import Field
-from baton_schemas.flow.types import ANY, BadType, Type, Unfit, fit, shown, type_of
+from baton_schemas.flow.types import ANY, BadType, Type, Unfit, fit, shown, type_of, wanted
 from baton_schemas.run.refs import is_word
 from baton_schemas.wire.messages import NO_DEFAULT, Question
 from baton_schemas.wire.names import TOKEN
@@ -145,5 +145,12 @@ def expects(question: Question) -> str:
     if question.answers:
         return listed_answers(question.answers)
     if question.output:
-        return ", ".join(f"{name} ({field.type})" for name, field in fields_of(question).items())
+        return ", ".join(f"{name} ({_in_words(field)})" for name, field in fields_of(question).items())
     return question.type or "any text, or JSON"
+
+
+def _in_words(field: Field) -> str:
+    try:
+        return wanted(type_of(field))
+    except BadType:  # a stranger's
+        return field.type

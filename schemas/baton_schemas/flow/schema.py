@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.budgets import TOKENS_MAX, USD_MAX
+from baton_schemas.flow.check_models import LIMIT_MAX, SLOTS_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import (
     DEFAULT_TIERS,
@@ -27,7 +28,9 @@ from baton_schemas.flow.flow import (
     Field,
     Flow,
     JoinPolicy,
+    Limit,
     Mcp,
+    Provider,
     Step,
     Tier,
     UsedTool,
@@ -42,7 +45,7 @@ from baton_schemas.flow.limits import (
     TIMEOUT_MAX_S,
     TOOL_OUTPUT_BYTES_MAX,
 )
-from baton_schemas.flow.types import PATTERN
+from baton_schemas.flow.types import PATTERN, VALUES_MAX
 from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import RESERVED, TOKEN
 
@@ -67,6 +70,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "timeout_s": _TIMEOUT,
         "retry_base_s": {"exclusiveMinimum": 0},
         "retry_max_s": {"exclusiveMinimum": 0},
+        "fallback": {"uniqueItems": True},
         "overload_max_s": _TIMEOUT,
         "workers": {"uniqueItems": True},
         "max_rounds": {"minimum": 1},
@@ -81,6 +85,12 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
+    Provider: {"base_url": {"pattern": "^https?://"}, "key_env": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$|^$"}},
+    Limit: {
+        "requests_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
+    },
     UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
     Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
@@ -106,12 +116,12 @@ def flow_schema() -> Schema:
     """Return the JSON Schema (draft 7) of flow files."""
     join = {"anyOf": [{"enum": ["all"]}, {"type": "integer", **_BOUNDS[JoinPolicy]["wait"]}, _ref("join")]}
     after = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-    field = {"anyOf": [_ref("type"), _ref("input")]}
+    field = {"anyOf": [_ref("type"), _ref("values"), _ref("input")]}
+    output = {"anyOf": [_tables(field), {"type": "string", "pattern": r"\.json$"}]}
     tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
     tools = {"type": "array", "items": tool}
-    agent = _table(
-        Agent, tools=tools, input=_tables(field, _FREE_NAME), output=_tables(field), default={}, batch=_ref("batch")
-    )
+    policy = _ref("batch")
+    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=output, default={}, batch=policy)
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -121,6 +131,8 @@ def flow_schema() -> Schema:
         Flow,
         input=_tables(field, _FREE_NAME),
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
+        providers=_tables(_ref("provider"), _NAME),
+        limits=_tables(_ref("limit")),
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
         budget=_ref("budget"),
@@ -132,10 +144,13 @@ def flow_schema() -> Schema:
         **flow,
         "definitions": {
             "type": {"type": "string", **_BOUNDS[Field]["type"]},
+            "values": _type(list[str | int]) | {"minItems": 1, "maxItems": VALUES_MAX},
             "input": _table(Field, default={}, fields=_tables(field)),
             "model": {"type": "string", **_BOUNDS[Tier]["model"]},
             "tier": _table(Tier),
             "known-tier": _table(Tier, optional={"model"}),
+            "provider": _table(Provider),
+            "limit": _table(Limit),
             "agent": agent,
             "tool": _table(UsedTool),
             "mcp": _table(Mcp),

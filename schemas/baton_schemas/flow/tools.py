@@ -61,11 +61,12 @@ def tools_of(flow: Flow, agent: Agent) -> tuple[Tool, ...]:
 
 
 def _tool(flow: Flow, name: str) -> Tool:
-    schema = _object(input_of(flow, name)) | {"additionalProperties": False}
+    schema = object_of(input_of(flow, name)) | {"additionalProperties": False}
     return Tool(name=name, description=description_of(flow, name) or f"Asks the agent {name}.", input_schema=schema)
 
 
-def _object(fields: Mapping[str, Field]) -> dict[str, Any]:
+def object_of(fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Return the JSON Schema of an object with these fields."""
     properties = {name: _described(field) for name, field in fields.items()}
     required = [name for name, field in fields.items() if field.required]
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
@@ -84,6 +85,8 @@ def _schema(kind: Type) -> dict[str, Any]:
         return {}
     name = _JSON_TYPES.get(kind.kind, "array")
     schema: dict[str, Any] = {"type": [name, "null"] if kind.optional else name}
+    if kind.values:
+        schema["enum"] = [*kind.values, None] if kind.optional else list(kind.values)
     items = _schema(kind.items) if kind.items is not None else {}
     return {**schema, "items": items} if items else schema
 
@@ -94,5 +97,5 @@ def _with_fields(schema: dict[str, Any], fields: Mapping[str, Field]) -> dict[st
         return schema
     if "array" in schema.get("type", ()):
         return {**schema, "items": _with_fields(schema.get("items") or {"type": "object"}, fields)}
-    own = _object(fields)
+    own = object_of(fields)
     return {**schema, **own, "type": schema.get("type", own["type"])}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
-from baton_schemas.flow.flow import Field
+from baton_schemas.flow.flow import Field, Scalar
 from baton_schemas.wire.files import File
 from baton_schemas.wire.given_files import given_in
 
@@ -21,6 +21,10 @@ PATTERN = r"^ *(list\[)*(str|int|float|bool|dict|list|file|any)\??(\]\??)* *$"
 """A pattern that every type as it is written has, for tools that know no more than patterns."""
 NESTING_MAX = 16
 """Of `list[…]` and of `fields` within each other, all in all: what people mean is rarely over 4."""
+_VALUED = ("str", "int")
+"""What a type is whose values may be named."""
+VALUES_MAX = 100
+"""Values of a type that names them: more than anybody chooses from."""
 _SHOWN_MAX = 40
 _PLAIN_MAX = 10**15
 """Numbers up to this are shown in errors: Python refuses to write the longest, and nobody reads them."""
@@ -39,6 +43,8 @@ class Type(Struct, frozen=True):
     """Of a record: its fields by name. Other keys are let through. None for a dict of which nothing is known."""
     default: Raw = Raw()
     """Stands in where it is missing in a record; empty for none."""
+    values: tuple[Scalar, ...] = ()
+    """The values of which it is one; empty for any of its kind."""
 
     def __str__(self) -> str:
         inner = f"[{self.items}]" if self.items is not None else ""
@@ -51,7 +57,7 @@ NUMBER = Type("int")
 
 
 class BadType(ValueError):
-    """A type that is none, or has fields and cannot have them. `key` is where in the field: `type` or `fields`."""
+    """A type that is none, or has fields or values and cannot have them. `key` is where: `type`, `fields`, `values`."""
 
     def __init__(self, key: str, found: str, expected: str) -> None:
         self.key, self.found, self.expected = key, found, expected
@@ -73,6 +79,8 @@ class Unfit(ValueError):
 def type_of(field: Field, depth: int = 0) -> Type:
     """Return the type of a field of the input, its own fields included. Raises `BadType`."""
     found = _parsed(field.type.strip(), depth)
+    if field.values:
+        found = _of_values(found, field)
     if not field.fields:
         return found
     if depth >= NESTING_MAX:
@@ -107,12 +115,34 @@ def _of_records(found: Type, fields: Mapping[str, Type], text: str) -> Type:
     raise BadType("fields", f"`fields` on the type {text!r}", "them on a dict, or on a list of dicts")
 
 
+def _of_values(found: Type, field: Field) -> Type:
+    """Return the type whose values are named: itself, or the items of its lists."""
+    if found.kind == "list":
+        return msgspec.structs.replace(found, items=_of_values(found.items or TEXT, field))
+    if found.kind not in _VALUED or field.fields:
+        raise BadType("values", f"`values` on the type {field.type!r}", "them on a str or an int, or on a list of such")
+    seen: set[Scalar] = set()
+    for value in field.values:
+        if type(value) is not SCALARS[found.kind]:
+            raise BadType("values", shown(value), f"values of type {found.kind}")
+        if value == "" or value in seen:
+            raise BadType(
+                "values", "an empty text" if value == "" else f"{shown(value)} twice", "each value once, and none empty"
+            )
+        seen.add(value)
+    if len(field.values) > VALUES_MAX:
+        raise BadType("values", f"{len(field.values)} of them", f"at most {VALUES_MAX}")
+    return msgspec.structs.replace(found, values=tuple(field.values))
+
+
 def python_type(kind: Type) -> Any:
     """Return the Python type whose values fit, as an annotation has it: `list[dict[str, Any]]`, `str | None`."""
     if kind.kind == "any":
         return Any
-    if kind.kind == "list":
-        found: Any = list[python_type(kind.items)] if kind.items is not None else list  # type: ignore[misc]
+    if kind.values:
+        found: Any = Literal[kind.values]
+    elif kind.kind == "list":
+        found = list[python_type(kind.items)] if kind.items is not None else list  # type: ignore[misc]
     else:
         found = File if kind.kind == FILE else SCALARS.get(kind.kind, dict)
     return found | None if kind.optional else found
@@ -129,7 +159,7 @@ def fit(value: Any, kind: Type, place: str) -> Any:
     if value is None:
         if kind.optional or kind.kind == "any":
             return None
-        raise Unfit(place, f"found null; expected {kind}")
+        raise Unfit(place, f"found null; expected {wanted(kind)}")
     if kind.kind == FILE:
         try:
             given_in(value)
@@ -137,8 +167,8 @@ def fit(value: Any, kind: Type, place: str) -> Any:
             what = "" if isinstance(value, str | dict) else f"found {shown(value)}; "
             raise Unfit(place, f"{what}{error}") from None
         return value
-    if not _is(value, kind.kind):
-        raise Unfit(place, f"found {shown(value)}; expected {kind}")
+    if not _is(value, kind.kind) or (kind.values and value not in kind.values):
+        raise Unfit(place, f"found {shown(value)}; expected {wanted(kind)}")
     if isinstance(value, list) and kind.items is not None and not _is_any(kind.items):
         items = [fit(item, kind.items, f"{place}[{index}]") for index, item in enumerate(value)]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
@@ -191,7 +221,7 @@ def _fit_record(value: dict[str, Any], fields: Mapping[str, Type], place: str) -
         elif bytes(kind.default):
             changed[name] = msgspec.json.decode(kind.default)
         elif not kind.optional:
-            raise Unfit(f"{place}.{name}", f"missing; expected {kind}{_has(value)}")
+            raise Unfit(f"{place}.{name}", f"missing; expected {wanted(kind)}{_has(value)}")
     return {**value, **changed} if changed else value
 
 
@@ -229,6 +259,19 @@ def shown(value: Any) -> str:
             return f"the number {value}" if abs(value) < _PLAIN_MAX else "a number"
         case _:
             return json_type(value)
+
+
+def wanted(kind: Type) -> str:
+    """Return what is expected, as an error says it: a type, or the values that there are."""
+    return listed_values(kind.values) if kind.values else str(kind)
+
+
+def listed_values(values: Iterable[Scalar], most: int = 12) -> str:
+    """Return the values of which one is expected, as an error says it: `"refund" or "complaint"`."""
+    words = [json.dumps(value, ensure_ascii=False) for value in values]
+    if len(words) > most:
+        return f"one of {', '.join(words[:most])} and {len(words) - most} more"
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def listed(names: Mapping[str, Any] | list[str], most: int = 12) -> str:

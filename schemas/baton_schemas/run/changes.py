@@ -89,7 +89,7 @@ def why_changed(past: Past, plan: Plan, given: State, step: str) -> str:
 
 _DECIDING = (
     *("model", "system", "prompt", "handler"),
-    *("workers", "tools", "flow", "given", "person", "answers", "output", "default"),
+    *("workers", "tools", "flow", "given", "person", "answers", "output", "output_schema", "default"),
 )
 
 

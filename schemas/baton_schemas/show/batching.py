@@ -27,6 +27,8 @@ class BatchCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     request_sha256: str
     """The hash of what is asked."""
+    model: str
+    """As the flow names it: with its provider."""
     attempt: int
     count: int
     seconds: float

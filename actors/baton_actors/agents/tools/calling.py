@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from baton_actors.agents.asks import AskFailed, AskRefused, Asks
+from baton_actors.agents.asks import AskFailed, AskRefused, Asks, all_needed
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversation import Call, Came
 from baton_actors.agents.tools.log import ToolLog
@@ -30,8 +30,8 @@ from baton_schemas.wire.facts import ToolBegun, ToolCall
 from baton_schemas.wire.messages import Question
 from baton_schemas.wire.names import sortable_id
 
-_LOOK_S = 0.25
-"""How often the log is looked at for what a worker gave that may still be calling a tool."""
+_LOOK_S, _LOOK_MAX_S = 0.25, 5.0
+"""How often the log is looked at for what a worker gave that may still be calling a tool: at first, and in the end."""
 _SHOWN_CHARS_MAX = 2_000
 """Of a call as a person is asked about it."""
 _REHEARSED = "[rehearsed: {} was not called, as it is not idempotent; this is made up of what it says it returns]\n"
@@ -68,11 +68,12 @@ class Calling:
 
         `digest` is that of the request that was answered. Raises `ToolInDoubt`.
         """
-        doubts = [
-            self._in_turn(call, digest, place)
-            for place, call in enumerate(calls)
-            if not call.wrong and self._is_once(call) and self._log.begun(digest, place) is not None
-        ]
+        with all_needed():
+            doubts = [
+                asyncio.ensure_future(self._in_turn(call, digest, place))
+                for place, call in enumerate(calls)
+                if not call.wrong and self._is_once(call) and self._log.begun(digest, place) is not None
+            ]
         for outcome in await asyncio.gather(*doubts, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -170,11 +171,14 @@ class Calling:
 
     async def _came_meanwhile(self, begun: ToolBegun) -> ToolCall | None:
         """Return what another worker records that may still be at it; None once it has had all its time."""
+        wait_s = _LOOK_S
         while True:
             done = await self._log.called(begun.request_sha256, begun.place, look=True)
-            if done is not None or self._log.now_s() > begun.until_s:
+            left_s = begun.until_s - self._log.now_s()
+            if done is not None or left_s < 0:
                 return done
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(min(wait_s, left_s + _LOOK_S))
+            wait_s = min(wait_s * 1.5, _LOOK_MAX_S)
 
     async def _verdict(self, call: Call, begun: ToolBegun) -> _Verdict:
         """Return what a person says of a call in doubt; who is asked again says the same. Raises `ToolInDoubt`."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import enum
 import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
 
 import msgspec
 from docstring_parser import DocstringStyle, ParseError, parse
-from msgspec import NODEFAULT, Struct
+from msgspec import Struct
 
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversion import from_json, return_annotation
@@ -46,7 +48,7 @@ class FunctionTool:
         self.is_async = inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(function)
         self.description, of_parameters = _described(inspect.getdoc(function) or "")
         hints = self._hints(code)
-        self._contexts = [name for name, hint in hints.items() if hint is Context and name != "return"]
+        self._contexts = [name for name, hint in hints.items() if _is_context(hint) and name != "return"]
         self._arguments = self._struct(function, hints, of_parameters)
         self.input_schema = self._schema(self._arguments)
         self.returns = return_annotation(hints)
@@ -91,7 +93,7 @@ class FunctionTool:
         fields: list[Any] = []
         for parameter in inspect.signature(function).parameters.values():
             name = parameter.name
-            if hints.get(name) is Context:
+            if _is_context(hints.get(name)):
                 continue
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise BadTool(self._where, f"parameter {name!r} has no name that a model could fill")
@@ -103,23 +105,28 @@ class FunctionTool:
                 )
             if not KEY.match(name):
                 raise BadTool(self._where, f"parameter {name!r}: expected 1 to 64 letters of ASCII, digits and '_'")
-            hint = _with_description(hints[name], described.get(name, ""))
-            fields.append((name, hint, *_default(parameter)))
+            hint = hints[name] if parameter.default is not None else hints[name] | None
+            self._check_type(name, hint)
+            fields.append((name, _with_description(hint, described.get(name, "")), *_default(parameter)))
         try:
             return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
         except (TypeError, ValueError) as error:
             raise BadTool(self._where, f"its parameters: {error}") from error
 
-    def _schema(self, arguments: type[Struct]) -> dict[str, Any]:
-        """Return the JSON Schema of its arguments: of an object, with what it refers to in `$defs`."""
+    def _check_type(self, name: str, hint: Any) -> None:
         try:
-            (reference,), parts = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
-        except (TypeError, NameError) as error:
+            msgspec.json.schema(hint)
+        except (TypeError, NameError, ValueError) as error:
+            said = str(error).strip().splitlines()[-1].rstrip(".")
             raise BadTool(
                 self._where,
-                f"a parameter has a type that no JSON can be: {error}.",
+                f"parameter {name!r} has a type that no JSON can be: {said}.",
                 "Use str, int, float, bool, list, dict, Literal, a Struct, dataclass or TypedDict.",
             ) from error
+
+    def _schema(self, arguments: type[Struct]) -> dict[str, Any]:
+        """Return the JSON Schema of its arguments: of an object, with what it refers to in `$defs`."""
+        (reference,), parts = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
         parts = dict(parts)
         own = parts.pop(reference["$ref"].rpartition("/")[2])
         schema = {"type": "object", **{key: value for key, value in own.items() if key not in ("title", "type")}}
@@ -170,6 +177,11 @@ def _described(docstring: str) -> tuple[str, dict[str, str]]:
     return clean_text(said, _DESCRIPTION_MAX), of_parameters
 
 
+def _is_context(hint: Any) -> bool:
+    """Say whether a parameter is for the `Context`, also one that may be left out in tests."""
+    return hint is Context or Context in get_args(hint)
+
+
 def _with_description(hint: Any, description: str) -> Any:
     """Return a type that says what it is for, unless its own annotation does."""
     if not description or _has_description(hint):
@@ -187,9 +199,11 @@ def _default(parameter: inspect.Parameter) -> list[Any]:
     if parameter.default is parameter.empty:
         return []
     default = parameter.default
-    if isinstance(default, list | dict | set):
-        return [msgspec.field(default_factory=lambda: copy.deepcopy(default))] if default else [type(default)()]
-    return [default if default is not NODEFAULT else None]
+    if isinstance(default, list | dict | set) and not default:
+        return [default]
+    if default is None or isinstance(default, str | bytes | int | float | tuple | enum.Enum | datetime):
+        return [default]
+    return [msgspec.field(default_factory=lambda: copy.deepcopy(default))]
 
 
 def raised(name: str, error: BaseException) -> str:

@@ -28,6 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
+from baton_actors.agents.tools.mcp_schemas import sendable
 from baton_actors.agents.tools.servers import Listed
 from baton_actors.agents.tools.targets import Given
 from baton_actors.errors import ServerLost
@@ -65,10 +66,7 @@ class Connection:
                 page = await self._client.list_tools(cursor=cursor)
             except _LOST as error:
                 raise ServerLost(self._name, "the list of its tools") from error
-            found += [
-                Listed(name=tool.name, description=valid_text(tool.description or ""), input_schema=tool.input_schema)
-                for tool in page.tools
-            ]
+            found += [_listed(tool) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor:
                 break
@@ -111,6 +109,8 @@ class Transport(Protocol):
 
     ended: bool
     """It is certain that nothing comes of it any more."""
+    why: str
+    """Why nothing comes of it, as far as can be told here; empty otherwise."""
 
     def streams(self) -> AbstractAsyncContextManager[Any]:
         """Return what opens a stream of messages from the server, and one to it."""
@@ -120,6 +120,7 @@ class Http:
     """To a server over streamable HTTP."""
 
     ended = False
+    why = ""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """`headers` are sent with each request."""
@@ -130,7 +131,7 @@ class Http:
         """Have the streams while the context is open."""
         timeout = httpx2.Timeout(None, connect=_HTTP_S)
         async with (
-            _HttpClient(headers=self._headers, timeout=timeout) as client,
+            _HttpClient(self, headers=self._headers, timeout=timeout) as client,
             streamable_http_client(self._url, http_client=client) as streams,
         ):
             yield streams
@@ -148,7 +149,11 @@ _SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """Says of a call whether the server has certainly not taken it."""
+    """Says of a call whether the server has certainly not taken it, and with which status it refuses."""
+
+    def __init__(self, way: Http, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._way = way
 
     async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
         sending = _SENDING.get() if request.method == "POST" else None
@@ -158,6 +163,9 @@ class _HttpClient(httpx2.AsyncClient):
             if sending is not None:
                 sending.refused = True
             raise
+        if request.method == "POST":
+            status = response.status_code
+            self._way.why = f"it answers with HTTP status {status}" if status >= HTTPStatus.BAD_REQUEST else ""
         if sending is not None and response.status_code == HTTPStatus.NOT_FOUND:
             sending.refused = True
         return response
@@ -171,7 +179,7 @@ class Stdio:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
         self._command, self._environ, self._folder = list(command), dict(environ), folder
-        self.ended = False
+        self.ended, self.why, self._ended_itself = False, "", False
 
     @asynccontextmanager
     async def streams(self) -> AsyncIterator[Any]:
@@ -196,6 +204,9 @@ class Stdio:
             self.ended = True
             with anyio.CancelScope(shield=True):
                 await _end(process)
+            if self._ended_itself:
+                how = f"exit code {process.returncode}" if (process.returncode or 0) >= 0 else "a signal"
+                self.why = f"its command ended, with {how}: what it wrote is in the output of the worker"
 
     async def _read(self, process: Process, to_us: Any) -> None:
         """Hand on what the server says, a line each, until it has ended."""
@@ -211,6 +222,7 @@ class Stdio:
                             except ValueError:  # a server that prints: what is no message is nobody's
                                 continue
                             await to_us.send(SessionMessage(message))
+                    self._ended_itself = True
                 finally:
                     self.ended = True
 
@@ -265,6 +277,12 @@ async def _end(process: Process) -> None:
     with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdout.aclose()
     await process.aclose()
+
+
+def _listed(tool: mcp_types.Tool) -> Listed:
+    schema, in_words = sendable(tool.input_schema)
+    description = "\n\n".join(part for part in (tool.description or "", in_words) if part)
+    return Listed(name=tool.name, description=valid_text(description), input_schema=schema)
 
 
 def _text_of(result: mcp_types.CallToolResult) -> str:

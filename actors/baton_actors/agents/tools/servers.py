@@ -108,8 +108,10 @@ class McpServer:
             if self._tools is None or time.monotonic() - self._listed_at_s > LISTED_S:
                 try:
                     self._tools = await self._with_connection(self._listed)
-                except (ServerLost, ServerUnreachable) as error:
-                    raise error if isinstance(error, ServerUnreachable) else self._unreachable(str(error)) from error
+                except ServerUnreachable:
+                    raise
+                except ServerLost as error:
+                    raise self._unreachable(str(error)) from error
                 except Exception as error:  # of the package: an answer that is none, an error of the server's
                     raise self._unreachable(f"it does not say what it has: {self._said(error)}") from error
                 self._listed_at_s = time.monotonic()
@@ -179,9 +181,11 @@ class McpServer:
 
     async def _own(self, opened: asyncio.Future[Connection], done: asyncio.Event) -> None:
         """Open the connection, and close it when it is done with."""
+        transport = None
         try:
             client = await self._client()
-            async with client.connected(self.name, self._parameters(client)) as connection:
+            transport = self._transport(client)
+            async with client.connected(self.name, transport) as connection:
                 if not opened.done():
                     opened.set_result(connection)
                 await done.wait()
@@ -190,7 +194,7 @@ class McpServer:
         except (ServerUnreachable, ServerLacksTool) as error:
             _fail(opened, error)
         except BaseException as error:  # groups of the package, of whatever its transports raise
-            _fail(opened, self._unreachable(self._said(error)))
+            _fail(opened, self._unreachable(transport.why if transport and transport.why else self._said(error)))
 
     async def _client(self) -> Any:
         """Return the module that has the package, imported in a thread: leases must be kept meanwhile."""
@@ -199,7 +203,7 @@ class McpServer:
         except ImportError as error:
             raise ServerUnreachable(self.name, f"the package is missing ({error}): {MISSING}") from error
 
-    def _parameters(self, client: Any) -> Any:
+    def _transport(self, client: Any) -> Any:
         settings = self._settings
         if settings.url:
             headers = {name: self._filled(value) for name, value in settings.headers.items()}

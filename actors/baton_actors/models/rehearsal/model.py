@@ -8,6 +8,7 @@ takes longer than all the rest of a first run. A test holds that the SDK reads t
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from baton_actors.models.files import text_with_files
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.extract import answer_from
 from baton_actors.models.rehearsal.plan import blocks_of
+from baton_actors.models.rehearsal.schema_values import filled
 from baton_actors.models.types import ModelRequest, ModelSettings, request_digest
 from baton_schemas.wire.values import valid_text
 
@@ -55,7 +57,14 @@ def events_of(request: ModelRequest) -> list[dict[str, Any]]:
         blocks = blocks_of(system, _messages(request, prompt), tools, request.max_tokens)
     else:
         blocks = [{"type": "text", "text": answer_from(system, prompt)}]
-    blocks, stop_reason = _cut(blocks, request.max_tokens * _CHARS_PER_TOKEN)
+    calls = any(block["type"] == "tool_use" for block in blocks)
+    if request.output and not calls:
+        # Not cut: half an object is none.
+        about = blocks[0]["text"] if request.tools else prompt
+        text = json.dumps(filled(request.output, about), ensure_ascii=False)
+        blocks, stop_reason = [{"type": "text", "text": text}], "end_turn"
+    else:
+        blocks, stop_reason = _cut(blocks, request.max_tokens * _CHARS_PER_TOKEN)
     said = "".join(msgspec.json.encode(turn.content).decode() for turn in request.turns)
     message: dict[str, Any] = {
         "id": request_id_of(request).replace("req_", "msg_"),

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from baton_actors.models.events import message_of, write_events
 from baton_actors.models.rehearsal.model import events_of
-from baton_actors.models.rehearsal.schema_values import filled
 from baton_actors.models.types import ModelRequest
 from baton_schemas.flow.tools import Tool
 from baton_schemas.show.asked import Turn
@@ -48,15 +47,10 @@ def answer_to(asked: dict[str, Any]) -> list[dict[str, Any]]:
         max_tokens=int(asked["max_tokens"]),
         timeout_s=0.0,
     )
-    schema, tools = _schema(asked), _tools(asked)
+    request, tools = replace(request, output=_schema(asked)), _tools(asked)
     if tools:
-        return events_of(
-            replace(request, prompt=_text(asked["messages"][0]["content"]), tools=tools, turns=_turns(asked))
-        )
-    if schema is None:
-        return events_of(request)
-    text = json.dumps(filled(schema, request.prompt), ensure_ascii=False)
-    return _saying(events_of(request), text)
+        request = replace(request, prompt=_text(asked["messages"][0]["content"]), tools=tools, turns=_turns(asked))
+    return events_of(request)
 
 
 def other_request(path: str) -> Answer:
@@ -72,21 +66,12 @@ def refused(status: int, type: str, message: str, **more: Any) -> Answer:
     return status, headers, msgspec.json.encode(error)
 
 
-def _saying(events: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """Return events of the same answer with another text, which is not cut: half an object is none."""
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
-    start, block, *_, stop, last, end = events
-    usage = {"output_tokens": max(1, len(text) // 4)}
-    last = {**last, "delta": {**last["delta"], "stop_reason": "end_turn"}, "usage": usage}
-    return [start, block, delta, stop, last, end]
-
-
-def _schema(asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the JSON Schema that the answer is to fit; None when it may be any text."""
+def _schema(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema that the answer is to fit; empty when it may be any text."""
     for found in ((asked.get("output_config") or {}).get("format"), asked.get("output_format")):
         if isinstance(found, dict) and isinstance(found.get("schema"), dict):
             return found["schema"]  # type: ignore[no-any-return]
-    return None
+    return {}
 
 
 def _tools(asked: dict[str, Any]) -> tuple[Tool, ...]:

@@ -31,6 +31,9 @@ _FORMATS = {
 def filled(schema: dict[str, Any], prompt: str) -> Any:
     """Return a value that fits a schema of the kind that the Messages API takes; texts in it are from the prompt."""
     blocks, _ = split_prompt(prompt)
+    if not blocks:  # a short prompt: what follows its first paragraph, in which one says what to do
+        first, _, rest = prompt.strip().partition("\n\n")
+        blocks = [rest.strip() or first]
     sentences = [sentence.text for sentence in sentences_of(blocks) or lines_of(blocks)]
     return _Filler(schema, "\n".join(blocks) or prompt, sentences).value(schema, "", 0)
 

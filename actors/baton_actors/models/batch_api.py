@@ -18,7 +18,7 @@ _PAGE = 100
 
 
 class SdkBatches:
-    """See `batches.Provider`."""
+    """See `batches.BatchApi`."""
 
     def __init__(self, client: sdk.Client, settings: ModelSettings) -> None:
         self._batches, self._settings = client.messages.batches, settings
