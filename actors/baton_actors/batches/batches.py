@@ -7,7 +7,7 @@ One worker has a batch at a time, by its lease; another goes on where one has di
 5. It is looked at until it has ended. 6. Each result is noted in the journal of its step, and the step is answered.
 7. The ack.
 The API knows no idempotency for 3. So whoever finds 2 without 4 looks among the provider's batches for ours, by how
-many calls it has and what those are called, and sends again only when there is none (decision 17).
+many calls it has and what those are called, and sends again only when there is none (decision 18).
 """
 
 from __future__ import annotations

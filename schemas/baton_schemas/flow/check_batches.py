@@ -13,6 +13,11 @@ def check_batches(flow: Flow) -> None:
     """Raise `FlowError` for the first `delivery` that is of no model call, or `batch` that could gather nothing."""
     for name, step in flow.steps.items():
         _check(f"steps.{name}", step, flow.agents[step.agent])
+        if step.warm and (step.delivery or flow.agents[step.agent].delivery) == "batch":
+            found = "`warm` on a step whose calls go in batches"
+            raise FlowError(
+                f"steps.{name}.warm", found, "it only where calls are live: those of a batch begin at any time"
+            )
         if step.batch is not None and (step.delivery or flow.agents[step.agent].delivery) != "batch":
             raise _unused(f"steps.{name}.batch", "step")
     for name, agent in flow.agents.items():
