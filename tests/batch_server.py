@@ -60,6 +60,8 @@ class BatchApi:
         self.refuses = ""
         """A word: batches with a prompt that has it are refused as a whole."""
         self.lists = True
+        self.cuts: Callable[[str, str], bool] = lambda method, path: False
+        """Says of a request whether its connection is cut once it is taken, without an answer."""
         self.on_sent: Callable[[], None] = lambda: None
         self.url = ""
 
@@ -82,7 +84,7 @@ class BatchApi:
                 path = path.partition("?")[0]
                 self.calls.append((method, path))
                 answer = self._answer(method, path, json.loads(body) if body else None)
-                if answer is None:
+                if answer is None or self.cuts(method, path):
                     break
                 for piece in answer:
                     writer.write(piece)

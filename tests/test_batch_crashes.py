@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from baton_actors import Flow
-from baton_actors.agents.loading import FoundFlow
 from baton_actors.batches import one, sending
 from baton_bus import Settings
 from baton_bus.store.bus import open_bus
@@ -16,9 +13,9 @@ from baton_schemas.wire.facts import ModelCall
 from baton_schemas.wire.messages import Note
 
 from .batch_server import BatchApi, batching
+from .batch_worker import batch_worker, two
 from .clients import result_of, start_run
 from .dying import MORTAL
-from .sdk_clients import HAIKU
 from .servers import WAIT_S, NatsServer
 from .test_budget_crashes import working
 from .test_budgets import COST, until_settled
@@ -31,15 +28,6 @@ WRITES_MAX = 30
 def looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (one, sending):
         monkeypatch.setattr(module, "LOOK_S", (0.05, 0.1))
-
-
-def two() -> FoundFlow:
-    """Two calls that go in one batch, in a run with a budget."""
-    flow = Flow("two", input={"items": "list[str]"}, budget={"usd": 1.0, "tokens": 10_000})
-    policy = {"count": 2, "seconds": 0.1}
-    given: dict[str, Any] = {"model": HAIKU, "max_tokens": 100, "delivery": "batch", "batch": policy, "timeout_s": 1.0}
-    flow.ask("tell", "Of {item}.", each="items", **given)
-    return flow.found()
 
 
 async def test_no_batch_is_sent_twice_wherever_between_two_writes_a_worker_dies(
@@ -70,3 +58,26 @@ async def test_no_batch_is_sent_twice_wherever_between_two_writes_a_worker_dies(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dies_after(writes)) for writes in range(WRITES_MAX)]
     assert {sum(task.result().sizes) for task in tasks} == {2}
+
+
+@pytest.mark.parametrize("at", ["POST /v1/messages/batches", "GET /v1/messages/batches/msgbatch_1/results"])
+async def test_batch_of_a_killed_worker_is_found_again_by_another(server: NatsServer, namespace: str, at: str) -> None:
+    settings = Settings(url=server.url, namespace=namespace, **MORTAL)
+    found = two()
+    async with batching() as api, open_bus(settings) as bus, batch_worker(server, namespace, api.url) as process:
+
+        def kill(method: str, path: str) -> bool:
+            is_it = f"{method} {path}" == at
+            if is_it and process.returncode is None:
+                process.kill()
+            return is_it and process.returncode is None
+
+        api.cuts = kill
+        run = await start_run(bus, found.plan, {"items": ["tides", "moons"]})
+        assert await process.wait() == -9
+        api.cuts = lambda method, path: False
+        async with working(settings, found, api.settings):
+            assert (await result_of(bus, run, timeout_s=WAIT_S)).status == "done"
+            assert await until_settled(bus, run) == COST
+        assert set(api.asked.values()) == {1}
+        assert api.sizes == [2]

@@ -18,6 +18,8 @@ from baton_bus.store.bus import open_bus
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.children import Children
+from baton_schemas.show.lines import one_line
 from baton_schemas.wire.facts import BatchSending, BatchSent, InBatch, ModelCall, Retry, Spent
 from baton_schemas.wire.messages import Batch, Handoff, Parked, Result
 from baton_schemas.wire.outcomes import Done, Failed
@@ -43,7 +45,7 @@ def looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def asks(of_flow: dict[str, Any] | None = None, **options: Any) -> FoundFlow:
     """A flow that asks a model about each item of a list, in batches."""
     usual: dict[str, Any] = {"retry_base_s": 0.01, "retry_max_s": 0.02, "on_error": "continue"}
-    usual |= {"delivery": "batch", "batch": {"count": 5, "seconds": 0.2}, "timeout_s": 1.0}
+    usual |= {"delivery": "batch", "batch": {"count": 5, "seconds": 0.2}, "timeout_s": 0.5}
     flow = Flow("many", input={"items": "list[str]"}, **(of_flow or {}))
     flow.ask("tell", "Of {item}", each="items", model=HAIKU, max_tokens=100, **(usual | options))
     return flow.found()
@@ -116,6 +118,9 @@ async def test_nothing_holds_a_step_that_waits_for_its_batch(server: NatsServer,
             assert info.num_ack_pending == 0
             entries = await crew.bus.log.run(run)
             assert sum(isinstance(entry.message, Parked) for entry in entries) == 5
+            state = await crew.state(run)
+            assert {state.steps[f"tell-{n}"].waits[:26] for n in range(5)} == {"a batch of 5, gathered at "}
+            assert Children(state).by_token == {}  # its model is nobody whom it asked
             api.ends.set()
             assert (await crew.result(run)).status == "done"
 
@@ -148,6 +153,7 @@ def test_step_may_be_live_where_its_agent_goes_in_batches_and_the_other_way_roun
     [
         ('delivery = "later"', "", "agents.a.delivery: found the string 'later'; expected 'live' or 'batch'"),
         ("batch = { count = 3 }", "", "agents.a.batch: found `batch` on agent whose calls are live"),
+        ('delivery = "batch"', 'each = "l"\nwarm = true', "steps.s.warm: found `warm` on a step whose calls go in"),
         ("", "batch = { count = 3 }", "steps.s.batch: found `batch` on step whose calls are live"),
         ('delivery = "batch"\nbatch = { count = 0 }', "", "agents.a.batch.count: found 0; expected calls: from 1 to"),
         ('delivery = "batch"\nbatch = { seconds = -1 }', "", "agents.a.batch.seconds: found -1; expected seconds"),
@@ -156,7 +162,8 @@ def test_step_may_be_live_where_its_agent_goes_in_batches_and_the_other_way_roun
     ],
 )
 def test_what_cannot_be_gathered_so_is_said_with_its_place(agent: str, step: str, said: str) -> None:
-    text = f'name = "f"\n[agents.a]\nprompt = "p"\nmodel = "worker"\n{agent}\n[steps.s]\nagent = "a"\n{step}\n'
+    head = 'name = "f"\ninput = { l = "list" }\n[agents.a]\nprompt = "p"\nmodel = "worker"\n'
+    text = f'{head}{agent}\n[steps.s]\nagent = "a"\n{step}\n'
     with pytest.raises(FlowError) as caught:
         load_flow(text)
     assert said in str(caught.value)
@@ -382,6 +389,9 @@ async def test_log_says_which_batch_a_call_went_with_and_when_that_was_sent(serv
         assert [type(fact) for fact in about][:2] == [BatchSending, BatchSent]  # its end is noted last
         assert [fact.id for fact in about if isinstance(fact, BatchSent)] == list(api.batches)
         # What the first release cannot read says so.
+        said = "\n".join(map(one_line, await crew.bus.log.run(run)))
+        assert f"goes with {batch}, a batch of 5" in said
+        assert "attempt 1: claude-haiku-4-5-20251001, 100+10 tokens, by batch" in said
         entries = [*await crew.bus.log.run(run), *await crew.bus.log.run(batch)]
         later = [entry for entry in entries if isinstance(entry.message, Batch) or _is_child(entry.message)]
         assert len(later) == 6

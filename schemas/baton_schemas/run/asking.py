@@ -21,7 +21,7 @@ TIME_IS_UP = "DeadlinePassed"
 """The type of the error with which a child fails that nobody answered in time."""
 WITHDRAWN = "Withdrawn"
 """The type of the error with which a question fails that is not to be answered any more."""
-ITS_BATCH = "its batch"
+A_BATCH = "a batch"
 """What a step waits for whose model is asked in one."""
 _NOBODY: Mapping[AskedKind, str] = {"sleep": TIMER, "flow": FLOW, "person": PERSON, "event": EVENT}
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -132,5 +132,5 @@ def woken_by(answer: Answer) -> Handoff | None:
 def waits_for(child: str) -> str:
     """Return what a step waits for that is parked until a child has answered."""
     if asked_name(child) == BATCH:
-        return ITS_BATCH
+        return A_BATCH
     return f"an answer of {asked_name(child)}"

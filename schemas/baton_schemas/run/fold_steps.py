@@ -11,7 +11,7 @@ from baton_schemas.wire.facts import InBatch, Retry
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Parked, Reply, Woken
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped
 
-from .asking import ITS_BATCH, WITHDRAWN, waits_for
+from .asking import A_BATCH, WITHDRAWN, waits_for
 from .fold_joins import FoldedJoins
 from .refs import StepRef, asked_name, joined, parse, source_token
 from .state import StepState, StepStatus
@@ -97,7 +97,7 @@ class FoldedSteps:
             case "event":
                 return f"the event {asked_name(child)}"
             case "batch":
-                return self._batches.get(child, ITS_BATCH)
+                return self._batches.get(child, A_BATCH)
             case _:
                 return waits_for(child)
 
@@ -165,7 +165,7 @@ class FoldedSteps:
         """Take that a model call went with a batch: whoever is parked upon it waits for that."""
         child = self.named(name, "queued")
         before = self._waits_for(name)
-        self._batches[name] = f"{ITS_BATCH} of {fact.count:,}, gathered at {at:%H:%M} UTC"
+        self._batches[name] = f"{A_BATCH} of {fact.count:,}, gathered at {at:%H:%M} UTC"
         self.found[name] = replace(child, batch=fact.batch)
         asker = self.found.get(child.source)
         if asker is not None and asker.waits == before:
