@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,18 +15,20 @@ from baton_actors.agents.loading import FoundFlow
 from baton_actors.batches import one, sending
 from baton_actors.models import ModelSettings
 from baton_bus import Settings
+from baton_bus.client.purge import Choice, plan_purge, purge
+from baton_bus.client.survey import survey
 from baton_bus.store.bus import open_bus
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.show.children import Children
 from baton_schemas.show.lines import one_line
-from baton_schemas.wire.facts import BatchSending, BatchSent, InBatch, ModelCall, Retry, Spent
+from baton_schemas.wire.facts import BatchEnded, BatchSending, BatchSent, InBatch, ModelCall, Retry, Spent
 from baton_schemas.wire.messages import Batch, Handoff, Parked, Result
 from baton_schemas.wire.outcomes import Done, Failed
 
 from .batch_server import BatchApi, batching, errored
-from .clients import cancel_run
+from .clients import cancel_run, fork_run
 from .sdk_clients import HAIKU, Crew, error_answer, message
 from .servers import NatsServer, until
 from .test_budgets import until_settled, until_true
@@ -114,10 +117,13 @@ async def test_nothing_holds_a_step_that_waits_for_its_batch(server: NatsServer,
         run = await crew.start(items=ITEMS)
         async with crew.working():
             await until(lambda: api.batches)
-            info = await crew.bus.js.consumer_info(namespace, "handoff-many--tell")
-            assert info.num_ack_pending == 0
-            entries = await crew.bus.log.run(run)
-            assert sum(isinstance(entry.message, Parked) for entry in entries) == 5
+            await until_waiting(crew, run, 5)
+
+            async def is_free() -> bool:
+                info = await crew.bus.js.consumer_info(namespace, "handoff-many--tell")
+                return info.num_ack_pending == 0
+
+            await until_true(is_free)
             state = await crew.state(run)
             assert {state.steps[f"tell-{n}"].waits[:26] for n in range(5)} == {"a batch of 5, gathered at "}
             assert Children(state).by_token == {}  # its model is nobody whom it asked
@@ -413,3 +419,65 @@ async def test_flow_that_is_live_now_still_has_the_batches_of_its_older_runs(
         async with changed.working():
             assert (await crew.result(run)).status == "done"
         assert api.sizes == [5]
+
+
+async def test_call_that_could_cost_more_than_is_left_is_gathered_by_nobody(server: NatsServer, namespace: str) -> None:
+    async with batched(server, namespace, of_flow={"budget": {"usd": 0.0001}}) as (api, crew):
+        _, result = await crew.play(items=ITEMS)
+        assert isinstance(result.outcome, Failed)
+        assert result.outcome.error.type == "over_budget"
+        assert api.sizes == []
+
+
+async def test_answer_that_does_not_fit_goes_into_another_batch_with_what_was_wrong(
+    server: NatsServer, namespace: str
+) -> None:
+    async with batched(server, namespace, output={"kind": ["bug", "praise"]}) as (api, crew):
+        bad, good = message('{"kind": "rant"}'), message('{"kind": "bug"}')
+        api.results = {"Of a": [{"type": "succeeded", "message": each} for each in (bad, good)]}
+        run, result = await crew.play(items=["a"])
+        assert output_of(result) == [{"kind": "bug"}]
+        assert api.sizes == [1, 1]
+        assert len({call.batch for call in await calls_of(crew, run)}) == 2
+
+
+async def test_run_that_goes_on_from_one_whose_batch_is_out_asks_anew(server: NatsServer, namespace: str) -> None:
+    async with batched(server, namespace) as (api, crew):
+        api.ends.clear()
+        first = await crew.start(items=["a", "b"])
+        async with crew.working():
+            await until(lambda: api.batches)
+            await until_waiting(crew, first, 2)
+            second = await fork_run(crew.bus, first)
+            await until(lambda: len(api.batches) == 2)
+            api.ends.set()
+            assert output_of(await crew.result(first)) == output_of(await crew.result(second))
+        assert set(api.asked.values()) == {1}
+
+
+async def test_purge_leaves_a_batch_that_is_out_and_removes_one_that_has_ended(
+    server: NatsServer, namespace: str
+) -> None:
+    async with batched(server, namespace) as (api, crew):
+        api.ends.clear()
+        run = await crew.start(items=ITEMS)
+
+        async def purged() -> list[str]:
+            choice = Choice(ended_before=datetime.now(UTC) + timedelta(hours=1))
+            plan = plan_purge(await survey(crew.bus), choice, datetime.now(UTC) + timedelta(days=1))
+            await purge(crew.bus, plan)
+            return [each.run for each in plan.runs]
+
+        async with crew.working():
+            await until(lambda: api.batches and api.batches["msgbatch_1"].looks)
+            assert await purged() == []
+            api.ends.set()
+            assert (await crew.result(run)).status == "done"
+            (batch,) = {call.batch for call in await calls_of(crew, run)}
+
+            async def has_ended() -> bool:
+                return any(isinstance(fact, BatchEnded) for fact in await crew.facts(batch))
+
+            await until_true(has_ended)
+        assert sorted(await purged()) == sorted([run, batch])
+        assert await crew.facts(batch) == []
