@@ -121,7 +121,7 @@ async def test_nothing_holds_a_step_that_waits_for_its_batch(server: NatsServer,
 
             async def is_free() -> bool:
                 info = await crew.bus.js.consumer_info(namespace, "handoff-many--tell")
-                return info.num_ack_pending == 0
+                return bool(info.num_ack_pending == 0)
 
             await until_true(is_free)
             state = await crew.state(run)
