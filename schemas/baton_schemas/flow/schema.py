@@ -78,7 +78,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
-    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
+    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 1}},
     Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
