@@ -188,6 +188,9 @@ def _agent(name: str, value: Any) -> Agent:
 
 
 def _tool(place: str, value: Any) -> UsedTool:
+    if isinstance(value, dict) and value.get("max_uses") == 0:
+        hint = "Leave the tool out for none, and `max_uses` for as often as the provider allows."
+        raise FlowError(f"{place}.max_uses", "0", "a whole number of at least 1", hint=hint)
     return _struct(place, {"use": value} if isinstance(value, str) else value, UsedTool, "the name of a tool, or ")
 
 

@@ -91,7 +91,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
         "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
     },
-    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
+    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 1}},
     Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
