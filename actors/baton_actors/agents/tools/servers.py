@@ -6,6 +6,7 @@ The package `mcp` is imported by `mcp_client`, and that when the first server is
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import re
 import time
@@ -166,7 +167,9 @@ class McpServer:
             opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
             self._done = asyncio.Event()
             # One task opens and closes it: the scopes of anyio within must be left by whoever entered them.
-            self._owner = asyncio.create_task(self._own(opened, self._done), name=f"mcp {self.name}")
+            # It outlives the step that needs the server first, and is in no context of that.
+            own = self._own(opened, self._done)
+            self._owner = asyncio.create_task(own, name=f"mcp {self.name}", context=contextvars.Context())
             try:
                 async with asyncio.timeout(self._open_s):
                     self._connection = await asyncio.shield(opened)
