@@ -130,4 +130,6 @@ def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequ
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:
         raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
+    if not asked.prompt.strip():
+        raise MissingValue("the prompt has no text: all that it names is empty. Give it a value, or a word of its own")
     return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))

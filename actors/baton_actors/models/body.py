@@ -29,7 +29,7 @@ _OVERHEAD_TOKENS = 50
 def body_of(asked: Asked) -> dict[str, Any]:
     """Return the body as the API has it in JSON, without `stream`."""
     body: dict[str, Any] = {"model": valid_text(asked.model), "max_tokens": asked.max_tokens}
-    if asked.system:
+    if asked.system.strip():  # the API refuses blank ones
         body["system"] = [{"type": "text", "text": valid_text(asked.system), **_CACHED}]
     if asked.converses:
         body["tools"] = [
