@@ -223,6 +223,15 @@ def _unpriced(found: FoundFlow, agents: list[str], *, in_usd: bool) -> Iterator[
                 message=f"{places}: no price is known of the model {model!r}, so {so}. "
                 f"{hint} name a file of prices with BATON_PRICES.",
             )
+    for name in agents if in_usd else ():
+        tools = found.flow.agents[name].tools
+        for use in (tool.use for tool in tools if prices.server_tools.get(tool.use) and not tool.max_uses):
+            yield Problem(
+                level="error",
+                code=UNPRICED,
+                message=f"agents.{name}.tools: {use!r} may be used without end, at a price for each use, so a budget "
+                f"in USD refuses its calls. Give it an end: {{ use = {use!r}, max_uses = 5 }}.",
+            )
 
 
 def _undescribed(found: FoundFlow, llms: list[str]) -> Iterator[Problem]:
