@@ -156,10 +156,12 @@ async def test_rounds_are_cached_up_to_what_is_new(httpserver: HTTPServer) -> No
         says(calls("finder", "b", {"question": "y"})),
         says("Ok."),
     )
-    await perform(model)
-    marked = [[b for b in m["content"] if "cache_control" in b] for m in model.asked[2]["messages"][1:]]
-    assert [len(blocks) for blocks in marked] == [0, 0, 0, 1]
+    await perform(model, system="Be sure of it. " * 2_000)
+    marked = [[b for b in m["content"] if "cache_control" in b] for m in model.asked[2]["messages"]]
+    assert [len(blocks) for blocks in marked] == [0, 0, 1, 0, 1]
+    assert "cache_control" in model.asked[2]["messages"][4]["content"][-1]
     assert "cache_control" in model.asked[2]["system"][0]
+    assert model.asked[0]["messages"][0]["content"][0]["cache_control"] == {"type": "ephemeral"}
 
 
 async def test_failed_worker_is_told_to_the_model_which_goes_on(httpserver: HTTPServer) -> None:

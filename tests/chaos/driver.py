@@ -75,6 +75,9 @@ class Options:
     """With stalls of 11 and 20 s."""
     full_disk: bool = True
     """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
+    apart: bool = True
+    """Whether there are processes that host some agents, beside one a flow that hosts them all: a quiet run does with
+    that, as starting them is most of what it takes."""
     forgers: bool = True
     """Whether strangers say what only the server and workers should: that excuses some of what is done again."""
 
@@ -117,7 +120,7 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
                 log=str(folder / "workers.log"),
             )
             for flow in flows
-            for agents, steward in _processes(flow)
+            for agents, steward in _processes(flow, apart=options.apart)
         ]
         crew = Crew(specs, history)
         async with crew.working(), open_bus(settings, name="chaos clients") as bus:
@@ -140,9 +143,11 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
         return [*blocked, *differences(watcher.path, exported)]
 
 
-def _processes(flow: FoundFlow) -> list[tuple[tuple[str, ...], bool]]:
+def _processes(flow: FoundFlow, *, apart: bool) -> list[tuple[tuple[str, ...], bool]]:
     """Return what the processes of a flow host: each agent its own and one all of them, or two that host all."""
     everyone = tuple(flow.plan.actors().values())
+    if not apart:
+        return [(everyone, True)]
     if flow.name in APART:
         return [(everyone, True), *((agents, False) for agents in APART[flow.name])]
     if flow.name in TOGETHER:
@@ -215,17 +220,22 @@ async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow]) -> list[str
     while True:
         open_ones = ["the servers do not say what is open"]
         with contextlib.suppress(NatsError, TimeoutError, raw.StreamChanged):
-            open_ones = [
-                f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
-                for stream in (NAMESPACE, TIMERS)
-                for info in await bus.js.consumers_info(stream)
-                if info.config.durable_name and (info.num_pending or info.num_ack_pending)
-            ]
+            open_ones = await open_deliveries(bus, (NAMESPACE, TIMERS))
             timers = await raw.read_stream(ground.sure_url, TIMERS)
             open_ones += [f"a timer is still set: {timer.subject}" for timer in timers if _is_open(timer, far)]
         if not open_ones or time.monotonic() > deadline:
             return open_ones
         await asyncio.sleep(0.2)
+
+
+async def open_deliveries(bus: Bus, streams: Iterable[str]) -> list[str]:
+    """Return which consumers of these streams have not settled all that there is for them, in words."""
+    return [
+        f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
+        for stream in streams
+        for info in await bus.js.consumers_info(stream)
+        if info.config.durable_name and (info.num_pending or info.num_ack_pending)
+    ]
 
 
 def _is_far(flow: FoundFlow, join: str) -> bool:

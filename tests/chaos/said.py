@@ -14,13 +14,15 @@ from typing import Any
 from .asked import TIME_IS_UP, WITHDRAWN, Child
 from .away import Away
 from .demands import Demands
+from .following import kept_of
 from .history import Event
 from .raw import Record
 
 _ANY_STEP = "-"
 """In the place of a step, in the subject of an event."""
 HELD_S = 1.0
-"""How long a worker may take to let go of a step that waits for people, and for nothing else."""
+"""How long a worker may take to let go of a step that waits for people, and for nothing else. It has the server write
+that down: where another process waits as long for its turn, the server may, too."""
 
 
 class Words:
@@ -33,7 +35,7 @@ class Words:
         for answer in demands.log.answers.values():
             if (seq := (answer.body or {}).get("say")) is not None:
                 self._answers[seq].append(answer)
-        self._waiting = [c for c in demands.children.by_token.values() if c.kind in ("person", "event")]
+        self._waiting = [c for c in demands.asking.children.by_token.values() if c.kind in ("person", "event")]
 
     def violations(self, slack_s: float) -> Iterator[str]:
         by_seq = {word.seq: word for word in self._words}
@@ -96,7 +98,7 @@ class Words:
             return
         error = body["outcome"].get("error", {}).get("type")
         if error == WITHDRAWN:
-            kept = self._run.kept(child.asker)
+            kept = kept_of(self._run, child.asker)
             if kept is None or kept.record.seq > answer.seq:
                 yield f"{what} takes back {child.token}, and {child.asker} had not ended"
         elif not child.due_s:
@@ -179,14 +181,15 @@ def nobody_holds_who_waits_for_people(runs: Mapping[str, Demands], history: list
             continue
         demands, step, pid = runs[event["run"]], event["step"], event["pid"]
         end_s = ends.get(event["attempt"], away.died_at.get(pid, math.inf))
-        of = [each for alike in demands.children.of[step].values() for each in alike]
+        of = [each for alike in demands.asking.children.of[step].values() for each in alike]
         others = [_open_from_to(demands, each) for each in of if each.kind != "person"]
         for child in (each for each in of if each.kind == "person"):
             asked_s, answered_s = _open_from_to(demands, child)
             from_s, to_s = max(asked_s, event["at"]), min(answered_s, end_s)
             from_s = max([from_s, *(end for begin, end in others if begin <= to_s and end < to_s)])
             is_busy = any(begin <= to_s and end >= to_s for begin, end in others)
-            if to_s - from_s > HELD_S and not is_busy and not away.was_hit(pid, from_s - HELD_S, to_s):
+            is_excused = away.was_hit(pid, from_s - HELD_S, to_s) or away.was_busy(from_s, to_s, HELD_S)
+            if to_s - from_s > HELD_S and not is_busy and not is_excused:
                 held = f"was held {to_s - from_s:.2f} s while it waited for {child.token}"
                 yield f"I17 step {step} of run {demands.run} {held}"
 

@@ -11,6 +11,7 @@ from baton_schemas.flow.check_agents import check_agents
 from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_defaults import check_default, check_defaults
 from baton_schemas.flow.check_graph import check_graph
+from baton_schemas.flow.check_models import check_models
 from baton_schemas.flow.check_paths import check_paths
 from baton_schemas.flow.check_tools import check_tools
 from baton_schemas.flow.flow import FORMAT, Field, Flow
@@ -46,6 +47,7 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
         _check_inputs(f"agents.{name}.input", agent.input)
     _check_tiers(flow)
     readable = check_graph(flow)
+    check_models(flow)
     check_agents(flow, readable)
     check_tools(flow)
     plan = Plan(flow)
