@@ -269,7 +269,8 @@ def _left_out(plan: Plan) -> Iterator[Problem]:
                 level="warning",
                 code="left_out",
                 message=f"steps.{step}: {each.text} never stands for nothing, as {step} is skipped whenever "
-                f"{each.name} is. If it is to be done all the same, let it come after another step, too: after = [{after}].",
+                f"{each.name} is. If it is to be done all the same, let it come after another step, too: "
+                f"after = [{after}].",
             )
 
 

@@ -106,6 +106,10 @@ async def answer_to(
         return answer
     check_files(request)
     try:
+        if journal.by_batch:  # which waits for its model where that is overloaded
+            where = models.where(request.flow, request.model)
+            bound = await models.priced(bound_of_asked(request), where, batch=True)
+            return await journal.batched(request, digest, bound)
         return await answer_of_any(request, models, journal, writes, digest)
     except ModelError as error:
         error.request_sha256 = digest

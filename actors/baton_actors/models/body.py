@@ -88,6 +88,11 @@ def bound_of_asked(asked: Asked) -> Bound:
     return msgspec.structs.replace(bound, input_tokens=bound.input_tokens + sum(map(tokens_of, asked.refs)))
 
 
+def body_size(asked: Asked) -> int:
+    """Return how many bytes are sent for a request, about: before the files in it are at hand."""
+    return len(msgspec.json.encode(body_of(asked))) + sum(ref.size_bytes * 4 // 3 for ref in asked.refs)
+
+
 def _sources(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the sources of the documents and pictures in a body, those in the results of tools too."""
     messages = body.get("messages")

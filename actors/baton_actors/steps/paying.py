@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
@@ -48,8 +48,26 @@ class Paying:
         self._step = step
         self._held: list[Hold] = []
 
-    async def hold(self, bound: Bound) -> Hold | None:
-        """Hold what a call may take; None where nothing has a budget.
+    async def hold_for(self, child: str, bound: Bound, is_asked: Callable[[], Awaitable[bool]]) -> str:
+        """Hold what a call may take that others are asked to make, and who has its answer settles; return its id.
+
+        It is empty where nothing has a budget, or the child is asked already. Raises as `hold`.
+        """
+        if bound.rehearsed or not await self._accounts() or await is_asked():
+            return ""
+        await self.give_back(child)  # who was to ask died before
+        hold = await self.hold(bound, child)
+        if hold is None:
+            return ""
+        self._held.remove(hold)
+        return hold.id
+
+    async def give_back(self, child: str) -> None:
+        """Settle what is held for a call that others are asked to make, by what the journal has of it."""
+        await self._budgets.mend(self._plan, self._start_seq, self._run, child, self._journal)
+
+    async def hold(self, bound: Bound, step: str = "") -> Hold | None:
+        """Hold what a call may take, for this step unless another is named; None where nothing has a budget.
 
         Raises `OverBudget`, `HeldByOthers`, `UnpricedModel`, and the errors of `Counters.add`.
         """
@@ -61,7 +79,7 @@ class Paying:
                 raise UnpricedModel(bound.model, self._whose(asks), bound.endless)
             amount = Amount(counted("usd", bound.cost_usd or 0.0), bound.input_tokens + bound.output_tokens)
             try:
-                return await self._budgets.hold(accounts, amount, self._run, self._step, self._held)
+                return await self._budgets.hold(accounts, amount, self._run, step or self._step, self._held)
             except Short as short:
                 if not short.for_good:
                     if asyncio.get_running_loop().time() >= until_s:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.budgets import check_budget
 from baton_schemas.flow.check_agents import check_agents
+from baton_schemas.flow.check_batches import check_batches
 from baton_schemas.flow.check_conditions import check_values
 from baton_schemas.flow.check_defaults import check_default, check_defaults
 from baton_schemas.flow.check_graph import check_graph
@@ -50,6 +51,7 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
     check_models(flow)
     check_agents(flow, readable)
     check_tools(flow)
+    check_batches(flow)
     plan = Plan(flow)
     if not stored:
         check_paths(plan)
