@@ -189,6 +189,8 @@ def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequ
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:
         raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
+    if not asked.prompt.strip():
+        raise MissingValue("the prompt has no text: all that it names is empty. Give it a value, or a word of its own")
     agent = plan.agent(task.step)
     return ModelRequest(
         **msgspec.structs.asdict(asked),

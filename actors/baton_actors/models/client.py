@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
-from baton_actors.models.prices import Prices, bound_usd, cost_usd, load_prices
+from baton_actors.models.prices import Prices, bound_usd, cost_usd, endless, load_prices
 from baton_actors.models.providers import Providers, Where
 from baton_actors.models.reading import Reading
 from baton_actors.models.types import Bound, ModelAnswer, ModelRequest, ModelSettings
@@ -168,7 +168,8 @@ class Models:
         await self.open()
         if where.settings.rehearses:
             return replace(bound, cost_usd=0.0, rehearsed=True)
-        return replace(bound, cost_usd=bound_usd(bound, self._prices, batch=batch))
+        usd = bound_usd(bound, self._prices, batch=batch)
+        return replace(bound, cost_usd=usd, endless=endless(bound, self._prices))
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""

@@ -76,7 +76,7 @@ class Paying:
         until_s = asyncio.get_running_loop().time() + _WAIT_S
         while accounts := await self._accounts():
             if bound.cost_usd is None and (asks := _in_usd(accounts)) is not None:
-                raise UnpricedModel(bound.model, self._whose(asks))
+                raise UnpricedModel(bound.model, self._whose(asks), bound.endless)
             amount = Amount(counted("usd", bound.cost_usd or 0.0), bound.input_tokens + bound.output_tokens)
             try:
                 return await self._budgets.hold(accounts, amount, self._run, step or self._step, self._held)

@@ -250,6 +250,10 @@ class Plan:
             return f"step {name!r} may have been skipped"
         return ""
 
+    def left_out_with(self, step: str, name: str) -> bool:
+        """Say whether a step is left out whenever another is, as that is on every way to it."""
+        return name != step and name in self.skippable and not self.why_lacking(step, name)
+
     @cached_property
     def _done_with(self) -> dict[str, frozenset[str]]:
         """By step: those that were not left out when it is not, as they are on every way to it, or in its `when`."""

@@ -55,6 +55,8 @@ class Listed(Struct, frozen=True, kw_only=True):
     name: str
     description: str
     input_schema: dict[str, Any]
+    keys: dict[str, str] = {}
+    """Its own names of arguments that the API would refuse, by those that a model is told."""
 
 
 class McpServers:
@@ -262,9 +264,9 @@ class McpServer:
 class ServerTarget:
     """A tool of a server."""
 
-    def __init__(self, server: McpServer, tool: str, name: str) -> None:
-        """`tool` is what the server calls it, `name` what the model does."""
-        self._server, self._tool, self._name = server, tool, name
+    def __init__(self, server: McpServer, tool: str, name: str, keys: Mapping[str, str] | None = None) -> None:
+        """`tool` is what the server calls it, `name` what the model does; `keys` as in `Listed`."""
+        self._server, self._tool, self._name, self._keys = server, tool, name, keys or {}
 
     @property
     def idempotent(self) -> bool:
@@ -274,9 +276,11 @@ class ServerTarget:
     def start(self, arguments: Mapping[str, Any], context: Context, timeout_s: float) -> Start:
         """Return what calls it. The server checks the arguments."""
 
+        own = {self._keys.get(key, key): value for key, value in arguments.items()}
+
         async def start() -> Given:
             try:
-                return await self._server.call(self._tool, arguments, timeout_s)
+                return await self._server.call(self._tool, own, timeout_s)
             except ServerLost as error:
                 if error.may_be_done and not self.idempotent:
                     raise
