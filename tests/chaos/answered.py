@@ -10,6 +10,7 @@ from typing import Any
 from .asked import KINDS, Child, with_defaults, words_of
 from .called import answer_to
 from .demands import Demands
+from .following import must_have_answers
 from .history import Event
 from .raw import Record
 
@@ -34,9 +35,9 @@ def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: fl
             yield from _is_in_its_place(runs[run], record)
         yield from _wakes(runs[run], found)
     for demands in runs.values():
-        for child in demands.children.by_token.values():
+        for child in demands.asking.children.by_token.values():
             yield from _is_asked_rightly(demands, child, slack_s)
-        for alike in (each for of in demands.children.of.values() for each in of.values() if len(each) > 1):
+        for alike in (each for of in demands.asking.children.of.values() for each in of.values() if len(each) > 1):
             tokens = [child.token for child in alike]
             yield f"I12 step {alike[0].asker} of run {demands.run} asked {alike[0].words[:80]} as {tokens}"
         yield from _is_brought_back_for_a_reason(demands)
@@ -44,7 +45,7 @@ def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: fl
 
 def _is_in_its_place(demands: Demands, record: Record) -> Iterator[str]:
     body, (step, key) = record.body or {}, record.rest
-    child = demands.children.by_token.get(body["child"])
+    child = demands.asking.children.by_token.get(body["child"])
     if child is None or child.asker != step or body["step"] != step or not child.token.endswith(f"--k{key}"):
         yield f"I12 {record.subject} at {record.seq} is of {body['child']}, which step {step} has not asked for"
     elif record.who != demands.flow.actor(step):
@@ -63,7 +64,7 @@ def _wakes(demands: Demands, found: list[Record]) -> Iterator[str]:
             yield f"I12 {answer.subject} at {answer.seq} wakes {said}, and what is parked there is {due}"
         elif wakes and demands.log.result is None and demands.log.woken(found[0]) is None:
             yield f"I12 {answer.subject} at {answer.seq} wakes a step, and no handoff brings it back"
-    if parked is not None and len(found) == 1 and demands.is_done and demands.must_have_answers(parked.rest[0]):
+    if parked is not None and len(found) == 1 and demands.is_done and must_have_answers(demands, parked.rest[0]):
         yield f"I12 {parked.subject} at {parked.seq} is parked for ever: its run is done"
 
 
@@ -77,7 +78,7 @@ def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterato
         yield f"{what} was handed to {child.handoff.who}"
     answer = demands.log.answers.get(child.token)
     is_early = answer is not None and child.due_s and answer.at_s < child.due_s - slack_s
-    if is_early and (child.kind == "sleep" or demands.is_late(child.token)):
+    if is_early and (child.kind == "sleep" or demands.asking.is_late(child.token)):
         yield f"{what} was answered by itself before it was due"
 
 
@@ -116,7 +117,7 @@ def sees_one_history(runs: Mapping[str, Demands], history: list[Event]) -> Itera
         stored = list(_stored(demands, step, kind, name, words, number))
         if event["value"] not in stored:
             yield f"{what} saw {_short(event['value'])} for {words[:80]}, the log has {_short(stored)}"
-        asks = demands.asks(step)
+        asks = demands.asking.asks(step)
         if asks.is_complete and words not in asks.words:
             yield f"{what} asked {words[:80]}, which is not what it has to ask"
 
@@ -133,7 +134,7 @@ def _stored(demands: Demands, step: str, kind: str, name: str, words: str, numbe
             if fact["type"] == "recorded" and (fact["name"], fact.get("number", 1)) == (name, number):
                 yield demands.value({"output": fact.get("value"), "blob": fact.get("blob")})
         return
-    for child in demands.children.of[step].get(words, []):
+    for child in demands.asking.children.of[step].get(words, []):
         if (answer := demands.log.answers.get(child.token)) is not None:
             outcome = (answer.body or {})["outcome"]
             failed = outcome["status"] == "failed"

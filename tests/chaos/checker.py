@@ -360,7 +360,7 @@ class Checker:
 
     def _token(self, run: str, asked: str) -> str:
         """Return the step that the model is asked for: the prompts of those that were asked say only what it was."""
-        return self.demands[run].children.asked_of_a_model().get(asked, asked) if "/" in asked else asked
+        return self.demands[run].asking.children.asked_of_a_model().get(asked, asked) if "/" in asked else asked
 
     def late_starts(self) -> list[tuple[Event, float]]:
         """Return the handlers that started after the result of their run, and how long after."""

@@ -215,17 +215,22 @@ async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow]) -> list[str
     while True:
         open_ones = ["the servers do not say what is open"]
         with contextlib.suppress(NatsError, TimeoutError, raw.StreamChanged):
-            open_ones = [
-                f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
-                for stream in (NAMESPACE, TIMERS)
-                for info in await bus.js.consumers_info(stream)
-                if info.config.durable_name and (info.num_pending or info.num_ack_pending)
-            ]
+            open_ones = await open_deliveries(bus, (NAMESPACE, TIMERS))
             timers = await raw.read_stream(ground.sure_url, TIMERS)
             open_ones += [f"a timer is still set: {timer.subject}" for timer in timers if _is_open(timer, far)]
         if not open_ones or time.monotonic() > deadline:
             return open_ones
         await asyncio.sleep(0.2)
+
+
+async def open_deliveries(bus: Bus, streams: Iterable[str]) -> list[str]:
+    """Return which consumers of these streams have not settled all that there is for them, in words."""
+    return [
+        f"{info.name} has {info.num_pending} waiting and {info.num_ack_pending} in hand"
+        for stream in streams
+        for info in await bus.js.consumers_info(stream)
+        if info.config.durable_name and (info.num_pending or info.num_ack_pending)
+    ]
 
 
 def _is_far(flow: FoundFlow, join: str) -> bool:

@@ -61,7 +61,7 @@ def _closing(run: Demands, join: str, chain: Chain) -> Iterator[str]:
         if chain.enough_at is not None and run.is_done:
             yield f"{what} had all it needs, and did not close"
         return
-    named = run.named(join)
+    named = run.inputs.named(join)
     if chain.enough_at is None or closing.seq < chain.enough_at.seq:
         yield f"{what} closed with {named}, before it had what the flow asks for"
         return
@@ -70,13 +70,13 @@ def _closing(run: Demands, join: str, chain: Chain) -> Iterator[str]:
     cause = (closing.body or {})["cause"]
     if cause.get("deadline", False) != chain.deadline:
         yield f"{what} closed {'without' if chain.deadline else 'with'} a deadline, against its chain"
-    everyone = [token for source in run.sources(join) for token in run.tokens(source)]
+    everyone = [token for source in run.course.sources(join) for token in run.inputs.tokens(source)]
     if run.flow.policy(run.flow.base(join)).wait is None and not chain.deadline and named != everyone:
         yield f"{what} closed with {named}, the flow has {everyone}"
     if not set(named) <= set(everyone):
         yield f"{what} closed with {named}, of which the flow has only {everyone}"
-    for source in run.sources(join):
-        why, name = run.left_out(source) if run.is_left_out(source) else (), run.flow.base(source)
+    for source in run.course.sources(join):
+        why, name = run.inputs.left_out(source) if run.inputs.is_left_out(source) else (), run.flow.base(source)
         said = cause.get("left_out", {}).get(name)
         if (said not in why if why else said is not None) or chain.left_out.get(name) != said:
             yield f"{what} says that {name} is left out as {said}, the flow leaves it out as {why}"

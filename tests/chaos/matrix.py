@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nats.errors import Error as NatsError
+
 from baton_actors.agents.loading import find_flow
-from baton_bus.store.bus import open_bus
+from baton_bus.store.bus import Bus, open_bus
 from tests.clients import result_of, start_run
 from tests.servers import NatsServer
 
 from . import raw
 from .checker import Checker
 from .crew import Crew
-from .driver import settings_of, until_ready
+from .driver import open_deliveries, settings_of, until_ready
 from .history import Event, History
 from .model import Model
 from .outside import Outside
@@ -154,18 +157,21 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         run = RUNS[point.flow]
         violations = []
         outside = Outside(name, lambda: server.port, history)
-        async with crew.working(), open_bus(settings) as bus, outside.playing():
-            await until_ready(history, 1)
-            history.say("submit.sent", run=run, flow=found.name, key=run)
-            await start_run(bus, found.plan, {"key": run}, run=run)
-            history.say("submit.acknowledged", run=run)
-            try:
-                result = await result_of(bus, run, flow=found.name, timeout_s=_END_S)
-                history.say("client.got", run=run, status=result.status)
-                if result.status != "done":
-                    violations.append(f"the run is {result.status}, though nothing but a worker has failed")
-            except TimeoutError:
-                pass  # the checker says that it is lost
+        async with crew.working(), open_bus(settings) as bus:
+            async with outside.playing():
+                await until_ready(history, 1)
+                history.say("submit.sent", run=run, flow=found.name, key=run)
+                await start_run(bus, found.plan, {"key": run}, run=run)
+                history.say("submit.acknowledged", run=run)
+                try:
+                    result = await result_of(bus, run, flow=found.name, timeout_s=_END_S)
+                    history.say("client.got", run=run, status=result.status)
+                    if result.status != "done":
+                        violations.append(f"the run is {result.status}, though nothing but a worker has failed")
+                except TimeoutError:
+                    pass  # the checker says that it is lost
+            # What was said at the end is still to be taken or refused, and what is left to be looked at once more.
+            violations += [f"I7 {what}" for what in await _settled(bus, name)]
         seen = await _seen(server, name)
     events = history.events()
     violations += Checker(seen, events, LEASE_S).violations
@@ -174,6 +180,18 @@ async def _try(server: NatsServer, folder: Path, point: Point) -> Tried:
         raw.save(seen, folder / name)
     keys = [each.rest[0].partition("--k")[2] for each in seen.records if each.kind == "handoff"]
     return Tried(_place(events), violations, [key for key in dict.fromkeys(keys) if key])
+
+
+async def _settled(bus: Bus, name: str) -> list[str]:
+    """Wait until every delivery is settled; return what is not in the end."""
+    deadline = time.monotonic() + _END_S
+    while True:
+        found = ["the server does not say what is open"]
+        with contextlib.suppress(NatsError, TimeoutError):
+            found = await open_deliveries(bus, (name, f"{name}-timers"))
+        if not found or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.05)
 
 
 async def _seen(server: NatsServer, name: str) -> raw.Seen:

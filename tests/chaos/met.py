@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .demands import Demands
+from .following import followers, kept_of, must_be_there, next_in_lane
 from .joins import join_violations
 from .twins import Done, Failed, Skipped
 
@@ -14,15 +15,15 @@ from .twins import Done, Failed, Skipped
 def violations(run: Demands) -> Iterator[str]:
     """Yield where the log is not as it must be."""
     reached = dict(run.reached)
-    for token in run.with_children(run.reached):
+    for token in run.asking.with_children(run.reached):
         yield from _step(run, token)
         reached[token] = None
-    for join in filter(run.joins, run.steps):
+    for join in filter(run.course.joins, run.course.steps):
         yield from join_violations(run, join)
         yield from _words_of_nothing(run, join)
     for token, source in run.log.handoffs:
-        if (asker := run.asker(token)) is not None:
-            if token not in reached and run.asks(asker).is_complete:
+        if (asker := run.asking.asker(token)) is not None:
+            if token not in reached and run.asking.asks(asker).is_complete:
                 yield f"I12 step {token} of run {run.run} was asked for by {asker}, which has no such question"
         elif token not in reached:
             yield f"I8 step {token} of run {run.run} was handed on by {source}, and the flow has no such step here"
@@ -30,14 +31,14 @@ def violations(run: Demands) -> Iterator[str]:
 
 
 def _step(run: Demands, token: str) -> Iterator[str]:
-    kept, ended = run.kept(token), run.ended(token)
+    kept, ended = kept_of(run, token), run.ended(token)
     what = f"step {token} of run {run.run}"
-    behind = run.behind(token) if not run.flow.asked(token) else None
+    behind = next_in_lane(run, token) if not run.flow.asked(token) else None
     handed_on = [record.seq for (each, _), record in run.log.handoffs.items() if each == behind]
     if handed_on and (kept is None or min(handed_on) < kept.record.seq):
         yield f"I16 {what} had not ended when {behind} was handed on, which is to wait for it"
     if kept is None:
-        if run.must_be_there(token):
+        if must_be_there(run, token):
             yield f"I8 {what} has no outcome, and its run is done"
         return
     status = kept.outcome["status"]
@@ -58,21 +59,21 @@ def _step(run: Demands, token: str) -> Iterator[str]:
         else:
             if ended is None or found != ended.output:
                 yield f"I8 {what} put out {_short(found)}, expected {_short(ended)}"
-    if run.must_be_there(token) and not run.flow.asked(token):
-        for name, record in run.followers(token, kept):
+    if must_be_there(run, token) and not run.flow.asked(token):
+        for name, record in followers(run, token, kept):
             if record is None:
                 yield f"I8 {what} has ended, and {name} is not in the log"
 
 
 def _words_of_nothing(run: Demands, join: str) -> Iterator[str]:
     """Yield what fan-outs say wrongly that have no branch: that they are left out, and why, or that they are empty."""
-    for source in run.sources(join):
+    for source in run.course.sources(join):
         record = run.log.replies.get((join, run.flow.base(source)))
-        if run.branches(source) is None or record is None or record.body is None:
+        if run.inputs.branches(source) is None or record is None or record.body is None:
             continue
         outcome, what = record.body["outcome"], f"I8 step {source} of run {run.run}"
-        why = run.left_out(source) if run.is_left_out(source) else ()
-        if run.branches(source):
+        why = run.inputs.left_out(source) if run.inputs.is_left_out(source) else ()
+        if run.inputs.branches(source):
             yield f"{what} says {_short(outcome)}, and has branches"
         elif outcome["status"] != "skipped" or outcome.get("left_out", False) != bool(why):
             yield f"{what} says {_short(outcome)}, expected that it is {'left out' if why else 'empty'}"
@@ -105,9 +106,9 @@ def _result(run: Demands) -> Iterator[str]:
     elif status == "done" and (run.flow.base(step) != run.flow.final or isinstance(ended, Failed)):
         yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
     elif status == "failed":
-        base, after = run.flow.base(step), [run.flow.base(each) for each in run.after(step)]
+        base, after = run.flow.base(step), [run.flow.base(each) for each in run.course.after(step)]
         fatal = not after or any(run.flow.fails_run(base, each) for each in after)
-        if run.is_out_of_rounds(step):
+        if run.course.is_out_of_rounds(step):
             loop = run.flow.loop_of(base)
             if loop is None or not body.get("reason", "").startswith(f"after {loop.rounds} rounds from "):
                 yield f"I8 {what} failed after its last round, and says {_short(body.get('reason'))}"

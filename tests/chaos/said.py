@@ -14,6 +14,7 @@ from typing import Any
 from .asked import TIME_IS_UP, WITHDRAWN, Child
 from .away import Away
 from .demands import Demands
+from .following import kept_of
 from .history import Event
 from .raw import Record
 
@@ -33,7 +34,7 @@ class Words:
         for answer in demands.log.answers.values():
             if (seq := (answer.body or {}).get("say")) is not None:
                 self._answers[seq].append(answer)
-        self._waiting = [c for c in demands.children.by_token.values() if c.kind in ("person", "event")]
+        self._waiting = [c for c in demands.asking.children.by_token.values() if c.kind in ("person", "event")]
 
     def violations(self, slack_s: float) -> Iterator[str]:
         by_seq = {word.seq: word for word in self._words}
@@ -96,7 +97,7 @@ class Words:
             return
         error = body["outcome"].get("error", {}).get("type")
         if error == WITHDRAWN:
-            kept = self._run.kept(child.asker)
+            kept = kept_of(self._run, child.asker)
             if kept is None or kept.record.seq > answer.seq:
                 yield f"{what} takes back {child.token}, and {child.asker} had not ended"
         elif not child.due_s:
@@ -179,7 +180,7 @@ def nobody_holds_who_waits_for_people(runs: Mapping[str, Demands], history: list
             continue
         demands, step, pid = runs[event["run"]], event["step"], event["pid"]
         end_s = ends.get(event["attempt"], away.died_at.get(pid, math.inf))
-        of = [each for alike in demands.children.of[step].values() for each in alike]
+        of = [each for alike in demands.asking.children.of[step].values() for each in alike]
         others = [_open_from_to(demands, each) for each in of if each.kind != "person"]
         for child in (each for each in of if each.kind == "person"):
             asked_s, answered_s = _open_from_to(demands, child)

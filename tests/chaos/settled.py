@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from .demands import Demands
 from .flow_file import indices
+from .following import followers, kept_of
 from .history import Event
 from .joins import chain_of
 from .raw import Record
@@ -37,7 +38,7 @@ def acks_too_early(history: list[Event], by_seq: Mapping[int, Record], demands: 
 def _of_handoff(run: Demands, record: Record, at_s: float) -> str:
     """Return what should have been in the log; empty when all is well."""
     token = record.rest[0]
-    kept = run.kept(token)
+    kept = kept_of(run, token)
     cause = (record.body or {})["cause"]
     failed = cause["by"] == "after" and (cause.get("outcome") or {}).get("status") == "failed"
     if failed and run.flow.fails_run(run.flow.base(cause["step"]), run.flow.base(token)):
@@ -48,7 +49,7 @@ def _of_handoff(run: Demands, record: Record, at_s: float) -> str:
         if run.log.result is not None and (run.log.result.body or {})["status"] != "done":
             return ""  # its timer had not come
         return "its outcome"
-    return next((name for name, follower in run.followers(token, kept) if not _is_by(follower, at_s)), "")
+    return next((name for name, follower in followers(run, token, kept) if not _is_by(follower, at_s)), "")
 
 
 def _is_parked(run: Demands, record: Record, at_s: float) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from .away import Away
 from .demands import Demands, Parent, value_of
 from .flow_file import FlowFile
+from .following import must_have_answers
 from .history import Event
 from .raw import Record
 
@@ -68,7 +69,7 @@ def may_be_cancelled(runs: Mapping[str, Demands], result: Record) -> bool:
         ended.seq < result.seq and child.kind == "flow" and token not in above.runs
         for run, above in runs.items()
         if result.run.startswith(f"{run[:40]}--k") and (ended := above.log.result) is not None
-        for token, child in above.children.by_token.items()
+        for token, child in above.asking.children.by_token.items()
     )
 
 
@@ -81,7 +82,7 @@ def runs_within_runs(
         if demands.parent is not None:
             asked[demands.parent.demands.run, demands.parent.child].append(run)
             yield from _is_as_asked(demands, demands.parent)
-            if demands.parent.child in demands.parent.demands.children.by_token:
+            if demands.parent.child in demands.parent.demands.asking.children.by_token:
                 yield from _ends_with_it(demands, demands.parent, history, away)
     for (run, child), found in asked.items():
         if len(found) > 1:
@@ -96,7 +97,7 @@ def _is_as_asked(demands: Demands, parent: Parent) -> Iterator[str]:
     above, start = parent.demands, demands.log.start
     assert start is not None
     what, said = f"I18 run {demands.run}", _parent(start) or {}
-    child = above.children.by_token.get(parent.child)
+    child = above.asking.children.by_token.get(parent.child)
     if child is None or child.kind != "flow":
         yield f"{what} was asked for by no step of run {above.run}"
         return
@@ -106,10 +107,10 @@ def _is_as_asked(demands: Demands, parent: Parent) -> Iterator[str]:
         yield f"{what} began before it was asked for"
     if (flow := (start.body or {})["flow"]) != demands.flow.name:
         yield f"{what} is one of {flow}, and asked for was {demands.flow.name}"
-    if demands.key != above.children.given(child.token).get("key"):
+    if demands.key != above.asking.children.given(child.token).get("key"):
         yield f"{what} was given another key than {child.asker} asked with"
     answer, result = above.log.answers.get(child.token), demands.log.result
-    if answer is not None and not above.is_late(child.token) and (result is None or result.seq > answer.seq):
+    if answer is not None and not above.asking.is_late(child.token) and (result is None or result.seq > answer.seq):
         yield f"{what} was answered before it had ended"
 
 
@@ -118,7 +119,7 @@ def _ends_with_it(demands: Demands, parent: Parent, history: list[Event], away: 
     if above is None:
         return
     what = f"I18 run {demands.run}"
-    is_waited_for = parent.demands.must_have_answers(parent.child)
+    is_waited_for = must_have_answers(parent.demands, parent.child)
     if is_waited_for and (result is None or result.seq > above.seq):
         yield f"{what} went on when {parent.demands.run}, which waits for it, was done"
     for event in history:
