@@ -26,6 +26,7 @@ from .raw import Record, Seen
 from .run_log import DEADLINE, RunLog
 from .said import nobody_holds_who_waits_for_people, words_are_taken
 from .settled import acks_too_early
+from .tooled import Excuses, talks, tools_run_once
 from .twins import POISONED
 from .within import may_be_cancelled, runs_asked_for, runs_within_runs, set_in_one_another
 
@@ -102,6 +103,9 @@ class Checker:
             *words_are_taken(self.demands, records, history, CLOCK_S),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
+            *tools_run_once(
+                self.demands, records, history, CLOCK_S, Excuses(self._was_kept_from, self._knew_nothing)
+            ),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 
@@ -194,6 +198,8 @@ class Checker:
                 continue
             attempt = began[event["attempt"]]
             step = (attempt["run"], attempt["step"])
+            if talks(self.demands[step[0]], step[1]):
+                continue  # its turns are looked at one by one, in `tooled.py`
             asks[step].append(event)
             at_s = answered.get(step)
             if at_s is not None and at_s < attempt["knew_at"] - CLOCK_S:

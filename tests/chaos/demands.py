@@ -23,10 +23,11 @@ from .inputs import Inputs
 from .nest_twins import NEST
 from .people_twins import PEOPLE
 from .run_log import Chain, RunLog
+from .tools_twins import TOOLS
 from .twins import TWINS, Done, Ended, Failed, Given, Skipped
 from .ways_twins import WAYS
 
-_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST
+_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST | TOOLS
 
 
 class _Anything:

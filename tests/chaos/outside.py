@@ -48,6 +48,8 @@ class Question(NamedTuple):
     answers: list[str]
     """What may be answered; without them a score, where that is asked for, or anything."""
     is_scored: bool
+    is_of_tool: bool = False
+    """Whether a tool ran, that may have."""
 
 
 class Outside:
@@ -147,6 +149,7 @@ class Outside:
             has_deadline=bool(cause.get("due_s")),
             answers=asked.get("answers", []),
             is_scored="output" in asked,
+            is_of_tool="ran" in asked.get("output", {}),
         )
         self._open[run, question.asker, question.who].add(child)
         self._group.create_task(self._event(question) if question.is_event else self._person(question))
@@ -219,6 +222,10 @@ class Outside:
         answer: Any = {"said": dice.randrange(1_000), "more": _LARGE if dice.random() < 0.15 else ""}
         if question.answers:
             answer = dice.choice(question.answers[:2])
+        elif question.is_of_tool:
+            answer = {"ran": dice.random() < 0.6}
+            if answer["ran"] and dice.random() < 0.7:
+                answer["result"] = f"as said: {dice.randrange(1_000)}"
         elif question.is_scored:
             answer = {"score": dice.randrange(10)} | ({"why": "it is so"} if dice.random() < 0.3 else {})
         word: dict[str, Any] = {"answer": answer}
@@ -229,6 +236,8 @@ class Outside:
     async def _say_something_wrong(self, question: Question, dice: random.Random) -> None:
         run, step, right = question.run, dice.choice((question.asker, question.child)), self._word(question, dice)
         match dice.randrange(4):
+            case 0 if question.is_of_tool:
+                await self._say_wrong(question.who, run, step, {"answer": {"ran": "perhaps"}})
             case 0:
                 wrong: Any = {"answer": {"score": "much"} if question.is_scored else "perhaps"}
                 if not (question.answers or question.is_scored):

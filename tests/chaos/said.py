@@ -160,10 +160,14 @@ def words_are_taken(
 
 
 def _fits(child: Child, answer: Any) -> bool:
-    """Say whether this answers a question: in the chaos flows a choice, a score, or anything that is not nothing."""
+    """Say whether this answers a question: in the chaos flows a choice, a score, whether a tool ran, or anything that is
+    not nothing.
+    """
     asked = json.loads(child.words)[2]
     if asked["answers"]:
         return answer in asked["answers"]
+    if "ran" in asked["fields"]:
+        return isinstance(answer, dict) and type(answer.get("ran")) is bool
     if asked["fields"]:
         return isinstance(answer, dict) and type(answer.get("score")) is int
     return answer is not None
