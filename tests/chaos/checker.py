@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .away import Away
+from .budgets import spends_what_it_may
 from .demands import Demands
 from .flow_file import FlowFile, in_round
 from .history import Event
@@ -57,7 +58,7 @@ class Checker:
         lease_s: float,
     ) -> None:
         """`seen` is what the server has in the end; `lease_s` is of the run."""
-        records, self.timers, blobs = seen
+        records, self.timers, blobs, spent = seen
         self.records, self.history, self.lease_s = records, history, lease_s
         self.by_seq = {record.seq: record for record in records}
         self.away = Away(history)
@@ -103,6 +104,7 @@ class Checker:
             *words_are_taken(self.demands, records, history, CLOCK_S),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
+            *spends_what_it_may(self.demands, records, spent, settled=True),
             *tools_run_once(
                 self.demands, records, history, CLOCK_S, Excuses(self._was_kept_from, self._knew_nothing)
             ),

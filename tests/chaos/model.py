@@ -100,7 +100,7 @@ class Model:
             head = {name: value for name, _, value in (line.partition(": ") for line in lines)}
             body = json.loads(await reader.readexactly(int(head["content-length"])))
             about = self._about(body["messages"], head)
-            await self._answer(about, writer, streamed=body.get("stream", False))
+            await self._answer(about, writer, body["model"], streamed=body.get("stream", False))
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:
@@ -119,7 +119,7 @@ class Model:
         facts = {"asker": step, "asked": what, "number": int(head["x-number"]), "attempt": head["x-attempt"]}
         return _Asked(run, f"{step}/{what}", text, "call", facts)
 
-    async def _answer(self, about: _Asked, writer: asyncio.StreamWriter, *, streamed: bool) -> None:
+    async def _answer(self, about: _Asked, writer: asyncio.StreamWriter, model: str, *, streamed: bool) -> None:
         run, step, facts = about.run, about.step, about.facts
         wait_s = self._wait_s()
         fault = "limited" if wait_s else self._throw()
@@ -138,7 +138,7 @@ class Model:
             await _refuse(writer, int(fault), "retry-after-ms: 50\r\n")
             return
         blocks = list(about.blocks) or [{"type": "text", "text": about.text}]
-        before, after = (_events if streamed else _message)(blocks, about.stop_reason)
+        before, after = (_events if streamed else _message)(blocks, about.stop_reason, model)
         writer.write(before)
         await writer.drain()
         if fault == "cut":
@@ -192,22 +192,22 @@ _MESSAGE: dict[str, Any] = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
-    "model": "chaos",
     "stop_sequence": None,
 }
 
 
-def _message(blocks: list[Mapping[str, Any]], stop_reason: str) -> tuple[bytes, bytes]:
+def _message(blocks: list[Mapping[str, Any]], stop_reason: str, model: str) -> tuple[bytes, bytes]:
     """Return an answer that is no stream, in two pieces as well."""
-    message: dict[str, Any] = _MESSAGE | {"content": blocks, "stop_reason": stop_reason}
+    message: dict[str, Any] = _MESSAGE | {"model": model, "content": blocks, "stop_reason": stop_reason}
     body = json.dumps(message | {"usage": {"input_tokens": 10, "output_tokens": 7}}).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body[:40], body[40:]
 
 
-def _events(blocks: list[Mapping[str, Any]], stop_reason: str) -> tuple[bytes, bytes]:
+def _events(blocks: list[Mapping[str, Any]], stop_reason: str, model: str) -> tuple[bytes, bytes]:
     """Return the events of an answer in two pieces, the first with its head: without the second it is no answer."""
     message: dict[str, Any] = _MESSAGE | {
+        "model": model,
         "content": [],
         "stop_reason": None,
         "usage": {"input_tokens": 10, "output_tokens": 1},

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ _LARGE = "x" * 6_000
 _ROLES = ("editors", "readers", "board", "crowd", "tellers")
 NEVER = "never"
 """The event that does not come."""
+
+_BUDGET = 300
+"""In tokens: that of `flows/park.toml`."""
 
 Child = tuple[str, str]
 """A run, and the token of what a step of it asked for."""
@@ -64,6 +67,8 @@ class Outside:
         self._parked: dict[Child, asyncio.Event] = defaultdict(asyncio.Event)
         self._answered: dict[Child, asyncio.Event] = defaultdict(asyncio.Event)
         self._ended: set[str] = set()
+        self._allowed: Counter[str] = Counter()
+        """What runs may spend more than their flow says, in tokens."""
         self._group: asyncio.TaskGroup
 
     @contextlib.asynccontextmanager
@@ -85,7 +90,7 @@ class Outside:
 
     @property
     def _patterns(self) -> list[str]:
-        kinds = ("handoff.-person", "handoff.-event", "handoff.*.*.*.start", "answer", "result")
+        kinds = ("note.park--researcher", "note.park--talker", "handoff.-person", "handoff.-event", "handoff.*.*.*.start", "answer", "result")
         return [f"{self._space}.{kind}{'' if kind.endswith('start') else '.>'}" for kind in kinds]
 
     # ---- what is seen ----------------------------------------------------------------------------
@@ -118,6 +123,8 @@ class Outside:
         _, kind, who, run, *rest = subject.split(".")
         if kind == "result":
             self._ended.add(run)
+        elif kind == "note":
+            self._see_note(run, rest[-1], body)
         elif kind == "answer":
             self._see_answer(run, body)
         elif who in ("-person", "-event"):
@@ -133,6 +140,12 @@ class Outside:
             self._answered[run, body["child"]].set()
             for still in self._open.values():
                 still.discard(body["child"])
+
+    def _see_note(self, run: str, key: str, body: dict[str, Any]) -> None:
+        fact = body.get("fact", {})
+        if (fact.get("type"), fact.get("what")) == ("waits", "budget") and (run, f"{body['step']} {key}") not in self._seen:
+            self._seen.add((run, f"{body['step']} {key}"))
+            self._group.create_task(self._allow(run, f"{body['step']} {key}"))
 
     def _see_question(self, run: str, body: dict[str, Any]) -> None:
         child, cause = body["step"], body["cause"]
@@ -161,6 +174,15 @@ class Outside:
         dice = random.Random(f"early/{run}")
         for number in range(dice.choice((0, 0, 1, 2))):
             await self._say("paid", run, "-", {"answer": {"early": number}})
+
+    async def _allow(self, run: str, waiting: str) -> None:
+        """Allow a run to spend more, once for each time that a step of it waits: at first not enough for all."""
+        dice = random.Random(f"{run}/{waiting}")
+        if dice.random() < 0.2:
+            await self._say_wrong("-budget", run, "-", {"answer": {"eur": 5}})
+        await asyncio.sleep(dice.choice((0.0, 0.02, 0.3)))
+        self._allowed[run] += dice.choice((40, 150, 1_000))
+        await self._say("-budget", run, "-", {"answer": {"tokens": _BUDGET + self._allowed[run]}})
 
     async def _event(self, question: Question) -> None:
         dice = random.Random(f"{question.run}/{question.child}")
