@@ -39,6 +39,8 @@ RUNS = {
     "people": "matrix-1263",
     "nest": "matrix-273",
     "tools": "matrix-43015",
+    "spend": "matrix-154",
+    "park": "matrix-143",
 }
 """The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
 others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are

@@ -31,7 +31,7 @@ _ROLES = ("editors", "readers", "board", "crowd", "tellers")
 NEVER = "never"
 """The event that does not come."""
 
-_BUDGET = 300
+_BUDGET = 200
 """In tokens: that of `flows/park.toml`."""
 
 Child = tuple[str, str]
