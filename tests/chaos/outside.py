@@ -178,7 +178,7 @@ class Outside:
     async def _allow(self, run: str, waiting: str) -> None:
         """Allow a run to spend more, once for each time that a step of it waits: at first not enough for all."""
         dice = random.Random(f"{run}/{waiting}")
-        if dice.random() < 0.2:
+        if not self._allowed[run]:
             await self._say_wrong("-budget", run, "-", {"answer": {"eur": 5}})
         await asyncio.sleep(dice.choice((0.0, 0.02, 0.3)))
         self._allowed[run] += dice.choice((40, 150, 1_000))
