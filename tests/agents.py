@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Raw
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import StepTask
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.flow.graph import Plan
@@ -106,6 +108,9 @@ class NoJournal:
 
     async def keep(self, made: Sequence[File]) -> None:
         raise AssertionError("this step makes no files")
+
+    def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
+        raise AssertionError("this step is not warm")
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         raise AssertionError("a handler asks no model")

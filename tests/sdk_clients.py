@@ -40,6 +40,14 @@ class Asked(NamedTuple):
     headers: dict[str, str]
     body: Any
 
+    @classmethod
+    async def read(cls, reader: asyncio.StreamReader) -> Asked:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return cls(lines[0].split()[1], headers, json.loads(body) if body else None)
+
 
 class Provider:
     """Answers by its script, and else with `answer N`, as a stream where that is asked for."""
@@ -61,11 +69,7 @@ class Provider:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                lines = head.split("\r\n")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-                body = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(lines[0].split()[1], headers, json.loads(body) if body else None)
+                asked = await Asked.read(reader)
                 self.asked.append(asked)
                 await self.answers.wait()
                 answer = self.script.pop(0) if self.script else self._answer
@@ -79,7 +83,7 @@ class Provider:
                     break
 
     def _answer(self, asked: Asked) -> Sequence[bytes]:
-        if asked.path.startswith("/v1/messages/count_tokens"):
+        if "/v1/messages/count_tokens" in asked.path:
             return json_answer({"input_tokens": 42})
         said = f"answer {len(self.asked)}"
         return streamed(*said_by(said)) if asked.body.get("stream") else json_answer(message(said))

@@ -114,7 +114,7 @@ async def peer(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Aw
         with suppress(ConnectionError):
             await writer.wait_closed()
 
-    async with await asyncio.start_server(on_client, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(on_client, "127.0.0.1", 0, backlog=1_000) as server:
         try:
             yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:

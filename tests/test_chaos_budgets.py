@@ -92,7 +92,9 @@ def wait_where_it_is_to_end(story: Story) -> None:
     assert body is not None
     body["fact"] = {"type": "waits", "what": "budget", "reason": "more", "of_run": note.run}
     key = "waits-budget-0"
-    story.add_record(note._replace(body=body, subject=note.subject.replace(note.rest[1], key), rest=(note.rest[0], key)))
+    story.add_record(
+        note._replace(body=body, subject=note.subject.replace(note.rest[1], key), rest=(note.rest[0], key))
+    )
 
 
 def end_where_it_is_to_wait(story: Story) -> None:
@@ -152,9 +154,7 @@ PLANTED: dict[str, tuple[str, Callable[[Story], Any]]] = {
     "a run that waits for ever": ("I2…has no result", never_come_back),
     "a word that allows more, and is refused": (
         "I17…its run was under way",
-        lambda s: s.change(
-            s.find("say.-budget.", lambda b: "eur" in b["answer"]), answer={"tokens": 10**6}
-        ),
+        lambda s: s.change(s.find("say.-budget.", lambda b: "eur" in b["answer"]), answer={"tokens": 10**6}),
     ),
 }
 

@@ -170,7 +170,10 @@ PLANTED: dict[str, tuple[str, Callable[[Story], object]]] = {
         "I19…not what it gives",
         lambda s: s.change(result_of_a_call(s), fact__result='"another"'),
     ),
-    "a result of another tool": ("I19…no answer in the log calls", lambda s: s.change(result_of_a_call(s), fact__name="x")),
+    "a result of another tool": (
+        "I19…no answer in the log calls",
+        lambda s: s.change(result_of_a_call(s), fact__name="x"),
+    ),
     "a result by somebody who said nothing": (
         "I19…who said nothing",
         lambda s: s.change(result_of_a_call(s), fact__settled_by="tellers"),

@@ -270,6 +270,45 @@ async def test_event_of_a_run_that_is_not_there_or_has_ended_is_rejected(server:
         }
 
 
+async def test_event_that_comes_before_its_run_is_rejected_though_the_run_is_there_when_somebody_looks(
+    server: NatsServer, namespace: str
+) -> None:
+    async with team(server.url, namespace, FLOW, {"boss": wait_twice}, start=False) as t:
+        await event(t, "later", {"answer": "early"})
+        run = await t.submit("later", text="a")
+        async with process(t):
+            assert set(await rejected(t, 1)) == {"there is no run later, or it had not begun"}
+            await event(t, run, {"answer": "one"})
+            await event(t, run, {"answer": {"two": 2}})
+            assert value_of((await t.result(run)).outcome) == ["one", {"two": 2}]
+
+
+async def test_event_that_comes_before_all_first_steps_are_handed_on_is_kept(
+    server: NatsServer, namespace: str
+) -> None:
+    async def beside(text: str) -> str:
+        return text
+
+    steps = {
+        "lead": Step(agent="boss"),
+        "beside": Step(agent="beside"),
+        "close": Step(agent="close", after=["lead", "beside"]),
+    }
+    agents = {"close": {"reads": ["lead", "beside"]}}
+
+    async def close(lead: list[Any], beside: str) -> list[Any]:
+        return [*lead, beside]
+
+    handlers = {"boss": wait_twice, "beside": beside, "close": close}
+    async with team(server.url, namespace, flow_of(steps, TEXT, agents), handlers, start=False) as t:
+        run = await t.submit(text="a")  # the handoff to the second is written when the first is taken
+        seqs = [await event(t, run, {"answer": "one"}), await event(t, run, {"answer": {"two": 2}})]
+        async with process(t):
+            assert value_of((await t.result(run)).outcome) == ["one", {"two": 2}, "a"]
+        assert [answer.say for answer in await answers(t, run)] == seqs
+        assert await rejected_messages(t.bus, 1) == []
+
+
 async def test_word_that_comes_again_when_its_run_has_ended_by_it_is_not_rejected(
     server: NatsServer, namespace: str
 ) -> None:

@@ -22,7 +22,7 @@ from baton_bus.client.survey import survey
 from baton_bus.errors import RunFailed
 from baton_bus.jetstream.publisher import EXPECTED
 from baton_bus.store.bus import Bus
-from baton_schemas.errors import BadFile
+from baton_schemas.errors import BadFile, InputError
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import run_of_task
@@ -244,6 +244,13 @@ async def test_what_is_no_file_is_refused_before_a_run_starts(
         with pytest.raises(BadFile, match=said):
             await ours.start("reading", paper=make(tmp_path))
         assert [run async for run in _runs(ours)] == []
+
+
+@pytest.mark.parametrize("given", [b"%PDF-1.4", bytearray(b"a"), memoryview(b"a")])
+async def test_bytes_in_place_of_a_file_are_refused_with_what_to_give(given: Any, address: Settings) -> None:
+    async with team(address, reading()) as ours:
+        with pytest.raises(InputError, match=r"found bytes; expected a file: File.of\(data, name=…\), or a Path"):
+            await ours.start("reading", paper=given)
 
 
 async def _runs(ours: Team) -> AsyncIterator[Any]:

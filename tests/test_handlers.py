@@ -535,7 +535,9 @@ class Model(Models):
         super().__init__(ModelSettings())
         self.text, self.asked = text, 0
 
-    async def complete(self, request: ModelRequest, on_chunk: Any = None, on_cut: Any = None) -> ModelAnswer:
+    async def complete(
+        self, request: ModelRequest, on_chunk: Any = None, on_cut: Any = None, on_begun: Any = None
+    ) -> ModelAnswer:
         self.asked += 1
         return answer(self.text)
 

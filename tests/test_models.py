@@ -256,10 +256,10 @@ async def test_error_inside_a_stream_counts_by_its_type(httpserver: HTTPServer, 
     assert (error.type, error.retryable) == (type, retryable)
 
 
-async def test_system_prompt_is_marked_for_the_cache(httpserver: HTTPServer) -> None:
+async def test_system_prompt_that_is_too_short_for_the_cache_is_not_marked(httpserver: HTTPServer) -> None:
     await answer_to(httpserver, start(), *text("Hi"), *end("end_turn"))
     request, _ = httpserver.log[0]
-    assert request.json["system"] == [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}]
+    assert request.json["system"] == [{"type": "text", "text": "Be kind."}]
     assert request.headers["Authorization"] == "Bearer test-key"
 
 

@@ -23,6 +23,7 @@ from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.raising import describe
 from baton_actors.errors import TooManyAsks, TooManyRounds
 from baton_actors.models import ModelAnswer, ModelError, Models, ModelSettings
+from baton_actors.models.content import GO_ON
 from baton_actors.models.types import Bound
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
@@ -155,10 +156,12 @@ async def test_rounds_are_cached_up_to_what_is_new(httpserver: HTTPServer) -> No
         says(calls("finder", "b", {"question": "y"})),
         says("Ok."),
     )
-    await perform(model)
-    marked = [[b for b in m["content"] if "cache_control" in b] for m in model.asked[2]["messages"][1:]]
-    assert [len(blocks) for blocks in marked] == [0, 0, 0, 1]
+    await perform(model, system="Be sure of it. " * 2_000)
+    marked = [[b for b in m["content"] if "cache_control" in b] for m in model.asked[2]["messages"]]
+    assert [len(blocks) for blocks in marked] == [0, 0, 1, 0, 1]
+    assert "cache_control" in model.asked[2]["messages"][4]["content"][-1]
     assert "cache_control" in model.asked[2]["system"][0]
+    assert model.asked[0]["messages"][0]["content"][0]["cache_control"] == {"type": "ephemeral"}
 
 
 async def test_failed_worker_is_told_to_the_model_which_goes_on(httpserver: HTTPServer) -> None:
@@ -437,6 +440,27 @@ async def test_answer_without_content_is_an_error_that_may_go_away(
     with pytest.raises(ModelError) as caught:
         await perform(model)
     assert (caught.value.type, caught.value.retryable) == ("empty_answer", True)
+
+
+THOUGHT = {"type": "thinking", "thinking": "All is said.", "signature": "s"}
+
+
+@pytest.mark.parametrize("said", [[], [" \n"], [THOUGHT]])
+async def test_model_that_says_nothing_after_results_is_told_to_go_on(said: list[Any], httpserver: HTTPServer) -> None:
+    model = ScriptedModel(httpserver, says(calls("finder", "a", {"question": "x"})), says(*said), says("It is x."))
+    workers = Workers()
+    assert await perform(model, workers) == "It is x."
+    assert len(workers.asked) == 1
+    *_, results_turn, told = model.asked[2]["messages"]
+    assert [block["type"] for block in results_turn["content"]] == ["tool_result"]
+    assert [block["text"] for block in told["content"]] == [GO_ON]
+
+
+async def test_model_that_goes_on_saying_nothing_after_results_is_an_error(httpserver: HTTPServer) -> None:
+    model = ScriptedModel(httpserver, says(calls("finder", "a", {"question": "x"})), says())
+    with pytest.raises(ModelError) as caught:
+        await perform(model)
+    assert (caught.value.type, caught.value.retryable, len(model.asked)) == ("empty_answer", True, 3)
 
 
 async def test_calls_count_whatever_the_stop_reason_says(httpserver: HTTPServer) -> None:

@@ -335,6 +335,20 @@ async def test_log_that_lacks_something_is_used_as_it_is_by_who_may_not_mend_it(
             await js.update_stream(before)
 
 
+async def test_worker_keeps_to_limits_with_all_others(working: Guarded, refused: Refused) -> None:
+    async with client_of(working, "worker") as client:
+        bus = client.bus
+        first, second = [await bus.rates.take(("m", "requests"), 1, 60) for _ in range(2)]
+        assert second.at_s - first.at_s == pytest.approx(1.0)
+        await second.took(0.0)
+        slot = await bus.slots.take("m", 1)
+        assert slot is not None
+        assert await bus.slots.renew(slot)
+        await bus.slots.free(slot)
+        assert await bus.slots.take("m", 1) is not None
+    assert refused() == []
+
+
 async def test_worker_that_would_have_to_change_a_stream_is_told_so_at_once(working: Guarded) -> None:
     started = time.monotonic()
     with pytest.raises(NotAllowed, match=r"publish to \$js\.api\.stream\.update\.baton"):

@@ -719,13 +719,18 @@ async def test_what_is_no_answer_goes_through_as_it_is_and_is_not_recorded(
 
 
 def test_request_is_the_same_whatever_the_order_of_its_keys_the_key_and_the_gateway() -> None:
+    from baton_actors.models import ModelSettings
+    from baton_actors.models.providers import Providers, Where
     from baton_actors.models.sent import Sent, Upstream, is_recorded, question_of
 
-    async def never() -> Upstream:
+    async def never(_: Where) -> Upstream:
         raise AssertionError
 
     def digest(body: bytes, path: str = "/v1/messages", rehearses: bool = False) -> str:
-        return question_of(Sent(path=path, body=body, send=never), rehearses).digest
+        settings = ModelSettings(api_key="any", rehearse=rehearses)
+        return question_of(
+            Sent(path=path, body=body, send=never), lambda model: Providers(settings).where("", model)
+        ).digest
 
     same = digest(b'{"a": 1, "b": {"c": 2, "d": "x"}}')
     assert digest(b'{"b":{"d":"x","c":2},"a":1}') == same

@@ -268,10 +268,11 @@ class HandlerMissing(ActorError):
         tool: str = "",
         known: Iterable[str] = (),
         reason: str = "",
+        provider: str = "",
     ) -> None:
         """Of the run's flow; `handler` is empty for an LLM agent, and `tool` is the one of its that is lacking.
 
-        `known` are the handlers that this worker has.
+        `known` are the handlers that this worker has; `provider` is one that it lacks.
         """
         self.flow, self.digest, self.agent, self.handler, self.tool = flow, digest, agent, handler, tool
         self.known, self.reason = tuple(sorted(known)), reason
@@ -279,6 +280,8 @@ class HandlerMissing(ActorError):
         lacks = f"the tool {tool!r}" if tool else f"the handler {handler!r}" if handler else "models"
         named = tool or handler
         self.waits_for = f"a worker that has {named!r}" if named else "a worker that asks models"
+        if provider:
+            lacks, self.waits_for = f"the provider {provider!r}", f"a worker whose flow has [providers.{provider}]"
         """What the step waits for, as the end of a sentence."""
         super().__init__(
             f"this worker lacks {lacks} for agent {agent!r} of flow {flow!r} (version {digest[:8]}): "

@@ -118,7 +118,7 @@ class Subjects:
         return f"{self.namespace}.result.{flow}.{check_token('run id', run)}.end"
 
     def start(self, run: str) -> str:
-        """Return the pattern on which a run starts, whatever its first step and actor: there is one such message."""
+        """Return the pattern on which a run starts, whatever its actors: a message for each of its first steps."""
         return f"{self._handoff}*.{check_token('run id', run)}.*.start"
 
     def stored_result(self, flow: str, run: str = "*") -> str:
@@ -166,8 +166,16 @@ class Subjects:
         """Return the name in a subject made by `counter`."""
         return tuple(subject.split(".")[1:])
 
+    def slots(self) -> list[str]:
+        """Return the kinds of subject of the stream of slots."""
+        return [f"{self.namespace}-slots.*.*"]
+
+    def slot(self, of: str, index: int | str) -> str:
+        """Return where a slot is taken, of those of something; `*` as the index for all of them."""
+        return f"{self.namespace}-slots.{check_token('slot', of)}.{index}"
+
     def live(self, run: str, *what: str) -> str:
-        """Return a subject of core NATS, not stored: `running.{step}`, `words.{step}`, or an actor's `pace`."""
+        """Return a subject of core NATS, not stored: `running.{step}` of a run, or, by its token, a model's `pace`."""
         return ".".join((self.namespace, "live", run, *what))
 
     def run_of_stored(self, subject: str) -> str:

@@ -2,8 +2,8 @@
 
 It has parts, of which `make bench ARGS="core idle"` measures some: `core`, what every change is measured by; `durable`,
 three replicas and flushing at every write; `million`, a log of a million messages; `trickle`, branches that end one by
-one; `ask`, agents that ask others; `models`, what is kept of their calls; `memory`, a hundred thousand runs; `idle`,
-what `baton up` costs while nothing is asked of it.
+one; `ask`, agents that ask others; `models`, what is kept of their calls, a provider with limits, and
+one with a cache; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is asked of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from rich.table import Table
 
 from baton_actors.processes.garbage import look_seldom
 
-from . import ask, budgets, core, durable, idle, memory, million, trickle
+from . import ask, budgets, core, durable, idle, limits, memory, million, prefix, trickle
 from .rows import Row
+
+
+async def _models() -> list[Row]:
+    return await budgets.rows() + await limits.rows() + await prefix.rows()
+
 
 PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "core": core.rows,
@@ -32,7 +37,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "memory": memory.rows,
     "idle": idle.rows,
     "ask": ask.rows,
-    "models": budgets.rows,
+    "models": _models,
 }
 
 

@@ -32,7 +32,9 @@ def row(
         (f"≤ {most}", most is None or baton <= most),
         (f"≥ {least}", least is None or baton >= least),
     ]
-    wanted = [text for (text, _), bound in zip(holds, (ratio_min, ratio_max, most, least), strict=True) if bound]
+    wanted = [
+        text for (text, _), bound in zip(holds, (ratio_min, ratio_max, most, least), strict=True) if bound is not None
+    ]
     return {
         "name": name,
         "unit": unit,

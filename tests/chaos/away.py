@@ -25,6 +25,8 @@ class Away:
     def __init__(self, history: list[Event]) -> None:
         self._all: list[Span] = []
         self._of: dict[int, list[Span]] = defaultdict(list)
+        self._starved: list[Span] = []
+        """When any process was, whichever."""
         self.died_at: dict[int, float] = {}
         self.died_with: dict[int, int] = {}
         self.killed: set[int] = set()
@@ -50,6 +52,7 @@ class Away:
                     self._add(begin, whom, (began.pop((begin, whom)), at_s))
         if what == "process.starved":
             self._of[event["pid"]].append((at_s - event["lag_s"], at_s))
+            self._starved.append((at_s - event["lag_s"], at_s))
         elif what == "connections.cut":
             self._all.append((at_s, at_s))
         elif what == "worker.killed":
@@ -73,3 +76,7 @@ class Away:
     def was_hit(self, pid: int, begin_s: float, end_s: float) -> bool:
         """Say whether this process was out of reach, or died, in this time."""
         return bool(self.spans(pid, begin_s, end_s)) or begin_s <= self.died_at.get(pid, math.inf) <= end_s
+
+    def was_busy(self, begin_s: float, end_s: float, at_least_s: float) -> bool:
+        """Say whether the machine was: some process was starved for so long, and then the server may have been, too."""
+        return any(end - begin >= at_least_s and begin <= end_s and end >= begin_s for begin, end in self._starved)

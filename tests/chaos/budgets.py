@@ -31,10 +31,8 @@ class Paid(NamedTuple):
         return self.usd if unit == "usd" else self.tokens
 
 
-def spends_what_it_may(
-    runs: Mapping[str, Demands], records: list[Record], spent: list[Record], *, settled: bool
-) -> Iterator[str]:
-    """Yield what does not hold. `settled` says that all that was handed on has been settled, so that nothing is held."""
+def spends_what_it_may(runs: Mapping[str, Demands], records: list[Record], spent: list[Record]) -> Iterator[str]:
+    """Yield what does not hold once all that was handed on has been settled."""
     ledger, words = Ledger(spent), _allowed(records)
     by_flow: dict[str, list[Demands]] = {}
     for run in runs.values():
@@ -43,7 +41,7 @@ def spends_what_it_may(
     for flow, some in by_flow.items():
         paid = {run.run: _paid(run) for run in some}
         for run in some:
-            yield from _Of(run, paid[run.run], ledger, words.get(run.run, [])).violations(settled=settled)
+            yield from _Of(run, paid[run.run], ledger, words.get(run.run, [])).violations()
         for unit in _UNITS:
             if (cap := some[0].flow.budget.get(f"{unit}_per_day")) is None:
                 continue
@@ -51,11 +49,11 @@ def spends_what_it_may(
             for name, entries in days.items():
                 if any(each.spent > _counted(unit, cap) for each in entries):
                     yield f"I21 {'.'.join(name)} came to more than the {cap} {unit} of a day"
-                if settled and entries[-1].held:
+                if entries[-1].held:
                     yield f"I21 {'.'.join(name)} holds {entries[-1].held} in the end"
             logged = sum(each.of(unit) for each in paid.values())
             counted = sum(entries[-1].spent for entries in days.values())
-            if settled and logged != counted:
+            if logged != counted:
                 yield f"I21 flow {flow} has spent {counted} {unit} by its days, and {logged} by the log"
 
 
@@ -67,7 +65,7 @@ class _Of:
         self._run, self._paid, self._ledger, self._words = run, paid, ledger, words
         self._budget, self._what = run.flow.budget, f"run {run.run}"
 
-    def violations(self, *, settled: bool) -> Iterator[str]:
+    def violations(self) -> Iterator[str]:
         for unit in (unit for unit in _UNITS if self._budget.get(unit)):
             entries, paid, cap = self._ledger.of_run(self._run.run, unit), self._paid.of(unit), self._cap(unit)
             if paid > cap:
@@ -75,19 +73,19 @@ class _Of:
             if any(each.spent > cap for each in entries):
                 yield f"I21 the counter of {self._what} came to more than {cap} {unit}"
             end = entries[-1] if entries else Added(0.0, 0, 0, 0, 0)
-            if settled and end.spent != paid:
+            if end.spent != paid:
                 yield f"I21 the counter of {self._what} says {end.spent} {unit}, the log {paid}"
-            if settled and end.held:
+            if end.held:
                 yield f"I21 the counter of {self._what} holds {end.held} {unit} in the end"
         if self._run.is_over_budget and self._run.flow.parks:
             yield f"I21 {self._what} failed for its budget, and was to wait for more"
-        if self._run.is_over_budget and not self._was_short(first=True):
+        if self._run.is_over_budget and not self._was_short():
             yield f"I21 {self._what} failed for its budget, and there was enough"
         for token in self._run.log.notes:
             waits = self._waits(token)
             if waits and not self._run.flow.parks:
                 yield f"I21 step {token} of {self._what} waits for its budget, and was to end the run"
-            if waits and not self._was_short(first=True):
+            if waits and not self._was_short():
                 yield f"I21 step {token} of {self._what} waited for its budget, and there was enough"
             if waits and self._run.is_done and kept_of(self._run, token) is None:
                 yield f"I21 step {token} of {self._what} waits for its budget for ever"
@@ -101,17 +99,19 @@ class _Of:
         said = [word[unit] for word in self._words if word.get(unit)]
         return max(_counted(unit, each) for each in [self._budget[unit], *said])
 
-    def _was_short(self, *, first: bool) -> bool:
+    def _was_short(self) -> bool:
         """Say whether a call of it was held for that would have come to more than is allowed, with what was spent then.
 
-        `first` by what the flow allows: whoever allows more does so later.
+        By what the flow allows: whoever allows more does so later.
         """
         for unit in _UNITS:
             caps = [(self._budget.get(unit), [self._ledger.of_run(self._run.run, unit)])]
-            caps.append((self._budget.get(f"{unit}_per_day"), [*self._ledger.of_days(self._run.flow.name, unit).values()]))
+            caps.append(
+                (self._budget.get(f"{unit}_per_day"), [*self._ledger.of_days(self._run.flow.name, unit).values()])
+            )
             for cap, counters in caps:
-                most = None if cap is None else _counted(unit, cap) if first else self._cap(unit)
-                for entries in counters if most is not None else ():
+                for entries in counters if cap is not None else ():
+                    most = _counted(unit, cap)
                     if any(each.more_held > 0 and each.spent + each.more_held > most for each in entries):
                         return True
         return False

@@ -11,41 +11,28 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
+from .attempts import CLOCK_S, Attempts, Step
 from .away import Away
 from .budgets import spends_what_it_may
+from .deaths import Deaths
 from .demands import Demands
 from .flow_file import FlowFile, in_round
 from .history import Event
 from .made_once import made_once
 from .met import violations
+from .paid import Calls
 from .raw import Record, Seen
-from .run_log import DEADLINE, RunLog
+from .run_log import DEADLINE, Outcome, RunLog
 from .said import nobody_holds_who_waits_for_people, words_are_taken
 from .settled import acks_too_early
-from .tooled import Excuses, talks, tools_run_once
-from .twins import POISONED
+from .tooled import tools_run_once
 from .within import may_be_cancelled, runs_asked_for, runs_within_runs, set_in_one_another
 
 FLOWS = Path(__file__).with_name("flows")
-CLOCK_S = 0.05
-"""What we stamp and what the server stamps may differ by, on one machine: a process waits for its turn."""
-WORD_S = 0.1
-"""How long the word that a run has ended may take from the server to a worker's handler: mostly a millisecond or two;
-more where a process waits for its turn."""
-
-Step = tuple[str, str]
-"""A run, and one of its steps or branches."""
-
-
-class Outcome(NamedTuple):
-    seq: int
-    at_s: float
-    how: dict[str, Any]
 
 
 class Checker:
@@ -68,11 +55,6 @@ class Checker:
         self.runs = set(self.submits)
         self.forged = {event["run"] for event in history if event["what"] == "word.forged"}
         """Runs of which a stranger said that they had ended: that may cancel a handler, and costs it an attempt."""
-        self.began: dict[Step, list[Event]] = defaultdict(list)
-        for event in history:
-            if event["what"] == "step.began":
-                self.began[event["run"], event["step"]].append(event)
-        self.ended = {event["attempt"]: event for event in history if event["what"] == "step.ended"}
         self.outcomes: dict[Step, list[Outcome]] = defaultdict(list)
         self.results: dict[str, list[Record]] = defaultdict(list)
         by_run: dict[str, list[Record]] = defaultdict(list)
@@ -80,34 +62,35 @@ class Checker:
             by_run[record.run].append(record)
             if record.body is not None and (record.run in self.runs or record.kind == "result"):
                 self._sort(record, record.body)
-        self.demands = {
-            run: Demands(_flow(event["flow"]), run, event["key"], RunLog(by_run[run]), blobs, self._by_bad_luck)
-            for run, event in self.submits.items()
-        }
+        self.demands: dict[str, Demands] = {}
+        self.attempts = Attempts(self.demands, history, self.away)
+        self.deaths = Deaths(self.demands, self.outcomes, self.attempts, self.away)
+        self.calls = Calls(self.demands, history, self.attempts)
+        for run, event in self.submits.items():
+            log, by_bad_luck = RunLog(by_run[run]), self.deaths.by_bad_luck
+            self.demands[run] = Demands(_flow(event["flow"]), run, event["key"], log, blobs, by_bad_luck)
         set_in_one_another(self.demands)
         self.lost = self.doubled = 0
         demanded = [violation for demands in self.demands.values() for violation in violations(demands)]
         self.violations = [
             *self.one_outcome_a_step(),
             *self.one_result_a_run(),
-            *self.no_call_is_paid_twice(),
+            *self.calls.no_call_is_paid_twice(records, self.outcomes, self.results),
             *demanded,
-            *self.nothing_starts_after_the_end(),
+            *self.attempts.nothing_starts_after_the_end(self.results),
             *self.garbage_is_kept_and_noted(),
-            *self.nobody_pays_for_a_death_beside_it(),
+            *self.deaths.nobody_pays_for_a_death_beside_it(),
             *acks_too_early(history, self.by_seq, self.demands),
             *self.no_timer_is_left_over(),
             *answers_once(self.demands, records, CLOCK_S),
             *sees_one_history(self.demands, history),
-            *made_once(self.demands, records, history, self._was_kept_from, self._knew_nothing),
+            *made_once(self.demands, records, history, self.attempts.was_kept_from, self.attempts.knew_nothing),
             *runs_no_more_than_it_may(self.demands, history),
             *words_are_taken(self.demands, records, history, CLOCK_S),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
-            *spends_what_it_may(self.demands, records, spent, settled=True),
-            *tools_run_once(
-                self.demands, records, history, CLOCK_S, Excuses(self._was_kept_from, self._knew_nothing)
-            ),
+            *tools_run_once(self.demands, records, history, self.attempts),
+            *spends_what_it_may(self.demands, records, spent),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 
@@ -183,74 +166,6 @@ class Checker:
         elif result.at_s < start.at_s + deadline_s - CLOCK_S:
             yield f"I2 run {run} expired {result.at_s - start.at_s:.2f} s after its start, of {deadline_s:.2f} s"
 
-    def no_call_is_paid_twice(self) -> Iterator[str]:
-        """I3: an attempt that began after the answer was in the log does not ask again.
-
-        Before that, one that has answers asks again only when whoever asked before could not record them: it died,
-        or was out of reach.
-        """
-        answered: dict[Step, float] = {}
-        for record in self.records:
-            if record.kind == "note" and record.body and record.body["fact"]["type"] == "model":
-                answered.setdefault((record.run, record.body["step"]), record.at_s)
-        began = {event["attempt"]: event for events in self.began.values() for event in events}
-        asks: dict[Step, list[Event]] = defaultdict(list)
-        for event in self.history:
-            if event["what"] != "step.asks":
-                continue
-            attempt = began[event["attempt"]]
-            step = (attempt["run"], attempt["step"])
-            if talks(self.demands[step[0]], step[1]):
-                continue  # its turns are looked at one by one, in `tooled.py`
-            asks[step].append(event)
-            at_s = answered.get(step)
-            if at_s is not None and at_s < attempt["knew_at"] - CLOCK_S:
-                late_s = attempt["knew_at"] - at_s
-                yield f"I3 step {step[1]} of run {step[0]} asked again, {late_s:.2f} s after the answer was in the log"
-        for step, calls in self.paid_calls().items():
-            if step not in answered and step in self.outcomes and step[0] in self.results:
-                yield f"I3 the answer for step {step[1]} of run {step[0]} was used and is not in the log"
-            for _, after in pairwise(calls):
-                askers = [event for event in asks[step] if event["at"] <= after]
-                if not any(self._was_kept_from(step, event, after) for event in askers):
-                    yield f"I3 step {step[1]} of run {step[0]} asked the model twice, and nothing had gone wrong"
-
-    def _knew_nothing(self, step: Step, attempt: Event, at_s: float) -> bool:
-        """Say whether an attempt may not have known what was in the log by then.
-
-        One that was handed out first, and so looked for nothing, was kept from beginning until others had it too.
-        """
-        handed_on = self._handed_on(step, at_s)
-        return not attempt["looked"] and self.away.was_hit(attempt["pid"], handed_on, attempt["knew_at"])
-
-    def _was_kept_from(self, step: Step, ask: Event, until_s: float) -> bool:
-        """Say whether the attempt that asked was cut off on the way, or failed of the call itself."""
-        ended = self.ended.get(ask["attempt"])
-        if ended is not None and ended["how"] not in ("done", "cancelled"):
-            return True
-        # A lease that lapsed once is what two attempts at a time come from, however long they wait for their turn.
-        handed_on = self._handed_on(step, ask["at"])
-        return step[0] in self.forged or self.away.was_hit(ask["pid"], handed_on, until_s)
-
-    def _handed_on(self, step: Step, default_s: float | None) -> float:
-        """Return when a step was handed on first."""
-        found = (each.at_s for (token, _), each in self.demands[step[0]].log.handoffs.items() if token == step[1])
-        return min(found, default=default_s or 0.0)
-
-    def nothing_starts_after_the_end(self) -> Iterator[str]:
-        """I6: no handler of a run starts once its result is in the log, and word of that has come.
-
-        A word that is not stored may be lost: by a process that is out of reach. From when it is back, and for so long
-        as a word takes, every handoff is looked up.
-        """
-        for event, late_s in self.late_starts():
-            if late_s > WORD_S and not self._was_out_of_reach(event, event["at"] - late_s):
-                yield f"I6 step {event['step']} of run {event['run']} started {late_s:.2f} s after the run's result"
-
-    def _was_out_of_reach(self, start: Event, ended_at: float) -> bool:
-        spans = self.away.spans(start["pid"], ended_at - WORD_S, start["at"])
-        return any(start["at"] <= end + 2 * WORD_S for _, end in spans)
-
     def garbage_is_kept_and_noted(self) -> Iterator[str]:
         """I7: bytes that mean nothing stay in the log, a note or a result says so, and the rest goes on."""
         facts = [record.body["fact"] for record in self.records if record.kind == "note" and record.body]
@@ -273,15 +188,6 @@ class Checker:
                 if seq not in self.garbage and self.by_seq.get(seq) is not None and self.by_seq[seq].run in self.runs:
                     yield f"I7 {self.by_seq[seq].subject} at {seq} was rejected: {record.body['fact']['reason']}"
 
-    def nobody_pays_for_a_death_beside_it(self) -> Iterator[str]:
-        """I10: a step that did not kill its worker is not failed for a death by the hand of one beside it."""
-        for (run, step), outcomes in self.outcomes.items():
-            error = outcomes[0].how.get("error", {})
-            if run not in self.runs or (error.get("step"), error.get("type")) != (step, "WorkerLost"):
-                continue
-            if not self._may_be_lost(run, step):
-                yield f"I10 step {step} of run {run} is lost, and these died with it in hand: {self.charged(run, step)}"
-
     def no_timer_is_left_over(self) -> Iterator[str]:
         """I11: the timer of a join is gone when its run is done.
 
@@ -296,29 +202,6 @@ class Checker:
             if status == "done" and step in demands.flow.steps and not self._was_closed_in_haste(demands, step):
                 yield f"I11 the run {timer.run} is done, and the timer of its join {step} is still set"
 
-    # ---- what they are made of -------------------------------------------------------------------
-
-    def charged(self, run: str, step: str) -> list[int]:
-        """Return the processes that died with this step in hand, after it had noted that it begins."""
-        demands = self.demands[run]
-        facts = [(note["fact"], note.get("worker", "")) for note in demands.log.notes[step]]
-        let_go = {fact.get("begun") for fact, _ in facts if fact["type"] in ("retry", "given_back")}
-        begun = [int(worker.rpartition(":")[2] or 0) for fact, worker in facts if fact["type"] == "begun"]
-        numbers = [fact["number"] for fact, _ in facts if fact["type"] == "begun"]
-        return [
-            pid for number, pid in zip(numbers, begun, strict=True) if number not in let_go and pid in self.away.died_at
-        ]
-
-    def _may_be_lost(self, run: str, step: str) -> bool:
-        """Say whether its workers died of a step, as far as anybody can tell, as often as it may.
-
-        A death by the driver's hand looks like one of the step's own. One by a step beside it does not count alone.
-        """
-        deaths, demands = self.charged(run, step), self.demands[run]
-        failed = sum(note["fact"]["type"] == "retry" for note in demands.log.notes[step])
-        by_itself = self._kills(run, step) or not all(self._was_poisoned(pid) for pid in deaths)
-        return by_itself and len(deaths) + failed >= demands.flow.max_attempts(step)
-
     def _was_closed_in_haste(self, demands: Demands, join: str) -> bool:
         closing = demands.log.closing(join)
         if closing is None:
@@ -326,58 +209,6 @@ class Checker:
         begin_s, end_s = closing.at_s - self.lease_s, closing.at_s + self.lease_s
         pids = {*self.away.died_at, *(event["pid"] for event in self.history if event["what"] == "worker.ready")}
         return any(self.away.was_hit(pid, begin_s, end_s) for pid in pids)
-
-    def charged_beside(self) -> int:
-        """Return how many attempts were charged to steps for a death by the hand of one beside them.
-
-        Bounded, and no violation by itself: one that begins for the first time says nothing, and may kill.
-        """
-        return sum(
-            self._was_poisoned(pid) and self._was_cut_off(run, step, pid) and not self._kills(run, step)
-            for run, demands in self.demands.items()
-            for step in demands.log.notes
-            if step != "rejected"
-            for pid in self.charged(run, step)
-        )
-
-    def _was_cut_off(self, run: str, step: str, pid: int) -> bool:
-        """Say whether a process died while the handler of this step ran in it."""
-        return any(each["pid"] == pid and each["attempt"] not in self.ended for each in self.began[run, step])
-
-    def _by_bad_luck(self, run: str, step: str) -> bool:
-        """Say whether a step that kills nobody is lost because its workers died, as often as it may, by the driver."""
-        outcomes = self.outcomes.get((run, step))
-        if not outcomes or outcomes[0].how.get("error", {}).get("type") != "WorkerLost" or self._kills(run, step):
-            return False
-        return self._may_be_lost(run, step)
-
-    def _was_poisoned(self, pid: int) -> bool:
-        return self.away.died_with.get(pid) == POISONED
-
-    def _kills(self, run: str, step: str) -> bool:
-        """Say whether a step kills its worker by itself, by what its handler did when it began."""
-        return self.demands[run].kills(step)
-
-    def paid_calls(self) -> dict[Step, list[float]]:
-        """Return when the model gave its answers, by step: those that it gave to the end."""
-        calls: dict[Step, list[float]] = defaultdict(list)
-        for event in self.history:
-            if event["what"] == "model.answered":
-                calls[event["run"], self._token(event["run"], event["step"])].append(event["at"])
-        return calls
-
-    def _token(self, run: str, asked: str) -> str:
-        """Return the step that the model is asked for: the prompts of those that were asked say only what it was."""
-        return self.demands[run].asking.children.asked_of_a_model().get(asked, asked) if "/" in asked else asked
-
-    def late_starts(self) -> list[tuple[Event, float]]:
-        """Return the handlers that started after the result of their run, and how long after."""
-        return [
-            (event, event["at"] - self.results[run][0].at_s)
-            for (run, _), events in self.began.items()
-            for event in events
-            if self.results.get(run) and event["at"] > self.results[run][0].at_s
-        ]
 
 
 @cache

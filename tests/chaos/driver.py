@@ -78,6 +78,9 @@ class Options:
     """With stalls of 11 and 20 s."""
     full_disk: bool = True
     """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
+    apart: bool = True
+    """Whether there are processes that host some agents, beside one a flow that hosts them all: a quiet run does with
+    that, as starting them is most of what it takes."""
     forgers: bool = True
     """Whether strangers say what only the server and workers should: that excuses some of what is done again."""
 
@@ -120,7 +123,7 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
                 log=str(folder / "workers.log"),
             )
             for flow in flows
-            for agents, steward in _processes(flow)
+            for agents, steward in _processes(flow, apart=options.apart)
         ]
         crew = Crew(specs, history)
         async with crew.working(), open_bus(settings, name="chaos clients") as bus:
@@ -143,9 +146,11 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
         return [*blocked, *differences(watcher.path, exported)]
 
 
-def _processes(flow: FoundFlow) -> list[tuple[tuple[str, ...], bool]]:
+def _processes(flow: FoundFlow, *, apart: bool) -> list[tuple[tuple[str, ...], bool]]:
     """Return what the processes of a flow host: each agent its own and one all of them, or two that host all."""
     everyone = tuple(flow.plan.actors().values())
+    if not apart:
+        return [(everyone, True)]
     if flow.name in APART:
         return [(everyone, True), *((agents, False) for agents in APART[flow.name])]
     if flow.name in TOGETHER:

@@ -128,6 +128,10 @@ class FlowFile:
     def agent(self, token: str) -> str:
         return self.asked(token) or self._agent(self.base(token))
 
+    def has_tools(self, token: str) -> bool:
+        """Say whether a step is of an agent whose model has tools."""
+        return "tools" in self.agents.get(self.agent(token), {})
+
     def actor(self, token: str) -> str:
         return f"{self.name}--{self.agent(token)}"
 

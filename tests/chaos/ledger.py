@@ -36,9 +36,7 @@ class Ledger:
             name = tuple(record.subject.split(".")[1:])
             held, spent = divmod(int((record.body or {}).get("val", "0")), _HELD)
             before = self.entries[name][-1] if self.entries[name] else Added(0.0, 0, 0, 0, 0)
-            self.entries[name].append(
-                Added(record.at_s, spent, held, spent - before.spent, held - before.held)
-            )
+            self.entries[name].append(Added(record.at_s, spent, held, spent - before.spent, held - before.held))
 
     def of_run(self, run: str, unit: str) -> list[Added]:
         return self.entries.get(("run", run, unit), [])

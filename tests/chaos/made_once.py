@@ -9,15 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from .attempts import CLOCK_S, Step
 from .called import exchanges, recorded_twice
 from .demands import Demands
 from .history import Event
 from .raw import Record
 
-CLOCK_S = 0.05
-"""What we stamp and what the server stamps may differ by, on one machine."""
-
-Step = tuple[str, str]
 Fact = tuple[str, str, str]
 """A run, a step, and what of it."""
 

@@ -90,7 +90,15 @@ class Outside:
 
     @property
     def _patterns(self) -> list[str]:
-        kinds = ("note.park--researcher", "note.park--talker", "handoff.-person", "handoff.-event", "handoff.*.*.*.start", "answer", "result")
+        kinds = (
+            "note.park--researcher",
+            "note.park--talker",
+            "handoff.-person",
+            "handoff.-event",
+            "handoff.*.*.*.start",
+            "answer",
+            "result",
+        )
         return [f"{self._space}.{kind}{'' if kind.endswith('start') else '.>'}" for kind in kinds]
 
     # ---- what is seen ----------------------------------------------------------------------------
@@ -143,7 +151,10 @@ class Outside:
 
     def _see_note(self, run: str, key: str, body: dict[str, Any]) -> None:
         fact = body.get("fact", {})
-        if (fact.get("type"), fact.get("what")) == ("waits", "budget") and (run, f"{body['step']} {key}") not in self._seen:
+        if (fact.get("type"), fact.get("what")) == ("waits", "budget") and (
+            run,
+            f"{body['step']} {key}",
+        ) not in self._seen:
             self._seen.add((run, f"{body['step']} {key}"))
             self._group.create_task(self._allow(run, f"{body['step']} {key}"))
 

@@ -41,8 +41,8 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
     interrupted, restarts_s = _recoveries(checker)
     notes = Counter(r.body["fact"]["type"] for r in checker.records if r.kind == "note" and r.body)
     woken = sum(1 for r in checker.records if r.kind == "handoff" and r.rest and r.rest[-1].startswith("wake-"))
-    paid = checker.paid_calls()
-    late = [late_s for _, late_s in checker.late_starts()]
+    paid = checker.calls.paid()
+    late = [late_s for _, late_s in checker.attempts.late_starts(checker.results)]
     violations = [*checker.violations, *more_violations]
     rows = [
         ("runs", f"{what['submit.acknowledged']} accepted: {_said(statuses)}"),
@@ -54,7 +54,7 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
         ("parked and woken, words forged", f"{woken}, {what['word.forged']}"),
         ("redeliveries with work done again", f"{len(attempts) - len(steps) - notes['retry']}"),
         ("steps whose worker died, recovered", f"{interrupted}, {len(restarts_s)} started again"),
-        ("attempts charged for a death beside them", f"{checker.charged_beside()}"),
+        ("attempts charged for a death beside them", f"{checker.deaths.beside()}"),
         ("model calls paid, recorded", f"{sum(map(len, paid.values()))}, {notes['model']}"),
         ("those of handlers' own clients", f"{what['call.answered']}, {notes['exchange']}"),
         ("calls of tools, of those once, in doubt", _of_tools(what, checker)),

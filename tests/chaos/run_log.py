@@ -18,6 +18,14 @@ class Kept(NamedTuple):
     record: Record
 
 
+class Outcome(NamedTuple):
+    """How a step ended, as any one record has it."""
+
+    seq: int
+    at_s: float
+    how: dict[str, Any]
+
+
 @dataclass
 class Chain:
     """What the links of a join say, up to the last."""

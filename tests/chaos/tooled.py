@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from .asked import asked_text
+from .attempts import CLOCK_S, Attempts, Step
 from .demands import Demands
 from .following import kept_of
 from .history import Event
@@ -21,17 +22,6 @@ from .raw import Record
 from .talking import digest
 from .talks import Place, Result, Talk
 from .tools_twins import IN_DOUBT
-
-Step = tuple[str, str]
-
-
-class Excuses(NamedTuple):
-    """What may have happened to an attempt, as the checker knows it."""
-
-    was_kept_from: Callable[[Step, Event, float], bool]
-    """Whether an attempt, by an event of it, was cut off by that time."""
-    knew_nothing: Callable[[Step, Event, float], bool]
-    """Whether an attempt may have begun without what was in the log by then."""
 
 
 class _Times:
@@ -54,9 +44,9 @@ class _Times:
 
 
 def tools_run_once(
-    runs: Mapping[str, Demands], records: list[Record], history: list[Event], slack_s: float, excuses: Excuses
+    runs: Mapping[str, Demands], records: list[Record], history: list[Event], attempts: Attempts
 ) -> Iterator[str]:
-    """Yield what does not hold. `slack_s` is by how much our clock and the server's may differ."""
+    """Yield what does not hold."""
     times, began = _Times(records), {e["attempt"]: e for e in history if e["what"] == "step.began"}
     ran: dict[Step, list[Event]] = defaultdict(list)
     told: dict[Step, list[Event]] = defaultdict(list)
@@ -67,12 +57,12 @@ def tools_run_once(
         elif event["what"] in ("talk.asked", "talk.answered"):
             told[event["run"], event["step"]].append(event)
         elif event["what"] == "step.asks" and (attempt := began[event["attempt"]])["run"] in runs:
-            if talks(runs[attempt["run"]], attempt["step"]):
+            if runs[attempt["run"]].flow.has_tools(attempt["step"]):
                 asks[attempt["run"], attempt["step"]].append(event)
     for run, demands in runs.items():
-        for token in [step for step in demands.log.notes if step != "rejected" and talks(demands, step)]:
+        for token in [step for step in demands.log.notes if step != "rejected" and demands.flow.has_tools(step)]:
             step = (run, token)
-            here = _Here(demands, step, slack_s, times, excuses, began)
+            here = _Here(demands, step, times, attempts, began)
             yield from here.runs(ran[step])
             yield from here.results()
             yield from here.told(told[step])
@@ -83,25 +73,13 @@ def tools_run_once(
                 yield f"I19 step {step[1]} of run {run} called a tool, and has no answer of its model in the log"
 
 
-def talks(demands: Demands, token: str) -> bool:
-    """Say whether a step is of an agent that has tools."""
-    return "tools" in demands.flow.agents.get(demands.flow.agent(token), {})
-
-
 class _Here:
     """The rules for one step."""
 
     def __init__(
-        self,
-        demands: Demands,
-        step: Step,
-        slack_s: float,
-        times: _Times,
-        excuses: Excuses,
-        began: Mapping[str, Event],
+        self, demands: Demands, step: Step, times: _Times, attempts: Attempts, began: Mapping[str, Event]
     ) -> None:
-        self._run, self._step, self._slack_s, self._times = demands, step, slack_s, times
-        self._excuses, self._began = excuses, began
+        self._run, self._step, self._times, self._attempts, self._began = demands, step, times, attempts, began
         self._talk = Talk(demands.log.notes[step[1]], demands.value)
         self._agent = demands.flow.agents[demands.flow.agent(step[1])]
         self._what = f"step {step[1]} of run {step[0]}"
@@ -120,7 +98,7 @@ class _Here:
                 yield f"{what}, of answer {number}, which is not in the log"
                 continue
             answered_s = self._times.of_answer(self._step, place[0])
-            if answered_s is None or calls[0]["at"] < answered_s - self._slack_s:
+            if answered_s is None or calls[0]["at"] < answered_s - CLOCK_S:
                 yield f"{what} before the answer that does so was in the log"
             yield from self._once(what, calls, place) if name in ONCE else self._again(what, calls, place)
         for place, notes in self._talk.begun.items():
@@ -136,22 +114,22 @@ class _Here:
             yield f"{what} {len(calls)} times, and may {may}"
         for number, event in enumerate(calls, 1):
             begun_s = self._times.of_beginning(self._step, place, number)
-            if begun_s is None or event["at"] < begun_s - self._slack_s:
+            if begun_s is None or event["at"] < begun_s - CLOCK_S:
                 yield f"{what} before that was written down"
             result_s = self._times.of_result(self._step, place)
-            if result_s is not None and event["at"] > result_s + self._slack_s:
+            if result_s is not None and event["at"] > result_s + CLOCK_S:
                 yield f"{what} {event['at'] - result_s:.2f} s after its result was recorded"
 
     def _again(self, what: str, calls: list[Event], place: Place) -> Iterator[str]:
         result_s = self._times.of_result(self._step, place)
         for event in calls:
             attempt = self._began.get(event["attempt"])
-            if attempt is None or result_s is None or result_s > attempt["knew_at"] - self._slack_s:
+            if attempt is None or result_s is None or result_s > attempt["knew_at"] - CLOCK_S:
                 continue
-            if not self._excuses.knew_nothing(self._step, attempt, result_s):
+            if not self._attempts.knew_nothing(self._step, attempt, result_s):
                 yield f"{what} again, {attempt['knew_at'] - result_s:.2f} s after its result was recorded"
         for before, after in pairwise(calls):
-            if not self._excuses.was_kept_from(self._step, before, after["at"]):
+            if not self._attempts.was_kept_from(self._step, before, after["at"]):
                 yield f"{what} twice, and nothing had gone wrong"
 
     def _said_not_to_have_run(self, order: str) -> int:
@@ -215,7 +193,7 @@ class _Here:
                 place = self._talk.place_of(order, number)
                 result = self._talk.results.get(place) if place is not None else None
                 recorded_s = self._times.of_result(self._step, place) if place is not None else None
-                if result is None or recorded_s is None or recorded_s > event["at"] + self._slack_s:
+                if result is None or recorded_s is None or recorded_s > event["at"] + CLOCK_S:
                     yield f"I20 {self._what} told its model of {order} what was not recorded"
                 elif (result.text, result.is_error) != (text, is_error):
                     yield f"I20 {self._what} told its model of {order} {text[:80]!r}, and recorded {result.text[:80]!r}"
@@ -229,7 +207,7 @@ class _Here:
         }
         for event in asks:
             attempt, at_s = self._began[event["attempt"]], answered_s.get(event["turn"])
-            if at_s is not None and at_s < attempt["knew_at"] - self._slack_s:
+            if at_s is not None and at_s < attempt["knew_at"] - CLOCK_S:
                 yield f"I3 {self._what} asked turn {event['turn']} again, which was in the log"
         paid: dict[int, list[Event]] = defaultdict(list)
         for event in told:
@@ -238,7 +216,7 @@ class _Here:
         for turn, events in paid.items():
             for _, after in pairwise(events):
                 askers = [each for each in asks if each["turn"] == turn and each["at"] <= after["at"]]
-                if not any(self._excuses.was_kept_from(self._step, each, after["at"]) for each in askers):
+                if not any(self._attempts.was_kept_from(self._step, each, after["at"]) for each in askers):
                     yield f"I3 {self._what} paid for turn {turn} twice, and nothing had gone wrong"
 
     # ---- how it ends -------------------------------------------------------------------------------
@@ -277,7 +255,7 @@ class _Here:
             pid = int(note.get("worker", "").rpartition(":")[2] or 0)
             attempts = [e for e in self._began.values() if (e["run"], e["step"], e["pid"]) == (*self._step, pid)]
             for attempt in attempts:
-                if begun_s is not None and self._excuses.was_kept_from(self._step, attempt, by_s):
+                if begun_s is not None and self._attempts.was_kept_from(self._step, attempt, by_s):
                     return True
         return False
 

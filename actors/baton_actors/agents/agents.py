@@ -60,6 +60,8 @@ class Agents:
         MCP servers are started in `folder`, and only those of flows that are taken in: a flow in a message may be
         anybody's, and names commands.
         """
+        if self._models is not None:
+            self._models.providers.know(plan.flow.name, plan.flow.providers)
         for name, settings in plan.flow.mcp.items():
             server = self._servers.of(name, settings, folder)
             self._mcp[plan.digest, name] = self._mcp[plan.flow.name, name] = server
@@ -85,6 +87,9 @@ class Agents:
         if not handler:
             if self._prompt is None or self._models is None:
                 raise self._missing(plan, agent, "it was started without models, or for handlers only")
+            if lacks := self._lacks_provider(plan, agent):
+                reason = f"the flow as it plays it has no [providers.{lacks}]"
+                raise self._missing(plan, agent, reason, provider=lacks)
             calls = plan.flow.agents[agent].workers or plan.flow.agents[agent].tools
             return self._orchestrating(plan, agent, self._models) if calls else self._prompt
         found = self._by_version.get((plan.digest, handler))
@@ -134,6 +139,15 @@ class Agents:
         """End the MCP servers that were started."""
         await self._servers.aclose()
 
+    def _lacks_provider(self, plan: Plan, agent: str) -> str:
+        """Return a provider that an agent's models name, and that no flow which is played here has."""
+        if not plan.flow.providers or self._models is None:
+            return ""
+        own = plan.flow.agents[agent]
+        names = (plan.model(name) for name in (own.model, *own.fallback))
+        found = (self._models.providers.lacks(plan.flow.name, plan.flow.providers, name) for name in names)
+        return next(filter(None, found), "")
+
     def _orchestrating(self, plan: Plan, name: str, models: Models) -> OrchestratorAgent:
         """Return who plays an LLM agent that calls. Raises `HandlerMissing` when a function is not here."""
         known = self._orchestrators.get((plan.digest, name))
@@ -170,7 +184,9 @@ class Agents:
             raise self._missing(plan, agent, f"the one of its own version does not fit ({error.reason})") from error
         self._fits.add((plan.digest, agent, name))
 
-    def _missing(self, plan: Plan, agent: str, reason: str = "", tool: str = "") -> HandlerMissing:
+    def _missing(
+        self, plan: Plan, agent: str, reason: str = "", tool: str = "", *, provider: str = ""
+    ) -> HandlerMissing:
         return HandlerMissing(
             flow=plan.flow.name,
             digest=plan.digest,
@@ -179,4 +195,5 @@ class Agents:
             tool=tool,
             known=[handler for flow, handler in self._by_flow if flow == plan.flow.name],
             reason=reason,
+            provider=provider,
         )

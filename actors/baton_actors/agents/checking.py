@@ -22,6 +22,7 @@ from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
 from baton_schemas.errors import Coded, SchemaError, nearest
 from baton_schemas.flow.check_asking import asked_agents
+from baton_schemas.flow.models import models_asked
 from baton_schemas.flow.nested import description_of
 from baton_schemas.flow.toml_lines import line_of
 from baton_schemas.flow.used_tools import servers_of, variables_of
@@ -92,6 +93,7 @@ def check_source(source: str) -> CheckedFlow:
         own += _misfits(each, handlers)
         own += _unpriced(each, llms, in_usd=_has_usd(found) or _has_usd(each))
         own += _undescribed(each, llms)
+        own += _without_keys(each)
         where = "" if each is found else f"flow {each.name!r}, within it: "
         problems += [replace(problem, message=where + problem.message) for problem in own]
     agents = [(each.plan, agent) for each in all_of_it for agent in each.flow.agents.values()]
@@ -102,7 +104,7 @@ def check_source(source: str) -> CheckedFlow:
         asked=[name for name in found.flow.agents if name in asked_agents(found.flow)],
         handlers=sorted({agent.handler for _, agent in agents if agent.handler}),
         tools=sorted({tool.use for _, agent in agents for tool in agent.tools}),
-        models=sorted({plan.tier(agent).model for plan, agent in agents if agent.asks_models}),
+        models=sorted(frozenset().union(*(models_asked(each.flow) for each in all_of_it))),
         has_clients=has_clients,
         flows=sorted(each.name for each in all_of_it if each is not found),
         inputs=[key for key, field in found.flow.input.items() if field.required],
@@ -210,7 +212,9 @@ def _unpriced(found: FoundFlow, agents: list[str], *, in_usd: bool) -> Iterator[
         prices = load_prices()
     by_model: dict[str, list[str]] = {}
     for name in agents:
-        by_model.setdefault(found.plan.tier(found.flow.agents[name]).model, []).append(name)
+        agent = found.flow.agents[name]
+        for model in dict.fromkeys(found.plan.model(asked) for asked in (agent.model, *agent.fallback)):
+            by_model.setdefault(model, []).append(name)
     for model, names in by_model.items():
         if price_of(model, prices) is None:
             close = nearest(model, prices.models)
@@ -222,6 +226,18 @@ def _unpriced(found: FoundFlow, agents: list[str], *, in_usd: bool) -> Iterator[
                 code=UNPRICED,
                 message=f"{places}: no price is known of the model {model!r}, so {so}. "
                 f"{hint} name a file of prices with BATON_PRICES.",
+            )
+
+
+def _without_keys(found: FoundFlow) -> Iterator[Problem]:
+    """Yield the providers whose keys are not set here, where workers may be that have them."""
+    for name, provider in found.flow.providers.items():
+        if provider.key_env and not os.environ.get(provider.key_env, "").strip():
+            yield Problem(
+                level="warning",
+                code="no_credentials",
+                message=f"providers.{name}.key_env: {provider.key_env} is not set in this environment. Where workers "
+                f"have it neither, calls of models of {name!r} are refused, or rehearsed where all others are.",
             )
 
 

@@ -30,6 +30,7 @@ _LINE_CHARS_MAX = 150
 _LINES_FIRST, _LINES_LAST = 2, 6
 """Of a conversation as an error shows it: how it began, and how it went on in the end."""
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+_NOT_SAID = frozenset({"thinking", "redacted_thinking"})
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -73,7 +74,8 @@ class Conversation:
                 blocks.append({**_sendable(block), "id": call.id, "name": call.name, "input": call.arguments})
             elif block.get("type") != "text" or str(block.get("text") or "").strip():
                 blocks.append(_sendable(block))
-        self.turns.append(Turn(role="assistant", content=blocks))
+        if any(block.get("type") not in _NOT_SAID for block in blocks):  # the API refuses turns of nothing
+            self.turns.append(Turn(role="assistant", content=blocks))
         said = " ".join(answer.text.split())
         if said or not calls:
             self._line(f"the model: {said or answer.stop_reason}")

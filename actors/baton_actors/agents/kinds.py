@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -11,8 +12,8 @@ from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.agents.tools.log import ToolLog
 from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models.caching import Prefix
 from baton_actors.models.sent import ExchangeLog
-from baton_actors.models.types import Bound
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.files import File, FileRef
@@ -76,9 +77,10 @@ class Journal(ExchangeLog, Protocol):
     async def keep(self, made: Sequence[File]) -> None:
         """Store the bytes of files that the step made, before anything names them."""
 
-    async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a call that takes so much at the most, when the actor may: being told to wait by the provider is no
-        attempt, and is waited for here.
+    def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Wait until a call with this prefix is to be made, within, as it is in the cache or this one puts it there.
+
+        What is given is to be called when its answer has begun.
         """
 
     def spent(self, error: ModelError) -> None:

@@ -24,6 +24,7 @@ from baton_actors.agents.tools.calling import Calling
 from baton_actors.agents.tools.toolbox import Toolbox
 from baton_actors.errors import TooManyAsks, TooManyCalls, TooManyRounds
 from baton_actors.models import ModelAnswer, Models, request_digest
+from baton_actors.models.content import GO_ON
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import schema_of
 from baton_schemas.flow.tools import OfferedTool
@@ -58,7 +59,8 @@ class OrchestratorAgent:
     async def perform(self, task: StepTask, journal: Journal) -> Performed:
         """Ask the model and make its calls, all those of an answer at once, until it answers without one.
 
-        An answer that does not fit its `output` is asked for once more, beyond `max_rounds` if need be.
+        An answer that does not fit its `output`, or says nothing after the results of calls, is asked for once more,
+        beyond `max_rounds` if need be.
         `timeout_s` bounds each call of the model, `tool_timeout_s` each of a tool; waiting for workers has no bound but
         theirs. Raises `MissingValue`, before anything is asked, `TooManyRounds`, `TooManyAsks`, `TooManyCalls`,
         `ToolInDoubt`, `AnswerUnfit`, `ModelError`, what `Toolbox.offer` raises, and what the journal and `task.asks`
@@ -79,6 +81,9 @@ class OrchestratorAgent:
             calls = conversation.take(answers[-1])
             paused = answers[-1].stop_reason == _PAUSED
             if not calls and not paused:
+                if not answers[-1].text.strip():
+                    conversation.tell(GO_ON)
+                    continue
                 try:
                     said = replace(answers[-1], text=last_word(answers[-1]))
                     output = output_of(said, schema, request.max_tokens, again=again)

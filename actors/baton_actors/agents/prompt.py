@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from baton_actors.agents.kinds import WAITING, Journal, Performed, StepTask
 from baton_actors.agents.outputs import asked_again, output_of
 from baton_actors.errors import FileRefused, MissingValue
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest, Models, request_digest
 from baton_actors.models.body import bound_of_asked
+from baton_actors.models.caching import prefix_of
 from baton_actors.models.files import check_contents, check_files
+from baton_actors.models.pace import LOST_PATIENCE
 from baton_schemas.flow import prompts
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import schema_of
 from baton_schemas.flow.tools import OfferedTool
 from baton_schemas.flow.types import Unfit
 from baton_schemas.run.branches import fan_outs
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.show.asked import Turn, asked_by
 from baton_schemas.wire.outcomes import total
 from baton_schemas.wire.values import clean_text
+
+FALLBACK_AFTER_S = 5.0
+"""How long a model that has others in its place is waited for in the first round: a moment's overload is over then."""
+FALLBACK_ROUNDS = 3
+"""Half a minute of patience with each: who is overloaded for longer is waited for with nothing held."""
+
+logger = structlog.get_logger("baton.worker")
 
 
 class PromptAgent:
@@ -88,24 +100,67 @@ async def answer_to(
     `writes` is called at each call of the model, and gives what takes the chunks of its text. Raises `ModelError`,
     `FileRefused`, before anything is sent, and what the journal raises.
     """
-    digest = request_digest(request, models.settings)
+    digest = request_digest(request, models.where(request.flow, request.model).settings)
     answer = await journal.recall(digest)
     if answer is not None:
         return answer
     check_files(request)
+    try:
+        return await answer_of_any(request, models, journal, writes, digest)
+    except ModelError as error:
+        error.request_sha256 = digest
+        raise
 
-    async def call() -> ModelAnswer:
+
+async def answer_of_any(
+    request: ModelRequest,
+    models: Models,
+    journal: Journal,
+    writes: Callable[[], Callable[[str], None] | None],
+    digest: str,
+) -> ModelAnswer:
+    """Return what the model answers, or one of those that are asked in its place while it is overloaded.
+
+    They are asked in turn, each with more patience than in the round before, so that none is waited for while another
+    is there. When all of them are overloaded for that long, the first one is waited for; a step that was let go of
+    meanwhile begins with the first round. What is answered is recorded under `digest`. Raises as `answer_to`.
+    """
+    patience = [FALLBACK_AFTER_S * 2.0**round for round in range(FALLBACK_ROUNDS)] if request.fallback else []
+    for patience_s in patience:
+        for model in (request.model, *request.fallback):
+            asked = msgspec.structs.replace(request, model=model)
+            try:
+                return await _answer_in_turn(asked, models, journal, writes, digest, patience_s)
+            except ModelError as error:
+                if error.type != LOST_PATIENCE:
+                    raise
+                journal.spent(error)
+                logger.warning("model.overloaded", model=model, error=error.message)
+    return await _answer_in_turn(request, models, journal, writes, digest, None)
+
+
+async def _answer_in_turn(
+    request: ModelRequest,
+    models: Models,
+    journal: Journal,
+    writes: Callable[[], Callable[[str], None] | None],
+    digest: str,
+    patience_s: float | None,
+) -> ModelAnswer:
+    async def call(on_begun: Callable[[], None] = lambda: None) -> ModelAnswer:
         whole = await _with_files(request, journal) if request.refs else request
-        answer = await models.complete(whole, on_chunk=writes(), on_cut=journal.spent)
+        answer = await models.complete(whole, on_chunk=writes(), on_cut=journal.spent, on_begun=on_begun)
         # Models stream halves of characters now and then; what is recorded is what is put out.
         answer = msgspec.structs.replace(answer, text=clean_text(answer.text, len(answer.text)))
         return await journal.record(digest, answer)
 
-    try:
-        return await journal.in_turn(call, await models.priced(bound_of_asked(request)))
-    except ModelError as error:
-        error.request_sha256 = digest
-        raise
+    bound = await models.priced(bound_of_asked(request), models.where(request.flow, request.model))
+    bound = msgspec.structs.replace(bound, holds=patience_s is not None, patience_s=patience_s)
+    prefix = prefix_of(request) if request.warm and not bound.rehearsed else None
+    if prefix is None:
+        return await journal.in_turn(call, bound)
+    async with journal.warmed(prefix) as on_begun:
+        return await journal.in_turn(functools.partial(call, on_begun), bound)
 
 
 async def _with_files(request: ModelRequest, journal: Journal) -> ModelRequest:
@@ -130,4 +185,11 @@ def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequ
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:
         raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
-    return ModelRequest(**msgspec.structs.asdict(asked), timeout_s=plan.timeout_s(task.step))
+    agent = plan.agent(task.step)
+    return ModelRequest(
+        **msgspec.structs.asdict(asked),
+        timeout_s=plan.timeout_s(task.step),
+        flow=plan.flow.name,
+        fallback=tuple(plan.model(name) for name in agent.fallback),
+        warm=not key_of_child(task.step) and plan.step(task.step).warm,
+    )

@@ -84,7 +84,8 @@ class PythonAgent:
 
     async def _with_client(self, task: StepTask, journal: Journal, run: Run) -> Performed:
         assert self._models is not None
-        async with Exchanges(self._models, journal, task.context.attempt, task.asks.busy) as exchanges:
+        own = Exchanges(self._models, journal, task.context.attempt, task.asks.busy, flow=task.plan.flow.name)
+        async with own as exchanges:
             client = await self._models.client_for(exchanges, plain=not self.handler.is_async)
 
             def told(clock: Clock, **more: Any) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from baton_actors.cli.exits import ENDED, FAILED, OK
 from baton_actors.cli.show.rows import Row
+from baton_actors.cli.show.saving import saved_by_run
 from baton_actors.cli.show.step_facts import person_facts
 from baton_actors.cli.show.why import error_of
 from baton_actors.cli.text import plain_lines, wrapped
@@ -85,6 +86,7 @@ def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> di
         "elapsed_s": elapsed_s,
         "cost_usd": state.cost_usd,
         "wasted_usd": state.wasted_usd,
+        "saved_usd": saved_by_run(state),
         "unpriced": state.unpriced,
         "rehearsed": state.rehearsed,
         "usage": state.usage,

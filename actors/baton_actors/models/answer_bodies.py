@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
+
 from baton_actors.models.arriving import Arriving
+from baton_actors.models.errors import ModelError
 from baton_actors.models.sent import Upstream
 
 BODY_MAX_BYTES = 64 * 1024 * 1024
@@ -57,6 +60,12 @@ async def drain(chunks: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_DRAIN_S):
             async for _ in chunks:
                 pass
+
+
+def unanswered(error: ModelError) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body that tell the SDK of a call which nobody is to be asked, and what to do."""
+    said = {"type": "error", "error": {"type": "authentication_error", "message": str(error)}}
+    return 401, {"content-type": "application/json", "x-should-retry": "false"}, msgspec.json.encode(said)
 
 
 async def at_once(body: bytes) -> AsyncIterator[bytes]:

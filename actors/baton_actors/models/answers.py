@@ -10,6 +10,7 @@
 | `max_tokens`, `model_context_window_exceeded` | some | the answer, `truncated` |
 | `max_tokens`, `model_context_window_exceeded` | none | error `empty_answer`, final: the same call ends there again |
 | `end_turn`, `stop_sequence`, or one that is not known yet | some | the answer |
+| the same, right after results of tools | none, or thinking only | the answer: the model is told to go on, once |
 | the same | none, or thinking only | error `empty_answer`, retryable: models differ from call to call |
 
 `tool_use` without a call is as `end_turn`. White space alone is no text. Thinking, tool blocks and kinds of blocks that
@@ -52,6 +53,8 @@ def check_answer(request: ModelRequest, reading: Reading, text: str, content: Se
         return
     if stop == "pause_turn" and any(block.get("type") not in _NOT_WORK for block in content):
         return
+    if stop not in _TRUNCATED and stop != "pause_turn" and _was_told_results(request):
+        return
     thinking = ", only thinking" if reading.thought else ""
     if stop == "max_tokens":
         message = f"{model} reached max_tokens ({request.max_tokens}) without any text{thinking}"
@@ -66,6 +69,11 @@ def check_answer(request: ModelRequest, reading: Reading, text: str, content: Se
         reading,
         retryable=True,
     )
+
+
+def _was_told_results(request: ModelRequest) -> bool:
+    """Whether the last that a model was told is what its calls gave: asked the same, it would say nothing again."""
+    return bool(request.turns) and any(block.get("type") == "tool_result" for block in request.turns[-1].content)
 
 
 def _error(type: str, message: str, reading: Reading, *, retryable: bool = False) -> ModelError:

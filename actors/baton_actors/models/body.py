@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from baton_actors.models.files import base64_tokens, content_of, tokens_of
+from baton_actors.models.caching import Marks, mark_of, marks_of
+from baton_actors.models.files import base64_tokens, blocks_of, content_of, tokens_of
 from baton_actors.models.types import Bound, ModelRequest
 from baton_schemas.flow.used_tools import as_body
 from baton_schemas.show.asked import Asked
 from baton_schemas.wire.values import valid_text
 
-_CACHED = {"cache_control": {"type": "ephemeral"}}
 _BYTES_PER_TOKEN = 3
 """Of JSON in English: four is the usual estimate, and this one is for a bound."""
 _COUNTED = re.compile(r"(web_search|web_fetch)_\d{8}\Z")
@@ -29,8 +29,9 @@ _OVERHEAD_TOKENS = 50
 def body_of(asked: Asked) -> dict[str, Any]:
     """Return the body as the API has it in JSON, without `stream`."""
     body: dict[str, Any] = {"model": valid_text(asked.model), "max_tokens": asked.max_tokens}
+    marks = marks_of(asked)
     if asked.system:
-        body["system"] = [{"type": "text", "text": valid_text(asked.system), **_CACHED}]
+        body["system"] = [{"type": "text", "text": valid_text(asked.system)}]
     if asked.converses:
         body["tools"] = [
             *(
@@ -39,11 +40,13 @@ def body_of(asked: Asked) -> dict[str, Any]:
             ),
             *map(as_body, asked.provided),
         ]
+    if marks.head:
+        _mark(body["system" if asked.system else "tools"], asked)
     if asked.container:
         body["container"] = asked.container
     if asked.output:
         body["output_config"] = {"format": {"type": "json_schema", "schema": asked.output}}
-    return {**body, "messages": _messages(asked)}
+    return {**body, "messages": _messages(asked, marks)}
 
 
 def bound_of(body: Mapping[str, Any], size_bytes: int | None = None) -> Bound:
@@ -96,20 +99,33 @@ def _sources(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 pending.append(block.get("content"))
 
 
-def _messages(asked: Asked) -> list[dict[str, Any]]:
-    """Return what is said: the prompt, and the turns since, up to whose end it is cached, as each asks with all before.
+def _messages(asked: Asked, marks: Marks) -> list[dict[str, Any]]:
+    """Return what is said: the prompt, and the turns since.
 
-    What is cached is asked for again in seconds, in the next round.
+    In a conversation what is said so far is marked, and what was last time: a round may add more blocks than the API
+    looks back for what it has (20).
     """
-    prompt: dict[str, Any] = {"role": "user", "content": _prompt(asked)}
-    turns: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in asked.turns]
-    if turns and turns[-1]["role"] == "user":
-        *before, last = turns[-1]["content"]
-        turns[-1] = {"role": "user", "content": [*before, {**last, **_CACHED}]}
-    return [prompt, *turns]
+    turns: list[dict[str, Any]] = [{"role": turn.role, "content": list(turn.content)} for turn in asked.turns]
+    said = [{"role": "user", "content": _prompt(asked, marks)}, *turns]
+    if marks.rounds:
+        ends = [turn["content"] for turn in said if turn["role"] == "user" and isinstance(turn["content"], list)]
+        for content in ends[-2:]:
+            _mark(content, asked)
+    return said
 
 
-def _prompt(asked: Asked) -> str | list[dict[str, Any]]:
-    if not asked.parts:
-        return valid_text(asked.prompt)
-    return content_of(asked.parts, asked.files if isinstance(asked, ModelRequest) else {})
+def _prompt(asked: Asked, marks: Marks) -> str | list[dict[str, Any]]:
+    files = asked.files if isinstance(asked, ModelRequest) else {}
+    common = [part for part in asked.parts if part.shared] if marks.shared else []
+    if common:
+        blocks = blocks_of(common, files)
+        _mark(blocks, asked)
+        return blocks + blocks_of([part for part in asked.parts if not part.shared], files)
+    content = content_of(asked.parts, files) if asked.refs else valid_text(asked.prompt)
+    return [{"type": "text", "text": content}] if marks.rounds and isinstance(content, str) else content
+
+
+def _mark(blocks: list[dict[str, Any]], asked: Asked) -> None:
+    """Mark the last of some blocks."""
+    if blocks:
+        blocks[-1] = {**blocks[-1], **mark_of(asked)}

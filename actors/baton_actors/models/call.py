@@ -23,6 +23,7 @@ from baton_actors.models.answer_bodies import (
     drain,
     nothing,
     too_large,
+    unanswered,
     unless_broken,
     whole,
 )
@@ -33,6 +34,7 @@ from baton_actors.models.heard import CUT, Heard, error_type
 from baton_actors.models.records import Records
 from baton_actors.models.sent import Clock, Overtaken, Question, Sent, Upstream, object_of
 from baton_schemas.wire.facts import Exchange
+from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
     from baton_actors.models.client import Models
@@ -61,16 +63,18 @@ class Call:
         self._refusal: tuple[int, dict[str, str], bytes] = (529, {}, b"")
         """The last answer that said to wait."""
 
-    async def once(self) -> None:
-        """Make it once. Raises `ModelError` when the provider asks to wait and nothing was passed on yet, what the log
-        raises, and `Overtaken`.
+    async def once(self) -> Usage:
+        """Make it once; return what it took.
+
+        Raises `ModelError` when the provider asks to wait and nothing was passed on yet, what the log raises, and
+        `Overtaken`.
         """
         with self._clock.going():
             try:
                 upstream = await self._upstream()
             except Exception as error:
                 self.arriving.fail(error)
-                return
+                return Usage()
             heard = Heard()
             try:
                 if upstream.status >= 400:
@@ -84,8 +88,9 @@ class Call:
                 raise
             finally:
                 if heard.reading.begun and not self.is_recorded and not heard.error_type:
-                    self._records.in_vain(upstream, heard)
+                    self._records.in_vain(self.asked.where, upstream, heard)
                 await upstream.close()
+            return heard.reading.usage
 
     def pass_refusal_on(self) -> None:
         """Let the client have the last answer that said to wait."""
@@ -97,7 +102,15 @@ class Call:
 
     async def _upstream(self) -> Upstream:
         if not self.asked.rehearses:
-            return await self._sent.send()
+            where = self.asked.where
+            try:
+                where.settings.check_credentials()
+            except ModelError as error:
+                status, headers, body = unanswered(error)
+                return Upstream(status, headers, at_once(body), nothing)
+            upstream = await self._sent.send(where)
+            self._models.heard(where.named(where.model), upstream.headers)
+            return upstream
         from baton_actors.models.rehearsal.requests import rehearsed
 
         status, headers, body = await asyncio.to_thread(rehearsed, self._sent.body)
@@ -171,15 +184,15 @@ class Call:
             self._refusal = (529, {"content-type": "application/json"}, body)
             error = self._overloaded(upstream, type)
             if heard.reading.begun:
-                self._records.charge(error, heard)
+                self._records.charge(self.asked.where, error, heard)
             raise error
         if heard.reading.begun:
-            self._records.in_vain(upstream, heard)
+            self._records.in_vain(self.asked.where, upstream, heard)
 
     def _overloaded(self, upstream: Upstream, type: str) -> ModelError:
         return ModelError(
             type=type,
-            message=f"the model API at {self._models.settings.host} answered {upstream.status} {type}",
+            message=f"the model API at {self.asked.where.settings.host} answered {upstream.status} {type}",
             retryable=is_retryable(upstream.status, type, upstream.headers),
             overloaded=True,
             retry_after_s=retry_after_s(upstream.headers, RETRY_AFTER_MAX_S, time.time()),
@@ -188,7 +201,7 @@ class Call:
 
     async def _record(self, upstream: Upstream, body: bytes, heard: Heard) -> Exchange:
         """Record a whole answer; return what is stored, which another worker may have recorded first."""
-        reading = heard.reading
+        reading, where = heard.reading, self.asked.where
         headers = {name: upstream.headers[name] for name in _KEPT if name in upstream.headers}
         exchange = Exchange(
             request_sha256=self.asked.digest,
@@ -198,11 +211,11 @@ class Call:
             headers=headers,
             streamed=self.asked.streams,
             body=Raw(body),
-            model=reading.model,
+            model=where.named(reading.model),
             rehearsed=self.asked.rehearses,
             request_id=headers.get("request-id", ""),
             usage=reading.usage,
-            cost_usd=self._models.cost_usd(reading.model, reading.usage),
+            cost_usd=self._models.cost_usd(where, reading.model, reading.usage),
         )
         recording = self._records.begin(exchange)
         self.is_recorded = True  # it will be, even if the handler is cut now
@@ -210,7 +223,7 @@ class Call:
             stored = await asyncio.shield(recording)
         if bytes(stored.body) != body:
             heard.why = _ANOTHER
-            self._records.in_vain(upstream, heard)
+            self._records.in_vain(self.asked.where, upstream, heard)
         self._records.use(stored)
         return stored
 

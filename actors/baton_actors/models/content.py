@@ -19,6 +19,9 @@ Block = dict[str, Any]
 
 ANSWER_NOW = "This was the last round of calls. Answer now with what you have, and call no tool."
 """What a model is told whose calls would not be made any more; a rehearsal heeds it too."""
+GO_ON = "You said nothing. Go on, and answer."
+"""What a model is told that ends its turn without a word after the results of its calls, as if all were said: in a
+turn of its own (https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons)."""
 
 _QUOTED_CHARS_MAX = 300
 """Of arguments that are no JSON: enough to find the mistake at an end."""

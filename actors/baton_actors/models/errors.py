@@ -87,7 +87,7 @@ _NEXT_STEPS = {
     401: "check {credential}",
     402: "check the billing of the account that {credential} belongs to",
     403: "check that the account of {credential} may use the model {model!r}",
-    404: "check the model name {model!r} and ANTHROPIC_BASE_URL (now {host})",
+    404: "check the model name {model!r} and {address} (now {host})",
     413: "give the step less text, for instance by a fan-out over its parts",
     422: "correct the model name, prompt or max_tokens of the agent",
     429: "lower the concurrency of the actor if this goes on",
@@ -116,12 +116,14 @@ def is_overloaded(status: int, type: str, headers: Mapping[str, str]) -> bool:
     return status == 503 and ("retry-after" in headers or "retry-after-ms" in headers)
 
 
-def next_step(status: int, retryable: bool, *, credential: str, model: str, host: str, output: bool = False) -> str:
+def next_step(
+    status: int, retryable: bool, *, credential: str, model: str, address: str, host: str, output: bool = False
+) -> str:
     """Return what the user can do about this status, as the end of a sentence. `output`: a schema was sent."""
     if output and status in _BAD_REQUEST_STATUSES:
         return "correct the output, model name, prompt or max_tokens of the agent"
     default = "nothing to do unless this goes on" if retryable else "correct the request"
-    return _NEXT_STEPS.get(status, default).format(credential=credential, model=model, host=host)
+    return _NEXT_STEPS.get(status, default).format(credential=credential, model=model, address=address, host=host)
 
 
 def retry_after_s(headers: Mapping[str, str], cap_s: float, now_s: float) -> float | None:

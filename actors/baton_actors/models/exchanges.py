@@ -21,12 +21,14 @@ from baton_actors.models.arriving import Arriving
 from baton_actors.models.call import Call
 from baton_actors.models.errors import ModelError
 from baton_actors.models.heard import played
+from baton_actors.models.providers import Where
 from baton_actors.models.records import Records
-from baton_actors.models.sent import Clock, ExchangeLog, NoClock, Sent, Stopped, question_of
+from baton_actors.models.sent import Clock, ExchangeLog, NoClock, Sent, Stopped, model_named, object_of, question_of
 from baton_schemas.wire.facts import Exchange
 
 if TYPE_CHECKING:
     from baton_actors.models.client import Models
+    from baton_actors.models.sdk import Pool
 
 _LARGE_BYTES = 256 * 1024
 """A request from here on is hashed in a thread, as leases must be kept meanwhile."""
@@ -41,9 +43,11 @@ class Exchanges:
         log: ExchangeLog,
         attempt: int,
         busy: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        flow: str = "",
     ) -> None:
-        """`busy` gives what is open while a call is made."""
-        self._models, self._log, self._busy = models, log, busy
+        """`busy` gives what is open while a call is made; `flow` is that whose providers may be named."""
+        self._models, self._log, self._busy, self._flow = models, log, busy, flow
         self.clock: Clock = NoClock()
         """That of the attempt, once it has begun."""
         self._records = Records(models, log, attempt)
@@ -77,11 +81,10 @@ class Exchanges:
         """
         if self._stopped_by is not None:
             raise Stopped
-        rehearses = self._models.settings.rehearses
         if len(sent.body) > _LARGE_BYTES:
-            asked = await asyncio.to_thread(question_of, sent, rehearses)
+            asked = await asyncio.to_thread(question_of, sent, self._where)
         else:
-            asked = question_of(sent, rehearses)
+            asked = question_of(sent, self._where)
         numbers = self._numbers.setdefault(asked.digest, _Numbers())
         number = numbers.take()
         try:
@@ -106,6 +109,17 @@ class Exchanges:
             raise
         return arriving
 
+    def where_of(self, body: bytes) -> Where:
+        """Return where a request with this body goes: by the model that it names."""
+        return self._where(model_named(object_of(body)))
+
+    async def pool(self) -> Pool:
+        """Return the connections that calls are made over."""
+        return await self._models.pool()
+
+    def _where(self, model: str) -> Where:
+        return self._models.where(self._flow, model)
+
     def _recalled(self, known: Exchange) -> Arriving:
         """Return a recorded answer, all of it there."""
         self._records.use(known)
@@ -120,7 +134,7 @@ class Exchanges:
         arriving = call.arriving
         try:
             with self.clock.stopped(), self._busy():
-                await self._log.in_turn(call.once, await self._models.priced(call.asked.bound))
+                await self._log.in_turn(call.once, await self._models.priced(call.asked.bound, call.asked.where))
             arriving.end()
         except ModelError as error:  # the provider asks to wait, and the patience has run out
             if error.usage is not None:

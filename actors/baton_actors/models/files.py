@@ -31,8 +31,11 @@ PAGE_TOKENS = 3_000 + 1_600
 _PICTURE_MAX_TOKENS = 4_784
 _PIXELS_PER_TOKEN = 750
 _BYTES_PER_TOKEN = 3
+_LEAST_PAGE_TOKENS, _LEAST_LARGE_PICTURE_TOKENS, _LEAST_BYTES_PER_TOKEN = 1_500, 1_500, 4
 _PAGE_BYTES = 20_000
 """A guess, for a PDF whose pages were not counted."""
+_LARGE_PAGE_BYTES = 100_000
+"""The same, where it must not be too many."""
 _HOLDS_200K = re.compile(r"claude-(?:3|haiku|instant|2)|-4-[015]\b|-4-20\d{6}|(?:opus|sonnet)-4(?:-20\d{6})?$")
 """Models with a smaller context. Of one that is not known the larger bound is taken: the API has the last word."""
 _NAMED_MAX = 3
@@ -46,6 +49,15 @@ def tokens_of(ref: FileRef) -> int:
         pixels = ref.width * ref.height
         return min(math.ceil(pixels / _PIXELS_PER_TOKEN), _PICTURE_MAX_TOKENS) if pixels else _PICTURE_MAX_TOKENS
     return ref.size_bytes // _BYTES_PER_TOKEN
+
+
+def least_tokens_of(ref: FileRef) -> int:
+    """Return how many tokens of input a file takes at the least, as a rule, by what is known of it."""
+    if ref.media_type == PDF:
+        return _LEAST_PAGE_TOKENS * (ref.pages or max(ref.size_bytes // _LARGE_PAGE_BYTES, 1))
+    if ref.media_type in PICTURES:
+        return min(ref.width * ref.height // _PIXELS_PER_TOKEN, _LEAST_LARGE_PICTURE_TOKENS)
+    return ref.size_bytes // _LEAST_BYTES_PER_TOKEN
 
 
 def check_files(asked: Asked) -> None:
@@ -113,29 +125,31 @@ def _why_not_content(ref: FileRef, data: bytes) -> str:
 
 
 def content_of(parts: Sequence[Part], files: Mapping[str, bytes]) -> str | list[dict[str, Any]]:
-    """Return a prompt in parts as content blocks, each file in its place; as a text alone where all of it is text.
+    """Return a prompt in parts as content blocks; as a text alone where all of it is text. See `blocks_of`."""
+    blocks = blocks_of(parts, files)
+    if any(part.file is not None for part in parts) and [block["type"] for block in blocks] == ["text"]:
+        return str(blocks[0]["text"])
+    return blocks
+
+
+def blocks_of(parts: Sequence[Part], files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Return a prompt in parts as content blocks, each file in its place, text in as few as it takes.
 
     `files` are the bytes of the files, by SHA-256; what is not there is left empty, which is enough for a bound.
     """
     blocks: list[dict[str, Any]] = []
-    grows = False
     for part in parts:
         ref = part.file
         if ref is not None and not is_text(ref.media_type):
             blocks.append(_block(ref, files.get(ref.sha256, b"")))
-            grows = False
             continue
         text = valid_text(part.text) if ref is None else _text(files.get(ref.sha256, b""))
         # The text of a file is one with what stands around it, as any other value's is.
-        if blocks and blocks[-1]["type"] == "text" and (grows or ref is not None):
+        if blocks and blocks[-1]["type"] == "text":
             blocks[-1]["text"] += text
         else:
             blocks.append({"type": "text", "text": text})
-        grows = ref is not None
-    blocks = [block for block in blocks if block["type"] != "text" or block["text"].strip()]  # the API refuses those
-    if any(part.file is not None for part in parts) and [block["type"] for block in blocks] == ["text"]:
-        return str(blocks[0]["text"])
-    return blocks
+    return [block for block in blocks if block["type"] != "text" or block["text"].strip()]  # the API refuses those
 
 
 def text_with_files(parts: Sequence[Part], files: Mapping[str, bytes]) -> str:

@@ -87,6 +87,11 @@ def load_prices(path: str = "") -> Prices:
     return Prices(models=built_in.models | own.models, server_tools=built_in.server_tools | own.server_tools)
 
 
+def plain_name(model: str) -> str:
+    """Return the name of a model without the date of a snapshot."""
+    return _SNAPSHOT.sub("", model)
+
+
 def price_of(model: str, prices: Prices) -> Price | None:
     """Return the price of a model, or of a dated snapshot of it; None when none is known."""
     return prices.models.get(model) or prices.models.get(_SNAPSHOT.sub("", model))
@@ -122,6 +127,23 @@ def bound_usd(bound: Bound, prices: Prices) -> float | None:
         return None
     tokens_usd = (bound.input_tokens * price.dearest_input + bound.output_tokens * price.dearest_output) / _PER_MILLION
     return tokens_usd + sum(count * prices.server_tools[tool] for tool, count in bound.server_tools.items())
+
+
+def saved_usd(model: str, usage: Usage, prices: Prices) -> float | None:
+    """Return what a model's cache saved of the price of some calls together; None for a model without a price.
+
+    Negative when more was written than read. Prices of long prompts are left out, as a sum does not tell which were
+    long: of those more was saved.
+    """
+    price = price_of(model, prices)
+    if price is None:
+        return None
+    hour_tokens = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
+    return (
+        usage.cache_read_tokens * (price.input - price.cache_read)
+        + (usage.cache_write_tokens - hour_tokens) * (price.input - price.cache_write)
+        + hour_tokens * (price.input - price.hour)
+    ) / _PER_MILLION
 
 
 @cache

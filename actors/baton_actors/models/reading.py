@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,8 +27,19 @@ _TOOLS_MAX = 20
 class Reading:
     """Takes the events of one answer. Kinds of events and blocks that it does not know add nothing."""
 
-    def __init__(self, *, with_content: bool = False) -> None:
-        """`with_content` keeps the content blocks, for a conversation that may go on."""
+    def __init__(
+        self,
+        *,
+        with_content: bool = False,
+        on_headers: Callable[[Mapping[str, str]], None] = lambda _: None,
+        on_begun: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`with_content` keeps the content blocks, for a conversation that may go on.
+
+        `on_headers` is called with the headers of the answer once they are there, also where it is an error; `on_begun`
+        when the answer begins.
+        """
+        self.on_headers, self._on_begun = on_headers, on_begun
         self.content = Content() if with_content else None
         self.model = ""
         self.stop_reason = ""
@@ -57,6 +69,7 @@ class Reading:
                 self.model = _word(event.message.model)
                 self._count(event.message.usage)
                 self._keep_container(event.message)
+                self._on_begun()
             case "content_block_start":
                 block = event.content_block
                 self.thought |= block.type in ("thinking", "redacted_thinking")

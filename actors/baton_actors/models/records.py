@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from baton_actors.models.errors import ModelError
 from baton_actors.models.heard import Heard
+from baton_actors.models.providers import Where
 from baton_actors.models.sent import ExchangeLog, Upstream
 from baton_schemas.wire.facts import Exchange
 from baton_schemas.wire.outcomes import NULL
@@ -47,22 +48,22 @@ class Records:
         """Take it that a recorded answer goes to the handler."""
         self.used.append(replace(exchange, body=NULL))
 
-    def in_vain(self, upstream: Upstream, heard: Heard) -> None:
+    def in_vain(self, where: Where, upstream: Upstream, heard: Heard) -> None:
         """Take what was paid for an answer that nobody uses; `heard` says why."""
         error = ModelError(
             type="broken_answer",
-            message=f"an answer of the model API at {self._models.settings.host}: {heard.why}",
+            message=f"an answer of the model API at {where.settings.host}: {heard.why}",
             retryable=True,
             request_id=upstream.headers.get("request-id", ""),
         )
-        self.charge(error, heard)
+        self.charge(where, error, heard)
         self._log.spent(error)
 
-    def charge(self, error: ModelError, heard: Heard) -> None:
+    def charge(self, where: Where, error: ModelError, heard: Heard) -> None:
         """Have an error say what was paid for the answer that it ended."""
         reading = heard.reading
-        cost_usd = self._models.cost_usd(reading.model, reading.usage)
-        error.took(reading.usage, cost_usd=cost_usd, model=reading.model, estimated=reading.estimated)
+        cost_usd = self._models.cost_usd(where, reading.model, reading.usage)
+        error.took(reading.usage, cost_usd=cost_usd, model=where.named(reading.model), estimated=reading.estimated)
 
     async def finish(self) -> None:
         """Wait for what is being recorded, unless that takes long."""

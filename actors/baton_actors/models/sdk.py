@@ -19,6 +19,7 @@ import httpx2
 from anthropic.types import RawMessageStreamEvent
 from opentelemetry import trace
 
+from baton_actors.models.answer_bodies import unanswered
 from baton_actors.models.arriving import Arriving
 from baton_actors.models.body import body_of
 from baton_actors.models.errors import (
@@ -30,9 +31,10 @@ from baton_actors.models.errors import (
     retry_after_s,
 )
 from baton_actors.models.exchanges import Exchanges
+from baton_actors.models.providers import Where
 from baton_actors.models.reading import Reading
 from baton_actors.models.rehearsal.requests import other_request
-from baton_actors.models.sent import RECORDED, Sent, Stopped, Upstream, is_recorded
+from baton_actors.models.sent import RECORDED, Sent, Stopped, Upstream, is_recorded, with_model
 from baton_actors.models.spans import MadeCallsOnly, drop
 from baton_actors.models.types import DEFAULT_BASE_URL, PLACEHOLDER_KEY, ModelRequest, ModelSettings
 from baton_schemas.wire.values import valid_text
@@ -69,17 +71,17 @@ def make_client(settings: ModelSettings, pool: Pool | None = None) -> Client:
     return client.with_options(open_telemetry={**client.open_telemetry, "propagation": settings.traceparent})
 
 
-async def chunks(
-    client: Client, settings: ModelSettings, request: ModelRequest, reading: Reading
-) -> AsyncGenerator[str, None]:
+async def chunks(client: Client, where: Where, request: ModelRequest, reading: Reading) -> AsyncGenerator[str, None]:
     """Call the model and yield the text of its answer in chunks, none of them empty; fill `reading`.
 
     Raises `ModelError` for whatever goes wrong, a stream that ends before the answer does included.
     """
+    settings = where.settings
     try:
-        stream: Stream = await client.messages.create(**body_of(request), stream=True)
+        stream: Stream = await client.messages.create(**{**body_of(request), "model": where.model}, stream=True)
         async with stream:
             headers = stream.response.headers
+            reading.on_headers(headers)
             reading.request_id = headers.get("request-id", "")
             if not headers.get("content-type", "text/event-stream").startswith("text/event-stream"):
                 raise ValueError(f"{headers['content-type']} in place of events")
@@ -92,7 +94,7 @@ async def chunks(
         raise ModelError(
             type="connection",
             message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
-            "check the network and ANTHROPIC_BASE_URL if this goes on",
+            f"check the network and {settings.address} if this goes on",
             retryable=True,
         ) from error
     except Exception as error:
@@ -109,16 +111,15 @@ def _refused(
 ) -> ModelError:
     """Make the error for a status, or for an `error` event, which comes with the status of its stream."""
     headers = error.response.headers
-    status, kind = error.status_code, str(error.type or f"http_{error.status_code}")
+    reading.on_headers(headers)
+    status, kind = error.status_code, settings.hide(str(error.type or f"http_{error.status_code}"))
     retryable = is_retryable(status, kind, headers)
-    credential = "ANTHROPIC_API_KEY" if settings.api_key else "ANTHROPIC_AUTH_TOKEN"
-    if not settings.api_key and not settings.auth_token:
-        credential = "ANTHROPIC_API_KEY (not set)"
     step = next_step(
         status,
         retryable,
-        credential=credential,
+        credential=settings.credential,
         model=request.model,
+        address=settings.address,
         host=settings.host,
         output=bool(request.output),
     )
@@ -149,7 +150,7 @@ def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:
     return ModelError(
         type="broken_answer",
         message=f"the model API at {settings.host} sent a broken stream ({what}); "
-        "check the network and ANTHROPIC_BASE_URL if this goes on",
+        f"check the network and {settings.address} if this goes on",
         retryable=True,
         request_id=reading.request_id,
     )
@@ -158,15 +159,15 @@ def _broken(what: str, settings: ModelSettings, reading: Reading) -> ModelError:
 # ---- clients of handlers ---------------------------------------------------------------------------
 
 
-def client_of(settings: ModelSettings, pool: Pool | None, exchanges: Exchanges) -> anthropic.AsyncAnthropic:
-    """Make the client of one attempt of an async handler. Without a pool, where calls are rehearsed, none leaves."""
-    client = anthropic.DefaultAsyncHttpxClient(transport=_Transport(pool, exchanges))
+def client_of(settings: ModelSettings, exchanges: Exchanges) -> anthropic.AsyncAnthropic:
+    """Make the client of one attempt of an async handler. Where calls are rehearsed, none leaves."""
+    client = anthropic.DefaultAsyncHttpxClient(transport=_Transport(exchanges))
     return anthropic.AsyncAnthropic(**_whose(settings), http_client=client, open_telemetry=_telemetry(settings))
 
 
-def plain_client_of(settings: ModelSettings, pool: Pool | None, exchanges: Exchanges) -> anthropic.Anthropic:
+def plain_client_of(settings: ModelSettings, exchanges: Exchanges) -> anthropic.Anthropic:
     """Make the client of one attempt of a plain handler, for use in any thread but that of the running loop."""
-    transport = _PlainTransport(_Transport(pool, exchanges), asyncio.get_running_loop())
+    transport = _PlainTransport(_Transport(exchanges), asyncio.get_running_loop())
     client = anthropic.DefaultHttpxClient(transport=transport)
     return anthropic.Anthropic(**_whose(settings), http_client=client, open_telemetry=_telemetry(settings))
 
@@ -176,7 +177,10 @@ def _whose(settings: ModelSettings) -> dict[str, Any]:
     whose = {"base_url": settings.base_url or DEFAULT_BASE_URL}
     if settings.auth_token and not settings.api_key:
         return {**whose, "auth_token": settings.auth_token}
-    return {**whose, "api_key": settings.api_key or PLACEHOLDER_KEY}
+    key = settings.api_key or PLACEHOLDER_KEY
+    if settings.provider:  # the SDK sends keys as tokens
+        return {**whose, "api_key": key, "default_headers": {"X-Api-Key": key, "Authorization": anthropic.Omit()}}
+    return {**whose, "api_key": key}
 
 
 def _telemetry(settings: ModelSettings) -> Any:
@@ -200,38 +204,43 @@ def _said_of_telemetry() -> Any:
 class _Transport(httpx2.AsyncBaseTransport):
     """Hands what is recorded to the exchanges of an attempt, and lets all else through."""
 
-    def __init__(self, pool: Pool | None, exchanges: Exchanges) -> None:
-        self._pool, self._exchanges = pool, exchanges
-        self.calls = pool is not None
-        """Whether anybody is called."""
+    def __init__(self, exchanges: Exchanges) -> None:
+        self._exchanges = exchanges
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if is_recorded(request.method, request.url.path):
             arriving = await self.exchange(request, await request.aread())
             return httpx2.Response(arriving.status, headers=arriving.headers, stream=_Body(arriving))
-        if self._pool is None:
-            status, headers, body = other_request(request.url.path)
-            return httpx2.Response(status, headers=headers, content=body)
-        response = await self.passed(request)
+        response = await self.other(request, await request.aread() if _is_json(request) else None)
         return httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
 
     async def exchange(self, request: httpx2.Request, body: bytes) -> Arriving:
         """Return the answer to a request that is recorded."""
-        pool, url, span = self._pool, request.url, trace.get_current_span()
+        url, span = request.url, trace.get_current_span()
 
-        async def send() -> Upstream:
-            assert pool is not None
-            response = await pool.send(_copy(request, body), stream=True, follow_redirects=False)
+        async def send(where: Where) -> Upstream:
+            response = await self._send(_addressed(request, body, where))
             return Upstream(response.status_code, response.headers, response.aiter_bytes(), response.aclose)
 
         path = RECORDED + (f"?{url.query.decode()}" if url.query else "")
         return await self._exchanges.send(Sent(path=path, body=body, send=send, on_recalled=lambda: drop(span)))
 
-    async def passed(self, request: httpx2.Request, body: bytes | None = None) -> httpx2.Response:
-        """Return the answer to any other request, not yet read."""
-        assert self._pool is not None
-        sent = request if body is None else _copy(request, body)
-        return await self._pool.send(sent, stream=True, follow_redirects=False)
+    async def other(self, request: httpx2.Request, body: bytes | None) -> httpx2.Response:
+        """Return the answer to any other request, not yet read: one that names a model goes where that is."""
+        where = self._exchanges.where_of(body or b"")
+        if where.settings.rehearses:
+            status, headers, answer = other_request(request.url.path)
+            return httpx2.Response(status, headers=headers, content=answer)
+        try:
+            where.settings.check_credentials()
+        except ModelError as error:
+            status, headers, answer = unanswered(error)
+            return httpx2.Response(status, headers=headers, content=answer)
+        return await self._send(request if body is None else _addressed(request, body, where))
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        pool: Pool = await self._exchanges.pool()
+        return await pool.send(request, stream=True, follow_redirects=False)
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -257,10 +266,7 @@ class _PlainTransport(httpx2.BaseTransport):
         if is_recorded(request.method, request.url.path):
             arriving = self.wait(self._transport.exchange(request, body))
             return httpx2.Response(arriving.status, headers=arriving.headers, stream=_PlainBody(arriving, self))
-        if not self._transport.calls:
-            status, headers, answer = other_request(request.url.path)
-            return httpx2.Response(status, headers=headers, content=answer)
-        response = self.wait(self._transport.passed(request, body))
+        response = self.wait(self._transport.other(request, body))
         return httpx2.Response(
             response.status_code, headers=response.headers, stream=_PlainPassed(response.stream, self)
         )
@@ -305,8 +311,30 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
     return await anext(chunks, None)
 
 
-def _copy(request: httpx2.Request, body: bytes) -> httpx2.Request:
-    """Return a request that can be sent, and sent again, from the loop."""
-    return httpx2.Request(
-        request.method, request.url, headers=request.headers, content=body, extensions=request.extensions
-    )
+def _is_json(request: httpx2.Request) -> bool:
+    return request.headers.get("content-type", "").startswith("application/json")
+
+
+def _addressed(request: httpx2.Request, body: bytes, where: Where) -> httpx2.Request:
+    """Return a request that can be sent, and sent again, from the loop: to where its model is, as whom that knows."""
+    url, headers = request.url, request.headers
+    if where.provider:
+        settings = where.settings
+        url = httpx2.URL(settings.base_url.rstrip("/") + _from_version(url))
+        headers = httpx2.Headers([pair for pair in headers.multi_items() if pair[0].lower() not in _OF_ITS_CLIENT])
+        if settings.auth_token:
+            headers["authorization"] = f"Bearer {settings.auth_token}"
+        else:
+            headers["x-api-key"] = settings.api_key or PLACEHOLDER_KEY
+        body = with_model(body, where.model)
+    return httpx2.Request(request.method, url, headers=headers, content=body, extensions=request.extensions)
+
+
+_OF_ITS_CLIENT = frozenset({"x-api-key", "authorization", "host", "content-length", "cookie"})
+"""Headers that are for the server which the client was made for, and for no other."""
+
+
+def _from_version(url: httpx2.URL) -> str:
+    """Return the path of a request from `/v1/` on, whatever base it had, with its query."""
+    path = url.raw_path.decode()
+    return path[max(path.find("/v1/"), 0) :]

@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_actors.models.body import bound_of
 from baton_actors.models.errors import ModelError
+from baton_actors.models.providers import Where
 from baton_actors.models.types import Bound
 from baton_schemas.wire.facts import Exchange
 
@@ -44,8 +46,8 @@ class Sent(Struct, frozen=True, kw_only=True):
     path: str
     """From `/v1/` on, with the query."""
     body: bytes
-    send: Callable[[], Awaitable[Upstream]]
-    """Makes it; called again when the provider asks to wait."""
+    send: Callable[[Where], Awaitable[Upstream]]
+    """Makes it, where its model is; called again when the provider asks to wait."""
     on_recalled: Callable[[], None] = lambda: None
     """Called when it is answered without being made."""
 
@@ -80,8 +82,8 @@ class ExchangeLog(Protocol):
         """Record an exchange; return the one that is stored, ours or another worker's, with its body inline."""
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a call that takes so much at the most when the actor may; again when it raises an overloaded
-        `ModelError`.
+        """Make a call that takes so much at the most when its model may be asked; again when it raises an overloaded
+        `ModelError`. What it returns says what it took: a `Usage`, or a `ModelAnswer`.
         """
 
     def spent(self, error: ModelError) -> None:
@@ -104,17 +106,35 @@ class Question(Struct, frozen=True):
     """
     streams: bool
     """Whether a stream is asked for."""
-    rehearses: bool
+    where: Where
     bound: Bound
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether it is answered by the rehearsal model."""
+        return self.where.settings.rehearses
 
-def question_of(sent: Sent, rehearses: bool) -> Question:
-    """Return what a call asks; takes as long as its body is large."""
+
+def question_of(sent: Sent, where_is: Callable[[str], Where]) -> Question:
+    """Return what a call asks; takes as long as its body is large. `where_is` finds the model that it names."""
     asked = object_of(sent.body)
+    where = where_is(model_named(asked))
+    rehearses = where.settings.rehearses
     body = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode() if asked else sent.body
     whole = b"\n".join((b"POST", sent.path.encode(), b"rehearsed" if rehearses else b"", body))
-    bound = bound_of(asked, len(sent.body))
-    return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, rehearses, bound)
+    bound = replace(bound_of(asked, len(sent.body)), holds=True)
+    return Question(hashlib.sha256(whole).hexdigest(), asked.get("stream") is True, where, bound)
+
+
+def model_named(asked: Mapping[str, Any]) -> str:
+    """Return the model that the body of a request names; empty when it names none."""
+    model = asked.get("model")
+    return model if isinstance(model, str) else ""
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return the body of a request with another model in its place."""
+    return json.dumps({**object_of(body), "model": model}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def object_of(body: bytes) -> dict[str, Any]:

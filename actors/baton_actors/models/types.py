@@ -29,12 +29,18 @@ class ModelRequest(Asked, frozen=True, kw_only=True):
 
     timeout_s: float
     """Bound on the whole call, from the request to the last chunk."""
+    flow: str = ""
+    """The flow whose providers its model may name."""
+    fallback: tuple[str, ...] = ()
+    """Models that are asked in its place while it is overloaded; what they answer is the answer to this."""
+    warm: bool = False
+    """Whether it waits for the first of those that have a prefix in common with it."""
     files: Mapping[str, bytes] = {}
     """The bytes of the files in the prompt, by their SHA-256: at hand only while the call is made."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):
-    """What a call may take at the most, as far as that is known before it is made."""
+    """What is known of a call before it is made: what it may take at the most, and how it may wait."""
 
     model: str
     input_tokens: int
@@ -47,6 +53,10 @@ class Bound(Struct, frozen=True, kw_only=True):
     """What it may cost, at list prices (`Models.priced`); None for a model without a price."""
     rehearsed: bool = False
     """No model is called: it takes nothing."""
+    holds: bool = False
+    """It waits where it is, however long; else its step may be let go of until its turn has come."""
+    patience_s: float | None = None
+    """When the provider asks to wait for longer, another model is asked."""
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):
@@ -90,9 +100,14 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """Whether requests carry the trace context of the spans that the SDK makes of them, where a tracer is set."""
     prices_path: str = ""
     """A TOML file whose prices go over those of `prices.toml`."""
+    provider: str = ""
+    """The provider of a flow that these are for; empty for what the environment says."""
+    key_env: str = ""
+    """The variable that has its key; empty for a provider that needs none."""
 
     def __post_init__(self) -> None:
-        for name, value in (("ANTHROPIC_API_KEY", self.api_key), ("ANTHROPIC_AUTH_TOKEN", self.auth_token)):
+        key, token = self.key_env or "ANTHROPIC_API_KEY", self.key_env or "ANTHROPIC_AUTH_TOKEN"
+        for name, value in ((key, self.api_key), (token, self.auth_token)):
             if not all("!" <= char <= "~" for char in value):
                 raise _bad(name, "has a space, a line break or a non-ASCII character in it: copy it again")
         if self.base_url and not _is_http(self.base_url):
@@ -125,12 +140,36 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
         return not (self.api_key or self.auth_token or self.base_url)
 
     @property
+    def credential(self) -> str:
+        """As whom calls are made, for errors: a variable."""
+        if self.provider:
+            return self.key_env or f"providers.{self.provider}.key_env (none is named)"
+        if self.api_key:
+            return "ANTHROPIC_API_KEY"
+        return "ANTHROPIC_AUTH_TOKEN" if self.auth_token else "ANTHROPIC_API_KEY (not set)"
+
+    @property
+    def address(self) -> str:
+        """What says where calls go, for errors."""
+        return f"base_url of [providers.{self.provider}]" if self.provider else "ANTHROPIC_BASE_URL"
+
+    @property
     def host(self) -> str:
         """Host and port that calls go to."""
         return urlsplit(self.base_url or DEFAULT_BASE_URL).netloc.rpartition("@")[2]
 
     def check_credentials(self) -> None:
-        """Raise `ModelError` (`no_credentials`) when a rehearsal was declined and there is nobody to call as."""
+        """Raise `ModelError` (`no_credentials`) when a rehearsal was declined and there is nobody to call as.
+
+        A provider whose key is not set is rehearsed only where all is.
+        """
+        if self.provider and self.key_env and not (self.rehearses or self.api_key or self.auth_token):
+            raise ModelError(
+                type="no_credentials",
+                message=f"no key for the provider {self.provider!r} of the flow: set {self.key_env} in the environment "
+                "of its workers, or BATON_REHEARSE=1 to rehearse without a model",
+                retryable=False,
+            )
         if not (self.rehearses or self.api_key or self.auth_token or self.base_url):
             raise ModelError(
                 type="no_credentials",

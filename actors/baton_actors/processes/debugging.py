@@ -54,6 +54,8 @@ async def debugging(
         played = with_nested([found])
         if any(map(needs_models, played)):
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
+            for each in played:
+                models.providers.know(each.name, each.flow.providers)
             await models.open()
         carry_logging(logs)
         stack.enter_context(_stdout_is_stderr())

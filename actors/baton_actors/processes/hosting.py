@@ -50,7 +50,7 @@ async def hosting(
     mergers = {found.plan.actor(step) for step in found.plan.joins}
     async with contextlib.AsyncExitStack() as stack:
         shared = await stack.enter_async_context(
-            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died, held)
+            sharing(engine, playing, found.plan, worker_name(os.getpid()), how_it_died, held, models)
         )
         await stack.enter_async_context(Clerk(engine).working())
         for name in agents:
@@ -59,7 +59,6 @@ async def hosting(
                 actors[name],
                 found.flow.agents[name],
                 playing.concurrency(found.plan, name),
-                asks_models=playing.asks_models(found.plan, name),
             )
             working = worker.working(joins=actors[name] in mergers, grace_s=grace_s, retires=retires)
             await stack.enter_async_context(working)

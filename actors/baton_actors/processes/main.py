@@ -148,6 +148,7 @@ async def _work(spec: WorkerSpec, line: Line | None, recycle: asyncio.Event, hel
         if needs_models(found, [agent]):
             models = await stack.enter_async_context(Models(ModelSettings.from_environ()))
             rehearses = {"rehearses": True} if models.settings.rehearses else {}
+            models.providers.know(found.name, found.flow.providers)
             await models.open()
         hosted = hosting(
             Engine(bus),

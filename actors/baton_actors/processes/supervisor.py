@@ -57,6 +57,8 @@ def preload_of(flows: Sequence[FoundFlow]) -> list[str]:
     agents = [(agent, found.folder) for found in flows for agent in found.flow.agents.values()]
     if any(agent.handler and asks_models(agent, folder) for agent, folder in agents):
         return [SDK, REHEARSAL]  # whichever answers: their files import the SDK
+    if any(found.flow.providers for found in flows):
+        return [SDK, REHEARSAL]  # some of their models may be asked, and others rehearsed
     return ([REHEARSAL] if rehearses else [SDK]) if any(agent.asks_models for agent, _ in agents) else []
 
 

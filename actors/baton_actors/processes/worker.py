@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from baton_actors.models.pace import Pace
 from baton_actors.steps.doing import Doing
 from baton_actors.steps.hearing import Answers
 from baton_actors.steps.job import Job
@@ -50,21 +49,14 @@ class Retires(NamedTuple):
 class Worker:
     """Plays one actor. Use `working` to run it; the workers of one process share what they can."""
 
-    def __init__(
-        self, shared: Shared, actor: str, agent: Agent, concurrency: int, *, asks_models: bool = False
-    ) -> None:
-        """`concurrency` bounds this worker, `agent.max_in_flight` all of them; the rest comes with each run's flow.
-
-        `asks_models` says that a handler does, of an agent that is no LLM agent.
-        """
+    def __init__(self, shared: Shared, actor: str, agent: Agent, concurrency: int) -> None:
+        """`concurrency` bounds this worker, `agent.max_in_flight` all of them; the rest comes with each run's flow."""
         self._engine, self._actor, self._agent = shared.engine, actor, agent
         self._concurrency = concurrency
         self._joiner = Joiner(shared.engine, actor, shared.plans, shared.ends)
         reading = Reading(shared.engine, actor, self._joiner.in_hand)
-        asks = asks_models or agent.asks_models
-        self._pace = Pace(actor, agent.overload_max_s, tell=self._tell_pause) if asks else None
         self._answers = Answers(shared.engine, actor, agent.max_in_flight)
-        self._doing = Doing(shared, actor, self._pace, reading, self._answers)
+        self._doing = Doing(shared, actor, reading, self._answers)
         self._jobs: dict[int, Job] = {}
         self._in_hand = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -84,8 +76,6 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             announcer = asyncio.create_task(self._announce(), name=f"announce {self._actor}")
             stack.callback(announcer.cancel)
-            if self._pace is not None:
-                await stack.enter_async_context(bus.hearing(subjects.live(self._actor, "pace"), self._hear_pause))
             pullers = []
             if joins:
                 pullers.append(
@@ -165,16 +155,6 @@ class Worker:
         for job in self._jobs.values():
             if job.run == run and job.flow == flow:
                 job.cancel("run ended")
-
-    def _tell_pause(self, pause_s: float) -> None:
-        """Tell the actor's other processes that the model's provider asks to wait."""
-        bus = self._engine.bus
-        self._in_background(bus.say(bus.subjects.live(self._actor, "pace"), b"%.3f" % pause_s), "tell of a pause")
-
-    def _hear_pause(self, _: str, body: bytes) -> None:
-        assert self._pace is not None
-        with contextlib.suppress(ValueError):
-            self._pace.heard(float(body))
 
     def _look_for_ends(self) -> None:
         """The connection was away: a run in hand may have ended unheard."""

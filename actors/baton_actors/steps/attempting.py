@@ -12,7 +12,6 @@ from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.errors import BadOutput, HandlerMissing
-from baton_actors.models.pace import Pace
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BranchesMissing, TooManyBranches
 from baton_schemas.flow.inputs import NotAList
@@ -40,6 +39,7 @@ from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
 from .shared import Shared
+from .turns import Turns
 
 NO_NOTES: list[Note] = []
 """In place of the notes on a step that is done for the first time."""
@@ -50,11 +50,10 @@ logger = structlog.get_logger("baton.worker")
 class Attempting:
     """Makes attempts at the steps of one actor."""
 
-    def __init__(self, shared: Shared, pace: Pace | None, reading: Reading, answers: Answers) -> None:
-        """`pace` is the gate of an actor that asks models."""
+    def __init__(self, shared: Shared, reading: Reading, answers: Answers) -> None:
         self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
         self._answers = answers
-        self._pace, self._reading = pace, reading
+        self._limiting, self._warming, self._reading = shared.limiting, shared.warming, reading
         self._suspects, self._held = shared.suspects, shared.held
         self._failing = Failing(shared)
 
@@ -174,8 +173,11 @@ class Attempting:
         return True
 
     def _memory(self, job: Job, work: Claim, journal: Journal, task: StepTask, notes: list[Note]) -> Memory:
+        def turns() -> Turns:
+            return Turns(self._limiting, work, task.context.attempt, notes)
+
         paying = Paying(self._engine, work, job.step, journal)
-        return Memory(self._engine, journal, self._pace, paying, task.context, notes)
+        return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 
-from baton_actors.models.pace import Pace
 from baton_bus.engine.engine import CANNOT_GO_ON, WOKEN_AHEAD_S
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import PayloadTooLarge
@@ -31,11 +30,10 @@ from .shared import Shared
 class Doing:
     """Does the handoffs of one actor. Several may be under way at once; each has a `Job`."""
 
-    def __init__(self, shared: Shared, actor: str, pace: Pace | None, reading: Reading, answers: Answers) -> None:
-        """`pace` is the gate of an actor that asks models."""
+    def __init__(self, shared: Shared, actor: str, reading: Reading, answers: Answers) -> None:
         self._engine, self._plans, self._ends = shared.engine, shared.plans, shared.ends
         self._actor, self._worker = actor, shared.worker
-        self._attempting = Attempting(shared, pace, reading, answers)
+        self._attempting = Attempting(shared, reading, answers)
 
     async def do(self, job: Job) -> Settlement:
         """Take a handoff to its outcome, or say when it is to come again.

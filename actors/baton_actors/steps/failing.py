@@ -26,6 +26,7 @@ from .memory import paid_of
 from .retries import as_error, delay_s, is_final
 from .settlement import Ack, Nak, Park, Settlement
 from .shared import Shared
+from .turns import LIMITS, Later
 
 PARK_FROM_S = 2.0
 """A wait from this on, or longer than a lease, is parked: a timer of the broker holds it, and it counts against no
@@ -62,6 +63,8 @@ class Failing:
                 note, follows = await self._cancelled(job)
             case HandlerMissing():
                 note, follows = self._handler_missing(job, work, error)
+            case Later():
+                note, follows = self._later_on(job, work, error)
             case OverBudget(parks=True):
                 note, follows = await self._waits_for_more(job, work, journal, error)
             case HeldByOthers():
@@ -150,6 +153,21 @@ class Failing:
         wait_s = min(HANDLER_MISSING_MAX_S, 0.5 * 2.0 ** min(work.woken + job.delivery.delivered, 12))
         # Parked however short it is: a redelivery without a note of how the last one ended would be a suspect.
         return note, self._park(work, wait_s, "a worker that can do it")
+
+    def _later_on(self, job: Job, work: Claim, error: Later) -> tuple[Waits | None, Settlement]:
+        """Let go of a step until its turn has come."""
+        follows = self._park(work, max(error.at_s - self._engine.bus.now_s(), 0.0), error.reason)
+        if error.noted:
+            return None, follows
+        note = Waits(
+            what=LIMITS,
+            reason=error.reason,
+            number=work.woken,
+            attempt=job.attempt,
+            since_s=error.since_s,
+            places=error.places,
+        )
+        return note, follows
 
     def _later(self, work: Claim, wait_s: float, why: str) -> Settlement:
         """Give a handoff back for a while: to the broker when it is short, parked when it is long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from baton_actors.agents.context import Context
 from baton_actors.models import ModelAnswer, ModelError
-from baton_actors.models.pace import Pace
+from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
@@ -29,6 +30,8 @@ from .files import StepFiles
 from .not_recorded import NotRecorded
 from .paying import Paying, held_now
 from .tool_records import ToolRecords
+from .turns import Turns
+from .warming import Warming
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
@@ -46,13 +49,16 @@ class Memory:
         self,
         engine: Engine,
         journal: Journal,
-        pace: Pace | None,
+        turns: Callable[[], Turns],
+        warming: Warming,
         paying: Paying,
         context: Context,
         notes: Sequence[Note],
     ) -> None:
-        """`pace` is the gate of an actor that asks models."""
-        self._engine, self._journal, self._pace, self._context = engine, journal, pace, context
+        """`turns` makes those of the attempt, once a model is asked."""
+        self._engine, self._journal, self._warming, self._context = engine, journal, warming, context
+        self._make_turns: Callable[[], Turns] = turns
+        self._turns: Turns | None = None
         self._paying = paying
         self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
@@ -179,31 +185,45 @@ class Memory:
         await self._files.keep(made)
 
     async def in_turn(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
-        """Make a model call when there is enough to spend, and the actor may. What it records meanwhile is of it.
+        """Make a model call when that may be asked, and there is enough to spend. What it records meanwhile is of it.
 
-        Raises `ModelError`, `NotRecorded`, `OverBudget`, `HeldByOthers`, `UnpricedModel`.
+        Raises `ModelError`, `NotRecorded`, `Later`, `OverBudget`, `HeldByOthers`, `UnpricedModel`.
         """
+        if bound.rehearsed:
+            return await call()
+        self._turns = self._turns or self._make_turns()
+        waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
+        try:
+            return await self._turns.in_turn(
+                lambda: self._paid(call, bound), bound, waited_s=waited_s, on_wait=self._told_to_wait
+            )
+        except BusError as error:
+            raise NotRecorded(error) from error
+
+    def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Wait until a call with this prefix is to be made, within; call what is given when its answer has begun."""
+        return self._warming.warmed(prefix)
+
+    async def _paid(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
+        """Make it with what it may take held: not while it waits, which may be long."""
         hold = await self._settling(self._paying.hold(bound))
         if hold is None:
-            return await self._in_turn(call)
+            return await call()
         with self._paying.making(hold):
             try:
-                answer = await self._in_turn(call)
+                answer = await call()
             except ModelError as error:
                 # It is noted by itself, with what was held for it: neither a retry nor a failure says it again.
                 self.spent(error)
                 error.usage = error.cost_usd = None
+                if error.overloaded:  # it is made again, with a hold of its own
+                    await self._settling(self.settle_up())
+                    await self._paying.settle(hold)
                 raise
         if self.owes:
             await self._settling(self.settle_up())
         await self._paying.settle(hold)
         return answer
-
-    async def _in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
-        if self._pace is None:
-            return await call()
-        waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
-        return await self._pace.run(call, waited_s=waited_s, on_wait=self._told_to_wait)
 
     async def _settling(self, writing: Awaitable[T]) -> T:
         """Return what writing gives. Raises `NotRecorded` when the bus does not let us."""

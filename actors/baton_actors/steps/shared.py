@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from baton_actors.agents.agents import Agents
+from baton_actors.models import Models
 from baton_bus.engine.engine import Engine
 from baton_schemas.flow.graph import Plan
 
 from .ends import Ends
 from .held import Held
+from .limiting import Limiting
 from .plans import Plans
 from .suspects import Suspects
+from .warming import Warming
 
 
 class Shared(NamedTuple):
@@ -28,6 +31,8 @@ class Shared(NamedTuple):
     suspects: Suspects
     """They begin one at a time, whichever actor's they are: what kills the process kills all that is in it."""
     held: Held
+    limiting: Limiting
+    warming: Warming
 
 
 @contextlib.asynccontextmanager
@@ -38,17 +43,23 @@ async def sharing(
     worker: str,
     how_it_died: Callable[[str], str] = lambda _: "",
     held: Held | None = None,
+    models: Models | None = None,
 ) -> AsyncIterator[Shared]:
     """Share these while the context is open, and hear the ends of this flow's runs: no worker may miss one.
 
     `how_it_died` says how a worker died, by its name in the log; empty when nobody here knows. `held` is where others
-    see what is being done.
+    see what is being done. `models` are those that its agents ask.
     """
-    ends = Ends(engine.bus)
-    async with ends.listening():
+    ends, limiting = Ends(engine.bus), Limiting(engine.bus, models)
+    warming = Warming(engine.bus.slots)
+    ends.tell(lambda _, run: limiting.run_ended(run))
+    async with ends.listening(), limiting.working():
         await ends.hear(plan)
         try:
-            yield Shared(engine, agents, Plans(engine.bus, plan), ends, worker, Suspects(how_it_died), held or Held())
+            suspects = Suspects(how_it_died)
+            plans, held = Plans(engine.bus, plan), held or Held()
+            yield Shared(engine, agents, plans, ends, worker, suspects, held, limiting, warming)
         finally:
             agents.threads.close()
+            await warming.close()
             await agents.aclose()

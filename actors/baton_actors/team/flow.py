@@ -17,7 +17,7 @@ from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
-from baton_schemas.flow.flow import IN_PROCESS, OnBudget, OnError
+from baton_schemas.flow.flow import IN_PROCESS, Caching, OnBudget, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.schema_files import read_schema
@@ -55,6 +55,8 @@ class AgentOptions(TypedDict, total=False):
     retry_base_s: float
     retry_max_s: float
     overload_max_s: float
+    fallback: str | Sequence[str]
+    cache: Caching
     actor: str
 
 
@@ -67,6 +69,7 @@ class StepOptions(AgentOptions, total=False):
     after: str | Sequence[str]
     each: str
     each_concurrency: int
+    warm: bool
     join: str | int | Mapping[str, Any]
     when: Mapping[str, Any]
     again: Mapping[str, Any]
@@ -77,6 +80,7 @@ _OF_STEP = {
     "after": "after",
     "each": "each",
     "each_concurrency": "concurrency",
+    "warm": "warm",
     "join": "join",
     "when": "when",
     "again": "again",
@@ -99,6 +103,8 @@ class Flow:
         *,
         input: Mapping[str, Any] | None = None,
         tiers: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        limits: Mapping[str, Mapping[str, Any]] | None = None,
         on_error: OnError = "fail",
         deadline_s: float | None = None,
         budget: Mapping[str, float] | None = None,
@@ -108,7 +114,8 @@ class Flow:
     ) -> None:
         """`input` has a type for each field: `str`, `list[str]`, or a table as in a file.
 
-        `tiers`, `mcp`, `budget` (`{"usd": 2.0}`) and `on_budget` are as in a file; `deadline_s` in seconds.
+        `tiers`, `providers`, `limits`, `mcp`, `budget` (`{"usd": 2.0}`) and `on_budget` are as in a file;
+        `deadline_s` in seconds.
         """
         self.name = name
         self._data: dict[str, Any] = {"name": name, "on_error": on_error, "description": description}
@@ -118,8 +125,9 @@ class Flow:
             self._data["budget"] = dict(budget)
         if on_budget != "fail":
             self._data["on_budget"] = on_budget
-        if mcp:
-            self._data["mcp"] = {server: _plain(given) for server, given in mcp.items()}
+        for key, tables in (("providers", providers), ("limits", limits), ("mcp", mcp)):
+            if tables:
+                self._data[key] = {each: _plain(given) for each, given in tables.items()}
         self._input = {field: _type(given) for field, given in (input or {}).items()}
         self._tiers = {tier: _plain(given) for tier, given in (tiers or {}).items()}
         self._agents: dict[str, dict[str, Any]] = {}
@@ -331,8 +339,9 @@ class Flow:
         given = {key: _plain(value) for key, value in options.items() if value is not None}
         if isinstance(given.get("input"), dict):
             given["input"] = {field: _type(value) for field, value in given["input"].items()}
-        if isinstance(given.get("workers"), str):
-            given["workers"] = [given["workers"]]
+        for key in ("workers", "fallback"):
+            if isinstance(given.get(key), str):
+                given[key] = [given[key]]
         if "tools" in options:
             given["tools"] = self._used(options["tools"])
         of_step = _OF_STEP if is_step else {}

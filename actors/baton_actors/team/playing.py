@@ -51,6 +51,8 @@ async def playing(
             asked = ModelSettings.from_environ()
             models = Models(asked if rehearse is None else replace(asked, rehearse=rehearse))
             await stack.enter_async_context(models)
+            for found in played:
+                models.providers.know(found.name, found.flow.providers)
             await models.open()
         for found in played:
             await stack.enter_async_context(

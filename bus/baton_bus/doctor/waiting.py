@@ -58,6 +58,9 @@ def judge_waits(waits: Sequence[Waiting]) -> Iterator[Finding]:
         if kind == "provider":
             advice = "It goes on by itself, slower. Ask the provider for more, or lower the agent's concurrency."
             yield Finding("note", f"actor {actor}", says, advice)
+        elif kind == "limits":
+            advice = "It goes on by itself when its turn comes. Raise [limits] of the flow if the provider allows more."
+            yield Finding("note", f"actor {actor}", says, advice)
         elif kind == BUDGET:
             wait = "1 run is" if len(runs) == 1 else f"{len(runs):,} runs are"
             says = f"{wait} parked, as a budget is spent: {_some(runs)}"

@@ -16,7 +16,7 @@ from baton_schemas.wire.facts import BUDGET, Waits, key_of
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import TOKEN
 
-_KINDS = ("handler", "provider", BUDGET)
+_KINDS = ("handler", "provider", "limits", BUDGET)
 _WOKEN_MAX = 8
 """A step notes what it waits for at each waking. The first of these notes are enough: few steps were woken before."""
 _RUNS_MAX = 100

@@ -105,7 +105,8 @@ class Saying:
         """Give an event to whoever waits for it; it is kept for whoever will. Raises as `take`."""
         began = await self._bus.log.last_sure(self._bus.subjects.start(run))
         first = known(began)
-        if not isinstance(first, Handoff) or began is None:
+        # A word that is there before its run is nobody's, also when the run is there by now: nobody who waits reads it.
+        if not isinstance(first, Handoff) or began is None or seq < (first.start_seq or began.seq):
             raise WordRefused(f"there is no run {run}, or it had not begun")
         waiting = await self._awaited.waiting(name, run)
         if not any(each.answer is not None and each.answer.say == seq for each in waiting):  # else only to finish it

@@ -27,6 +27,8 @@ from .blobs import Blobs
 from .clock import Clock
 from .counters import Counters
 from .log import Log
+from .rates import Rates
+from .slots import Slots
 from .timers import Timers
 
 CLOCK_OFF_S = 0.1
@@ -55,6 +57,9 @@ class Bus:
         self.timers = Timers(js, requests, settings, self.subjects)
         self.counters = Counters(js, requests, settings, self.subjects)
         self.clock = Clock()
+        taken = Counters(js, requests, settings, self.subjects, kind="limits", totals_only=True)
+        self.rates = Rates(taken, self.clock.now_s)
+        self.slots = Slots(js, requests, settings, self.subjects)
         self.epoch = 0
         """Counts connections: what was heard in an earlier one may have gaps before this one."""
         self.fresh_since_s = math.inf

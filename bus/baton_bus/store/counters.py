@@ -84,10 +84,14 @@ class Counters:
         *,
         kind: str = "spend",
         kept_s: float = 0.0,
+        totals_only: bool = False,
     ) -> None:
-        """`kind` names their stream, `{ns}-{kind}`; `kept_s` is how long what was added stays there, 0 for ever."""
+        """`kind` names their stream, `{ns}-{kind}`; `kept_s` is how long what was added stays there, 0 for ever.
+
+        With `totals_only` nothing stays but the total of each: what was added again tells that of now.
+        """
         self._js, self._requests, self._settings, self._subjects = js, requests, settings, subjects
-        self.kind, self._kept_s = kind, kept_s
+        self.kind, self._kept_s, self._totals_only = kind, kept_s, totals_only
         self.stream = f"{settings.namespace}-{kind}"
         self._publisher = Publisher(js._nc, requests, self.stream)
         self._gets = Gets(js._nc, requests, self.stream, settings.patience_s)
@@ -106,6 +110,7 @@ class Counters:
             allow_direct=True,
             allow_msg_counter=True,
             max_age=self._kept_s,
+            max_msgs_per_subject=1 if self._totals_only else -1,
             duplicate_window=REMEMBERED_S,
         )
         await ensure_replicas(self._js, self._settings, await ensure_made(self._js, self._settings, wanted))

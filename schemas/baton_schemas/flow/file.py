@@ -21,7 +21,9 @@ from baton_schemas.flow.flow import (
     Field,
     Flow,
     JoinPolicy,
+    Limit,
     Mcp,
+    Provider,
     Step,
     Tier,
     UsedTool,
@@ -40,6 +42,7 @@ _PHRASES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
     float: "a number",
+    bool: "true or false",
     list[str]: "a list of strings",
     list[UsedTool]: "a list of tools, as ['./tools.py:search', 'web_search']",
     dict[str, str]: "a table of strings",
@@ -144,6 +147,10 @@ def _flow(data: Table) -> Flow:
             **DEFAULT_TIERS,
             **{name: _tier(name, value) for name, value in _tables(data, "tiers").items()},
         },
+        "providers": {
+            name: _struct(f"providers.{name}", value, Provider) for name, value in _tables(data, "providers").items()
+        },
+        "limits": {name: _limit(name, value) for name, value in _tables(data, "limits").items()},
         "agents": {name: _agent(name, value) for name, value in _tables(data, "agents").items()},
         "mcp": {name: _struct(f"mcp.{name}", value, Mcp) for name, value in _tables(data, "mcp").items()},
         "steps": {name: _step(name, value) for name, value in _tables(data, "steps").items()},
@@ -178,6 +185,9 @@ def _agent(name: str, value: Any) -> Agent:
 
 
 def _tool(place: str, value: Any) -> UsedTool:
+    if isinstance(value, dict) and value.get("max_uses") == 0:
+        hint = "Leave the tool out for none, and `max_uses` for as often as the provider allows."
+        raise FlowError(f"{place}.max_uses", "0", "a whole number of at least 1", hint=hint)
     return _struct(place, {"use": value} if isinstance(value, str) else value, UsedTool, "the name of a tool, or ")
 
 
@@ -211,6 +221,15 @@ def _tier(name: str, value: Any) -> Tier:
     if isinstance(table, dict) and name in DEFAULT_TIERS:
         table = {**msgspec.structs.asdict(DEFAULT_TIERS[name]), **table}
     return _struct(f"tiers.{name}", table, Tier, "a model id, or ")
+
+
+def _limit(name: str, value: Any) -> Limit:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, dict) and inner.keys() & {field.name for field in msgspec.structs.fields(Limit)}:
+                expected = "the name of the model in quotation marks, as a dot in it begins another table"
+                raise FlowError(f"limits.{name}.{key}", "a table", expected, hint=f'Write [limits."{name}.{key}"].')
+    return _struct(f"limits.{name}", value, Limit)
 
 
 def _step(name: str, value: Any) -> Step:

@@ -13,6 +13,8 @@ from baton_schemas.wire.money import Budget
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
+AuthKind = Literal["key", "bearer"]
+Caching = Literal["5m", "1h", "off"]
 OnBudget = Literal["fail", "park"]
 Scalar = str | int | float | bool
 Conditions = dict[str, Scalar | list[Scalar]]
@@ -58,6 +60,28 @@ class Tier(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """The id of a model."""
     max_tokens: int = 0
     """The cap of each call, in tokens, for agents without one of their own."""
+
+
+class Provider(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A server with the Messages API: its models are called `NAME/model-id` wherever a model is named."""
+
+    base_url: str
+    """Where it is: `https://gateway.example.com`, or with a path before `/v1/messages`."""
+    key_env: str = ""
+    """The variable in the environment of workers that has its key; a server that needs none has none."""
+    auth: AuthKind = "key"
+    """How the key is sent: as `x-api-key`, or as `Authorization: Bearer`."""
+
+
+class Limit(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a model may be asked by all workers together; what is not set has no limit of ours."""
+
+    requests_per_minute: int | None = None
+    """Calls that begin in a minute, evenly."""
+    tokens_per_minute: int | None = None
+    """Tokens in a minute, of prompts and answers: a call counts with what it may take, and then with what it took."""
+    concurrency: int | None = None
+    """Calls under way at once."""
 
 
 class UsedTool(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -132,6 +156,12 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """The wait before the first retry, in seconds: exponential from here to `retry_max_s`, with jitter."""
     retry_max_s: float = 60.0
     """The longest wait before a retry, in seconds."""
+    fallback: list[str] = []
+    """Tiers or model ids that are asked in its model's place, in this order, while the provider of that is
+    overloaded."""
+    cache: Caching = "5m"
+    """How long its provider keeps what calls have in common, where that is long enough to be kept: from its last use on
+    five minutes, or an hour, which costs more to write; or not at all."""
     overload_max_s: float = 3600.0
     """How long a step waits, all in all, when the model's provider asks to wait; such waits are no attempts."""
     description: str = ""
@@ -233,6 +263,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     concurrency: int | None = None
     """With `each`: how many items of one run are under way at once. All of them unless set. They begin in the order of
     the list: with 5, the sixth when the first has ended, the seventh when the second has."""
+    warm: bool = False
+    """With `each`, of an LLM agent: the branches wait with their calls until the first of them has put what they have
+    in common into the provider's cache, and then read it there. Worth it for a large shared document."""
     join: JoinPolicy | None = None
     """When it begins, where it waits for several branches: `"all"`, a number, or a table. On a last step with `each`
     that waits for none: how what its branches put out becomes the list that the run puts out."""
@@ -261,6 +294,10 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """What a run is given, by name."""
     tiers: dict[str, Tier] = {}
     """Names for kinds of models, so that one line decides which each is."""
+    providers: dict[str, Provider] = {}
+    """Servers besides the one that the environment names, by the name that stands before the slash in their models."""
+    limits: dict[str, Limit] = {}
+    """By model, or tier: what all workers together may ask of it."""
     agents: dict[str, Agent]
     """Who does the work, by name."""
     steps: dict[str, Step]

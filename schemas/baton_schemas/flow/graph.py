@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import PurePath
 
 from baton_schemas.flow.conditions import roots_of
-from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, OnFailedBranch, Step, Tier, encode_flow, flow_digest
+from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, Limit, OnFailedBranch, Step, Tier, encode_flow, flow_digest
 from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sources_of
 from baton_schemas.flow.loops import loops_of
 from baton_schemas.flow.nested import FILE, flow_of, input_of, taken
@@ -146,6 +146,16 @@ class Plan:
         """Return the model and the `max_tokens` of an LLM agent, its own before its tier's."""
         tier = self.flow.tiers.get(agent.model, Tier(model=agent.model))
         return Tier(model=tier.model, max_tokens=agent.max_tokens or tier.max_tokens)
+
+    def model(self, name: str) -> str:
+        """Return the id of a model that is named by its tier or as it is."""
+        tier = self.flow.tiers.get(name)
+        return name if tier is None else tier.model
+
+    @cached_property
+    def limits(self) -> dict[str, Limit]:
+        """What may be asked, by the id of each model that has a limit."""
+        return {self.model(name): limit for name, limit in self.flow.limits.items()}
 
     def timeout_s(self, step: str) -> float:
         """Return how long one attempt of a step may take, in seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -108,6 +108,12 @@ class Places(Struct, frozen=True):
 def parse(template: str) -> list[Placeholder]:
     """Return the placeholders of a template in their order. Raises `BadPlaceholder`."""
     return [found for match in _PATTERN.finditer(template) if (found := _placeholder(match)) is not None]
+
+
+def split_at(template: str, names: Container[str]) -> tuple[str, str]:
+    """Return a template up to the first placeholder of one of these names, and the rest. Raises `BadPlaceholder`."""
+    at = next((found.position for found in parse(template) if found.name in names), len(template))
+    return template[:at], template[at:]
 
 
 def render(template: str, value_of: Callable[[str], Any]) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.flow.budgets import TOKENS_MAX, USD_MAX
+from baton_schemas.flow.check_models import LIMIT_MAX, SLOTS_MAX
 from baton_schemas.flow.file import NOT_WRITTEN
 from baton_schemas.flow.flow import (
     DEFAULT_TIERS,
@@ -26,7 +27,9 @@ from baton_schemas.flow.flow import (
     Field,
     Flow,
     JoinPolicy,
+    Limit,
     Mcp,
+    Provider,
     Step,
     Tier,
     UsedTool,
@@ -64,6 +67,7 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "timeout_s": _TIMEOUT,
         "retry_base_s": {"exclusiveMinimum": 0},
         "retry_max_s": {"exclusiveMinimum": 0},
+        "fallback": {"uniqueItems": True},
         "overload_max_s": _TIMEOUT,
         "workers": {"uniqueItems": True},
         "max_rounds": {"minimum": 1},
@@ -78,7 +82,13 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "deadline_s": _DEADLINE,
     },
     Tier: {"model": {"minLength": 1}, "max_tokens": {"minimum": 0}},
-    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
+    Provider: {"base_url": {"pattern": "^https?://"}, "key_env": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$|^$"}},
+    Limit: {
+        "requests_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
+        "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
+    },
+    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 1}},
     Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
@@ -113,6 +123,8 @@ def flow_schema() -> Schema:
         Flow,
         input=_tables(field, _FREE_NAME),
         tiers={**_tables({"anyOf": [_ref("tier"), _ref("model")]}), "properties": known},
+        providers=_tables(_ref("provider"), _NAME),
+        limits=_tables(_ref("limit")),
         agents=_tables(_ref("agent"), _NAME),
         steps=_tables(_ref("step"), _FREE_NAME),
         budget=_ref("budget"),
@@ -129,6 +141,8 @@ def flow_schema() -> Schema:
             "model": {"type": "string", **_BOUNDS[Tier]["model"]},
             "tier": _table(Tier),
             "known-tier": _table(Tier, optional={"model"}),
+            "provider": _table(Provider),
+            "limit": _table(Limit),
             "agent": agent,
             "tool": _table(UsedTool),
             "mcp": _table(Mcp),

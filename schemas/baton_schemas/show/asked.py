@@ -14,19 +14,24 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from baton_schemas.flow.flow import Caching
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import asked_schema
-from baton_schemas.flow.prompts import FileMisplaced, pieces
+from baton_schemas.flow.prompts import FileMisplaced, parse, pieces, split_at
 from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
 from baton_schemas.flow.used_tools import ProvidedTool, provided_of
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.run.prompt_values import PromptValues
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.wire.files import FileRef
 from baton_schemas.wire.media import PDF
 from baton_schemas.wire.values import valid_text
 
 _LATER: tuple[str, ...] = ("provided", "container", "output")
 """Fields of `Asked` that came later and on which the answer depends: those that are set are in its hash, by name."""
+
+
+_OF_BRANCHES = frozenset({"item", "index"})
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -43,6 +48,8 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a file: what people see in its place."""
     file: FileRef | None = None
     """The content of this file: a document, a picture, or its text."""
+    shared: bool = False
+    """The same is asked of all branches of the step, up to here: it depends on no item."""
 
 
 class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +67,10 @@ class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the model is offered: the workers of an agent, functions, and tools of MCP servers."""
     turns: tuple[Turn, ...] = ()
     """What was said after the prompt. A log shows the prompt alone, with which the conversation began."""
+    cache: Caching = "5m"
+    """How long what it has in common with others is kept by the provider. No answer depends on it."""
+    lone_system: bool = False
+    """The system prompt is that of one branch alone, so this has nothing in common with others."""
     provided: tuple[ProvidedTool, ...] = ()
     """The provider's own tools that it is offered."""
     container: str = ""
@@ -124,21 +135,35 @@ def asked_by(
     system = pieces(agent.system, value_of)
     if (misplaced := next((piece for piece in system if isinstance(piece, FileRef)), None)) is not None:
         raise FileMisplaced(misplaced)
-    parts = tuple(map(_part, pieces(agent.prompt, value_of)))
+    varying = _varying(plan, step)
+    common, own = split_at(agent.prompt, varying) if varying else ("", agent.prompt)
+    parts = tuple(_part(piece, shared=True) for piece in pieces(common, value_of))
+    parts += tuple(_part(piece) for piece in pieces(own, value_of))
     return Asked(
         model=tier.model,
         system="".join(map(str, system)),
         prompt="".join(part.text for part in parts),
         max_tokens=tier.max_tokens,
-        parts=parts if any(part.file is not None for part in parts) else (),
+        parts=parts if any(part.shared or part.file is not None for part in parts) else (),
         tools=(*tools_of(plan.flow, agent), *(each.tool for each in offered)),
         provided=provided_of(agent),
         output=asked_schema(agent) if agent.asks_models else {},
+        cache=agent.cache,
+        lone_system=any(found.name in varying for found in parse(agent.system)),
     )
 
 
-def _part(piece: str | FileRef) -> Part:
-    return Part(text=piece) if isinstance(piece, str) else Part(text=piece.label, file=piece)
+def _varying(plan: Plan, step: str) -> frozenset[str]:
+    """Return the names that stand for something else in each of those that ask alike; empty where nobody does."""
+    if key_of_child(step):
+        return plan.inputs_of(step)
+    return _OF_BRANCHES if plan.step(step).each else frozenset()
+
+
+def _part(piece: str | FileRef, *, shared: bool = False) -> Part:
+    if isinstance(piece, str):
+        return Part(text=piece, shared=shared)
+    return Part(text=piece.label, file=piece, shared=shared)
 
 
 def _why_missing(plan: Plan, step: str, name: str) -> str:

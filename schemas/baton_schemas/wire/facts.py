@@ -49,11 +49,24 @@ class GivenBack(Struct, tag="given_back", tag_field="type", frozen=True, kw_only
     """As those of a retry."""
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """A place in the line of a rate. The numbers are nanoseconds, as strings: some are larger than all readers read."""
+
+    name: tuple[str, ...]
+    part: str
+    """How long it lasts."""
+    at: str
+    """When it begins, as far as was known: of Unix time by the broker's clock."""
+    before: str
+    """All that was ever taken before it."""
+
+
 class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
     """A step waits for something outside, free of charge: written when it begins to.
 
-    `what` is `provider` (a model's provider said to wait), `handler` (no worker has what the run's flow names) or
-    `budget` (all that may be spent is spent: nobody holds it until there is more).
+    `what` is `provider` (a model's provider said to wait), `limits` (those of the flow let it begin later), `handler`
+    (no worker has what the run's flow names) or `budget` (all that may be spent is spent: nobody holds it until there
+    is more).
     The key is `waits-{what}-{number}`.
     """
 
@@ -65,6 +78,8 @@ class Waits(Struct, tag="waits", tag_field="type", frozen=True, kw_only=True, om
     attempt: int = 1
     since_s: float = 0.0
     """When it began to, in seconds of Unix time by the broker's clock."""
+    places: list[Place] = []
+    """For limits: what it has taken of them."""
     seq: int = 0
     """For a budget: where the handoff is in the log that is to be done again when there is more."""
     of_run: str = ""

@@ -28,6 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
+from baton_actors.agents.tools.mcp_schemas import sendable
 from baton_actors.agents.tools.servers import Listed
 from baton_actors.agents.tools.targets import Given
 from baton_actors.errors import ServerLost
@@ -65,10 +66,7 @@ class Connection:
                 page = await self._client.list_tools(cursor=cursor)
             except _LOST as error:
                 raise ServerLost(self._name, "the list of its tools") from error
-            found += [
-                Listed(name=tool.name, description=valid_text(tool.description or ""), input_schema=tool.input_schema)
-                for tool in page.tools
-            ]
+            found += [_listed(tool) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor:
                 break
@@ -279,6 +277,12 @@ async def _end(process: Process) -> None:
     with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdout.aclose()
     await process.aclose()
+
+
+def _listed(tool: mcp_types.Tool) -> Listed:
+    schema, in_words = sendable(tool.input_schema)
+    description = "\n\n".join(part for part in (tool.description or "", in_words) if part)
+    return Listed(name=tool.name, description=valid_text(description), input_schema=schema)
 
 
 def _text_of(result: mcp_types.CallToolResult) -> str:

@@ -24,6 +24,7 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsing_line
 from baton_actors.cli.show.said import death_teller, json_teller, teller
 from baton_actors.models import ModelSettings
+from baton_actors.models.providers import Providers
 from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.main import WorkerSpec, worker_main
 from baton_actors.processes.supervisor import Supervisor, preload_of
@@ -179,7 +180,15 @@ def _by(found: FoundFlow, agent: str, rehearses: bool) -> Text:
     if not asks_models(told, found.folder):
         return Text(told.handler, "dim")
     model = Text(told.handler or found.plan.tier(told).model, "dim")
+    if told.asks_models and found.flow.providers:
+        rehearses = _rehearses(found, found.plan.tier(told).model)
     return model.append(", rehearsed", "yellow") if rehearses else model
+
+
+def _rehearses(found: FoundFlow, model: str) -> bool:
+    providers = Providers(ModelSettings.from_environ())
+    providers.know(found.name, found.flow.providers)
+    return providers.where(found.name, model).settings.rehearses
 
 
 def _rehearse(flows: Sequence[FoundFlow]) -> bool:

@@ -13,6 +13,7 @@ from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.people import people_lines
 from baton_actors.cli.show.rows import Row
+from baton_actors.cli.show.saving import cached_of, saved_by_run, saving_of
 from baton_actors.cli.show.step_lines import errors_of, skips_of, waits_of
 from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.text import plain
@@ -69,12 +70,14 @@ def totals(state: RunState, rows: Sequence[Row]) -> str:
     parts = [f"{done} of {len(own)} steps"]
     if children := sum((row.count or 1) * bool(row.depth) + row.hidden for row in rows):
         parts.append(f"{children:,} asked")
-    read = state.usage.input_tokens + state.usage.cache_read_tokens + state.usage.cache_write_tokens
-    if read or state.usage.output_tokens:
-        parts.append(f"{read:,} tokens in, {state.usage.output_tokens:,} out")
+    usage = state.usage
+    if usage.tokens:
+        parts.append(f"{usage.prompt_tokens:,} tokens in{cached_of(usage)}, {usage.output_tokens:,} out")
     if cost := cost_of(state):
         wasted = f", of which {dollars(state.wasted_usd)} for attempts that failed" if state.wasted_usd else ""
         parts.append(cost + wasted)
+    if saving := saving_of(saved_by_run(state)):
+        parts.append(saving)
     return " · ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""A step as the object that `baton show RUN STEP --json` prints: all of it, nothing cut. Pure."""
+"""A step as the object that `baton show RUN STEP --json` prints: all of it, nothing cut."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from baton_actors.cli.show.saving import saved_by_step
 from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import StepState
 from baton_schemas.show.brought import Brought
@@ -46,6 +47,7 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "error": seen.error,
         "usage": paid.usage if paid is not None else None,
         "cost_usd": paid.cost_usd if paid is not None else None,
+        "saved_usd": saved_by_step(paid) if paid is not None else None,
         "rehearsed": paid.rehearsed if paid is not None else False,
         "attempts": seen.attempts,
         "calls": [_call(seen, call) for call in seen.calls] + [_exchange(exchange) for exchange in seen.exchanges],

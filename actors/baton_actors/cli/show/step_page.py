@@ -14,6 +14,7 @@ from rich.text import Text
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import dollars, rehearsal_line
 from baton_actors.cli.show.people import asked_lines
+from baton_actors.cli.show.saving import cached_of, saved_by_step, saving_of
 from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain, plain_lines
 from baton_actors.models.files import tokens_of
@@ -278,10 +279,9 @@ def _took(seen: StepSeen) -> str:
     if paid is None:
         return ""
     usage = paid.usage
-    cached = f" ({usage.cache_read_tokens:,} cached)" if usage.cache_read_tokens else ""
-    read = usage.input_tokens + usage.cache_write_tokens + usage.cache_read_tokens
-    parts = [f"{read:,} tokens in{cached}", f"{usage.output_tokens:,} out"]
+    parts = [f"{usage.prompt_tokens:,} tokens in{cached_of(usage)}", f"{usage.output_tokens:,} out"]
     parts += [dollars(paid.cost_usd)] if paid.cost_usd is not None and not paid.rehearsed else []
+    parts += [saved] if (saved := saving_of(saved_by_step(paid))) else []
     parts += [seconds(attempt.elapsed_s) for attempt in seen.attempts[-1:] if attempt.elapsed_s]
     ids = [attempt.request_id for attempt in seen.attempts if attempt.request_id]
     return " · ".join([*parts, *(f"request {plain(each)}" for each in ids[-1:])])
