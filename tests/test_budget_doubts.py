@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
+from msgspec.structs import replace
+
+from baton_actors.models.types import Bound
+from baton_actors.steps.claim import Claim
+from baton_actors.steps.paying import Paying
 from baton_bus import Settings
 from baton_bus.engine.budgets import Budgets
+from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.store.bus import open_bus
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.file import load_flow
 from baton_schemas.wire.facts import ModelCall
-from baton_schemas.wire.messages import Above, Note
+from baton_schemas.wire.messages import Above, Handoff, Note, Started
 from baton_schemas.wire.money import Amount, Budget, unpacked
 from baton_schemas.wire.outcomes import Usage
 
@@ -104,4 +111,23 @@ async def test_whoever_mends_what_its_owner_settles_meanwhile_counts_what_the_lo
 
         await Budgets(bus).mend(plan, 1, "r", "s", Overtaken(bus, plan.actor("s"), "r", "s", "another"))
         for account in accounts:
+            assert unpacked(await bus.counters.read(account.name)) == (50, 0), account.name
+
+
+async def test_answer_that_is_still_on_its_way_to_the_log_when_its_call_is_cancelled_is_counted(
+    server: NatsServer, namespace: str
+) -> None:
+    plan = check_flow(load_flow(FLOW, "f.toml"))
+    call = ModelCall(request_sha256="0" * 64, usage=Usage(input_tokens=40, output_tokens=10))
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
+        journal = Journal(bus, plan.actor("s"), "r", "s", "me")
+        handoff = Handoff(run="r", flow="f", digest=plan.digest, start_seq=1, step="s", cause=Started())
+        paying = Paying(Engine(bus), Claim(plan=plan, handoff=handoff, seq=1), "s", journal)
+        hold = await paying.hold(Bound(model="m", input_tokens=40, output_tokens=20, cost_usd=0.0))
+        assert hold is not None
+        call = replace(call, held=hold.id)
+        paying.recording(hold, functools.partial(journal.write, call))
+        await paying.close()  # cancelled, and what it had sent comes after that
+        await journal.write(call)
+        for account in hold.accounts:
             assert unpacked(await bus.counters.read(account.name)) == (50, 0), account.name

@@ -27,7 +27,7 @@ class Story:
 
     def __init__(self, seen: Seen, history: list[Event]) -> None:
         self.records, self.timers, self.blobs = list(seen.records), list(seen.timers), dict(seen.blobs)
-        self.spent = list(seen.spent)
+        self.spent: list[Record] = list(seen.spent)
         self.history = copy.deepcopy(history)
 
     def violations(self) -> list[str]:

@@ -37,7 +37,8 @@ def story(quiet: tuple[Seen, list[Event]]) -> Story:
 
 def counter(story: Story, name: str) -> Record:
     """The last number that was added to a counter whose name has this."""
-    return next(each for each in reversed(story.spent) if name in each.subject)
+    found: Record = next(each for each in reversed(story.spent) if name in each.subject)
+    return found
 
 
 def stand_at(story: Story, name: str, *, more: int) -> None:
@@ -125,7 +126,7 @@ def never_come_back(story: Story) -> None:
 
 
 def day(story: Story) -> str:
-    return next(each.subject for each in reversed(story.spent) if ".flow.spend." in each.subject)
+    return str(next(each.subject for each in reversed(story.spent) if ".flow.spend." in each.subject))
 
 
 PLANTED: dict[str, tuple[str, Callable[[Story], Any]]] = {

@@ -1,11 +1,12 @@
 """I21: what must hold of what is spent: what counters say is what the log says, and no more than is allowed.
 
-It follows `schemas/docs/flow-files.md` (what may be spent), `deploy/docs/limits.md` and decision 0016. What a call took is
-reckoned by its tokens and the list price of the model, which is said here once more.
+It follows `schemas/docs/flow-files.md` (what may be spent), `deploy/docs/limits.md` and decision 0016. What a call took
+is reckoned by its tokens and the list price of the model, which is said here once more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -110,8 +111,8 @@ class _Of:
                 (self._budget.get(f"{unit}_per_day"), [*self._ledger.of_days(self._run.flow.name, unit).values()])
             )
             for cap, counters in caps:
-                for entries in counters if cap is not None else ():
-                    most = _counted(unit, cap)
+                most = _counted(unit, cap) if cap is not None else math.inf
+                for entries in counters:
                     if any(each.more_held > 0 and each.spent + each.more_held > most for each in entries):
                         return True
         return False

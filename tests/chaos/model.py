@@ -229,7 +229,7 @@ def _events(blocks: list[Mapping[str, Any]], stop_reason: str, model: str) -> tu
 def _events_of(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the events of one block: a text, or a call of a tool."""
     is_text = block["type"] == "text"
-    empty = {"text": ""} if is_text else {"input": {}}
+    empty: dict[str, Any] = {"text": ""} if is_text else {"input": {}}
     delta = {"type": "text_delta", "text": block["text"]} if is_text else _arguments(block["input"])
     yield {"type": "content_block_start", "index": index, "content_block": {**block, **empty}}
     yield {"type": "content_block_delta", "index": index, "delta": delta}

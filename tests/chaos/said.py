@@ -170,9 +170,7 @@ def _allows(answer: Any) -> bool:
 
 
 def _fits(child: Child, answer: Any) -> bool:
-    """Say whether this answers a question: in the chaos flows a choice, a score, whether a tool ran, or anything that is
-    not nothing.
-    """
+    """Say whether this answers a question: in the chaos flows a choice, a score, whether a tool ran, or anything."""
     asked = json.loads(child.words)[2]
     if asked["answers"]:
         return answer in asked["answers"]

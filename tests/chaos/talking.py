@@ -1,7 +1,7 @@
 """What the model says to agents that have tools: by its plan it calls them, pauses, or ends; and what it was told.
 
-It says in each answer which turn it is, and which of all answers, so that no two are alike: whoever has one in hand, a tool
-say, knows which one it is. In the last turn it says what it was told.
+It says in each answer which turn it is, and which of all answers, so that no two are alike: whoever has one in hand, a
+tool say, knows which one it is. In the last turn it says what it was told.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _text(run: str, step: str, turn: int, number: int, more: str = "") -> dict[s
 
 
 def _told(messages: list[dict[str, Any]]) -> tuple[list[Told], str]:
-    """Return what the model was told of all calls, and what the API would refuse of how; the latter empty if nothing."""
+    """Return what the model was told of all calls, and what the API would refuse of how; empty when that is nothing."""
     told: list[Told] = []
     open_calls: dict[str, dict[str, Any]] = {}
     wrong = ""

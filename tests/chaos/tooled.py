@@ -1,7 +1,7 @@
 """I19 and I20: what must hold of agents whose models call tools.
 
-It follows `schemas/docs/flow-files.md` (tools, tools in doubt), `actors/docs/handlers.md` and decision 0015. How often a
-tool ran, the tool says itself, before it does anything; what its model was told, the model says.
+It follows `schemas/docs/flow-files.md` (tools, tools in doubt), `actors/docs/handlers.md` and decision 0015. How often
+a tool ran, the tool says itself, before it does anything; what its model was told, the model says.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def tools_run_once(
             ran[event["run"], event["step"]].append(event)
         elif event["what"] in ("talk.asked", "talk.answered"):
             told[event["run"], event["step"]].append(event)
-        elif event["what"] == "step.asks" and (attempt := began[event["attempt"]])["run"] in runs:
-            if runs[attempt["run"]].flow.has_tools(attempt["step"]):
+        elif event["what"] == "step.asks":
+            attempt = began[event["attempt"]]
+            if attempt["run"] in runs and runs[attempt["run"]].flow.has_tools(attempt["step"]):
                 asks[attempt["run"], attempt["step"]].append(event)
     for run, demands in runs.items():
         for token in [step for step in demands.log.notes if step != "rejected" and demands.flow.has_tools(step)]:

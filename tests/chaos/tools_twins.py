@@ -1,4 +1,4 @@
-"""Twins of the agents and handlers of `flows/tools.toml`. What the model said, and what came of its calls, the log says."""
+"""Twins of the agents and handlers of `flows/tools.toml`. What models said, and what came of calls, the log says."""
 
 from __future__ import annotations
 

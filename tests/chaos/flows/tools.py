@@ -1,4 +1,4 @@
-"""Tools and handlers of the chaos flow whose models call tools. Each tool tells that it is called before it does anything.
+"""Tools and handlers of the chaos flow whose models call tools. Each tool tells that it is called before it acts.
 
 `tools_twins.py` says the same of the handlers once more, for the checker; what tools do is in `plans.py`.
 """
