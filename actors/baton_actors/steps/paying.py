@@ -48,7 +48,7 @@ class Paying:
         self._step = step
         self._held: list[Hold] = []
         self._recording: dict[str, Callable[[], Awaitable[object]]] = {}
-        """By the id of what is held: how what a call took is written into the log, as long as it may be there or not."""
+        """By the id of what is held: how what a call took is written into the log, while it may be there or not."""
 
     async def hold(self, bound: Bound) -> Hold | None:
         """Hold what a call may take; None where nothing has a budget.
@@ -89,7 +89,7 @@ class Paying:
                 hold.paid += amount_of(usage, cost_usd)
 
     def recording(self, hold: Hold, write: Callable[[], Awaitable[object]]) -> None:
-        """Take it that what a call took is about to be written into the log; `write` does so, and again with no harm."""
+        """Take it that what a call took is about to be written into the log, as `write` does; again does no harm."""
         hold.in_doubt = True
         self._recording[hold.id] = write
 
