@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -146,7 +147,7 @@ class Memory:
         held = hold.id if hold is not None else ""
         call = await as_fact(self._engine.values, digest, self._context.attempt, answer, held)
         if hold is not None:
-            hold.in_doubt = True
+            self._paying.recording(hold, functools.partial(self._journal.write, call))
         stored = await self._journal.write(call)
         other = stored if isinstance(stored, ModelCall) and not _is_same(stored, call) else None
         if other is not None and not answer.rehearsed:
@@ -170,7 +171,7 @@ class Memory:
         hold = held_now()
         if hold is not None:
             exchange = replace(exchange, held=hold.id)
-            hold.in_doubt = True
+            self._paying.recording(hold, functools.partial(self._recording.recorded, exchange))
         while True:
             try:
                 stored = await self._recording.recorded(exchange)

@@ -47,6 +47,8 @@ class Paying:
         self._plan, self._run, self._start_seq = work.plan, work.handoff.run, work.start_seq
         self._step = step
         self._held: list[Hold] = []
+        self._recording: dict[str, Callable[[], Awaitable[object]]] = {}
+        """By the id of what is held: how what a call took is written into the log, while it may be there or not."""
 
     async def hold_for(self, child: str, bound: Bound, is_asked: Callable[[], Awaitable[bool]]) -> str:
         """Hold what a call may take that others are asked to make, and who has its answer settles; return its id.
@@ -104,9 +106,15 @@ class Paying:
             if held and hold.id == held:
                 hold.paid += amount_of(usage, cost_usd)
 
+    def recording(self, hold: Hold, write: Callable[[], Awaitable[object]]) -> None:
+        """Take it that what a call took is about to be written into the log, as `write` does; again does no harm."""
+        hold.in_doubt = True
+        self._recording[hold.id] = write
+
     def recorded(self, hold: Hold, usage: Usage, cost_usd: float | None, *, is_ours: bool) -> None:
         """Take it that there is no doubt any more of what the log has of a call."""
         hold.in_doubt = False
+        self._recording.pop(hold.id, None)
         if is_ours:
             hold.paid += amount_of(usage, cost_usd)
 
@@ -129,9 +137,14 @@ class Paying:
 
     async def _settle(self, hold: Hold) -> None:
         if hold.in_doubt:
+            # Whoever was cancelled in the middle may have sent it, and it may come once we have looked: written again,
+            # it is there, or what another has written.
+            if (write := self._recording.get(hold.id)) is not None:
+                await write()
             hold.paid = paid_in(await self._journal.read(), hold.id)
         await self._budgets.settle(hold)
         self._held.remove(hold)
+        self._recording.pop(hold.id, None)
 
     # ---- their parts -------------------------------------------------------------------------------
 
