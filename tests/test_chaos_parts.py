@@ -186,5 +186,5 @@ async def _flush_s(nc: NatsClient) -> float:
 
 
 async def _ask(http: httpx.AsyncClient, model: Model, *, stream: bool = True) -> httpx.Response:
-    body = {"messages": [{"role": "user", "content": PROMPT}], "stream": stream}
+    body = {"model": "any", "messages": [{"role": "user", "content": PROMPT}], "stream": stream}
     return await http.post(f"{model.url}/v1/messages", json=body, timeout=WAIT_S)
