@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def test_the_flow_whose_agents_decide_is_valid_too(tmp_path: Path) -> None:
     desk = find_flow(str(tmp_path / "desk.toml"))
     assert load_handlers(desk).keys() == {"./desk.py:publish"}
     assert {name for name, agent in desk.flow.agents.items() if agent.workers} == {"chief", "publish"}
+
+
+def test_the_flow_with_models_for_real_runs_in_rehearsal(tmp_path: Path) -> None:
+    save_files(tmp_path)
+    (tmp_path / "paper.txt").write_text("Nobody paid late. The lid leaks.", "utf-8")
+    questions = '["Who paid late?", "What leaks?"]'
+    command = ["run", "./audit.toml", "paper=@paper.txt", f"questions={questions}", "--json"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "baton_actors.cli", *command],
+        cwd=tmp_path,
+        env=environ(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert ended.returncode == 0, ended.stderr
+    output = json.loads(ended.stdout.splitlines()[-1])["output"]
+    assert [answer.keys() for answer in output] == [{"answer", "page", "sure"}] * 2
+    assert {answer["sure"] for answer in output} <= {"yes", "no"}
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
