@@ -1,6 +1,6 @@
 """I21: what must hold of what is spent: what counters say is what the log says, and no more than is allowed.
 
-It follows `schemas/docs/flow-files.md` (what may be spent), `deploy/docs/limits.md` and decision 0016. What a call took
+It follows `schemas/docs/models.md` (what may be spent), `deploy/docs/limits.md` and decision 0016. What a call took
 is reckoned by its tokens and the list price of the model, which is said here once more.
 """
 

@@ -1,6 +1,6 @@
 """I19 and I20: what must hold of agents whose models call tools.
 
-It follows `schemas/docs/flow-files.md` (tools, tools in doubt), `actors/docs/handlers.md` and decision 0015. How often
+It follows `schemas/docs/models.md` (tools, tools in doubt), `actors/docs/handlers.md` and decision 0015. How often
 a tool ran, the tool says itself, before it does anything; what its model was told, the model says.
 """
 
