@@ -17,7 +17,7 @@ from .chaos.plans import ONCE
 from .chaos.raw import Record, Seen
 from .test_chaos import Story
 
-QUIET = Options(seed=1, runs=6, kills=0, flows=("tools",), full_disk=False, forgers=False)
+QUIET = Options(seed=1, runs=8, kills=0, flows=("tools",), full_disk=False, forgers=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,15 @@ def story(quiet: tuple[Seen, list[Event]]) -> Story:
     return Story(*quiet)
 
 
-def result_of_a_call(story: Story, names: tuple[str, ...] = ONCE, **fields: object) -> Record:
+def excuse_no_failure(story: Story) -> None:
+    """Forget what broke, failures of the model as well."""
+    story.excuse_nothing()
+    for event in story.history:
+        if event["what"] == "step.ended":
+            event["how"] = "done"
+
+
+def result_of_a_call(story: Story, names: tuple[str, ...] = ONCE) -> Record:
     """What is recorded of a call of one of these tools that went well."""
 
     def fits(body: dict[str, Any]) -> bool:
@@ -68,7 +76,7 @@ def answer_of(story: Story, result: Record) -> Record:
 
 
 def call_again(story: Story, names: tuple[str, ...], later_s: float, **facts: Any) -> None:
-    story.excuse_nothing()
+    excuse_no_failure(story)
     story.again(call_of(story, result_of_a_call(story, names)), later_s, **facts)
 
 
@@ -105,7 +113,7 @@ def begin_twice(story: Story) -> None:
 def doubt_for_nothing(story: Story) -> None:
     """As if a step had failed with a tool in doubt, and nobody had died."""
     result = story.find("note.tools--clerk", lambda b: b["fact"]["type"] == "tool" and b["fact"]["name"] in ONCE)
-    story.excuse_nothing()
+    excuse_no_failure(story)
     story.remove(result)
     reply = story.find(f"reply.tools--closer.{result.run}.close.clerk")
     error = {"step": "clerk", "type": "ToolInDoubt", "message": "who knows"}
@@ -133,15 +141,8 @@ def tell_before_it_is_recorded(story: Story) -> None:
 
 
 def pay_twice(story: Story) -> None:
-    story.excuse_nothing()
-    ended = {e["attempt"] for e in story.history if e["what"] == "step.ended" and e["how"] == "done"}
-    well = {(e["run"], e["step"]) for e in story.history if e["what"] == "step.began" and e["attempt"] in ended}
-    tried = [(e["run"], e["step"]) for e in story.history if e["what"] == "step.began"]
-    answered = next(
-        e
-        for e in story.history
-        if e["what"] == "talk.answered" and (e["run"], e["step"]) in well and tried.count((e["run"], e["step"])) == 1
-    )
+    excuse_no_failure(story)
+    answered = story.event("talk.answered", run=result_of_a_call(story).run)
     story.again(answered, 0.0001)
 
 
