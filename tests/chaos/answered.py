@@ -74,7 +74,8 @@ def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterato
     if kind is None:
         yield f"{what} asks for {child.kind}, and the flow has no such thing"
         return
-    if child.handoff.who != (kind.who or demands.flow.actor(child.token)):
+    due = kind.who or demands.flow.actor(child.token)
+    if child.handoff.who != due + (demands.flow.actor(child.asker) if kind.is_of_asker else ""):
         yield f"{what} was handed to {child.handoff.who}"
     answer = demands.log.answers.get(child.token)
     is_early = answer is not None and child.due_s and answer.at_s < child.due_s - slack_s

@@ -30,6 +30,8 @@ class Kind(NamedTuple):
 
     who: str
     """On whose subject its handoffs are: empty for the actor of the agent that is asked."""
+    is_of_asker: bool = False
+    """Whether that has the name of the asker's actor behind it."""
 
 
 KINDS = {
@@ -38,6 +40,7 @@ KINDS = {
     "person": Kind("-person"),
     "event": Kind("-event"),
     "flow": Kind("-flow"),
+    "batch": Kind("-batch-", is_of_asker=True),
 }
 
 
@@ -107,6 +110,8 @@ class Children:
                 asked = question(
                     said["text"], said.get("answers"), cause.get("due_s"), cause.get("default"), said.get("output", ())
                 )
+            elif kind == "batch":
+                asked, number = token, 1
             elif kind == "event":
                 asked = event_asked(cause.get("due_s"), cause.get("default"))
             child = Child(
@@ -186,6 +191,13 @@ class Asks:
         """Know of the questions to a role, of nobody's plan, whose text says what they are about."""
         for words, children in self._children.items():
             if children[0].kind == "person" and children[0].name == role and what in asked_text(children[0]):
+                self.words.add(words)
+                self.tokens.append(children[0].token)
+
+    def in_batches(self) -> None:
+        """Know of the calls of its model that go in batches: one for each time that it was asked."""
+        for words, children in self._children.items():
+            if children[0].kind == "batch":
                 self.words.add(words)
                 self.tokens.append(children[0].token)
 

@@ -96,11 +96,21 @@ class Asking:
             return Done(None)
         if child.kind in ("person", "event"):
             return self._as_was_said(child)
+        if child.kind == "batch":
+            return self._as_answered(child)
         if child.kind == "flow":
             # That nobody ended it in time, by the log, is told by whoever asked.
             return Failed(token, TIME_IS_UP) if self.is_late(token) else self._reckoned.of_run(token)
         ended = self._reckoned.of_twin(token, self.children.given(token))
         return Failed(token, TIME_IS_UP) if self.is_late(token) else ended
+
+    def _as_answered(self, child: Child) -> Ended | None:
+        """Return what came of a call in a batch, by the log; whether it did, is looked at in `batched.py`."""
+        answer = self._log.answers.get(child.token)
+        if answer is None:
+            return None
+        outcome = (answer.body or {})["outcome"]
+        return Done(None) if outcome["status"] == "done" else Failed(child.token, outcome["error"]["type"])
 
     def _as_was_said(self, child: Child) -> Ended | None:
         """Return what somebody said, by the log; whether they did, and in time, is looked at in `said.py`."""

@@ -80,3 +80,8 @@ class Away:
     def was_busy(self, begin_s: float, end_s: float, at_least_s: float) -> bool:
         """Say whether the machine was: some process was starved for so long, and then the server may have been, too."""
         return any(end - begin >= at_least_s and begin <= end_s and end >= begin_s for begin, end in self._starved)
+
+    def stood_still(self, before_s: float, within_s: float, at_least_s: float) -> bool:
+        """Say whether some process was away by itself for so long, and came back within this time before."""
+        spans = [span for of in self._of.values() for span in of]
+        return any(end - begin >= at_least_s and before_s - within_s <= end <= before_s for begin, end in spans)

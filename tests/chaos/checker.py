@@ -17,6 +17,7 @@ from typing import Any
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .attempts import CLOCK_S, Attempts, Step
 from .away import Away
+from .batched import batches_go_once
 from .budgets import spends_what_it_may
 from .deaths import Deaths
 from .demands import Demands
@@ -90,6 +91,7 @@ class Checker:
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
             *tools_run_once(self.demands, records, history, self.attempts),
+            *batches_go_once(self.demands, records, history, self.away),
             *spends_what_it_may(self.demands, records, spent),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled

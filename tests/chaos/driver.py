@@ -34,7 +34,7 @@ from .worker import FLOWS, WorkerSpec
 
 ALL_FLOWS = (
     *("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask"),
-    *("loop", "ways", "lanes", "calls", "people", "nest", "tools", "spend", "park"),
+    *("loop", "ways", "lanes", "calls", "people", "nest", "tools", "spend", "park", "batches"),
 )
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
@@ -48,6 +48,7 @@ APART = {
     "tools": (("clerk", "desk"), ("desk", "planner", "closer")),
     "spend": (("researcher", "talker"), ("researcher", "planner", "closer")),
     "park": (("researcher", "talker"), ("researcher", "planner", "closer")),
+    "batches": (("researcher",), ("researcher", "planner", "closer")),
     "nest": (("planner", "runner", "binder"), ("item", "whole")),
 }
 """Flows of which one process hosts all agents, and these others some each. All of them play the flows within."""

@@ -132,6 +132,18 @@ class FlowFile:
         """Say whether a step is of an agent whose model has tools."""
         return "tools" in self.agents.get(self.agent(token), {})
 
+    def goes_in_batches(self, token: str) -> bool:
+        """Say whether the calls of a step's model go in batches."""
+        return self.agents.get(self.agent(token), {}).get("delivery") == "batch"
+
+    def batch_count(self, token: str) -> int:
+        """Return how many calls of a step's agent go together at most."""
+        return int(self.agents[self.agent(token)]["batch"]["count"])
+
+    def timeout_s(self, token: str) -> float:
+        """Return how long a call of a step's model may take, in seconds."""
+        return float(self.agents[self.agent(token)]["timeout_s"])
+
     def actor(self, token: str) -> str:
         return f"{self.name}--{self.agent(token)}"
 

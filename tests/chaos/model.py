@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from .batch_api import PATH as BATCHES
+from .batch_api import BatchApi
 from .history import History
 from .plans import is_refused
 from .talking import said_to, text_of
@@ -75,6 +77,7 @@ class Model:
         """`slow_s` is the least and the most that a slow answer takes, in seconds."""
         self._history, self._dice, self._faults = history, dice, faults
         self._weights, self._limit, self._slow_s = dict(weights), limit, slow_s
+        self._batches = BatchApi(history, dice, _about, faults=faults)
         self._let_in: deque[float] = deque()
         self._numbers = itertools.count()
         self.url = ""
@@ -90,7 +93,7 @@ class Model:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.url = self._batches.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server:
             yield
 
@@ -98,7 +101,13 @@ class Model:
         try:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().splitlines()
             head = {name: value for name, _, value in (line.partition(": ") for line in lines)}
-            body = json.loads(await reader.readexactly(int(head["content-length"])))
+            data = await reader.readexactly(int(head.get("content-length", 0)))
+            body = json.loads(data) if data else None
+            method, path, *_ = lines[0].split()
+            if path.startswith(BATCHES):
+                if (answer := self._batches.answer(method, path, body)) is not None:
+                    await _give(writer, *answer)
+                return
             about = self._about(body["messages"], head)
             await self._answer(about, writer, body["model"], streamed=body.get("stream", False))
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -178,6 +187,13 @@ def _about(prompt: str) -> tuple[str, str, str]:
     facts = _FACTS.search(prompt)
     assert facts is not None, prompt
     return facts[1], "write", f"on {facts[1]}"
+
+
+async def _give(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+    kind = "json" if body.startswith(b"{") and body.count(b"\n") == 0 else "x-jsonl"
+    head = f"HTTP/1.1 {status} As said\r\ncontent-type: application/{kind}\r\nconnection: close\r\n"
+    writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
 
 
 async def _refuse(writer: asyncio.StreamWriter, status: int, when: str) -> None:

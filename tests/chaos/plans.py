@@ -43,6 +43,11 @@ def is_refused(run: str, step: str) -> bool:
     return zlib.crc32(f"{run}/{step}".encode()) % 10 == 0
 
 
+def is_refused_whole(run: str, step: str) -> bool:
+    """Say whether a batch with this in it is refused as a whole: every other of those that are refused."""
+    return is_refused(run, step) and throw(run, step, "refused", 2) == 0
+
+
 def order_of(run: str, step: str, turn: int, place: int) -> str:
     """Return what a call is about, which no other has."""
     return f"{run}/{step}/{turn}/{place}"

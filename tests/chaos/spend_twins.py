@@ -28,4 +28,17 @@ def _close(given: Given) -> Ended:
 
 
 _STEPS: dict[str, Callable[[Given], Ended]] = {"plan": _plan, "talk": _talk, "facts": _facts, "close": _close}
-SPEND = {"spend": _STEPS, "park": _STEPS}
+
+
+def _in_batch(given: Given) -> Ended:
+    """A call goes in a batch, and again when it failed there."""
+    assert given.asks is not None
+    given.asks.in_batches()
+    return _facts(given)
+
+
+def _end(given: Given) -> Ended:
+    return Done({"talk": None, "facts": given.values["facts"], "errors": given.said})
+
+
+SPEND = {"spend": _STEPS, "park": _STEPS, "batches": {"plan": _plan, "facts": _in_batch, "close": _end}}

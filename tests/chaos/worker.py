@@ -27,6 +27,7 @@ from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
+from baton_actors.batches import batches, gathering, one, sending
 from baton_actors.models import ModelAnswer, ModelRequest, Models, ModelSettings
 from baton_actors.processes import hosting, logs
 from baton_actors.services.steward import Steward
@@ -46,6 +47,10 @@ from .history import History, real_time, say_lags
 FLOWS = Path(__file__).with_name("flows")
 PARK_FROM_S = 0.3
 """Retries that wait for as long are parked, so that some are in each run of a minute."""
+_LOOK_S = (0.1, 0.3)
+"""How often it is looked whether a batch has ended."""
+_BATCH_RETRY_S = 0.2
+"""How soon it is tried again what the provider, or the bus, did not do for a batch."""
 CLOCK_STEP_S = 7200.0
 TOO_MANY_HUNG = 70
 """The exit code of a process that begins anew as too many of its handlers hang."""
@@ -80,6 +85,7 @@ def worker_main(spec: WorkerSpec) -> None:
     logs.configure(logs.LogSettings(format="json", level="warning"))
     history = History(Path(spec.history))
     failing.PARK_FROM_S = PARK_FROM_S
+    _hurry_batches()
     telling.tell_to(history)
     _watch_attempts(history)
     _watch_models(history)
@@ -113,6 +119,14 @@ async def _work(spec: WorkerSpec, history: History) -> None:
         history.say("worker.ready", flow=spec.flow, agents=spec.agents)
         await too_many_hang.wait()
     os._exit(TOO_MANY_HUNG)  # the threads that hang would keep it
+
+
+def _hurry_batches() -> None:
+    """Have minutes be tenths of a second: a batch that is in doubt, or out, ends within a run."""
+    for looking in (one, sending):
+        setattr(looking, "LOOK_S", _LOOK_S)  # noqa: B010 (imported there by name)
+    for trying in (batches, gathering, one, sending):
+        setattr(trying, "_RETRY_S", _BATCH_RETRY_S)  # noqa: B010
 
 
 def _watch_attempts(history: History) -> None:
