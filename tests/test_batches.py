@@ -17,6 +17,7 @@ from baton_actors.models import ModelSettings
 from baton_bus import Settings
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.survey import survey
+from baton_bus.engine.journal import Journal
 from baton_bus.store.bus import open_bus
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.file import load_flow
@@ -24,7 +25,8 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.show.children import Children
 from baton_schemas.show.lines import one_line
 from baton_schemas.wire.facts import BatchEnded, BatchSending, BatchSent, InBatch, ModelCall, Retry, Spent
-from baton_schemas.wire.messages import Batch, Handoff, Parked, Result
+from baton_schemas.wire.messages import Batch, Handoff, Note, Parked, Result
+from baton_schemas.wire.names import BATCH, sender_of
 from baton_schemas.wire.outcomes import Done, Failed
 
 from .batch_server import BatchApi, batching, errored
@@ -277,6 +279,25 @@ async def test_batch_whose_sending_got_no_answer_is_looked_for_before_it_is_sent
         assert output_of(result) == [f"Of {item}: yes" for item in ITEMS]
         assert set(api.asked.values()) == {1}
         assert api.calls.count(("GET", "/v1/messages/batches")) == 1
+
+
+async def test_batch_that_another_worker_records_while_it_is_in_doubt_is_not_sent_again(
+    server: NatsServer, namespace: str
+) -> None:
+    async with batched(server, namespace, max_attempts=1) as (api, crew):
+        api.script, api.keeps_first = [lambda _: None], True
+        run = await crew.start(items=ITEMS)
+        async with crew.working():
+            await until(lambda: api.batches)
+            # Whose lease had passed to this one goes on: it hears from the provider only now, or found the batch first.
+            (sending,) = await crew.bus.log.matching_sure([crew.bus.subjects.note("*", "*", BATCH, "sending-1")])
+            assert isinstance(sending.message, Note)
+            actor = sender_of(crew.found.plan.actor("tell"))
+            other = Journal(crew.bus, actor, sending.message.run, BATCH, "another")
+            fact = BatchSent(id="msgbatch_1", count=len(ITEMS), at_s=crew.bus.now_s())
+            assert await other.write(fact) == fact
+            assert output_of(await crew.result(run)) == [f"Of {item}: yes" for item in ITEMS]
+        assert api.sizes == [5]
 
 
 async def test_batch_of_others_with_as_many_calls_is_not_taken_for_ours(server: NatsServer, namespace: str) -> None:

@@ -50,7 +50,9 @@ def answered(story: Story) -> Record:
 
 def told(story: Story, status: str) -> Record:
     """What a step was told of a call in a batch."""
-    return story.find("answer.batches--researcher", lambda b: b["kind"] == "answer" and b["outcome"]["status"] == status)
+    return story.find(
+        "answer.batches--researcher", lambda b: b["kind"] == "answer" and b["outcome"]["status"] == status
+    )
 
 
 def sent(story: Story) -> Record:

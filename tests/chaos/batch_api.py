@@ -1,4 +1,4 @@
-"""The batches of the model of a chaos run: it takes them, forgets to say so, lets some of their calls fail, and counts."""
+"""The batches of the model of a chaos run: it takes them, does not always say so, has calls fail, and counts."""
 
 from __future__ import annotations
 

@@ -47,11 +47,11 @@ class Provider(NamedTuple):
 
 
 def batches_go_once(
-    runs: Mapping[str, Demands], records: list[Record], history: list[Event], away: Away
+    runs: Mapping[str, Demands], records: list[Record], history: list[Event], away: Away, lease_s: float
 ) -> Iterator[str]:
     """Yield what does not hold once all that was handed on has been settled."""
     said = _said(history)
-    yield from _sent_once(runs, said, away)
+    yield from _sent_once(runs, said, away, lease_s)
     yield from _known(records, said)
     yield from _cancelled_for_nobody(runs, history, said)
     recorded = _recorded(records)
@@ -62,7 +62,7 @@ def batches_go_once(
         for call in calls:
             if call.fate == _DONE and (times := recorded[run, step, call.message]) != 1:
                 yield f"I22 what came of {call.name} of step {step} of run {run} is {times} times in the log"
-    for run, demands in runs.items():
+    for demands in runs.values():
         yield from _given(demands, said)
     known = {(run, step, call.message) for (run, step), calls in said.calls.items() for call in calls}
     for run, step, message in sorted(recorded.keys() - known):
@@ -87,31 +87,33 @@ def _said(history: list[Event]) -> Provider:
     return Provider(calls, sizes)
 
 
-def _sent_once(runs: Mapping[str, Demands], said: Provider, away: Away) -> Iterator[str]:
+def _sent_once(runs: Mapping[str, Demands], said: Provider, away: Away, lease_s: float) -> Iterator[str]:
     """No call is in two batches, under no name; one more is of the next attempt, and the one before it failed."""
     for (run, step), calls in said.calls.items():
         what = f"I22 step {step} of run {run}"
-        taken = [call for call in calls if call.batch]
-        for before, after in zip(taken, taken[1:], strict=False):
-            if before.name == after.name:
-                # Who stands still between the last look at its clock and the first byte may send once more.
-                at_least_s = runs[run].flow.timeout_s(step) if run in runs else 0.0
-                if not any(away.stood_still(each.at_s, _LATE_S, at_least_s) for each in (before, after)):
-                    yield f"{what} was sent twice as {before.name}: in {before.batch} and in {after.batch}"
-            elif before.fate == _DONE:
-                yield f"{what} was sent in {before.batch} and, though that is done, in {after.batch}"
-        if run in runs and runs[run].flow.goes_in_batches(step):
-            most = runs[run].flow.batch_count(step)
-            for call in taken:
-                if said.sizes[call.batch] > most:
-                    yield f"{what} is in {call.batch}, of {said.sizes[call.batch]} calls: no more than {most} go together"
+        first: dict[str, Call] = {}
+        is_done = ""
+        for call in (each for each in calls if each.batch):
+            if (before := first.setdefault(call.name, call)) is not call:
+                # Who stands still for so long between the last look at its clock and the first byte may send again.
+                at_least_s = lease_s + (runs[run].flow.timeout_s(step) if run in runs else 0.0)
+                if not any(away.stood_still(each.at_s, _LATE_S, at_least_s) for each in (before, call)):
+                    yield f"{what} was sent twice as {call.name}: in {before.batch} and in {call.batch}"
+            elif is_done:
+                yield f"{what} was sent in {is_done} and, though that is done, in {call.batch}"
+            if call.fate == _DONE:
+                is_done = call.batch
+            if run in runs and runs[run].flow.goes_in_batches(step):
+                size, most = said.sizes[call.batch], runs[run].flow.batch_count(step)
+                if size > most:
+                    yield f"{what} is in {call.batch}, of {size} calls: no more than {most} go together"
 
 
 def _known(records: list[Record], said: Provider) -> Iterator[str]:
     """What the provider took is in the log, once, and nothing else is."""
     facts = [record.body["fact"] for record in records if record.kind == "note" and record.body]
     sent = Counter(fact["id"] for fact in facts if fact["type"] == "batch_sent")
-    for id, size in said.sizes.items():
+    for id in said.sizes:
         if sent[id] != 1:
             yield f"I22 the provider has {id}, and the log says {sent[id]} times that it was sent"
     for fact in facts:
@@ -154,7 +156,9 @@ def _given(demands: Demands, said: Provider) -> Iterator[str]:
             yield f"{what} asked for a batch, and its calls are live"
             continue
         calls = _each_once(said.calls.get((demands.run, step), []))
-        answers = [(demands.log.answers[token].body or {})["outcome"] for token in tokens if token in demands.log.answers]
+        answers = [
+            (demands.log.answers[token].body or {})["outcome"] for token in tokens if token in demands.log.answers
+        ]
         if len(answers) > len(calls):
             yield f"{what} was answered {len(answers)} times, and the provider had {len(calls)} calls of it"
         for outcome, call in zip(answers, calls, strict=False):
@@ -162,13 +166,14 @@ def _given(demands: Demands, said: Provider) -> Iterator[str]:
             if told != (due := _TYPES.get(call.fate, call.fate)):
                 yield f"{what} was told that {call.name} came to {told}, and it came to {due}"
     for step in [each for each in demands.log.notes if demands.flow.goes_in_batches(each)]:
+        what = f"I22 step {step} of run {demands.run}"
         facts = [note["fact"] for note in demands.log.notes[step] if note["fact"]["type"] == "model"]
         for fact in facts:
             if abs(fact["cost_usd"] - _USD) > 1e-9:
-                yield f"I22 step {step} of run {demands.run} paid {fact['cost_usd']} USD, and not half of the list price"
+                yield f"{what} paid {fact['cost_usd']} USD, and not half of the list price"
         kept = kept_of(demands, step)
         if kept is not None and kept.outcome["status"] == "done" and len(facts) != 1:
-            yield f"I22 step {step} of run {demands.run} is done, and has {len(facts)} answers of its model"
+            yield f"{what} is done, and has {len(facts)} answers of its model"
 
 
 def _each_once(calls: list[Call]) -> list[Call]:

@@ -91,7 +91,7 @@ class Checker:
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
             *tools_run_once(self.demands, records, history, self.attempts),
-            *batches_go_once(self.demands, records, history, self.away),
+            *batches_go_once(self.demands, records, history, self.away, lease_s),
             *spends_what_it_may(self.demands, records, spent),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled

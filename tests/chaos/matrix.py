@@ -41,12 +41,14 @@ RUNS = {
     "tools": "matrix-43015",
     "spend": "matrix-154",
     "park": "matrix-143",
+    "batches": "matrix-535",
 }
 """The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
 others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
 left out or fail, lanes that are full; with calls of handlers' clients: alike, at once, refused, and large; and with
 people, events, and runs within runs; with tools that are not idempotent, one of which fails, and a large result; and
-with budgets that are enough, or are not until somebody allows more.
+with budgets that are enough, or are not until somebody allows more; with batches, of which one call fails and is
+gathered again, and one has its batch refused.
 
 What handlers do follows from the run's id.
 """

@@ -102,7 +102,7 @@ class Model:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().splitlines()
             head = {name: value for name, _, value in (line.partition(": ") for line in lines)}
             data = await reader.readexactly(int(head.get("content-length", 0)))
-            body = json.loads(data) if data else None
+            body: Any = json.loads(data) if data else None
             method, path, *_ = lines[0].split()
             if path.startswith(BATCHES):
                 if (answer := self._batches.answer(method, path, body)) is not None:

@@ -1,4 +1,4 @@
-"""Twins of the agents and handlers of `flows/spend.toml` and `flows/park.toml`."""
+"""Twins of the agents and handlers of `flows/spend.toml`, `flows/park.toml` and `flows/batches.toml`."""
 
 from __future__ import annotations
 
@@ -41,4 +41,8 @@ def _end(given: Given) -> Ended:
     return Done({"talk": None, "facts": given.values["facts"], "errors": given.said})
 
 
-SPEND = {"spend": _STEPS, "park": _STEPS, "batches": {"plan": _plan, "facts": _in_batch, "close": _end}}
+SPEND: dict[str, dict[str, Callable[[Given], Ended]]] = {
+    "spend": _STEPS,
+    "park": _STEPS,
+    "batches": {"plan": _plan, "facts": _in_batch, "close": _end},
+}

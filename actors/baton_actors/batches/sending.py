@@ -115,7 +115,10 @@ class Sending:
         while True:
             try:
                 outs = [out async for out in self._provider.since(since_s) if out.count in counts]
-                others = await self._of_others()
+                recorded = await self._recorded()
+                if (ours := next((id for batch, id in recorded if batch == self._batch), None)) is not None:
+                    return ours  # another worker has sent it, or found it, meanwhile
+                others = {id for _, id in recorded}
                 waits = False
                 for out in outs:
                     if out.id in others or out.id in tried:
@@ -143,12 +146,12 @@ class Sending:
             return name in requests
         return False
 
-    async def _of_others(self) -> set[str]:
-        """Return the batches at the provider of which it is recorded whose they are."""
+    async def _recorded(self) -> list[tuple[str, str]]:
+        """Return the batches of which it is recorded that they were sent: ours, and the provider's id of it."""
         pattern = self._bus.subjects.note("*", "*", BATCH, "sent")
         entries = await self._bus.log.matching_sure([pattern], self._seq)
         notes = [entry.message for entry in entries if isinstance(entry.message, Note)]
-        return {note.fact.id for note in notes if isinstance(note.fact, BatchSent)}
+        return [(note.run, note.fact.id) for note in notes if isinstance(note.fact, BatchSent)]
 
 
 def is_gone(error: ModelError) -> bool:
