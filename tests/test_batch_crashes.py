@@ -16,6 +16,7 @@ from .batch_server import BatchApi, batching
 from .batch_worker import batch_worker, two
 from .clients import result_of, start_run
 from .dying import MORTAL
+from .sdk_clients import error_answer
 from .servers import WAIT_S, NatsServer
 from .test_budget_crashes import working
 from .test_budgets import COST, until_settled
@@ -30,15 +31,19 @@ def looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "LOOK_S", (0.05, 0.1))
 
 
+@pytest.mark.parametrize("refused", [False, True])
 async def test_no_batch_is_sent_twice_wherever_between_two_writes_a_worker_dies(
-    server: NatsServer, namespace: str
+    server: NatsServer, namespace: str, refused: bool
 ) -> None:
+    """One that is refused as a whole goes in halves, though it would be taken when it came again."""
     found = two()
     few = asyncio.Semaphore(8)
 
     async def dies_after(writes: int) -> BatchApi:
         settings = Settings(url=server.url, namespace=f"{namespace}-{writes}", **MORTAL)
         async with few, batching() as api, open_bus(settings) as bus:
+            if refused:
+                api.script = [lambda two: error_answer("400 Bad Request", "invalid_request_error") if two[1:] else []]
             run = await start_run(bus, found.plan, {"items": ["tides", "moons"]})
             async with working(settings, found, api.settings, writes) as process:
                 ended = asyncio.create_task(result_of(bus, run, timeout_s=WAIT_S))

@@ -23,11 +23,9 @@ from baton_schemas.wire.messages import Batch, Note
 from baton_schemas.wire.outcomes import Usage
 
 from .members import Member, Members
-from .sending import LOOK_S, InDoubt, Sending, is_gone
+from .sending import LOOK_S, Halved, InDoubt, Sending, is_gone
 
 _RETRY_S = 2.0
-_SPLITS = frozenset({400, 413, 422})
-"""Statuses that say that there is something wrong with a batch, and not with who sends it: one of its calls, mostly."""
 
 logger = structlog.get_logger("baton.batches")
 
@@ -123,12 +121,10 @@ class OneBatch:
             return await self._sent(await sending.send(self._requests, sendings))
         except InDoubt as doubt:
             await self._settle_all(doubt.error)
+        except Halved:
+            await self._all.split(self._batch, list(self._members.values()))
         except NotSent as refused:
-            if refused.status in _SPLITS and len(self._members) > 1:
-                logger.warning("batch.split", batch=self._batch.run, error=str(refused))
-                await self._all.split(self._batch, list(self._members.values()))
-            else:
-                await self._settle_all(refused.error)
+            await self._settle_all(refused.error)
         return None
 
     async def _sent(self, id: str, *, rehearsed: bool = False) -> BatchSent:

@@ -22,12 +22,18 @@ SEND_MAX_S = 600.0
 """How long sending may take, whatever the steps' own time is."""
 LOOK_S = (1.0, 60.0)
 """How soon it is looked again how a batch stands: first, and at last. Most end within the hour."""
+_SPLITS = frozenset({400, 413, 422})
+"""Statuses that say that there is something wrong with a batch, and not with who sends it: one of its calls, mostly."""
 _CLOCKS_S = 60.0
 """How far the provider's clock may be from the broker's."""
 _RETRY_S = 2.0
 _RETRY_MAX_S = 60.0
 
 logger = structlog.get_logger("baton.batches")
+
+
+class Halved(Exception):
+    """A batch was refused as a whole: its halves are sent, and it is not."""
 
 
 class InDoubt(Exception):
@@ -51,10 +57,13 @@ class Sending:
     async def send(self, requests: Mapping[str, ModelRequest], sendings: list[BatchSending]) -> str:
         """Send these, by their custom ids, unless they are there; return the provider's id of the batch.
 
-        `sendings` were begun before. Raises `NotSent` when it is refused for good, `InDoubt`, the errors of the bus.
+        `sendings` were begun before. Raises `NotSent` when it is refused for good, `Halved`, `InDoubt`, the errors of
+        the bus.
         """
         tries = 0
         while True:
+            if sendings and sendings[-1].halved:
+                raise Halved
             if sendings:
                 found = await self._found(requests, sendings)
                 if found is not None:
@@ -74,16 +83,21 @@ class Sending:
                 if failed.may_be_there:
                     logger.warning("batch.in_doubt", batch=self._batch, error=str(error))
                     continue
+                sendings[-1] = replace(sending, count=0)  # it is sure that it is not there
                 if not error.retryable:
-                    raise
-                # It is sure that it is not there: it is sent again, after a wait that is nobody's attempt.
-                sendings[-1] = replace(sending, count=0)
+                    if failed.status not in _SPLITS or len(requests) == 1:
+                        raise
+                    # In the place of the next sending: either that is begun, by whoever has the batch too, or this.
+                    logger.warning("batch.split", batch=self._batch, error=str(error))
+                    sendings.append(await self._begin(len(sendings) + 1, 0, halved=True))
+                    continue
+                # It is sent again, after a wait that is nobody's attempt.
                 wait_s = max(error.retry_after_s or 0.0, min(_RETRY_S * 2.0**tries, _RETRY_MAX_S))
                 tries += 1
                 logger.warning("batch.waits", batch=self._batch, error=str(error), again_in_s=wait_s)
                 await asyncio.sleep(wait_s * random.uniform(1.0, 1.2))
 
-    async def _begin(self, number: int, count: int) -> BatchSending:
+    async def _begin(self, number: int, count: int, *, halved: bool = False) -> BatchSending:
         self._own = sortable_id()
         now_s = self._bus.now_s()
         sending = BatchSending(
@@ -92,6 +106,7 @@ class Sending:
             id=self._own,
             at_s=now_s,
             until_s=now_s + self._send_s + self._bus.settings.lease_s,
+            halved=halved,
         )
         stored = await self._journal.write(sending)
         assert isinstance(stored, BatchSending)

@@ -243,6 +243,8 @@ def _of_fact(fact: Fact) -> str:
             return _of_offer(fact)
         case InBatch():
             return f"goes with {fact.batch}, a batch of {fact.count:,}"
+        case BatchSending(halved=True):
+            return "the provider refuses it as a whole: it goes in halves"
         case BatchSending():
             again = f", for the {fact.number}. time" if fact.number > 1 else ""
             return f"{fact.count:,} model calls are sent{again}"

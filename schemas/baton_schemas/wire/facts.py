@@ -164,6 +164,8 @@ class BatchSending(Struct, tag="batch_sending", tag_field="type", frozen=True, k
     """When, in seconds of Unix time by the broker's clock."""
     until_s: float = 0.0
     """Until when it may be on its way, by the same clock."""
+    halved: bool = False
+    """Nothing is sent any more under this batch: it was refused as a whole, and goes in halves. `count` is 0."""
 
 
 class BatchSent(Struct, tag="batch_sent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
