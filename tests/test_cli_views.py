@@ -23,7 +23,6 @@ from baton_actors.cli.show.costs import cost_of, dollars
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.log_lines import log_line
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.rows import Row, plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.steps_table import steps_table
@@ -35,6 +34,8 @@ from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import Row, rows_of
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Retry, Waits
 from baton_schemas.wire.messages import Task

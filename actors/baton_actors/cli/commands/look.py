@@ -21,7 +21,6 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line, log_rows
 from baton_actors.cli.show.progress import Progress
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.size import size_line
@@ -38,6 +37,8 @@ from baton_bus.store.bus import Bus
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
 from baton_schemas.show.lines import is_rehearsed
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 from baton_schemas.wire.names import TOKEN
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024

@@ -12,7 +12,6 @@ from baton_actors.cli.show.called import unasked_of
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.people import people_lines
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.saving import cached_of, saved_by_run, saving_of
 from baton_actors.cli.show.step_lines import errors_of, skips_of, waits_of
 from baton_actors.cli.show.steps_table import steps_table
@@ -20,6 +19,7 @@ from baton_actors.cli.text import plain
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import RunState
 from baton_schemas.show.lines import seconds
+from baton_schemas.show.rows import Row
 
 _ASKED_MAX = 5
 """Steps of which it is said which runs they asked for."""

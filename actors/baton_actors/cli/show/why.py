@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from shlex import quote
 
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.run.state import RunState
 from baton_schemas.show.children import is_child
 from baton_schemas.show.errors import told
+from baton_schemas.show.rows import Row
 from baton_schemas.wire.outcomes import Error, Failed
 
 
