@@ -64,11 +64,14 @@ class _Line:
     """What is known of one step, while it is gathered."""
 
     def __init__(self, state: RunState, step: StepState, asked: Sequence[StepState], entries: Sequence[Entry]) -> None:
-        self._steps, self._step, self._asked = state.steps, step, asked
+        self._steps, self._step = state.steps, step
         self._over_at = over_at = step.ended_at or state.ended_at
         """When it ended, or its run did; None while it goes on."""
         self._entries = entries = [entry for entry in entries if over_at is None or entry.at <= over_at]
-        self._within, signs = within_of(entries, asked, self._over_at)
+        self._asked = [
+            each for each in asked if over_at is None or (each.queued_at is not None and each.queued_at <= over_at)
+        ]
+        self._within, signs = within_of(entries, self._asked, over_at)
         self._signs = sorted(signs)
         """When it did what only a step does that is in hand."""
         self._tries: list[Try] = []

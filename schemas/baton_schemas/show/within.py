@@ -43,7 +43,7 @@ def within_of(
     for each in asked:
         if each.queued_at is not None:
             signs.append(each.queued_at)
-            child = Within(kind="asked", name=each.name, begin=each.queued_at, end=each.ended_at or over_at)
+            child = Within(kind="asked", name=each.name, begin=each.queued_at, end=_end(each, over_at))
             found.append(replace(child, failed=each.status == "failed"))
     return sorted(found, key=lambda each: each.end or each.begin), signs
 
@@ -62,6 +62,12 @@ def bounded(found: Sequence[Within], tries: Sequence[Try]) -> tuple[Within, ...]
         done.append(each)
         ended = each.end if each.end is not None else ended
     return tuple(done)
+
+
+def _end(child: StepState, over_at: datetime | None) -> datetime | None:
+    """Return when who asked had an answer, or was over; an answer may come before its question in a stranger's log."""
+    ended = child.ended_at or over_at
+    return max(ended, child.queued_at) if ended is not None and child.queued_at is not None else ended
 
 
 def _before(at: datetime, elapsed_s: float) -> datetime:
