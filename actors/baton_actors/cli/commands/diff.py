@@ -34,7 +34,7 @@ _Either = typer.Argument(
     autocompletion=completing.runs,
 )
 _Other = typer.Argument(
-    metavar="[RUN|FILE]",
+    metavar="RUN|FILE",
     help="The later one; without it the first is compared with the run that it goes on from.",
     show_default=False,
     autocompletion=completing.runs,

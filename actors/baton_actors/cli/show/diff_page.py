@@ -10,7 +10,7 @@ from rich.text import Text
 
 from baton_actors.cli.show.changes import told_change
 from baton_actors.cli.show.console import MARKS
-from baton_actors.cli.show.costs import cost_of, dollars
+from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.run_page import elapsed_of
 from baton_actors.cli.text import plain
 from baton_schemas.show.children import short_name
@@ -46,7 +46,10 @@ def prompts_of(before: Run, after: Run, first: StepDiffers | None) -> list[dict[
 
 def diff_page(found: Difference, prompts: Sequence[dict[str, str]], width: int = 80) -> RenderableType:
     """Return how two runs differ."""
-    parts: list[RenderableType] = [_heads(found.before, found.after), Text()]
+    parts: list[RenderableType] = [_heads(found.before, found.after)]
+    if found.before.rehearsed or found.after.rehearsed:
+        parts.append(rehearsal_line())
+    parts.append(Text())
     parts += _pairs("input", found.input)
     parts += _flow(found.flow)
     first = found.first
