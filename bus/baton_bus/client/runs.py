@@ -19,7 +19,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus
 from baton_schemas.wire.messages import Handoff, Result, Started
-from baton_schemas.wire.names import ASKED_BESIDES, TOKEN
+from baton_schemas.wire.names import ASKED_BESIDES, TOKEN, gatherer_of
 from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
@@ -218,6 +218,8 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
 def _actors(handoff: Handoff) -> tuple[str, ...]:
     begins = handoff.cause.begins if isinstance(handoff.cause, Started) else None
     try:
-        return tuple(Plan(decode_flow(begins.flow_body if begins else NULL)).actors())
+        plan = Plan(decode_flow(begins.flow_body if begins else NULL))
+        gathers = [gatherer_of(actor) for actor, agent in plan.actors().items() if plan.gathers(agent) is not None]
     except (msgspec.DecodeError, ValueError, KeyError, RecursionError):  # a flow of another release
         return ()
+    return (*plan.actors(), *gathers)
