@@ -265,6 +265,18 @@ def test_step_that_a_worker_says_it_has_in_hand_works_since_then() -> None:
     assert timeline_of(ended, running={"split": second(1)}).lanes == timeline_of(ended).lanes
 
 
+def test_model_that_is_asked_in_a_batch_is_waited_for_and_has_no_lane() -> None:
+    messages: list[Message] = [
+        *(first("split"), asked("split", "-batch", kind="batch"), parked("split", "-batch")),
+        fact(ModelCall(request_sha256="a", model="m", batch="b1")),
+        *(answer("split", "-batch", done("")), woken("split", 1), outcome("split", done("x", elapsed_s=0.5))),
+    ]
+    lanes = timeline_of(log(*messages)).lanes
+    assert list(lanes) == ["split"]
+    assert spans_of(lanes["split"]) == [("queued", 1, 2), ("batch", 2, 5), ("queued", 5, 6.5), ("working", 6.5, 7)]
+    assert [(each.kind, each.name) for each in lanes["split"].within] == [("model", "m")]
+
+
 def test_calls_of_models_begin_where_what_was_done_before_them_ended() -> None:
     lane = lane_of(
         *(first("split"), fact(ModelCall(request_sha256="a", model="m"))),

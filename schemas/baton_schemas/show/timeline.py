@@ -40,7 +40,7 @@ from .within import bounded, within_of
 _SLACK = timedelta(seconds=1)
 """How much earlier than its length says an attempt may have shown a sign: what is stored takes its way to the log."""
 _KINDS: tuple[Waiting, ...] = get_args(Waiting)
-_ASKED: tuple[Waiting, ...] = ("sleep", "agent", "flow", "event", "person")
+_ASKED: tuple[Waiting, ...] = ("sleep", "agent", "flow", "batch", "event", "person")
 """What a step that works may wait for, the last of them first."""
 
 
@@ -61,7 +61,11 @@ def timeline_of(
     for each in state.steps.values():
         if key_of_child(each.name) and each.queued_at is not None and not each.reused:
             asked.setdefault(each.source, []).append(each)
-    lanes = {name: _Line(state, step, asked.get(name, ()), by_step[name]).lane() for name, step in state.steps.items()}
+    lanes = {
+        name: _Line(state, step, asked.get(name, ()), by_step[name], (running or {}).get(name)).lane()
+        for name, step in state.steps.items()
+        if step.asked != "batch"  # that is its model, which it waits for
+    }
     return Timeline(run=state.run, begin=state.started_at, end=state.ended_at, lanes=lanes)
 
 
@@ -146,7 +150,15 @@ class _Line:
                 self._stop_waiting(at)
                 kind = what if what in _KINDS else "other"
                 self._waits.append(Paint(_since(fact.since_s, free_at, at), FOREVER, kind, reason=fact.reason))
-            case ModelCall(copied=False) | Exchange() | Offered() | Recorded() | ToolBegun() | ToolCall() | Spent():
+            case (
+                ModelCall(copied=False, batch="")
+                | Exchange()
+                | Offered()
+                | Recorded()
+                | ToolBegun()
+                | ToolCall()
+                | Spent()
+            ):
                 self._stop_waiting(at)
             case _:
                 pass

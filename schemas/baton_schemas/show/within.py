@@ -32,6 +32,8 @@ def within_of(
             case ModelCall(model=name, rehearsed=rehearsed) | Exchange(model=name, rehearsed=rehearsed):
                 call = Within(kind="model", name=name, begin=entry.at, end=entry.at, is_exact=False)
                 found.append(replace(call, rehearsed=rehearsed))
+                if isinstance(fact, ModelCall) and fact.batch:
+                    continue  # whoever had the batch sent tells of it
             case ToolCall(name=name, elapsed_s=elapsed_s):
                 tool = Within(kind="tool", name=name, begin=_before(entry.at, elapsed_s), end=entry.at)
                 found.append(replace(tool, failed=fact.is_error, rehearsed=fact.rehearsed))
@@ -43,6 +45,7 @@ def within_of(
     for each in asked:
         if each.queued_at is not None:
             signs.append(each.queued_at)
+        if each.queued_at is not None and each.asked != "batch":
             child = Within(kind="asked", name=each.name, begin=each.queued_at, end=_end(each, over_at))
             found.append(replace(child, failed=each.status == "failed"))
     return sorted(found, key=lambda each: each.end or each.begin), signs
