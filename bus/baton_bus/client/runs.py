@@ -93,7 +93,7 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
 
     Raises `UnknownRun`, `AmbiguousRun`, and the errors of `recent_runs`.
     """
-    if name and TOKEN.match(name) and (head := await _exact(bus, name)) is not None:
+    if name and TOKEN.match(name) and (head := await exact_run(bus, name)) is not None:
         if head.purged:
             raise RunPurged(name)
         return head
@@ -122,13 +122,13 @@ async def read_last(bus: Bus, head: RunHead) -> list[Entry]:
     return await bus.log.run_sure(head.run, actors, head.start_seq)
 
 
-async def _exact(bus: Bus, run: str) -> RunHead | None:
-    """Return the run of this id; None by the leader's word."""
+async def exact_run(bus: Bus, run: str) -> RunHead | None:
+    """Return the run of this id, purged or not; None by the leader's word. Raises `BadToken`, and as `recent_runs`."""
     ends = await bus.log.matching_sure([bus.subjects.result("*", run)])
-    begins = [entry for entry in await bus.log.matching_sure([bus.subjects.start(run)]) if _begins(entry)] or ends
+    begins = [entry for entry in await bus.log.matching_sure([bus.subjects.start(run)]) if is_beginning(entry)] or ends
     if not begins:  # of one whose first handoff was purged, say
         handoffs = await bus.log.matching_sure([bus.subjects.run(run, kind="handoff")])
-        begins = [entry for entry in handoffs if _begins(entry)] or handoffs
+        begins = [entry for entry in handoffs if is_beginning(entry)] or handoffs
     return _head(bus, begins[0], ends[0] if ends else None) if begins else None
 
 
@@ -158,7 +158,7 @@ async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
     """Yield the runs from the newest on. A result comes after its start, so it is always seen before it."""
     results: dict[str, Entry] = {}
     seen: set[str] = set()
-    read = from_the_end(bus, lambda entry: isinstance(entry.message, Result) or _begins(entry))
+    read = from_the_end(bus, lambda entry: isinstance(entry.message, Result) or is_beginning(entry))
     async with aclosing(read) as entries:
         async for entry in entries:
             message = entry.message
@@ -167,14 +167,14 @@ async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
                 later = results.get(message.run)
                 if later is None or not (isinstance(later.message, Result) and later.message.purged):
                     results[message.run] = entry
-            if _begins(entry) and message.run not in seen:
+            if is_beginning(entry) and message.run not in seen:
                 seen.add(message.run)
                 head = _head(bus, entry, results.pop(message.run, None))
                 if not head.purged:  # a purge of it was broken off
                     yield head
 
 
-def _begins(entry: Entry) -> bool:
+def is_beginning(entry: Entry) -> bool:
     """Say whether a run begins here: with its first handoff, or with the result of a task that could not start."""
     message = entry.message
     if isinstance(message, Result):
