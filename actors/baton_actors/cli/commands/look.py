@@ -21,7 +21,6 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line, log_rows
 from baton_actors.cli.show.progress import Progress
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.size import size_line
@@ -38,6 +37,10 @@ from baton_bus.store.bus import Bus
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
 from baton_schemas.show.lines import is_rehearsed
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
+from baton_schemas.show.spending import calls_of
+from baton_schemas.show.summary import Summary, summary_of
 from baton_schemas.wire.names import TOKEN
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024
@@ -59,13 +62,13 @@ async def runs(
     """
     async with place.bus(reads=True) as bus:
         parent = (await find_run(bus, of)).run if of else ""
-        states = [await _state(bus, head) for head in await recent_runs(bus, limit, parent=parent)]
+        found = [await _listed(bus, head) for head in await recent_runs(bus, limit, parent=parent)]
         size = await log_size(bus)
     if json:
-        print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
-    elif states:
+        print_json([run_facts(state, rows_of(state, plan_of(state))) | {"summary": row} for state, row in found])
+    elif found:
         out = console()
-        out.print(runs_table(states, datetime.now(UTC)))
+        out.print(runs_table([row for _, row in found], datetime.now(UTC), out.width))
         out.print()
         out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
     elif of:
@@ -181,11 +184,14 @@ async def _show_step(bus: Bus, head: RunHead, step: str, json: bool) -> int:
     return OK
 
 
-async def _state(bus: Bus, head: RunHead) -> RunState:
-    """Return the state of a run; of one whose id no subject of ours can have, only how it began and ended."""
+async def _listed(bus: Bus, head: RunHead) -> tuple[RunState, Summary]:
+    """Return a run and its row; of one whose id no subject of ours can have, only how it began and ended."""
     if TOKEN.match(head.run) and (entries := await read_last(bus, head)):
-        return state_of(head, entries)
-    return replace(state_of(head, []), status=head.status, started_at=head.started_at, ended_at=head.ended_at)
+        state, calls = state_of(head, entries), calls_of(entries)
+    else:
+        state, calls = state_of(head, []), []
+        state = replace(state, status=head.status, started_at=head.started_at, ended_at=head.ended_at)
+    return state, summary_of(state, calls, datetime.now(UTC))
 
 
 @command()

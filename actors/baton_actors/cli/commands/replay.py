@@ -23,13 +23,11 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import header, run_page, totals
 from baton_actors.cli.show.step_facts import brought_facts
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.show.stepping import Stepping
 from baton_actors.cli.show.steps_table import in_brief, steps_table
-from baton_actors.cli.show.unfolding import room_for
 from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.client.seen import fetch_small
@@ -41,6 +39,9 @@ from baton_schemas.show.brought import Brought, blobs_named, brought_by
 from baton_schemas.show.export import load
 from baton_schemas.show.given import Fetched
 from baton_schemas.show.lines import one_line
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
+from baton_schemas.show.unfolding import room_for
 from baton_schemas.wire.names import TOKEN
 
 _INDENT = " " * 6

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rich.text import Text
 
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change
 from baton_schemas.run.refs import whole
+from baton_schemas.show.rows import Row
 
 _SHOWN_MAX = 40
 """Characters of a value that is shown as it was and is; one that is longer is only named."""

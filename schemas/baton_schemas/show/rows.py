@@ -1,6 +1,6 @@
 """The steps of a run as rows of a table, the branches of a fan-out as one, and below each what it asked for.
 
-Pure; `steps_table.py` draws them.
+Pure; the CLI draws them as a table, the console as a page.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import name_of, whole
 from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.run.state import RunState, StepState
-from baton_schemas.show.children import Children, asked_with, is_child, parked_upon
-from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.messages import AskedKind
 from baton_schemas.wire.outcomes import Error
 
+from .children import Children, asked_with, is_child, parked_upon
 from .unfolding import CHILDREN_MAX, Node, awaits, unfold, waits_of_step
-
-__all__ = ["Row", "RowStatus", "plan_of", "rows_of"]
 
 RowStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
 """Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, some branches are done, or
@@ -108,7 +105,7 @@ def rows_of(
     `running` are the attempts of steps that workers say they are doing; `now` is for the time of open steps. Of
     children about `children_max` rows are made, the others being folded; 0 for none.
     """
-    names = _in_order(plan, state) if plan else []
+    names = in_order(plan, state) if plan else []
     members: dict[str, list[StepState]] = {name: [] for name in names}
     for step in state.steps.values():
         if not is_child(step.name):
@@ -157,7 +154,7 @@ def _called(node: Node, children: Children) -> dict[str, str]:
     return {"step": children.written(step.name), "token": step.name, "asked": asked_with(step, _ASKED_WIDE)}
 
 
-def _in_order(plan: Plan, state: RunState) -> list[str]:
+def in_order(plan: Plan, state: RunState) -> list[str]:
     """Return the steps in the order in which they are done; those of a loop round by round, as far as there are any."""
     begun = {
         last: max((round_of(name) for name in state.steps if name_of(name) in loop), default=1)
