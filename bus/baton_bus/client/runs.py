@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import lru_cache
 from typing import get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from baton_bus.engine.runs import begins_run
@@ -24,6 +25,8 @@ from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
 """Messages of the first look back: about a thousand runs of a pipeline. Each further look takes four times more."""
+_FLOWS_KEPT = 256
+"""Versions of flows whose actors are remembered."""
 _ODD_MAX = 100
 """Among so many of the latest runs one is looked for that has an id of ours."""
 _LOOK_BACK_MAX = 10_000
@@ -207,7 +210,7 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
         flow=message.flow if isinstance(message, Handoff | Result) else "",
         start_seq=begin.seq,
         started_at=begin.at,
-        actors=_actors(message) if isinstance(message, Handoff) else (),
+        actors=actors_of(message) if isinstance(message, Handoff) else (),
         parent=parent.run if parent is not None else "",
         status=result.status if result else "running",
         ended_at=end.at if end is not None and result else None,
@@ -215,9 +218,15 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
     )
 
 
-def _actors(handoff: Handoff) -> tuple[str, ...]:
-    begins = handoff.cause.begins if isinstance(handoff.cause, Started) else None
+def actors_of(first: Handoff) -> tuple[str, ...]:
+    """Return who appears in the subjects of a run, by its first handoff; nobody when its flow cannot be read."""
+    begins = first.cause.begins if isinstance(first.cause, Started) else None
+    return _actors_in(bytes(begins.flow_body if begins else NULL))
+
+
+@lru_cache(maxsize=_FLOWS_KEPT)
+def _actors_in(flow_body: bytes) -> tuple[str, ...]:
     try:
-        return tuple(Plan(decode_flow(begins.flow_body if begins else NULL)).actors())
+        return tuple(Plan(decode_flow(Raw(flow_body))).actors())
     except (msgspec.DecodeError, ValueError, KeyError, RecursionError):  # a flow of another release
         return ()

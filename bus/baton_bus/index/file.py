@@ -16,15 +16,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from baton_bus.errors import BusError
 from baton_schemas.wire.messages import VERSION
+
+from .errors import BUSY_S, IndexBusy, IndexForeign, IndexLocked, IndexOutdated, IndexUnusable
 
 OURS = 0x42415431
 """`BAT1`, in the header of the file."""
 LAYOUT = 100 * VERSION + 1
-"""Counts what a row has and how it is made; and the version of the messages that are understood. Else it is made anew."""
-BUSY_S = 2.0
-"""How long a file is waited for that somebody holds: a writer does for some milliseconds."""
+"""Counts what a row has and how it is made; and the version of the messages that are understood. Else made anew."""
 _ADVICE = "Look at the disk and the rights on it."
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = slice(68, 72)
@@ -37,56 +36,13 @@ CREATE TABLE torn(run TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs(
   start_seq INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, flow TEXT NOT NULL, status TEXT NOT NULL,
   parent TEXT NOT NULL, started_us INTEGER NOT NULL, ended_us INTEGER, cost_usd REAL, tokens INTEGER NOT NULL,
-  waits INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
+  asks_people INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
 CREATE INDEX runs_by_status ON runs(status, start_seq);
 CREATE INDEX runs_by_flow ON runs(flow, start_seq);
 CREATE INDEX runs_by_parent ON runs(parent) WHERE parent != '';
 CREATE VIRTUAL TABLE found USING fts5(
   words, content='runs', content_rowid='start_seq', tokenize="unicode61 remove_diacritics 2");
 """
-
-
-class IndexUnusable(BusError):
-    """The index cannot be used. Nothing is lost: all of it is in the log."""
-
-    def __init__(self, path: Path, reason: str, advice: str) -> None:
-        """`reason` is what was found, `advice` what to do."""
-        self.path, self.reason, self.advice = path, reason, advice
-        super().__init__(f"the index {path} {reason}. {advice}")
-
-
-class IndexBusy(IndexUnusable):
-    """Another process writes it."""
-
-    def __init__(self, path: Path, pid: int) -> None:
-        """`pid` of whoever does; 0 when that is not known."""
-        self.pid = pid
-        who = f"pid {pid}" if pid else "another process"
-        super().__init__(path, f"is kept by {who} already", "It is up to date while that runs; `baton runs` uses it.")
-
-
-class IndexForeign(IndexUnusable):
-    """What is there is no index of ours, and stays as it is."""
-
-    def __init__(self, path: Path, found: str) -> None:
-        """`found` says what it is instead."""
-        super().__init__(path, f"is {found}", "Expected an index that `baton index` has made: move the file away.")
-
-
-class IndexLocked(IndexUnusable):
-    """Some other program holds the file."""
-
-    def __init__(self, path: Path) -> None:
-        """`path` is the file."""
-        super().__init__(path, f"was locked by another program for {BUSY_S:g} s", "Close what has it open.")
-
-
-class IndexOutdated(IndexUnusable):
-    """It is of another log, of another release, or damaged: to be made anew."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        """`reason` says which."""
-        super().__init__(path, reason, "`baton index` makes it anew.")
 
 
 class Identity(Struct, frozen=True, kw_only=True):

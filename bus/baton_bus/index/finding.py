@@ -11,10 +11,10 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from baton_bus.errors import BusError
 from baton_schemas.run.state import RunStatus
-from baton_schemas.show.run_row import RunRow
 
+from .errors import NoWords
+from .row import IndexRow
 from .table import microseconds, spaced
 
 Order = Literal["started", "cost", "time", "tokens"]
@@ -27,15 +27,6 @@ _ORDERS: dict[Order, str] = {
     "tokens": "tokens DESC, start_seq DESC",
 }
 _SEQ_MAX = 2**63 - 1
-
-
-class NoWords(BusError, ValueError):
-    """What is looked for has no word in it."""
-
-    def __init__(self, text: str) -> None:
-        """`text` as it was given."""
-        self.text = text
-        super().__init__(f"{text!r} has no word to look for: expected letters or digits")
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -70,7 +61,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return self != bare
 
 
-def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0) -> list[RunRow]:
+def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0) -> list[IndexRow]:
     """Return the runs that are wanted, of those that began at this sequence or later.
 
     `now` is for the time of runs that have not ended. Raises as SQLite does.
@@ -84,7 +75,7 @@ def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: i
         # Each status is one of ours: nothing of what people write gets into the question.
         conditions.append(f"status IN ({', '.join(repr(status) for status in wanted.statuses)})")
     if wanted.waiting:
-        conditions.append("waits > 0")
+        conditions.append("asks_people")
     if wanted.since is not None:
         conditions.append("started_us >= :since")
     if wanted.until is not None:
@@ -109,9 +100,9 @@ def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: i
     return rows_in(database.execute(question, given).fetchall())
 
 
-def rows_in(found: Sequence[tuple[bytes]]) -> list[RunRow]:
+def rows_in(found: Sequence[tuple[bytes]]) -> list[IndexRow]:
     """Return rows as they were written."""
-    return [msgspec.json.decode(row, type=RunRow) for (row,) in found]
+    return [msgspec.json.decode(row, type=IndexRow) for (row,) in found]
 
 
 def words_in(text: str) -> str:
@@ -130,5 +121,5 @@ def started_at(database: sqlite3.Connection, seq: int) -> datetime | None:
     """Return when the first run began that the index has from this sequence on."""
     with contextlib.suppress(StopIteration):
         question = "SELECT row FROM runs WHERE start_seq >= ? ORDER BY start_seq LIMIT 1"
-        return next(iter(rows_in(database.execute(question, (seq,)).fetchall()))).started_at
+        return next(iter(rows_in(database.execute(question, (seq,)).fetchall()))).summary.started_at
     return None

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 
 from baton_bus.client.runs import exact_run, is_beginning
-from baton_bus.errors import BusError
 from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus
 from baton_schemas.wire.names import TOKEN
 
-from .projecting import Folding, Projector
+from .errors import LogReplaced
+from .projecting import Projector
+from .row import Folding
 from .spans import Span, last_of, missing, windows
 from .stream import Look, look, runs_there
 from .table import Table
@@ -33,15 +34,6 @@ _REST_S = 0.02
 CHECK_S = 2.0
 """How often it is looked whether the stream is the same, and whether something is gone from it."""
 _REMOVED = "deleted"
-
-
-class LogReplaced(BusError):
-    """The stream was deleted and made anew: the index is of one that is gone."""
-
-    def __init__(self, stream: str) -> None:
-        """`stream` is its name."""
-        self.stream = stream
-        super().__init__(f"the stream {stream} was deleted and made anew. `baton index` makes the index anew.")
 
 
 class Indexer:

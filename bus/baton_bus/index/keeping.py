@@ -15,8 +15,9 @@ from baton_bus.errors import BusUnavailable, NoStream
 from baton_bus.store.bus import Bus
 
 from . import file as files
-from .file import Identity, IndexOutdated
-from .indexing import Indexer, LogReplaced
+from .errors import IndexOutdated, LogReplaced
+from .file import Identity
+from .indexing import Indexer
 from .stream import Look, look
 from .table import Table
 
@@ -30,14 +31,17 @@ class Kept(Struct, frozen=True, kw_only=True):
     indexer: Indexer
     table: Table
     made: str = ""
-    """Why it was made anew: empty where it goes on."""
+    """Why one that was there was made anew, as in `it {made}`; empty where it goes on, or there was none."""
 
 
 @asynccontextmanager
-async def opened(bus: Bus, path: Path, *, words: bool = True, makes: bool = True) -> AsyncIterator[Kept]:
+async def opened(
+    bus: Bus, path: Path, *, words: bool = True, makes: bool = True, anew: bool = False
+) -> AsyncIterator[Kept]:
     """Open the index of a log to be written, while the context is open: nobody else does.
 
-    One that is missing, or cannot be used, is made anew if this `makes` it; then all of it is looked at, too. Raises
+    One that is missing, or cannot be used, is made anew if this `makes` it (in any case `anew`); then all of it is
+    looked at, too. Raises
     `IndexBusy`, `IndexForeign`, `IndexLocked`, `IndexUnusable`; `IndexOutdated` when it is not to be made anew; and
     `BusUnavailable`, `NoStream`.
     """
@@ -45,7 +49,7 @@ async def opened(bus: Bus, path: Path, *, words: bool = True, makes: bool = True
     identity = identity_of(bus, stream, words=words)
     with contextlib.ExitStack() as closing:
         with files.opening(path):
-            made = _prepare(path, identity, closing, makes=makes)
+            made = _prepare(path, identity, closing, makes=makes, anew=anew)
             database = files.connected(path, writes=True)
             closing.callback(database.close)
             table = Table(database, words=words)
@@ -54,15 +58,16 @@ async def opened(bus: Bus, path: Path, *, words: bool = True, makes: bool = True
             yield Kept(indexer=indexer, table=table, made=made)
 
 
-async def keep(bus: Bus, path: Path, told: Callable[[str], None], *, words: bool = True) -> None:
+async def keep(bus: Bus, path: Path, told: Callable[[str], None], *, words: bool = True, anew: bool = False) -> None:
     """Keep an index until cancelled: through a server that is away, and a stream or a file that is made anew.
 
     Raises as `opened`, but for what is the log's.
     """
     while True:
         try:
-            async with opened(bus, path, words=words) as kept:
-                told(f"the index {path} is made: {kept.made}" if kept.made else f"the index {path} goes on")
+            async with opened(bus, path, words=words, anew=anew) as kept:
+                anew = False
+                told(f"the index {path} {kept.made}, so it is made anew" if kept.made else f"keeps the index {path}")
                 following = asyncio.create_task(kept.indexer.follow(told), name="follow the log")
                 try:
                     await _until_replaced(path, following)
@@ -89,23 +94,26 @@ def identity_of(bus: Bus, stream: Look, *, words: bool = True) -> Identity:
     return Identity(namespace=bus.settings.namespace, created=stream.created, words=words)
 
 
-def _prepare(path: Path, identity: Identity, closing: contextlib.ExitStack, *, makes: bool) -> str:
+def _prepare(path: Path, identity: Identity, closing: contextlib.ExitStack, *, makes: bool, anew: bool) -> str:
     """Take the lock, and have an index there that can be used; return why it was made anew, if it was."""
     there = files.check_ours(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     closing.callback(os.close, files.lock(path))
-    reason = "" if there else "there was none"
+    reason = ""
     try:
+        if anew and there:
+            raise IndexOutdated(path, "was to be made anew")
         if there:
             with files.told(path), contextlib.closing(files.connected(path, writes=True, whole=makes)) as database:
                 files.check_identity(path, database, identity)
         elif not makes:
             raise IndexOutdated(path, "is empty")
+        else:
+            files.make(path, identity)
     except IndexOutdated as outdated:
         if not makes:
             raise
-        reason = f"it {outdated.reason}"
-    if reason:
+        reason = outdated.reason
         files.make(path, identity)
     return reason
 

@@ -12,12 +12,10 @@ from collections.abc import Iterable
 
 from baton_bus.client.runs import is_beginning
 from baton_bus.jetstream.gets import Stored
-from baton_schemas.run.fold import RunFold
 from baton_schemas.run.state import Entry, read_entry
-from baton_schemas.show.run_row import row_of, words_of
 from baton_schemas.wire.messages import Result
 
-from .table import Given
+from .row import Folding, Given
 
 HELD_MAX_BYTES = 64 * 1024 * 1024
 """Messages held of runs whose beginning is still to come."""
@@ -27,33 +25,6 @@ _NOBODY = "-"
 """In place of a run, in notes on messages that name none."""
 _BEGINNINGS = frozenset({"start", "join"})
 """How the subject of a first handoff ends."""
-
-
-class Folding:
-    """One run, as far as it is folded."""
-
-    __slots__ = ("ended", "fold", "purged", "size_bytes", "start_seq", "started_at", "up_to_seq")
-
-    def __init__(self, first: Entry) -> None:
-        """`first` is the message that it begins with."""
-        self.fold = RunFold()
-        self.start_seq, self.started_at, self.up_to_seq = first.seq, first.at, 0
-        self.ended, self.purged, self.size_bytes = False, False, 0
-        self.apply(first)
-
-    def apply(self, entry: Entry) -> None:
-        """Fold the next message. One that was folded before changes nothing."""
-        if entry.seq > self.up_to_seq:
-            self.fold.apply(entry)
-            self.up_to_seq = entry.seq
-            self.size_bytes += len(entry.data)
-            if isinstance(entry.message, Result):
-                self.ended, self.purged = True, self.purged or entry.message.purged
-
-    def given(self, run: str) -> Given:
-        """Return the row as it is now, and its words."""
-        state = self.fold.state
-        return row_of(state, run, self.start_seq, self.started_at), words_of(state)
 
 
 class Projector:

@@ -10,9 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from baton_schemas.show.run_row import RunRow
-
 from .file import facts
+from .row import Given, IndexRow
 from .spans import Span, joined
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -23,8 +22,6 @@ _INSERT_WORDS = "INSERT INTO found(rowid, words) VALUES(?, ?)"
 _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
 encode = msgspec.json.Encoder().encode
-Given = tuple[RunRow, str]
-"""A row and its words."""
 
 
 class Table:
@@ -161,18 +158,20 @@ def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _values(row: RunRow, text: str) -> tuple[object, ...]:
+def _values(row: IndexRow, text: str) -> tuple[object, ...]:
+    one = row.summary
+    assert one.started_at is not None
     return (
         row.start_seq,
-        row.run,
-        row.flow,
-        row.status,
-        row.parent,
-        microseconds(row.started_at),
-        microseconds(row.ended_at) if row.ended_at is not None else None,
-        row.cost_usd,
-        row.tokens_in + row.tokens_out,
-        len(row.waits),
+        one.run,
+        one.flow,
+        one.status,
+        one.parent,
+        microseconds(one.started_at),
+        microseconds(one.ended_at) if one.ended_at is not None else None,
+        one.cost_usd,
+        one.usage.tokens,
+        row.asks_people,
         encode(row),
         text,
     )

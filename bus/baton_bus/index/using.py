@@ -14,13 +14,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from baton_bus.store.bus import Bus
-from baton_schemas.show.run_row import RunRow
 
 from . import file as files
-from .file import IndexBusy, IndexUnusable
+from .errors import IndexBusy, IndexUnusable
 from .finding import Wanted, find, started_at
 from .indexing import Indexer
 from .keeping import identity_of, opened
+from .row import IndexRow
 from .spans import last_of
 from .stream import look
 from .table import Table, spans_of
@@ -35,7 +35,7 @@ _LOOKS_AGAIN_S = 0.02
 class Found(Struct, frozen=True, kw_only=True):
     """The runs that were found."""
 
-    rows: list[RunRow]
+    rows: list[IndexRow]
     by_index: bool
     """Whether the index had them, or the log."""
     why: str = ""
@@ -93,7 +93,7 @@ async def _by_index(bus: Bus, wanted: Wanted, path: Path, now: datetime) -> Foun
 def _judged(
     database: sqlite3.Connection,
     wanted: Wanted,
-    rows: list[RunRow],
+    rows: list[IndexRow],
     low_seq: int,
     bounds: tuple[int, int],
     path: Path,
@@ -150,7 +150,7 @@ async def _by_log(bus: Bus, wanted: Wanted, now: datetime, why: str) -> Found:
         )
 
 
-def is_enough(database: sqlite3.Connection, wanted: Wanted, rows: list[RunRow], low_seq: int) -> bool:
+def is_enough(database: sqlite3.Connection, wanted: Wanted, rows: list[IndexRow], low_seq: int) -> bool:
     """Say whether no run that began before this sequence could be among the ones that are wanted."""
     if wanted.order == "started" and len(rows) >= wanted.limit:
         return True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
+from msgspec import Raw
 
 from baton_schemas.errors import SchemaError
 from baton_schemas.flow.check import check_flow
@@ -10,12 +13,18 @@ from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.state import RunState
 
+_KEPT = 256
+"""Versions of flows whose plans are remembered: most runs of a list have few."""
+
 
 def plan_of(state: RunState) -> Plan | None:
     """Return the plan of the flow that the log carries; None when it carries none that this release can read."""
-    if state.flow_body is None:
-        return None
+    return _plan_in(bytes(state.flow_body)) if state.flow_body is not None else None
+
+
+@lru_cache(maxsize=_KEPT)
+def _plan_in(flow_body: bytes) -> Plan | None:
     try:
-        return check_flow(decode_flow(state.flow_body), stored=True)
+        return check_flow(decode_flow(Raw(flow_body)), stored=True)
     except (msgspec.DecodeError, ValueError, RecursionError, SchemaError):
         return None
