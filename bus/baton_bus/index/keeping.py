@@ -67,7 +67,7 @@ async def keep(bus: Bus, path: Path, told: Callable[[str], None], *, words: bool
         try:
             async with opened(bus, path, words=words, anew=anew) as kept:
                 anew = False
-                told(f"the index {path} {kept.made}, so it is made anew" if kept.made else f"keeps the index {path}")
+                told(f"keeps the index {path}" + (f", made anew, as it {kept.made}" if kept.made else ""))
                 following = asyncio.create_task(kept.indexer.follow(told), name="follow the log")
                 try:
                     await _until_replaced(path, following)
@@ -99,23 +99,20 @@ def _prepare(path: Path, identity: Identity, closing: contextlib.ExitStack, *, m
     there = files.check_ours(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     closing.callback(os.close, files.lock(path))
-    reason = ""
+    if not there and not makes:
+        raise IndexOutdated(path, "is empty")
+    if anew or not there:
+        files.make(path, identity)
+        return ""
     try:
-        if anew and there:
-            raise IndexOutdated(path, "was to be made anew")
-        if there:
-            with files.told(path), contextlib.closing(files.connected(path, writes=True, whole=makes)) as database:
-                files.check_identity(path, database, identity)
-        elif not makes:
-            raise IndexOutdated(path, "is empty")
-        else:
-            files.make(path, identity)
+        with files.told(path), contextlib.closing(files.connected(path, writes=True, whole=makes)) as database:
+            files.check_identity(path, database, identity)
     except IndexOutdated as outdated:
         if not makes:
             raise
-        reason = outdated.reason
         files.make(path, identity)
-    return reason
+        return outdated.reason
+    return ""
 
 
 def _number(path: Path) -> int:

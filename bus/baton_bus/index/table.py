@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from .file import facts
 from .row import Given, IndexRow
@@ -47,8 +48,10 @@ class Table:
 
         Of those nothing is changed: whoever looks at their logs knows where they begin.
         """
-        texts = [spaced(words) if self._words else "" for _, words in given]
-        values = [_values(row, text) for (row, _), text in zip(given, texts, strict=True)]
+        if self._words:
+            values = [_values(row, spaced(words)) for row, words in given]
+        else:
+            values = [_values(_without_words(row), "") for row, _ in given]
         self._database.execute("SAVEPOINT rows")
         try:
             self._database.executemany(_INSERT, values)
@@ -156,6 +159,10 @@ def spaced(text: str) -> str:
 def microseconds(at: datetime) -> int:
     """Return a time as a number: microseconds of Unix time."""
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _without_words(row: IndexRow) -> IndexRow:
+    return replace(row, summary=replace(row.summary, input="", error=""))
 
 
 def _values(row: IndexRow, text: str) -> tuple[object, ...]:

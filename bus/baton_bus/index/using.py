@@ -130,7 +130,7 @@ async def _is_kept(bus: Bus, path: Path) -> bool:
 async def _by_log(bus: Bus, wanted: Wanted, now: datetime, why: str) -> Found:
     stream = await look(bus)
     with contextlib.closing(files.in_memory(identity_of(bus, stream))) as database:
-        indexer = Indexer(bus, Table(database, words=bool(wanted.text)), stream)
+        indexer = Indexer(bus, Table(database), stream)
 
         def enough(low_seq: int) -> bool:
             return is_enough(database, wanted, find(database, wanted, now), low_seq)

@@ -158,7 +158,11 @@ class Gets:
 
         With more than one message on a subject it may be the last but one of a moment ago. Raises as `last`.
         """
-        return await self._confirmed({"last_by_subj": pattern}, f"read the last message on {pattern}")
+        found = await self._confirmed({"last_by_subj": pattern}, f"read the last message on {pattern}")
+        if found is None and pattern == ">":
+            # The server looks at the last sequence only, and finds nothing when that message was removed.
+            found = await self._leader({"last_by_subj": "*.>"}, f"read the last message on {pattern}")
+        return found
 
     async def next_sure(self, pattern: str, start_seq: int) -> Stored | None:
         """Return the first message that matches from a sequence on; None by the leader's second word. As `last`."""

@@ -51,12 +51,12 @@ async def index(
         path = place.index_file(bus.settings)
         if not follow:
             async with opened(bus, path, words=not no_text, anew=rebuild) as kept:
-                return await _once(bus, path, kept, json)
+                return await _once(bus, path, kept, json, rebuild)
         await keep(bus, path, lambda what: _tell(what, json), words=not no_text, anew=rebuild)
     return OK
 
 
-async def _once(bus: Bus, path: Path, kept: Kept, json: bool) -> int:
+async def _once(bus: Bus, path: Path, kept: Kept, json: bool, rebuilt: bool) -> int:
     began, out = time.monotonic(), console(stderr=True)
     messages = max(await bus.log.end(), 1)
     with out.status("", spinner_style="dim") as status:
@@ -80,7 +80,7 @@ async def _once(bus: Bus, path: Path, kept: Kept, json: bool) -> int:
         print_json(facts)
         return OK
     took_s = time.monotonic() - began
-    why = f" (made anew, as it {kept.made})" if kept.made else ""
+    why = f" (made anew, as it {kept.made})" if kept.made else " (made anew)" if rebuilt else ""
     print(
         f"{facts['runs']:,} runs in {path}{why}: {kept.indexer.read:,} messages read in {took_s:.1f} s, "
         f"{size(_size_of(path))}"
