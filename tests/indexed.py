@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+import msgspec
 from msgspec.structs import replace
 
 from baton_actors.cli.output import state_of
@@ -150,6 +151,4 @@ def _took_s(one: Summary, now: datetime) -> float:
 
 
 def _decoded(row: tuple[bytes]) -> IndexRow:
-    import msgspec
-
     return msgspec.json.decode(row[0], type=IndexRow)

@@ -19,18 +19,23 @@ from baton_bus import Settings
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.survey import survey
 from baton_bus.errors import BusUnavailable
+from baton_bus.index import file as files
 from baton_bus.index import indexing, projecting, using
 from baton_bus.index.errors import IndexBusy
 from baton_bus.index.finding import Order, Wanted
 from baton_bus.index.keeping import keep, opened
 from baton_bus.index.spans import Span, joined, missing, windows
+from baton_bus.index.table import spans_of
 from baton_bus.index.using import find_runs
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.flow import Flow
+from baton_schemas.run.fold import fold
 
+from .clients import cancel_run, start_run
 from .indexed import EVERY, Sent, fitting, found_in, indexed, listed, mixed, publish, recorded, said_by, simulated_runs
 from .servers import NatsServer, until
 from .strategies import flows
+from .test_runs import PLAN
 
 NOW = datetime.now(UTC)
 
@@ -139,6 +144,29 @@ async def assert_found(bus: Bus, path: Path, wanted: Wanted) -> None:
         assert (found.by_index, found.why, found.all_read) == (place is not None, "", True)
 
 
+async def test_runs_that_wait_for_people_are_found_until_they_do_not(bus: Bus, path: Path) -> None:
+    for run in recorded(bus.settings.namespace):
+        asks = next((place for place, (_, body) in enumerate(run) if b'"kind":"person"' in body), len(run))
+        await publish(bus, run[: asks + 1])
+    waiting = [
+        run
+        for run in await listed(bus)
+        for state in [fold(await bus.log.run(run))]
+        if state.result is None
+        and any(step.asked == "person" and step.status == "queued" for step in state.steps.values())
+    ]
+    assert waiting
+    await indexed(bus, path)
+    for place in (path, None):
+        found = await find_runs(bus, Wanted(limit=99, waiting=True), place, NOW)
+        assert [row.summary.run for row in found.rows] == waiting
+        assert all(row.head.run == row.summary.run and row.head.actors for row in found.rows)
+    for run in waiting:
+        await cancel_run(bus, run)
+    for place in (path, None):
+        assert (await find_runs(bus, Wanted(limit=99, waiting=True), place, NOW)).rows == []
+
+
 @pytest.mark.usefixtures("small_windows")
 async def test_whoever_is_broken_off_goes_on_where_that_was(bus: Bus, path: Path) -> None:
     """Between the writings of two windows, with runs that began before and went on since."""
@@ -180,9 +208,6 @@ async def test_what_comes_is_taken_up_while_what_was_before_is_read(
 
 
 def reaches(path: Path) -> int:
-    from baton_bus.index import file as files
-    from baton_bus.index.table import spans_of
-
     if not path.exists() or not path.stat().st_size:
         return 0
     with contextlib.suppress(Exception), contextlib.closing(files.connected(path)) as database:
@@ -283,9 +308,6 @@ async def test_what_is_affordable_is_said(bus: Bus, path: Path, monkeypatch: pyt
 
 
 async def test_words_are_found_whatever_is_asked_and_written(bus: Bus, path: Path) -> None:
-    from .clients import start_run
-    from .test_runs import PLAN
-
     texts = {
         "english": 'The Zürich office of ACME-Corp, said: "don\'t"',
         "japanese": "日本語のテキスト",
