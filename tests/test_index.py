@@ -145,9 +145,9 @@ async def assert_found(bus: Bus, path: Path, wanted: Wanted) -> None:
 
 
 async def test_runs_that_wait_for_people_are_found_until_they_do_not(bus: Bus, path: Path) -> None:
-    for run in recorded(bus.settings.namespace):
-        asks = next((place for place, (_, body) in enumerate(run) if b'"kind":"person"' in body), len(run))
-        await publish(bus, run[: asks + 1])
+    for sent in recorded(bus.settings.namespace):
+        asks = next((place for place, (_, body) in enumerate(sent) if b'"kind":"person"' in body), len(sent))
+        await publish(bus, sent[: asks + 1])
     waiting = [
         run
         for run in await listed(bus)

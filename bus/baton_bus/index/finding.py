@@ -14,8 +14,10 @@ from msgspec import Struct
 from baton_schemas.run.state import RunStatus
 
 from .errors import NoWords
+from .file import facts
 from .row import IndexRow
-from .table import microseconds, spaced
+from .spans import Span, last_of
+from .table import microseconds, spaced, spans_of
 
 Order = Literal["started", "cost", "time", "tokens"]
 """What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
@@ -115,6 +117,38 @@ def words_in(text: str) -> str:
         raise NoWords(text)
     quoted = (spaced(word).replace('"', '""') for word in words)
     return " AND ".join(f'"{word}" *' for word in quoted)
+
+
+class Reach(Struct, frozen=True, kw_only=True):
+    """How far an index reaches: all runs are in it that began from `low_seq` to `high_seq`."""
+
+    namespace: str
+    created: str
+    """When the stream was made whose sequences these are."""
+    low_seq: int
+    high_seq: int
+    """Of the newest part that was read without a gap; from 1 to 0 when nothing was."""
+    back_to: datetime | None
+    """When the first run in it began."""
+    spans: list[Span]
+    """All parts that were read."""
+    runs: int
+
+
+def reach_of(database: sqlite3.Connection) -> Reach:
+    """Return how far an index reaches. Raises as SQLite does."""
+    said, spans = facts(database), spans_of(database)
+    newest = last_of(spans) or Span(1, 0)
+    (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    return Reach(
+        namespace=said.get("namespace", ""),
+        created=said.get("created", ""),
+        low_seq=newest.low,
+        high_seq=newest.high,
+        back_to=started_at(database, newest.low),
+        spans=spans,
+        runs=runs,
+    )
 
 
 def started_at(database: sqlite3.Connection, seq: int) -> datetime | None:

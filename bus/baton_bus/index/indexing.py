@@ -7,16 +7,16 @@ writing was. Whatever is in doubt of a run is settled by reading its log.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 
 from baton_bus.client.runs import exact_run, is_beginning
-from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus
 from baton_schemas.wire.names import TOKEN
 
 from .errors import LogReplaced
+from .hearing import Hearing
 from .projecting import Projector
 from .row import Folding
 from .spans import Span, last_of, missing, windows
@@ -25,14 +25,14 @@ from .table import Table
 
 WINDOW, WINDOW_MAX = 4_000, 32_000
 """Messages of the first window back, about a thousand short runs, and of later ones: the runs of one are in memory."""
-_HEARD_MAX = 20_000
-"""Messages that came and are not folded yet; more wait at the server."""
 _AT_ONCE = 2_000
 """Messages of a window between two looks at what came meanwhile."""
 _REST_S = 0.02
 """Between two writings of what comes: soon enough for eyes, and many messages in each when many come."""
 CHECK_S = 2.0
 """How often it is looked whether the stream is the same, and whether something is gone from it."""
+_GARBAGE_EVERY = 200_000
+"""Objects made between two looks for garbage: with Python's 700, looking takes a third of the time."""
 _REMOVED = "deleted"
 
 
@@ -43,8 +43,7 @@ class Indexer:
         """`stream` is what the index is of."""
         self._bus, self._table, self._stream = bus, table, stream
         self._projector = Projector(table.torn())
-        self._heard: asyncio.Queue[Stored] = asyncio.Queue(_HEARD_MAX)
-        self._came = asyncio.Event()
+        self._hearing = Hearing(bus.log)
         self._base = 0
         self._torn = table.torn()
         """As they are written."""
@@ -72,6 +71,11 @@ class Indexer:
             table.drop_below(first_seq)
             if not table.fact(_REMOVED):
                 table.say(_REMOVED, _removed(self._stream))
+        with _rarely_collected():
+            return await self._catch_up(whole, most, enough, newest)
+
+    async def _catch_up(self, whole: Span, most: int, enough: Callable[[int], bool], newest: bool) -> bool:
+        table = self._table
         known = last_of(table.spans())
         for gap in missing(table.spans(), whole):
             if newest and known is not None and gap.low <= known.high:
@@ -103,7 +107,7 @@ class Indexer:
         """
         _, end_seq = await self._bus.log.bounds()
         self._base = end_seq
-        async with self._hearing(end_seq + 1):
+        async with self._hearing.from_seq(end_seq + 1):
             await self.catch_up(end_seq=end_seq)
             await self.remove_gone()
             told("up to date")
@@ -128,35 +132,12 @@ class Indexer:
 
     # ---- what comes --------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _hearing(self, start_seq: int) -> AsyncIterator[None]:
-        async def hear() -> None:
-            try:
-                async with aclosing(self._bus.log.raw_follow(start_seq)) as log:
-                    async for each in log:
-                        await self._heard.put(each)
-                        self._came.set()
-            finally:
-                self._came.set()
-
-        self._hearer = asyncio.create_task(hear(), name="hear the log")
-        try:
-            yield
-        finally:
-            self._hearer.cancel()
-            await asyncio.gather(self._hearer, return_exceptions=True)
-
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
         check_at = loop.time() + CHECK_S
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(check_at):
-                    await self._came.wait()
-            self._came.clear()
+            await self._hearing.wait_until(check_at)
             await self._write_heard()
-            if self._hearer.done():
-                self._hearer.result()
             if loop.time() >= check_at:
                 await self._check()
                 check_at = loop.time() + CHECK_S
@@ -173,18 +154,17 @@ class Indexer:
                     self._table.drop_below(found.first_seq)
             await self.remove_gone()
 
-    async def _write_heard(self) -> bool:
-        """Write what came; return whether something did."""
-        if self._heard.empty():
-            return False
-        last_seq = self._base
-        while not self._heard.empty() and len(self._projector.unknown) < _AT_ONCE:
-            each = self._heard.get_nowait()
+    async def _write_heard(self) -> None:
+        """Write what came."""
+        last_seq = 0
+        for each in self._hearing.take():
             self._projector.hear(each)
             last_seq = each.seq
-        self._projector.changed()
-        await self._write([Span(self._base + 1, last_seq)])
-        return True
+            if len(self._projector.unknown) >= _AT_ONCE:
+                break
+        if last_seq:
+            self._projector.changed()
+            await self._write([Span(self._base + 1, last_seq)])
 
     # ---- both --------------------------------------------------------------------------------------
 
@@ -212,11 +192,14 @@ class Indexer:
 
     async def _look_into(self, runs: Iterable[str]) -> None:
         for run in runs:
-            self._projector.read_whole(run, await self._whole(run))
+            if TOKEN.match(run):
+                self._projector.read_whole(run, await self._whole(run))
+            else:  # a stranger's, whom nobody can ask for: what was seen of it has to do
+                self._projector.unknown.discard(run)
 
     async def _whole(self, run: str) -> Folding | None:
         """Return a run, folded from its log; None when it does not begin there, or was purged."""
-        head = await exact_run(self._bus, run) if TOKEN.match(run) else None
+        head = await exact_run(self._bus, run)
         if head is None or head.purged:
             return None
         going: Folding | None = None
@@ -229,6 +212,17 @@ class Indexer:
                 else:
                     return None
         return going
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """Look for garbage less often: rows come and go by the thousand, and none of them is in a cycle."""
+    before = gc.get_threshold()
+    gc.set_threshold(_GARBAGE_EVERY, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _removed(stream: Look) -> str:

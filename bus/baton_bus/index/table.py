@@ -82,10 +82,6 @@ class Table:
         """Return where each run begins, by its id."""
         return dict(self._database.execute("SELECT run, start_seq FROM runs"))
 
-    def count(self) -> int:
-        """Return how many runs there are."""
-        return int(self._database.execute("SELECT count(*) FROM runs").fetchone()[0])
-
     # ---- how far it reaches ------------------------------------------------------------------------
 
     def spans(self) -> list[Span]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
 from rich.text import Text
 
 from baton_actors.cli import options as o
@@ -20,11 +20,8 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_actors.processes.signals import Stop
 from baton_bus.doctor.findings import size
-from baton_bus.index.keeping import Kept, keep, opened
+from baton_bus.index.keeping import WAIT_S, Kept, keep, opened
 from baton_bus.store.bus import Bus
-
-_GARBAGE_EVERY = 200_000
-"""Objects made between two looks for garbage: rows come and go by the thousand, and none of them is in a cycle."""
 
 
 @command(until_stopped=True)
@@ -46,11 +43,10 @@ async def index(
     It is a file of SQLite beside the embedded server's data, or in ~/.cache/baton for a named server, for this user
     alone. All of it is made of the log, and may be deleted at any time.
     """
-    gc.set_threshold(_GARBAGE_EVERY)
     async with place.bus(reads=True) as bus:
         path = place.index_file(bus.settings)
         if not follow:
-            async with opened(bus, path, words=not no_text, anew=rebuild) as kept:
+            async with opened(bus, path, words=not no_text, anew=rebuild, wait_s=WAIT_S) as kept:
                 return await _once(bus, path, kept, json, rebuild)
         await keep(bus, path, lambda what: _tell(what, json), words=not no_text, anew=rebuild)
     return OK
@@ -67,22 +63,15 @@ async def _once(bus: Bus, path: Path, kept: Kept, json: bool, rebuilt: bool) -> 
 
         await kept.indexer.catch_up(enough=tell)
         removed = await kept.indexer.remove_gone()
-    facts = {
-        "path": str(path),
-        "runs": kept.table.count(),
-        "read": kept.indexer.read,
-        "removed": removed,
-        "spans": [list(span) for span in kept.table.spans()],
-        "made_anew": kept.made,
-        "size_bytes": _size_of(path),
-    }
+    reach = kept.reach
     if json:
-        print_json(facts)
+        facts = {"path": str(path), "read": kept.indexer.read, "removed": removed, "made_anew": kept.made}
+        print_json({**facts, "size_bytes": _size_of(path), **to_builtins(reach)})
         return OK
     took_s = time.monotonic() - began
     why = f" (made anew, as it {kept.made})" if kept.made else " (made anew)" if rebuilt else ""
     print(
-        f"{facts['runs']:,} runs in {path}{why}: {kept.indexer.read:,} messages read in {took_s:.1f} s, "
+        f"{reach.runs:,} runs in {path}{why}: {kept.indexer.read:,} messages read in {took_s:.1f} s, "
         f"{size(_size_of(path))}"
     )
     return OK
