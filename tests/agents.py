@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from baton_actors.agents.context import Context
 from baton_actors.agents.kinds import StepTask
-from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models import ModelAnswer, ModelError, ModelRequest
 from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
@@ -90,6 +90,13 @@ class NoJournal:
         if self._tools is None:
             self._tools = ToolFacts()
         return self._tools
+
+    @property
+    def by_batch(self) -> bool:
+        return False
+
+    async def batched(self, request: ModelRequest, digest: str, bound: Bound) -> ModelAnswer:
+        raise AssertionError("its calls go in no batches")
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         raise AssertionError("a handler asks no model")

@@ -129,6 +129,23 @@ def test_model_without_a_price_is_an_error_where_the_budget_is_in_usd(tmp_path: 
         assert problem.level == level
 
 
+@pytest.mark.parametrize(
+    ("budget", "tool", "codes"),
+    [
+        ("{ usd = 1 }", "'web_search'", ["unpriced_model"]),
+        ("{ usd = 1 }", "{ use = 'web_search', max_uses = 2 }", []),
+        ("{ usd = 1 }", "'web_fetch'", []),
+        ("{ tokens = 10 }", "'web_search'", []),
+    ],
+)
+def test_tool_with_a_price_and_no_end_is_an_error_where_the_budget_is_in_usd(
+    budget: str, tool: str, codes: list[str], tmp_path: Path
+) -> None:
+    agent = f"[agents.write]\nmodel = 'worker'\nprompt = 'Go.'\ntools = [{tool}]\n"
+    (tmp_path / "story.toml").write_text(f"name = 'story'\nbudget = {budget}\nsteps.write = {{}}\n{agent}")
+    assert [each.code for each in check_source(str(tmp_path / "story.toml")).problems] == codes
+
+
 async def test_task_may_ask_for_less_than_its_flow_allows(server: NatsServer, namespace: str) -> None:
     found = asking(1, budget=usd(1))
     async with providing() as provider, crewed(server, namespace, found, provider.settings) as crew:

@@ -181,6 +181,18 @@ async def test_model_without_a_price_is_refused_by_name_where_the_budget_is_in_u
         assert provider.asked == []
 
 
+async def test_tool_that_may_be_used_without_end_is_refused_where_the_budget_is_in_usd(
+    server: NatsServer, namespace: str
+) -> None:
+    flow = Flow("odd", budget={"usd": 1.0})
+    flow.ask("write", "Write of tides.", model="claude-haiku-4-5", max_tokens=100, tools=["web_search"])
+    async with providing() as provider, crewed(server, namespace, flow.found(), provider.settings) as crew:
+        _, result = await crew.play()
+        assert error_of(result).startswith("unpriced_model: model 'claude-haiku-4-5' may use web_search as often as it")
+        assert "Give the tool `max_uses`" in error_of(result)
+        assert provider.asked == []
+
+
 async def test_budget_below_the_first_call_says_both_numbers(server: NatsServer, namespace: str) -> None:
     found = asking(1, budget={"usd": COST * 2 / 10**9})  # more than it costs, and less than it may
     async with providing() as provider, crewed(server, namespace, found, provider.settings) as crew:

@@ -27,11 +27,12 @@ class Story:
 
     def __init__(self, seen: Seen, history: list[Event]) -> None:
         self.records, self.timers, self.blobs = list(seen.records), list(seen.timers), dict(seen.blobs)
+        self.spent: list[Record] = list(seen.spent)
         self.history = copy.deepcopy(history)
 
     def violations(self) -> list[str]:
         history = sorted(self.history, key=lambda event: event["at"])
-        return Checker(Seen(self.records, self.timers, self.blobs), history, LEASE_S).violations
+        return Checker(Seen(self.records, self.timers, self.blobs, self.spent), history, LEASE_S).violations
 
     def find(self, subject: str, where: Callable[[dict[str, Any]], object] = lambda _: True) -> Record:
         """The first message whose subject has all these parts, and whose body is so. It is of a run that is done."""

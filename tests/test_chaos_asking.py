@@ -16,7 +16,7 @@ from .chaos.history import Event, History
 from .chaos.raw import Record, Seen
 from .test_chaos import Story
 
-QUIET = Options(seed=5, runs=5, kills=0, flows=("ask",), full_disk=False)
+QUIET = Options(seed=5, runs=5, kills=0, flows=("ask",), full_disk=False, apart=False)
 ANOTHER = "zzzzzzzzzzzzzzzzzzzz"
 """The key of a child that nobody asked for."""
 

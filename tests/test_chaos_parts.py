@@ -18,9 +18,12 @@ from nats.aio.msg import Msg
 
 from .chaos.cluster import ClusterFaults
 from .chaos.disk import NoDisk, SmallDisk, small_disk
+from .chaos.driver import ALL_FLOWS
 from .chaos.history import History
+from .chaos.matrix import RUNS
 from .chaos.model import Model, RateLimit
 from .chaos.proxy import Proxy
+from .chaos.worker import FLOWS
 from .clusters import cluster
 from .servers import WAIT_S, NatsServer, nats_server, until
 
@@ -41,6 +44,12 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
             yield mounted
     except NoDisk as error:
         pytest.skip(str(error))
+
+
+def test_every_flow_is_played_by_a_chaos_run_and_by_the_matrix_where_it_kills_nobody() -> None:
+    flows = {path.stem for path in FLOWS.glob("*.toml")}
+    assert set(ALL_FLOWS) == flows - {"inner", "leaf"}  # which are played within another
+    assert set(RUNS) == set(ALL_FLOWS) - {"hazard", "panel"}  # whose handlers kill their workers
 
 
 async def test_server_on_a_full_disk_acknowledges_nothing_and_keeps_what_it_had(disk: SmallDisk) -> None:
@@ -127,12 +136,14 @@ async def test_model_is_overloaded_slow_or_cut_as_its_weights_say(history: Histo
             streamed = (await _ask(http, cut)).text
             assert "text_delta" in streamed
             assert "message_stop" not in streamed
+            with pytest.raises(httpx.RemoteProtocolError):
+                await _ask(http, cut, stream=False)
         slow = Model(history, random.Random(1), faults=True, weights={"slow": 1}, slow_s=(0.3, 0.3))
         async with slow.serving():
             started = time.monotonic()
             assert (await _ask(http, slow)).status_code == 200
             assert time.monotonic() - started >= 0.3
-    assert [each.counts for each in (overloaded, cut, slow)] == [{"529": 1}, {"cut": 1}, {"slow": 1}]
+    assert [each.counts for each in (overloaded, cut, slow)] == [{"529": 1}, {"cut": 2}, {"slow": 1}]
 
 
 async def test_cluster_goes_on_when_its_leader_is_stopped_and_a_follower_killed(
@@ -174,6 +185,6 @@ async def _flush_s(nc: NatsClient) -> float:
     return time.monotonic() - started
 
 
-async def _ask(http: httpx.AsyncClient, model: Model) -> httpx.Response:
-    body = {"messages": [{"role": "user", "content": PROMPT}]}
+async def _ask(http: httpx.AsyncClient, model: Model, *, stream: bool = True) -> httpx.Response:
+    body = {"model": "any", "messages": [{"role": "user", "content": PROMPT}], "stream": stream}
     return await http.post(f"{model.url}/v1/messages", json=body, timeout=WAIT_S)

@@ -18,7 +18,7 @@ from .chaos.said import HELD_S
 from .chaos.within import GOES_ON_S
 from .test_chaos import Story
 
-QUIET = Options(seed=268, runs=6, kills=0, flows=("people", "nest"), full_disk=False)
+QUIET = Options(seed=268, runs=6, kills=0, flows=("people", "nest"), full_disk=False, apart=False)
 """Of these runs none is cancelled, two have two who wait for one event, and no run within another fails for good."""
 ANOTHER = "zzzzzzzzzzzzzzzzzzzz"
 """The key of a child that nobody asked for."""

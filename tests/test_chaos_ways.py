@@ -18,7 +18,9 @@ from .chaos.history import Event, History
 from .chaos.raw import Record, Seen
 from .test_chaos import Story
 
-QUIET = Options(seed=7229, runs=9, kills=0, flows=("loop", "ways", "lanes", "calls"), full_disk=False, forgers=False)
+QUIET = Options(
+    seed=7229, runs=9, kills=0, flows=("loop", "ways", "lanes", "calls"), full_disk=False, apart=False, forgers=False
+)
 """Its first loop is gone through three times, and leaves a step out; another run is out of rounds. Of its two runs with
 ways one leaves out a list. Its handlers with a client are tried again."""
 

@@ -263,3 +263,33 @@ def test_worker_of_which_a_model_is_told_nothing_is_a_warning(tmp_path: Path) ->
     assert problem.message.startswith(
         "agents.finder: no `description`, which is what the model of chief, finder goes by"
     )
+
+
+@pytest.mark.parametrize(
+    ("after", "prompt", "more", "said"),
+    [
+        ('"refund"', "{refund?}", "", ['after = ["sort", "refund"]']),
+        ('["sort", "refund"]', "{refund?}", "", []),
+        ('"refund"', "{refund}", "", []),
+        ('"refund"', "{refund?}", 'on_error = "continue"', []),
+        ('"refund"', "{refund?} {sort?}", "", ['after = ["sort", "refund"]']),
+    ],
+)
+def test_step_that_is_skipped_with_what_its_prompt_says_may_be_missing_is_a_warning(
+    after: str, prompt: str, more: str, said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "f.toml").write_text(f"""
+    name = "f"
+    {more}
+    [agents]
+    sort = {{ model = "worker", prompt = "Sort.", output = {{ kind = ["refund", "other"] }} }}
+    refund = {{ model = "worker", prompt = "Refund." }}
+    reply = {{ model = "worker", prompt = "Reply. {prompt}" }}
+    [steps]
+    sort = {{}}
+    refund = {{ after = "sort", when = {{ "sort.kind" = "refund" }} }}
+    reply = {{ after = {after} }}
+    """)
+    found = check_source(str(tmp_path / "f.toml")).problems
+    assert [(problem.code, problem.level) for problem in found] == [("left_out", "warning")] * len(said)
+    assert all(part in problem.message for part, problem in zip(said, found, strict=True))

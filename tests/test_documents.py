@@ -9,16 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from baton_actors import Fail, File
 from baton_actors.agents.loading import FoundFlow, find_flow
+from baton_actors.errors import FileRefused
 from baton_actors.flows.pages import parts_of_pdf
 from baton_actors.flows.report import split
+from baton_actors.models.files import check_contents
 from baton_bus import Client, Settings
 from baton_bus.client.runs import find_run
 from baton_bus.client.seen import see_step
 from baton_bus.errors import FileGone
+from baton_schemas.show.asked import Asked, Part
 from baton_schemas.wire.facts import ModelCall
 from baton_schemas.wire.messages import Note, Result
 from baton_schemas.wire.outcomes import Done, Failed
@@ -138,6 +142,17 @@ async def test_what_no_model_takes_fails_at_once_says_why_and_asks_nobody(
     assert said in said_by(result)
     assert step.attempts == 1
     assert documents.contents == []
+
+
+@pytest.mark.parametrize("data", [b"", b" \n"])
+def test_prompt_of_an_empty_text_alone_is_refused(data: bytes) -> None:
+    given = File.of(data, name="a.txt")
+    label = given.ref.label
+    parts = (Part(text=" "), Part(text=label, file=given.ref))
+    asked = Asked(model="claude-haiku-4-5", system="", prompt=f" {label}", max_tokens=9, parts=parts)
+    with pytest.raises(FileRefused, match="it is empty, and the prompt has nothing else"):
+        check_contents(asked, {given.sha256: data})
+    check_contents(replace(asked, parts=(Part(text="Read: "), *parts)), {given.sha256: data})
 
 
 async def test_file_that_is_not_stored_is_said_before_the_run_starts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from baton_actors import Baton, Context, File, Flow, Team
+from baton_actors.errors import FileRefused
 from baton_bus import Settings
 from baton_bus.client.files import read_file
 from baton_bus.client.purge import Choice, plan_purge, purge
@@ -22,7 +24,7 @@ from baton_bus.client.survey import survey
 from baton_bus.errors import RunFailed
 from baton_bus.jetstream.publisher import EXPECTED
 from baton_bus.store.bus import Bus
-from baton_schemas.errors import BadFile
+from baton_schemas.errors import BadFile, InputError
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import run_of_task
@@ -30,7 +32,7 @@ from baton_schemas.wire.names import run_of_task
 from .pdfs import pdf, png, written
 from .servers import WAIT_S, NatsServer
 
-LATER = datetime.now(UTC) + timedelta(minutes=10)
+LATER = datetime.now(UTC) + timedelta(hours=10)
 """By then nobody is about to name what is put now."""
 
 
@@ -246,6 +248,13 @@ async def test_what_is_no_file_is_refused_before_a_run_starts(
         assert [run async for run in _runs(ours)] == []
 
 
+@pytest.mark.parametrize("given", [b"%PDF-1.4", bytearray(b"a"), memoryview(b"a")])
+async def test_bytes_in_place_of_a_file_are_refused_with_what_to_give(given: Any, address: Settings) -> None:
+    async with team(address, reading()) as ours:
+        with pytest.raises(InputError, match=r"found bytes; expected a file: File.of\(data, name=…\), or a Path"):
+            await ours.start("reading", paper=given)
+
+
 async def _runs(ours: Team) -> AsyncIterator[Any]:
     for run in (await survey(ours.client.bus)).runs:
         yield run
@@ -334,3 +343,23 @@ async def test_handler_asks_with_a_file_and_reads_the_one_that_comes_back(is_asy
     flow.step(ask if is_async else ask_plainly, name="begin", workers="shouter")
     async with team(address, flow) as ours:
         assert await ours.run("asking", word="ships") == "a.txt: SHIPS, ships"
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_file_that_is_read_after_its_handler_has_ended_says_so(is_async: bool, address: Settings) -> None:
+    """And holds nothing of the step, whatever of the handler is still there."""
+    flow, kept = Flow("late", input={"text": "file"}), []
+
+    async def keep(text: File) -> str:
+        kept.append(text)
+        return "kept"
+
+    def keep_plainly(text: File) -> str:
+        kept.append(text)
+        return "kept"
+
+    flow.step(keep if is_async else keep_plainly, name="keep")
+    async with team(address, flow) as ours:
+        assert await ours.run("late", text="ships") == "kept"
+        with pytest.raises(FileRefused, match="read when its handler has ended; read it before"):
+            await kept[0].read() if is_async else await asyncio.to_thread(kept[0].read)

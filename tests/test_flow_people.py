@@ -204,6 +204,8 @@ def test_what_is_expected_is_said_in_a_few_words() -> None:
     assert expects(question(answers=["a"])) == '"a"'
     assert expects(question(answers=["a", "b", "c"])) == '"a", "b" or "c"'
     assert expects(question(output={"a": msgspec.Raw(b'{"type":"int"}')})) == "a (int)"
+    grades = b'{"type":"list?","fields":{"n":{"type":"int"},"by":{"type":"dict?","fields":{"name":{"type":"str"}}}}}'
+    assert expects(question(output={"g": msgspec.Raw(grades)})) == "g (list? of {n: int, by: {name: str}?})"
     assert expects(question(type="list[str]")) == "list[str]"
     assert expects(question()) == "any text, or JSON"
 

@@ -86,6 +86,8 @@ def test_flow_without_tools_is_as_it_was_before_there_were_any() -> None:
         ([{"use": "m:x", "max_uses": 2}], {}, "agents.a.tools[0].max_uses", "`max_uses` with 'm:x'", ""),
         ([{"use": "code_execution", "max_uses": 1}], {}, "agents.a.tools[0].max_uses", "`max_uses` with", ""),
         ([{"use": "web_search", "max_uses": -1}], {}, "agents.a.tools[0].max_uses", "-1", ""),
+        ([{"use": "web_search", "max_uses": 0}], {}, "agents.a.tools[0].max_uses", "0", "Leave the tool out for none"),
+        (["./t.py:Shop.find"], {}, "agents.a.tools[0]", "'./t.py:Shop.find'", "'Shop.find' is within something"),
         (
             [{"use": "web_search", "allowed_domains": ["a.de"], "blocked_domains": ["b.de"]}],
             {},

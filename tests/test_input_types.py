@@ -126,6 +126,7 @@ def test_optional_input_that_is_not_given_is_null() -> None:
         (Field(type="str", fields={"a": Field()}), "fields", "expected them on a dict, or on a list of dicts"),
         (Field(type="dict", fields={"a": Field(type="x")}), "fields.a.type", "found 'x'"),
         (Field(type="dict", fields={"a": Field(type="int", default=Raw(b'"x"'))}), "fields.a.default", "type int"),
+        (Field(values=["a", "b"], default=Raw(b'"c"')), "default", 'expected "a" or "b"'),
         (Field(type="dict", fields={"": Field()}), "fields.", "a field without a name"),
         (Field(type="dict", fields={str(n): Field() for n in range(501)}), "fields", "at most 500"),
         (Field(type="list", fields={"a": Field()}, default=Raw(b'[{"b":1}]')), "default", "default[0].a"),

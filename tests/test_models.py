@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from baton_actors.models import ModelError, Models, ModelSettings, cost_usd, request_digest
+from baton_actors.models.body import body_of
 from baton_actors.models.errors import is_overloaded, is_retryable, retry_after_s
 from baton_actors.models.heard import Heard
 from baton_schemas.flow.tools import Tool
@@ -254,6 +255,11 @@ async def test_stream_without_events_is_a_retryable_failure(httpserver: HTTPServ
 async def test_error_inside_a_stream_counts_by_its_type(httpserver: HTTPServer, type: str, retryable: bool) -> None:
     error = await failure_to(httpserver, start(), {"type": "error", "error": {"type": type, "message": "Sorry"}})
     assert (error.type, error.retryable) == (type, retryable)
+
+
+@pytest.mark.parametrize("system", [" \n", " " * 100_000])
+def test_blank_system_prompt_is_not_sent(system: str) -> None:
+    assert "system" not in body_of(request_for(system=system))
 
 
 async def test_system_prompt_that_is_too_short_for_the_cache_is_not_marked(httpserver: HTTPServer) -> None:

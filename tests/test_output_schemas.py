@@ -20,7 +20,7 @@ from baton_actors.agents.files import code_files
 from baton_actors.agents.fitting import misfits
 from baton_actors.agents.loading import find_flow, load_handlers
 from baton_schemas.errors import FlowError, InputError
-from baton_schemas.flow.file import load_flow
+from baton_schemas.flow.file import build_flow, load_flow
 from baton_schemas.flow.flow import decode_flow, encode_flow, flow_digest
 from baton_schemas.flow.inputs import check_input
 from baton_schemas.flow.json_fit import fitted, type_of_schema
@@ -405,3 +405,20 @@ def test_type_that_has_no_schema_is_refused_with_the_name_of_the_step() -> None:
     flow = Flow("f")
     with pytest.raises(FlowError, match=r"agents.judge.output: found Path, of which no JSON Schema can be made"):
         flow.ask("judge", "Judge", output=Path)
+
+
+def test_whole_number_may_be_written_as_any_number_of_json() -> None:
+    schema = normal({"type": "object", "properties": {"n": {"type": "integer", "maximum": 3}}})
+    assert repr(fitted(schema, {"n": 3.0}, "")) == "{'n': 3}"
+    with pytest.raises(Unfit, match="expected a whole number"):
+        fitted(schema, {"n": 2.5}, "")
+
+
+@pytest.mark.parametrize("kind", [{"model": "worker"}, {"person": "editors"}])
+def test_default_of_an_answer_is_one_of_its_values(kind: dict[str, str]) -> None:
+    output = {"sort": {"values": ["a", "b"], "default": "c"}}
+    agents = {"a": {**kind, "prompt": "Sort.", "output": output}}
+    with pytest.raises(FlowError) as caught:
+        build_flow({"name": "f", "agents": agents, "steps": {"a": {}}})
+    error = caught.value
+    assert (error.place, error.found, error.expected) == ("agents.a.output.sort.default", '"c"', '"a" or "b"')

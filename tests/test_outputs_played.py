@@ -13,7 +13,7 @@ from baton_actors import Baton, Context, Flow
 
 from .commands import baton, here
 
-DOCS = Path(__file__).parent.parent / "schemas" / "docs" / "flow-files.md"
+DOCS = Path(__file__).parent.parent / "schemas" / "docs" / "models.md"
 MAIL = "The lamp of order 4711 is broken. I want my money back. When will it come?"
 
 

@@ -142,6 +142,13 @@ def prompt_of(template: str, branches: BranchEnds | None = None, **values: Any) 
     return request_of(task).prompt
 
 
+@pytest.mark.parametrize("plan", ["", " \n"])
+def test_prompt_of_nothing_fails_before_a_model_is_asked(plan: str) -> None:
+    with pytest.raises(MissingValue, match="the prompt has no text: all that it names is empty") as raised:
+        prompt_of("{plan}", plan=plan)
+    assert is_final(raised.value)
+
+
 BROKEN = Error(step="read-1", type="Timeout", message="too late")
 ENDS = [BranchEnd(0, Raw(b'"a"')), BranchEnd(1, None, BROKEN), BranchEnd(3, Raw(b'"d"'))]
 

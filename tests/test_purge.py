@@ -32,7 +32,7 @@ from .servers import WAIT_S, NatsServer, nats_server
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-LATER = datetime.now(UTC) + timedelta(minutes=10)
+LATER = datetime.now(UTC) + timedelta(hours=10)
 """By then nobody is about to name what is put now."""
 LARGE = 300_000
 """Bytes that do not fit in a message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from baton_actors.agents.loading import FoundFlow, find_flow, load_handlers, shi
 from baton_actors.cli.app import app
 from baton_bus import Settings
 
-from .commands import WAIT_S, environ, start
+from .commands import WAIT_S, baton, environ, start
 from .maps import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -77,6 +78,17 @@ def test_the_flow_whose_agents_decide_is_valid_too(tmp_path: Path) -> None:
     desk = find_flow(str(tmp_path / "desk.toml"))
     assert load_handlers(desk).keys() == {"./desk.py:publish"}
     assert {name for name, agent in desk.flow.agents.items() if agent.workers} == {"chief", "publish"}
+
+
+def test_the_flow_with_models_for_real_runs_in_rehearsal(tmp_path: Path) -> None:
+    save_files(tmp_path)
+    (tmp_path / "paper.txt").write_text("Nobody paid late. The lid leaks.", "utf-8")
+    questions = 'questions=["Who paid late?", "What leaks?"]'
+    ended = baton("run", "./audit.toml", "paper=@paper.txt", questions, "--json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    output = json.loads(ended.stdout.splitlines()[-1])["output"]
+    assert [answer.keys() for answer in output] == [{"answer", "page", "sure"}] * 2
+    assert {answer["sure"] for answer in output} <= {"yes", "no"}
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))

@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
-from baton_actors import Context, tool
+from baton_actors import Context, File, tool
 from baton_actors.agents.asks import NoAsks
 from baton_actors.agents.kinds import Performed, StepTask
 from baton_actors.agents.orchestrator import OrchestratorAgent
@@ -29,6 +29,7 @@ from baton_schemas.wire.facts import ToolBegun, ToolCall
 from baton_schemas.wire.messages import NO_DEFAULT, Question
 
 from .model_servers import ScriptedModel, calls, says
+from .pdfs import png
 from .test_orchestrator import Journal, Workers, results
 
 
@@ -231,6 +232,24 @@ async def test_result_that_is_no_json_is_told_as_an_error(httpserver: HTTPServer
     text, is_error = await told_by(httpserver, odd, {})
     assert is_error
     assert text.startswith("odd ran, and gave what is no JSON, so it cannot be told: result[1]")
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "fails"),
+    [
+        (lambda text, _: text, "Dear all", False),
+        (lambda _, picture: picture, "letter ran, and gave [a.png, PNG, 2 x 3, ", True),
+        (lambda text, _: {"letter": text}, "letter ran, and gave [a.txt, text, 8 bytes]: a tool tells text", True),
+    ],
+)
+async def test_text_file_is_told_as_its_text_and_any_other_as_an_error(
+    given: Any, said: str, fails: bool, httpserver: HTTPServer
+) -> None:
+    def letter() -> Any:
+        return given(File.of("Dear all", name="a.txt"), File.of(png(2, 3), name="a.png"))
+
+    text, is_error = await told_by(httpserver, letter, {})
+    assert (text.startswith(said), is_error) == (True, fails)
 
 
 async def test_result_of_ten_megabytes_is_cut_and_the_model_is_told_so(httpserver: HTTPServer) -> None:

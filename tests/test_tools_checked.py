@@ -10,6 +10,7 @@ import pytest
 from baton_actors import Baton, Flow, tool
 from baton_actors.agents import checking
 from baton_actors.agents.checking import check_source
+from baton_actors.agents.importing import load_tool
 from baton_actors.errors import BadTool
 from baton_actors.team.errors import OnlyInProcess
 from baton_schemas.errors import FlowError
@@ -132,3 +133,9 @@ def test_two_functions_of_one_name_and_those_that_can_be_no_tool_are_refused_at_
         flow.ask("more", "On {topic}", tools=search)
     with pytest.raises(BadTool, match="parameter 'query' has no type"):
         flow.ask("other", "On {topic}", tools=[untyped])
+
+
+def test_function_that_cannot_be_a_tool_is_named_as_the_flow_names_it(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("def search(query): ...")
+    with pytest.raises(BadTool, match=r"^tool './tools.py:search': parameter 'query' has no type"):
+        load_tool("desk", "./tools.py:search", tmp_path)

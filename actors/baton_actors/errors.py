@@ -88,13 +88,18 @@ class HeldByOthers(ActorError):
 
 
 class UnpricedModel(ActorError):
-    """A budget in USD cannot be kept with a model that has no price: the call is not made."""
+    """A budget in USD cannot be kept with a call that has no price, or no end of it: it is not made."""
 
-    def __init__(self, model: str, whose: str) -> None:
-        """`whose` says which budget it is."""
+    def __init__(self, model: str, whose: str, unlimited: Sequence[str] = ()) -> None:
+        """`whose` says which budget it is; `unlimited` are the provider's tools that a call may use without end."""
         self.model = model
+        kept = f"so {whose}, cannot be kept, and it was not called. "
+        if unlimited:
+            what = f"model {model!r} may use {' and '.join(unlimited)} as often as it likes, at a price for each use"
+            super().__init__(f"{what}, {kept}Give the tool `max_uses`, or set the budget in tokens.")
+            return
         super().__init__(
-            f"model {model!r} has no price here, so {whose}, cannot be kept, and it was not called. "
+            f"model {model!r} has no price here, {kept}"
             "Add its price to a file that BATON_PRICES names (see prices.toml), or set the budget in tokens."
         )
 

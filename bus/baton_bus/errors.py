@@ -371,7 +371,8 @@ class RunNotDone(BusError):
     def __init__(self, run: str, reason: str, result: Result) -> None:
         """`result` is what the log says."""
         self.run, self.reason, self.result = run, reason, result
-        super().__init__(f"run {run} {self.said}: {reason or 'no reason given'}. `baton show {run}` says more.")
+        said = reason.rstrip().removesuffix(".") or "no reason given"
+        super().__init__(f"run {run} {self.said}: {said}. `baton show {run}` says more.")
 
     said = "did not end well"
 

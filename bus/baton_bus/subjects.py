@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from baton_schemas.run.refs import key_of_child, replied, source_token
 from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
-from baton_schemas.wire.names import JOIN, MORE, REJECTED, TOKEN, WHOLE_RUN, check_token
+from baton_schemas.wire.names import BATCH, JOIN, MORE, REJECTED, TOKEN, WHOLE_RUN, check_token, gatherer_of, sender_of
 
 
 class Parts(NamedTuple):
@@ -87,6 +87,14 @@ class Subjects:
     def asked(self, who: str, run: str = "*", child: str = "*", asker: str = "*") -> str:
         """Return where the handoff of a child is that `who` is asked for; without more, those of all runs."""
         return f"{self._handoff}{who}.{run}.{child}.{asker}"
+
+    def gathered(self, actor: str) -> str:
+        """Return the filter of the consumer of those who gather an actor's model calls into batches."""
+        return f"{self._handoff}{gatherer_of(check_token('actor', actor))}.>"
+
+    def batch(self, actor: str, batch: str) -> str:
+        """Return where a batch is that was gathered for an actor; `*` for all of them."""
+        return f"{self._handoff}{sender_of(actor)}.{batch}.{BATCH}.{BATCH}"
 
     def outcome(self, actor: str, run: str, step: str) -> str:
         """Return where it is recorded how a step ended, where that is not one handoff or reply."""

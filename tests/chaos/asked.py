@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from .flow_file import FlowFile
 from .raw import Record
+from .talks import Talk
 
 TIME_IS_UP = "DeadlinePassed"
 WITHDRAWN = "Withdrawn"
@@ -69,6 +70,11 @@ def question(
 def event_asked(deadline_s: float | None = None, default: Any = None) -> dict[str, Any]:
     """What is said of an event that is waited for, besides its name."""
     return {"has_deadline": bool(deadline_s), "default": default}
+
+
+def asked_text(child: Child) -> str:
+    """What a person was asked."""
+    return str(json.loads(child.words)[2]["text"])
 
 
 def words_of(kind: str, name: str, asked: Any, number: int) -> str:
@@ -131,12 +137,14 @@ class Asks:
         came_to: Callable[[str], Any],
         recorded: Callable[[str, int], Any],
         called: Callable[[str, int], Any] = lambda *_: None,
+        talk: Talk | None = None,
     ) -> None:
         """`came_to` says of a child's token what it gives, `recorded` what was recorded, `called` what a model said:
-        all raise `NotThere`.
+        all raise `NotThere`. `talk` is what the log has of one with tools.
         """
         self._flow, self._children, self._came_to, self._recorded = flow, children, came_to, recorded
         self._called = called
+        self.talk = talk or Talk((), lambda _: None)
         self._alike: Counter[str] = Counter()
         self.tokens: list[str] = []
         """Of what was asked so far and is in the log."""
@@ -173,6 +181,13 @@ class Asks:
         number = self._count(words_of("call", "", what, 0))
         self.words.add(words_of("call", "", what, number))
         return self._called(what, number)
+
+    def about(self, role: str, what: str) -> None:
+        """Know of the questions to a role, of nobody's plan, whose text says what they are about."""
+        for words, children in self._children.items():
+            if children[0].kind == "person" and children[0].name == role and what in asked_text(children[0]):
+                self.words.add(words)
+                self.tokens.append(children[0].token)
 
     def at_once(self, *asked: Callable[[], Any]) -> list[Any]:
         """Do all of these, as far as they can be, before what is missing in one of them ends it."""

@@ -9,6 +9,7 @@ from .asked import TIME_IS_UP, WITHDRAWN, Asks, Child, Children, NotThere
 from .called import answer_to, is_refused
 from .flow_file import FlowFile
 from .run_log import RunLog
+from .talks import Talk
 from .twins import Done, Ended, Failed
 
 
@@ -63,7 +64,8 @@ class Asking:
                 raise NotThere(what)
             return found
 
-        self._asks[token] = Asks(self._flow, self.children.of[token], came_to, recorded, called)
+        talk = Talk(self._log.notes[token], self._value)
+        self._asks[token] = Asks(self._flow, self.children.of[token], came_to, recorded, called, talk)
         return self._asks[token]
 
     def asker(self, token: str) -> str | None:

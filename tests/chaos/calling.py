@@ -21,14 +21,14 @@ REFUSED = {"refused": "BadRequestError"}
 class _Calling:
     """One call, as the SDK is to make it, and what is said of it."""
 
-    def __init__(self, telling: Telling, what: str) -> None:
+    def __init__(self, telling: Telling, what: str, max_tokens: int = 100) -> None:
         self._telling, self.words = telling, telling.words("call", "", what)
         number = self.words.rpartition(", ")[2].rstrip("]")
         context = telling.context
         prompt = f"<call>{context.run}/{context.step}/{what}</call> What is it?"
         self.request: dict[str, Any] = {
             "model": "claude-haiku-4-5",
-            "max_tokens": 100,
+            "max_tokens": max_tokens,
             "messages": [{"role": "user", "content": prompt}],
             "extra_headers": {"x-attempt": attempt.get(), "x-number": number},
         }
@@ -42,19 +42,19 @@ class _Calling:
 class Calls:
     """The calls of an async handler."""
 
-    def __init__(self, context: Context, client: AsyncAnthropic) -> None:
-        self._telling, self._client = Telling(context), client
+    def __init__(self, context: Context, client: AsyncAnthropic, *, max_tokens: int = 100) -> None:
+        self._telling, self._client, self._max_tokens = Telling(context), client, max_tokens
 
     async def create(self, what: str) -> Any:
         """Return the text; what says that it was refused, when it was."""
-        call = _Calling(self._telling, what)
+        call = _Calling(self._telling, what, self._max_tokens)
         try:
             return call.saw(await self._client.messages.create(**call.request))
         except BadRequestError:
             return REFUSED
 
     async def stream(self, what: str) -> Any:
-        call = _Calling(self._telling, what)
+        call = _Calling(self._telling, what, self._max_tokens)
         try:
             async with self._client.messages.stream(**call.request) as stream:
                 return call.saw(await stream.get_final_message())

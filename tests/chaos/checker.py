@@ -17,6 +17,7 @@ from typing import Any
 from .answered import answers_once, runs_no_more_than_it_may, sees_one_history
 from .attempts import CLOCK_S, Attempts, Step
 from .away import Away
+from .budgets import spends_what_it_may
 from .deaths import Deaths
 from .demands import Demands
 from .flow_file import FlowFile, in_round
@@ -28,6 +29,7 @@ from .raw import Record, Seen
 from .run_log import DEADLINE, Outcome, RunLog
 from .said import nobody_holds_who_waits_for_people, words_are_taken
 from .settled import acks_too_early
+from .tooled import tools_run_once
 from .within import may_be_cancelled, runs_asked_for, runs_within_runs, set_in_one_another
 
 FLOWS = Path(__file__).with_name("flows")
@@ -43,7 +45,7 @@ class Checker:
         lease_s: float,
     ) -> None:
         """`seen` is what the server has in the end; `lease_s` is of the run."""
-        records, self.timers, blobs = seen
+        records, self.timers, blobs, spent = seen
         self.records, self.history, self.lease_s = records, history, lease_s
         self.by_seq = {record.seq: record for record in records}
         self.away = Away(history)
@@ -87,6 +89,8 @@ class Checker:
             *words_are_taken(self.demands, records, history, CLOCK_S),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
+            *tools_run_once(self.demands, records, history, self.attempts),
+            *spends_what_it_may(self.demands, records, spent),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
 

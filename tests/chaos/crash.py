@@ -139,6 +139,8 @@ def _what(subject: str, payload: bytes) -> str:
                 return f"{name} {kind}".strip()
         return api
     namespace, kind, *_ = subject.split(".")
+    if namespace.endswith("-spend"):
+        return "count"
     if b'"kind":"parked"' in payload:
         kind = "parked"
     return "blob chunk" if namespace.endswith("-blobs") else f"publish {kind}"

@@ -23,10 +23,12 @@ from .inputs import Inputs
 from .nest_twins import NEST
 from .people_twins import PEOPLE
 from .run_log import Chain, RunLog
+from .spend_twins import SPEND
+from .tools_twins import TOOLS
 from .twins import TWINS, Done, Ended, Failed, Given, Skipped
 from .ways_twins import WAYS
 
-_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST
+_TWINS = TWINS | WAYS | CALLS | PEOPLE | NEST | TOOLS | SPEND
 
 
 class _Anything:
@@ -83,6 +85,11 @@ class Demands:
     def is_done(self) -> bool:
         return self.log.result is not None and (self.log.result.body or {}).get("status") == "done"
 
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether it ended as there was too little left to spend."""
+        return bool(self.log.over_budget)
+
     def ended(self, token: str) -> Ended | None:
         """Return how a step must end if it is come to; None for a join that has not closed."""
         if token not in self._ended:
@@ -137,6 +144,8 @@ class Demands:
             pass
         except (KeyError, TypeError) as error:
             ended = Failed(token, f"nothing that its twin can do, as it was not given {error}")
+        if token in self.log.over_budget:  # whether there was too little left, `budgets.py` says
+            return Failed(token, "over_budget")
         return Failed(token, "WorkerLost") if is_lost else ended
 
     def _as_its_agent(self, child: str, given: Any) -> Ended | None:
@@ -158,6 +167,8 @@ class Demands:
     def _stops_at(self, source: str, successor: str) -> bool:
         """Say whether the run ends after this step, before that one."""
         if self.course.is_out_of_rounds(source):
+            return True
+        if source in self.log.over_budget:
             return True
         failed = isinstance(self.ended(source), Failed)
         return failed and self.flow.fails_run(self.flow.base(source), self.flow.base(successor))

@@ -34,7 +34,7 @@ from .worker import FLOWS, WorkerSpec
 
 ALL_FLOWS = (
     *("pipeline", "spread", "panel", "mix", "relay", "hazard", "ask"),
-    *("loop", "ways", "lanes", "calls", "people", "nest"),
+    *("loop", "ways", "lanes", "calls", "people", "nest", "tools", "spend", "park"),
 )
 TOGETHER = ("relay", "hazard")
 """Flows whose agents share each process: what one does is felt by those beside it."""
@@ -45,6 +45,9 @@ APART = {
     "lanes": (("lister", "counter"), ("goer", "finisher")),
     "calls": (("talker",), ("typist", "replier")),
     "people": (("desk", "approve", "veto"), ("cashier", "typist", "rate", "closer")),
+    "tools": (("clerk", "desk"), ("desk", "planner", "closer")),
+    "spend": (("researcher", "talker"), ("researcher", "planner", "closer")),
+    "park": (("researcher", "talker"), ("researcher", "planner", "closer")),
     "nest": (("planner", "runner", "binder"), ("item", "whole")),
 }
 """Flows of which one process hosts all agents, and these others some each. All of them play the flows within."""
@@ -75,6 +78,9 @@ class Options:
     """With stalls of 11 and 20 s."""
     full_disk: bool = True
     """Whether the store is on a disk that is filled now and then, where one can be had; on one server."""
+    apart: bool = True
+    """Whether there are processes that host some agents, beside one a flow that hosts them all: a quiet run does with
+    that, as starting them is most of what it takes."""
     forgers: bool = True
     """Whether strangers say what only the server and workers should: that excuses some of what is done again."""
 
@@ -117,7 +123,7 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
                 log=str(folder / "workers.log"),
             )
             for flow in flows
-            for agents, steward in _processes(flow)
+            for agents, steward in _processes(flow, apart=options.apart)
         ]
         crew = Crew(specs, history)
         async with crew.working(), open_bus(settings, name="chaos clients") as bus:
@@ -140,9 +146,11 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
         return [*blocked, *differences(watcher.path, exported)]
 
 
-def _processes(flow: FoundFlow) -> list[tuple[tuple[str, ...], bool]]:
+def _processes(flow: FoundFlow, *, apart: bool) -> list[tuple[tuple[str, ...], bool]]:
     """Return what the processes of a flow host: each agent its own and one all of them, or two that host all."""
     everyone = tuple(flow.plan.actors().values())
+    if not apart:
+        return [(everyone, True)]
     if flow.name in APART:
         return [(everyone, True), *((agents, False) for agents in APART[flow.name])]
     if flow.name in TOGETHER:

@@ -58,6 +58,9 @@ class FlowFile:
         self.name: str = data["name"]
         self.agents: dict[str, dict[str, Any]] = data["agents"]
         self.steps: dict[str, dict[str, Any]] = data["steps"]
+        self.budget: dict[str, float] = data.get("budget", {})
+        self.parks: bool = data.get("on_budget", "fail") == "park"
+        """Whether a step waits for which too little is left."""
         self._on_error: str = data.get("on_error", "fail")
         self.implied: dict[str, str] = {}
         """Steps that the file does not name: what each does, `join` or `list`."""
@@ -124,6 +127,10 @@ class FlowFile:
 
     def agent(self, token: str) -> str:
         return self.asked(token) or self._agent(self.base(token))
+
+    def has_tools(self, token: str) -> bool:
+        """Say whether a step is of an agent whose model has tools."""
+        return "tools" in self.agents.get(self.agent(token), {})
 
     def actor(self, token: str) -> str:
         return f"{self.name}--{self.agent(token)}"

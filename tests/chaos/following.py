@@ -39,7 +39,8 @@ def followers(run: Demands, token: str, kept: Kept) -> list[tuple[str, Record | 
     step, _, number = run.flow.place(token)
     failed = kept.outcome["status"] == "failed"
     after = run.course.after(token)
-    fails = any(run.flow.fails_run(step, run.flow.base(successor)) for successor in after or [step])
+    fails = token in run.log.over_budget
+    fails = fails or any(run.flow.fails_run(step, run.flow.base(successor)) for successor in after or [step])
     if run.course.is_out_of_rounds(token) or (failed and fails):
         return [("the run's result", run.log.result)]
     found = _begins_behind(run, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 import msgspec
 
 from baton_actors.processes import logs
-from baton_bus import Settings
+from baton_bus import BusError, Settings
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.run.fold import RunFold, fold
 from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump, load
+
+_AGAIN_S = 0.5
 
 
 def watch_main(settings: Settings, until: Connection, path: str, log: str) -> None:
@@ -41,13 +44,23 @@ async def _watch(settings: Settings, until: Connection) -> dict[str, RunFold]:
                 folds[run].apply(entry)
             seen = entry.seq
 
-    async with open_bus(settings, name="chaos watcher") as bus:
+    async with contextlib.AsyncExitStack() as stack:
+        bus = await _opened(stack, settings)
         following = asyncio.create_task(follow(bus))
         last_seq = await asyncio.to_thread(until.recv)
         while seen < last_seq and not following.done():  # noqa: ASYNC110 (it is following that waits)
             await asyncio.sleep(0.01)
         following.cancel()
     return folds
+
+
+async def _opened(stack: contextlib.AsyncExitStack, settings: Settings) -> Bus:
+    """Reach the server, which may be away by the time that this process has come up."""
+    while True:
+        try:
+            return await stack.enter_async_context(open_bus(settings, name="chaos watcher"))
+        except BusError:
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def export(settings: Settings) -> dict[str, list[bytes]]:

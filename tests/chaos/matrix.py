@@ -38,11 +38,15 @@ RUNS = {
     "calls": "matrix-11319",
     "people": "matrix-1263",
     "nest": "matrix-273",
+    "tools": "matrix-43015",
+    "spend": "matrix-154",
+    "park": "matrix-143",
 }
 """The flows, and runs of them with retries (one is parked), blobs, timers and a few branches; with what asks itself and
 others, sleeps, is parked, fails and is tried again; with two rounds of each of two loops, steps and branches that are
 left out or fail, lanes that are full; with calls of handlers' clients: alike, at once, refused, and large; and with
-people, events, and runs within runs.
+people, events, and runs within runs; with tools that are not idempotent, one of which fails, and a large result; and
+with budgets that are enough, or are not until somebody allows more.
 
 What handlers do follows from the run's id.
 """

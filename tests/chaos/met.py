@@ -107,7 +107,7 @@ def _result(run: Demands) -> Iterator[str]:
         yield f"I8 {what} is done at step {step}, which is to end as {_short(ended)}"
     elif status == "failed":
         base, after = run.flow.base(step), [run.flow.base(each) for each in run.course.after(step)]
-        fatal = not after or any(run.flow.fails_run(base, each) for each in after)
+        fatal = not after or step in run.log.over_budget or any(run.flow.fails_run(base, each) for each in after)
         if run.course.is_out_of_rounds(step):
             loop = run.flow.loop_of(base)
             if loop is None or not body.get("reason", "").startswith(f"after {loop.rounds} rounds from "):

@@ -9,18 +9,21 @@ import math
 import random
 import re
 import time
-import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from .history import History
+from .plans import is_refused
+from .talking import said_to, text_of
 
 _TOPIC = re.compile(r"<topic>(.*)</topic>", re.DOTALL)
 _QUESTION = re.compile(r"<question>(.*)</question>", re.DOTALL)
 _CALL = re.compile(r"<call>(.*)/(.*)/(.*)</call>")
 """Of a handler that has a client: run, step, and what it asks."""
+_PLAN = re.compile(r"<plan>(.*)/(.*)</plan>")
+"""Of an agent with tools: run and step."""
 _FACTS = re.compile(r"<facts>(.*?)x*</facts>", re.DOTALL)
 _ERRORS = {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error", 400: "invalid_request_error"}
 
@@ -49,6 +52,9 @@ class _Asked(NamedTuple):
     """Of what is said of it in the history: an agent of the flow, or a handler (`call`), asks the model."""
     facts: Mapping[str, Any] = {}
     """What is said besides."""
+    blocks: Sequence[Mapping[str, Any]] = ()
+    """What it answers with, where that is more than a text."""
+    stop_reason: str = "end_turn"
 
 
 class Model:
@@ -93,14 +99,19 @@ class Model:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().splitlines()
             head = {name: value for name, _, value in (line.partition(": ") for line in lines)}
             body = json.loads(await reader.readexactly(int(head["content-length"])))
-            about = self._about(body["messages"][0]["content"], head)
-            await self._answer(about, writer, streamed=body.get("stream", False))
+            about = self._about(body["messages"], head)
+            await self._answer(about, writer, body["model"], streamed=body.get("stream", False))
         except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:
             writer.close()
 
-    def _about(self, prompt: str, head: Mapping[str, str]) -> _Asked:
+    def _about(self, messages: list[dict[str, Any]], head: Mapping[str, str]) -> _Asked:
+        prompt = text_of(messages[0])
+        if (planned := _PLAN.search(prompt)) is not None:
+            run, step = planned.groups()
+            said = said_to(messages, run, step, next(self._numbers))
+            return _Asked(run, step, "", "talk", said.facts, said.blocks, said.stop_reason)
         if (call := _CALL.search(prompt)) is None:
             return _Asked(*_about(prompt))
         run, step, what = call.groups()
@@ -108,11 +119,11 @@ class Model:
         facts = {"asker": step, "asked": what, "number": int(head["x-number"]), "attempt": head["x-attempt"]}
         return _Asked(run, f"{step}/{what}", text, "call", facts)
 
-    async def _answer(self, about: _Asked, writer: asyncio.StreamWriter, *, streamed: bool) -> None:
+    async def _answer(self, about: _Asked, writer: asyncio.StreamWriter, model: str, *, streamed: bool) -> None:
         run, step, facts = about.run, about.step, about.facts
         wait_s = self._wait_s()
         fault = "limited" if wait_s else self._throw()
-        if fault != "limited" and step != "write" and zlib.crc32(f"{run}/{step}".encode()) % 10 == 0:
+        if fault != "limited" and step != "write" and is_refused(run, step):
             fault = "400"
         self.counts[fault] += 1
         self._history.say(f"{about.kind}.asked", run=run, step=step, fault=fault, **facts)
@@ -126,7 +137,8 @@ class Model:
         if fault.isdigit():
             await _refuse(writer, int(fault), "retry-after-ms: 50\r\n")
             return
-        before, after = _events(about.text) if streamed else _message(about.text)
+        blocks = list(about.blocks) or [{"type": "text", "text": about.text}]
+        before, after = (_events if streamed else _message)(blocks, about.stop_reason, model)
         writer.write(before)
         await writer.drain()
         if fault == "cut":
@@ -180,34 +192,31 @@ _MESSAGE: dict[str, Any] = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
-    "model": "chaos",
     "stop_sequence": None,
 }
 
 
-def _message(text: str) -> tuple[bytes, bytes]:
+def _message(blocks: list[Mapping[str, Any]], stop_reason: str, model: str) -> tuple[bytes, bytes]:
     """Return an answer that is no stream, in two pieces as well."""
-    message: dict[str, Any] = _MESSAGE | {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+    message: dict[str, Any] = _MESSAGE | {"model": model, "content": blocks, "stop_reason": stop_reason}
     body = json.dumps(message | {"usage": {"input_tokens": 10, "output_tokens": 7}}).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body[:40], body[40:]
 
 
-def _events(text: str) -> tuple[bytes, bytes]:
+def _events(blocks: list[Mapping[str, Any]], stop_reason: str, model: str) -> tuple[bytes, bytes]:
     """Return the events of an answer in two pieces, the first with its head: without the second it is no answer."""
     message: dict[str, Any] = _MESSAGE | {
+        "model": model,
         "content": [],
         "stop_reason": None,
         "usage": {"input_tokens": 10, "output_tokens": 1},
     }
-    before: list[dict[str, Any]] = [
-        {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}},
-    ]
+    of_blocks = [event for index, block in enumerate(blocks) for event in _events_of(index, block)]
+    before = [{"type": "message_start", "message": message}, *of_blocks[:-1]]
     after: list[dict[str, Any]] = [
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+        of_blocks[-1],
+        {"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": 7}},
         {"type": "message_stop"},
     ]
     first, second = [
@@ -215,3 +224,17 @@ def _events(text: str) -> tuple[bytes, bytes]:
     ]
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     return head + first.encode(), second.encode()
+
+
+def _events_of(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the events of one block: a text, or a call of a tool."""
+    is_text = block["type"] == "text"
+    empty: dict[str, Any] = {"text": ""} if is_text else {"input": {}}
+    delta = {"type": "text_delta", "text": block["text"]} if is_text else _arguments(block["input"])
+    yield {"type": "content_block_start", "index": index, "content_block": {**block, **empty}}
+    yield {"type": "content_block_delta", "index": index, "delta": delta}
+    yield {"type": "content_block_stop", "index": index}
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "input_json_delta", "partial_json": json.dumps(given)}

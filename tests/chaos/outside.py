@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +31,9 @@ _ROLES = ("editors", "readers", "board", "crowd", "tellers")
 NEVER = "never"
 """The event that does not come."""
 
+_BUDGET = 200
+"""In tokens: that of `flows/park.toml`."""
+
 Child = tuple[str, str]
 """A run, and the token of what a step of it asked for."""
 
@@ -48,6 +51,8 @@ class Question(NamedTuple):
     answers: list[str]
     """What may be answered; without them a score, where that is asked for, or anything."""
     is_scored: bool
+    is_of_tool: bool = False
+    """Whether a tool ran, that may have."""
 
 
 class Outside:
@@ -62,6 +67,8 @@ class Outside:
         self._parked: dict[Child, asyncio.Event] = defaultdict(asyncio.Event)
         self._answered: dict[Child, asyncio.Event] = defaultdict(asyncio.Event)
         self._ended: set[str] = set()
+        self._allowed: Counter[str] = Counter()
+        """What runs may spend more than their flow says, in tokens."""
         self._group: asyncio.TaskGroup
 
     @contextlib.asynccontextmanager
@@ -83,7 +90,15 @@ class Outside:
 
     @property
     def _patterns(self) -> list[str]:
-        kinds = ("handoff.-person", "handoff.-event", "handoff.*.*.*.start", "answer", "result")
+        kinds = (
+            "note.park--researcher",
+            "note.park--talker",
+            "handoff.-person",
+            "handoff.-event",
+            "handoff.*.*.*.start",
+            "answer",
+            "result",
+        )
         return [f"{self._space}.{kind}{'' if kind.endswith('start') else '.>'}" for kind in kinds]
 
     # ---- what is seen ----------------------------------------------------------------------------
@@ -116,6 +131,8 @@ class Outside:
         _, kind, who, run, *rest = subject.split(".")
         if kind == "result":
             self._ended.add(run)
+        elif kind == "note":
+            self._see_note(run, rest[-1], body)
         elif kind == "answer":
             self._see_answer(run, body)
         elif who in ("-person", "-event"):
@@ -132,6 +149,15 @@ class Outside:
             for still in self._open.values():
                 still.discard(body["child"])
 
+    def _see_note(self, run: str, key: str, body: dict[str, Any]) -> None:
+        fact = body.get("fact", {})
+        if (fact.get("type"), fact.get("what")) == ("waits", "budget") and (
+            run,
+            f"{body['step']} {key}",
+        ) not in self._seen:
+            self._seen.add((run, f"{body['step']} {key}"))
+            self._group.create_task(self._allow(run, f"{body['step']} {key}"))
+
     def _see_question(self, run: str, body: dict[str, Any]) -> None:
         child, cause = body["step"], body["cause"]
         if (run, child) in self._seen:
@@ -147,6 +173,7 @@ class Outside:
             has_deadline=bool(cause.get("due_s")),
             answers=asked.get("answers", []),
             is_scored="output" in asked,
+            is_of_tool="ran" in asked.get("output", {}),
         )
         self._open[run, question.asker, question.who].add(child)
         self._group.create_task(self._event(question) if question.is_event else self._person(question))
@@ -158,6 +185,15 @@ class Outside:
         dice = random.Random(f"early/{run}")
         for number in range(dice.choice((0, 0, 1, 2))):
             await self._say("paid", run, "-", {"answer": {"early": number}})
+
+    async def _allow(self, run: str, waiting: str) -> None:
+        """Allow a run to spend more, once for each time that a step of it waits: at first not enough for all."""
+        dice = random.Random(f"{run}/{waiting}")
+        if not self._allowed[run]:
+            await self._say_wrong("-budget", run, "-", {"answer": {"eur": 5}})
+        await asyncio.sleep(dice.choice((0.0, 0.02, 0.3)))
+        self._allowed[run] += dice.choice((40, 150, 1_000))
+        await self._say("-budget", run, "-", {"answer": {"tokens": _BUDGET + self._allowed[run]}})
 
     async def _event(self, question: Question) -> None:
         dice = random.Random(f"{question.run}/{question.child}")
@@ -219,6 +255,10 @@ class Outside:
         answer: Any = {"said": dice.randrange(1_000), "more": _LARGE if dice.random() < 0.15 else ""}
         if question.answers:
             answer = dice.choice(question.answers[:2])
+        elif question.is_of_tool:
+            answer = {"ran": dice.random() < 0.6}
+            if answer["ran"] and dice.random() < 0.7:
+                answer["result"] = f"as said: {dice.randrange(1_000)}"
         elif question.is_scored:
             answer = {"score": dice.randrange(10)} | ({"why": "it is so"} if dice.random() < 0.3 else {})
         word: dict[str, Any] = {"answer": answer}
@@ -229,6 +269,8 @@ class Outside:
     async def _say_something_wrong(self, question: Question, dice: random.Random) -> None:
         run, step, right = question.run, dice.choice((question.asker, question.child)), self._word(question, dice)
         match dice.randrange(4):
+            case 0 if question.is_of_tool:
+                await self._say_wrong(question.who, run, step, {"answer": {"ran": "perhaps"}})
             case 0:
                 wrong: Any = {"answer": {"score": "much"} if question.is_scored else "perhaps"}
                 if not (question.answers or question.is_scored):

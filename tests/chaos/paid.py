@@ -37,6 +37,8 @@ class Calls:
                 continue
             attempt = began[event["attempt"]]
             step = (attempt["run"], attempt["step"])
+            if self._runs[step[0]].flow.has_tools(step[1]):
+                continue  # its turns are looked at one by one, in `tooled.py`
             asks[step].append(event)
             at_s = answered.get(step)
             if at_s is not None and at_s < attempt["knew_at"] - CLOCK_S:

@@ -91,6 +91,8 @@ class Seen(NamedTuple):
     timers: list[Record]
     blobs: dict[str, bytes]
     """What is stored under each hash: its chunks put together, in their order, whether or not they fit it."""
+    spent: list[Record]
+    """What was added to the counters of money."""
 
 
 async def read_all(url: str | list[str], namespace: str) -> Seen:
@@ -107,12 +109,12 @@ async def read_all(url: str | list[str], namespace: str) -> Seen:
         for sha256, found in chunks.items()
         if 0 in found
     }
-    return Seen(records, timers, blobs)
+    return Seen(records, timers, blobs, await read_stream(url, f"{namespace}-spend", missing_is_empty=True))
 
 
 def save(seen: Seen, folder: Path) -> None:
     """Keep it beside the store for whoever looks into a failure: a line each, bytes as Latin-1."""
-    for name, records in (("log", seen.records), ("timers", seen.timers)):
+    for name, records in (("log", seen.records), ("timers", seen.timers), ("spend", seen.spent)):
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for each in records:
                 file.write(json.dumps([each.seq, each.at_s, each.subject, each.data.decode("latin-1")]) + "\n")
@@ -123,8 +125,9 @@ def save(seen: Seen, folder: Path) -> None:
 def load(folder: Path) -> Seen:
     """Return what `save` kept."""
     streams = []
-    for name in ("log", "timers"):
+    for name in ("log", "timers", "spend"):
         rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
         streams.append([record(seq, subject, data.encode("latin-1"), at_s) for seq, at_s, subject, data in rows])
     blobs = json.loads((folder / "blobs.json").read_text("utf-8"))
-    return Seen(streams[0], streams[1], {sha256: data.encode("latin-1") for sha256, data in blobs.items()})
+    found = {sha256: data.encode("latin-1") for sha256, data in blobs.items()}
+    return Seen(streams[0], streams[1], found, streams[2])

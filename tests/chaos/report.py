@@ -7,6 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .checker import Checker
+from .demands import Demands
+from .plans import ONCE
+from .talks import Talk
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
         ("attempts charged for a death beside them", f"{checker.deaths.beside()}"),
         ("model calls paid, recorded", f"{sum(map(len, paid.values()))}, {notes['model']}"),
         ("those of handlers' own clients", f"{what['call.answered']}, {notes['exchange']}"),
+        ("calls of tools, of those once, in doubt", _of_tools(what, checker)),
         ("model calls paid twice after a fault", f"{sum(len(calls) - 1 for calls in paid.values())}"),
         ("starts after the end, word on its way", _times(late)),
         ("SIGKILL of a worker to its step's new start", _times(restarts_s)),
@@ -65,6 +69,20 @@ def make_report(checker: Checker, more_violations: list[str]) -> Report:
         ("violations", f"{len(violations)}"),
     ]
     return Report(rows, violations, len(killed), checker.lost, checker.doubled, checker.wrong)
+
+
+def _of_tools(what: Counter[str], checker: Checker) -> str:
+    once = sum(event["what"] == "tool.began" and event["name"] in ONCE for event in checker.history)
+    doubts = sum(len(demands.log.notes) and _in_doubt(demands) for demands in checker.demands.values())
+    return f"{what['tool.began']}, {once}, {doubts}"
+
+
+def _in_doubt(demands: Demands) -> int:
+    """Return how many calls were begun of which there is no result, or a person's."""
+    found = [Talk(notes, demands.value) for step, notes in demands.log.notes.items() if step != "rejected"]
+    return sum(
+        place not in talk.results or bool(talk.results[place].settled_by) for talk in found for place in talk.begun
+    )
 
 
 def _faults(checker: Checker) -> list[str]:

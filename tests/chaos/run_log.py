@@ -69,6 +69,10 @@ class RunLog:
         self.notes: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.result: Record | None = None
         self.start: Record | None = None
+        self.over_budget: set[str] = set()
+        """The steps that failed as there was too little left to spend."""
+        self.failed_work: dict[str, dict[str, Any]] = {}
+        """What the last attempts took of steps that failed."""
         for record in records:
             if record.body is not None:
                 self._sort(record, record.body)
@@ -76,6 +80,11 @@ class RunLog:
             links.sort(key=lambda link: int(link.rest[1]))
 
     def _sort(self, record: Record, body: dict[str, Any]) -> None:
+        outcome = body.get("outcome") or (body.get("cause") or {}).get("outcome") or {}
+        if (error := outcome.get("error")) is not None:
+            self.failed_work.setdefault(error["step"], outcome.get("work", {}))
+            if error["type"] == "over_budget":
+                self.over_budget.add(error["step"])
         match record.kind, record.rest:
             case "handoff", (step, source):
                 self.handoffs.setdefault((step, source), record)

@@ -20,6 +20,8 @@ from .raw import Record
 
 _ANY_STEP = "-"
 """In the place of a step, in the subject of an event."""
+MORE = "-budget"
+"""To whom one says that a run may spend more."""
 HELD_S = 1.0
 """How long a worker may take to let go of a step that waits for people, and for nothing else. It has the server write
 that down: where another process waits as long for its turn, the server may, too."""
@@ -66,6 +68,8 @@ class Words:
         """Return why a word that was refused should have been taken; empty when that was right."""
         result = self._run.log.result
         if word.body is None or (result is not None and result.seq < refused.seq):
+            return ""
+        if word.who == MORE and not _allows(word.body.get("answer")):
             return ""
         if word.rest == (_ANY_STEP,):
             begun = self._run.log.start is not None and self._run.log.start.seq < word.seq
@@ -160,11 +164,18 @@ def words_are_taken(
             yield f"I17 what was said at {event['seq']} to run {event['run']} is wrong, and nobody was told"
 
 
+def _allows(answer: Any) -> bool:
+    """Say whether this allows a run to spend more."""
+    return isinstance(answer, dict) and any(answer.get(unit, 0) > 0 for unit in ("usd", "tokens"))
+
+
 def _fits(child: Child, answer: Any) -> bool:
-    """Say whether this answers a question: in the chaos flows a choice, a score, or anything that is not nothing."""
+    """Say whether this answers a question: in the chaos flows a choice, a score, whether a tool ran, or anything."""
     asked = json.loads(child.words)[2]
     if asked["answers"]:
         return answer in asked["answers"]
+    if "ran" in asked["fields"]:
+        return isinstance(answer, dict) and type(answer.get("ran")) is bool
     if asked["fields"]:
         return isinstance(answer, dict) and type(answer.get("score")) is int
     return answer is not None

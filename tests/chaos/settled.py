@@ -41,7 +41,8 @@ def _of_handoff(run: Demands, record: Record, at_s: float) -> str:
     kept = kept_of(run, token)
     cause = (record.body or {})["cause"]
     failed = cause["by"] == "after" and (cause.get("outcome") or {}).get("status") == "failed"
-    if failed and run.flow.fails_run(run.flow.base(cause["step"]), run.flow.base(token)):
+    ends_run = failed and cause["step"] in run.log.over_budget
+    if ends_run or (failed and run.flow.fails_run(run.flow.base(cause["step"]), run.flow.base(token))):
         return "the run's result, as the step before it failed"
     if kept is None or not _is_by(kept.record, at_s):
         if _is_parked(run, record, at_s):
@@ -74,7 +75,7 @@ def _of_reply(run: Demands, record: Record, at_s: float) -> str:
     if (
         branch != DEADLINE
         and body["outcome"]["status"] == "failed"
-        and run.flow.fails_run(body["source"], run.flow.base(join))
+        and (branch in run.log.over_budget or run.flow.fails_run(body["source"], run.flow.base(join)))
     ):
         return "the run's result, as a branch failed"
     enough_at = chain_of(run, join).enough_at

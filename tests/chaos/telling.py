@@ -10,6 +10,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from baton_actors.agents.asks import AskFailed
@@ -25,6 +26,17 @@ _history: list[History] = []
 def tell_to(history: History) -> None:
     """Have the handlers of this process tell their story here."""
     _history[:] = [history]
+
+
+def told_to() -> Path:
+    """The file of the history."""
+    return _history[0].path
+
+
+def told_by_tool(context: Context, name: str, order: str, number: int) -> None:
+    """A tool tells that it was called, before it does anything."""
+    facts = {"attempt": attempt.get(""), "run": context.run, "step": context.step}
+    _history[0].say("tool.began", name=name, order=order, number=number, **facts)
 
 
 class Telling:

@@ -23,6 +23,7 @@ from baton_actors.agents.kinds import AgentKind, Performed, StepTask
 from baton_actors.agents.kinds import Journal as AgentJournal
 from baton_actors.agents.loading import find_flow, needs_models, with_nested
 from baton_actors.agents.nested import NestedAgent
+from baton_actors.agents.orchestrator import OrchestratorAgent
 from baton_actors.agents.person import PersonAgent
 from baton_actors.agents.prompt import PromptAgent
 from baton_actors.agents.python import PythonAgent
@@ -122,7 +123,7 @@ def _watch_attempts(history: History) -> None:
         _read_at[self._run, self._step] = real_time()
         return await read(self)
 
-    def watch(kind: type[PythonAgent | PromptAgent | PersonAgent | NestedAgent]) -> None:
+    def watch(kind: type[PythonAgent | PromptAgent | OrchestratorAgent | PersonAgent | NestedAgent]) -> None:
         perform: Callable[[Any, StepTask, AgentJournal], Awaitable[Performed]] = kind.perform
 
         async def watched_perform(self: AgentKind, task: StepTask, journal: AgentJournal) -> Performed:
@@ -147,6 +148,7 @@ def _watch_attempts(history: History) -> None:
 
     watch(PythonAgent)
     watch(PromptAgent)
+    watch(OrchestratorAgent)
     watch(PersonAgent)
     watch(NestedAgent)
     Journal.read = watched_read  # type: ignore[method-assign]
@@ -157,7 +159,8 @@ def _watch_models(history: History) -> None:
     complete = Models.complete
 
     async def watched_complete(self: Models, request: ModelRequest, *args: Any, **options: Any) -> ModelAnswer:
-        history.say("step.asks", attempt=telling.attempt.get())
+        turn = sum(each.role == "assistant" for each in request.turns)
+        history.say("step.asks", attempt=telling.attempt.get(), turn=turn)
         return await complete(self, request, *args, **options)
 
     Models.complete = watched_complete  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -44,13 +45,14 @@ from baton_schemas.run.past import Logged
 from baton_schemas.run.refs import base_of, key_of_child
 from baton_schemas.run.state import Entry, read_entry
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.facts import Exchange, Fact, Unasked, key_of
+from baton_schemas.wire.facts import BatchEnded, BatchSending, BatchSent, Exchange, Fact, InBatch, Unasked, key_of
 from baton_schemas.wire.facts import Recorded as RecordedValue
 from baton_schemas.wire.messages import (
     ASKING,
     FIRST,
     Asked,
     AskedKind,
+    Batch,
     Handoff,
     Message,
     Note,
@@ -62,6 +64,7 @@ from baton_schemas.wire.messages import (
     Say,
     Woken,
 )
+from baton_schemas.wire.names import gatherer_of, sender_of
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, ResultStatus, State, Usage, Work
 
 _BEGIN = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -134,9 +137,23 @@ class Recorder:
     def note(self, step: str, fact: Fact) -> None:
         """A worker notes a fact about a step."""
         actor = self.plan.actor(step) if step in self.plan.flow.steps else "-"
+        if isinstance(fact, InBatch):
+            actor = gatherer_of(fact.actor)
+        elif isinstance(fact, BatchSending | BatchSent | BatchEnded):
+            actor = sender_of(next(each.message.actor for each in self.entries if isinstance(each.message, Batch)))
         subject = self._subjects.note(actor, self.run, step, key_of(fact))
-        version = ASKING if isinstance(fact, Exchange | RecordedValue | Unasked) else FIRST
+        version = (
+            ASKING
+            if isinstance(fact, Exchange | RecordedValue | Unasked | InBatch | BatchSending | BatchSent | BatchEnded)
+            else FIRST
+        )
         self._store(subject, Note(v=version, run=self.run, step=step, fact=fact, worker=WORKER))
+
+    def gather(self, actor: str, seqs: list[int]) -> None:
+        """Calls of an actor are gathered: the batch has its own id in the place of the run's."""
+        members = Raw(msgspec.json.encode(seqs))
+        batch = Batch(run=self.run, actor=actor, count=len(seqs), members=members)
+        self._store(self._subjects.batch(actor, self.run), batch)
 
     def ask(self, step: str, kind: AskedKind, name: str, number: int = 1, **given: Any) -> str:
         """A step asks for a child with these arguments; return the child's token."""

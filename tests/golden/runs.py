@@ -10,9 +10,13 @@ from msgspec.structs import replace
 from baton_schemas.flow.flow import Agent, Field, Flow, JoinPolicy, Step
 from baton_schemas.wire.facts import (
     BUDGET,
+    BatchEnded,
+    BatchSending,
+    BatchSent,
     Begun,
     Exchange,
     GivenBack,
+    InBatch,
     ModelCall,
     Offered,
     Recorded,
@@ -26,8 +30,8 @@ from baton_schemas.wire.facts import (
 )
 from baton_schemas.wire.files import FileRef, as_value
 from baton_schemas.wire.messages import Say
-from baton_schemas.wire.names import END, REJECTED
-from baton_schemas.wire.outcomes import Blob, Error, Usage
+from baton_schemas.wire.names import BATCH, END, REJECTED
+from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Usage
 
 from .recorder import PRICES, Recorder, done, failed, flow_of, work
 
@@ -260,6 +264,39 @@ def tools() -> Recorder:
     return run
 
 
+def batch() -> Recorder:
+    """A step whose model is asked in a batch, at the second time with an answer."""
+    run = Recorder(flow_of("report", CHAIN), "01kb00000000000000000batch")
+    run.start({})
+    actor, digest = run.plan.actor("research"), "5" * 64
+    for number, failure in enumerate((Failed(error=Error(step="", type="batch_expired", message="late")), None), 1):
+        call = {"request_sha256": digest, "model": HAIKU, "attempt": number, "count": 100, "seconds": 60.0}
+        child = run.ask("research", "batch", BATCH, number, call={**call, "timeout_s": 300.0}, request={"model": HAIKU})
+        run.park("research", child)
+        run.note(child, InBatch(batch=f"batch-01kb{number}", actor=actor, count=83))
+        if failure is None:
+            answered = ModelCall(request_sha256=digest, text=Raw(b'"leaf"'), model=HAIKU, batch=f"batch-01kb{number}")
+            run.note("research", replace(answered, attempt=number, cost_usd=0.01, usage=Usage(input_tokens=9)))
+        run.answer(child, failure or Done())
+        if failure is not None:
+            run.note("research", Retry(attempt=1, error=replace(failure.error, step="research"), delay_s=1.0))
+    run.end("research", done(["tea is a leaf"], model=HAIKU, attempt=2))
+    run.end("write", done("Leaf.", model=SONNET))
+    run.end("edit", done("Leaf."))
+    return run
+
+
+def sent() -> Recorder:
+    """A batch: no run, and read as one."""
+    run = Recorder(flow_of("report", CHAIN), "batch-01kb1")
+    run.gather("report--research", [3, 7, 8])
+    at_s = 1_795_600_000.0
+    run.note(BATCH, BatchSending(number=1, count=3, id="01kb3", at_s=at_s, until_s=at_s + 315.0))
+    run.note(BATCH, BatchSent(id="msgbatch_1", count=3, at_s=at_s + 1.0))
+    run.note(BATCH, BatchEnded(at_s=at_s + 900.0))
+    return run
+
+
 def cancelled() -> Recorder:
     run = Recorder(flow_of("report", CHAIN), "01kb00000000000000cancelled")
     run.start({})
@@ -291,6 +328,8 @@ RUNS: dict[str, Callable[[], Recorder]] = {
     "asked": asked,
     "files": files,
     "tools": tools,
+    "batch": batch,
+    "sent": sent,
     "cancelled": cancelled,
     "expired": expired,
 }

@@ -22,8 +22,11 @@ from baton_actors.models import ModelError, ModelSettings, load_prices
 from baton_actors.models.prices import Prices, price_of
 from baton_schemas.errors import Coded, SchemaError, nearest
 from baton_schemas.flow.check_asking import asked_agents
+from baton_schemas.flow.conditions import roots_of
+from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.models import models_asked
 from baton_schemas.flow.nested import description_of
+from baton_schemas.flow.prompts import parse
 from baton_schemas.flow.toml_lines import line_of
 from baton_schemas.flow.used_tools import servers_of, variables_of
 from baton_schemas.wire.money import UNPRICED
@@ -37,7 +40,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     level: Level = "error"
     code: str
     """For programs: that of the error's class, or `misfit`, `unpriced_model`, `no_description`, `no_mcp`,
-    `no_program`, `no_variable`."""
+    `no_program`, `no_variable`, `left_out`."""
     message: str
 
 
@@ -93,6 +96,7 @@ def check_source(source: str) -> CheckedFlow:
         own += _misfits(each, handlers)
         own += _unpriced(each, llms, in_usd=_has_usd(found) or _has_usd(each))
         own += _undescribed(each, llms)
+        own += _left_out(each.plan)
         own += _without_keys(each)
         where = "" if each is found else f"flow {each.name!r}, within it: "
         problems += [replace(problem, message=where + problem.message) for problem in own]
@@ -227,6 +231,15 @@ def _unpriced(found: FoundFlow, agents: list[str], *, in_usd: bool) -> Iterator[
                 message=f"{places}: no price is known of the model {model!r}, so {so}. "
                 f"{hint} name a file of prices with BATON_PRICES.",
             )
+    for name in agents if in_usd else ():
+        tools = found.flow.agents[name].tools
+        for use in (tool.use for tool in tools if prices.server_tools.get(tool.use) and not tool.max_uses):
+            yield Problem(
+                level="error",
+                code=UNPRICED,
+                message=f"agents.{name}.tools: {use!r} may be used without end, at a price for each use, so a budget "
+                f"in USD refuses its calls. Give it an end: {{ use = {use!r}, max_uses = 5 }}.",
+            )
 
 
 def _without_keys(found: FoundFlow) -> Iterator[Problem]:
@@ -238,6 +251,26 @@ def _without_keys(found: FoundFlow) -> Iterator[Problem]:
                 code="no_credentials",
                 message=f"providers.{name}.key_env: {provider.key_env} is not set in this environment. Where workers "
                 f"have it neither, calls of models of {name!r} are refused, or rehearsed where all others are.",
+            )
+
+
+def _left_out(plan: Plan) -> Iterator[Problem]:
+    """Yield the steps whose prompts allow for an earlier step that is skipped, and which are skipped with it."""
+    for step in (name for name in plan.order if name not in plan.implied):
+        seen = roots_of(plan.step(step).when)  # who asks for it by name means it
+        for each in parse(plan.agent(step).prompt):
+            if not each.optional or each.name in seen or not plan.left_out_with(step, each.name):
+                continue
+            if not plan.fails_run(each.name):  # it may have failed
+                continue
+            sources = [source for source in plan.sources[each.name] if source not in plan.implied]
+            after = ", ".join(f'"{name}"' for name in dict.fromkeys([*sources, *plan.before(step)]))
+            yield Problem(
+                level="warning",
+                code="left_out",
+                message=f"steps.{step}: {each.text} never stands for nothing, as {step} is skipped whenever "
+                f"{each.name} is. If it is to be done all the same, let it come after another step, too: "
+                f"after = [{after}].",
             )
 
 

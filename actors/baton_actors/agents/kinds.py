@@ -11,9 +11,10 @@ from msgspec import Raw, Struct
 from baton_actors.agents.asks import NO_ASKS, Asks
 from baton_actors.agents.context import Context
 from baton_actors.agents.tools.log import ToolLog
-from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models import ModelAnswer, ModelError, ModelRequest
 from baton_actors.models.caching import Prefix
 from baton_actors.models.sent import ExchangeLog
+from baton_actors.models.types import Bound
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import BranchEnds
 from baton_schemas.wire.files import File, FileRef
@@ -67,6 +68,13 @@ class Journal(ExchangeLog, Protocol):
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to the request with this digest, or None."""
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether model calls are to be made by `batched`, and not at once."""
+
+    async def batched(self, request: ModelRequest, digest: str, bound: Bound) -> ModelAnswer:
+        """Have a call made in a batch, and return the answer that is recorded; meanwhile the step may be let go of."""
 
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Record an answer before it is used; return the one that is stored, which may be another worker's."""

@@ -106,6 +106,10 @@ async def answer_to(
         return answer
     check_files(request)
     try:
+        if journal.by_batch:  # which waits for its model where that is overloaded
+            where = models.where(request.flow, request.model)
+            bound = await models.priced(bound_of_asked(request), where, batch=True)
+            return await journal.batched(request, digest, bound)
         return await answer_of_any(request, models, journal, writes, digest)
     except ModelError as error:
         error.request_sha256 = digest
@@ -185,6 +189,8 @@ def request_of(task: StepTask, offered: Sequence[OfferedTool] = ()) -> ModelRequ
         raise MissingValue(str(error)) from error
     except prompts.FileMisplaced as error:
         raise FileRefused(error.ref.label, "a system prompt holds text only; put it into `prompt`") from error
+    if not asked.prompt.strip():
+        raise MissingValue("the prompt has no text: all that it names is empty. Give it a value, or a word of its own")
     agent = plan.agent(task.step)
     return ModelRequest(
         **msgspec.structs.asdict(asked),

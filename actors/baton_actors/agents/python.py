@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -66,7 +67,7 @@ class PythonAgent:
         reads = Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())
         if run is not None and not self.handler.is_async:
             await reads.ahead(values_of(task).values())
-        with read_by(reads):
+        with contextlib.closing(reads), read_by(reads):
             return await self._perform(task, journal, run)
 
     async def _perform(self, task: StepTask, journal: Journal, run: Run | None) -> Performed:

@@ -30,7 +30,7 @@ def body_of(asked: Asked) -> dict[str, Any]:
     """Return the body as the API has it in JSON, without `stream`."""
     body: dict[str, Any] = {"model": valid_text(asked.model), "max_tokens": asked.max_tokens}
     marks = marks_of(asked)
-    if asked.system:
+    if asked.system.strip():  # the API refuses blank ones
         body["system"] = [{"type": "text", "text": valid_text(asked.system)}]
     if asked.converses:
         body["tools"] = [
@@ -40,8 +40,9 @@ def body_of(asked: Asked) -> dict[str, Any]:
             ),
             *map(as_body, asked.provided),
         ]
-    if marks.head:
-        _mark(body["system" if asked.system else "tools"], asked)
+    head = "system" if "system" in body else "tools"
+    if marks.head and head in body:
+        _mark(body[head], asked)
     if asked.container:
         body["container"] = asked.container
     if asked.output:
@@ -59,22 +60,25 @@ def bound_of(body: Mapping[str, Any], size_bytes: int | None = None) -> Bound:
     max_tokens = body.get("max_tokens")
     files = [base64_tokens(source) for source in _sources(body)]
     size_bytes -= sum(size for size, _ in files)
+    server_tools = _server_tools(body.get("tools"))
     return Bound(
         model=str(body.get("model") or ""),
         input_tokens=size_bytes // _BYTES_PER_TOKEN + sum(tokens for _, tokens in files) + _OVERHEAD_TOKENS,
         output_tokens=max(max_tokens, 0) if isinstance(max_tokens, int) else 0,
-        server_tools=_server_tools(body.get("tools")),
+        server_tools={name: uses for name, uses in server_tools.items() if uses},
+        unlimited=tuple(name for name, uses in server_tools.items() if not uses),
     )
 
 
 def _server_tools(tools: Any) -> dict[str, int]:
-    """Return how often the provider's own tools may be used, by the names under which the API counts them."""
+    """Return how often the provider's own tools may be used, by the names under which the API counts them; 0 for as
+    often as the model likes."""
     found: dict[str, int] = {}
     for tool in tools if isinstance(tools, list) else ():
         kind = str(tool.get("type") or "") if isinstance(tool, dict) else ""
         uses = tool.get("max_uses") if kind else None
-        if isinstance(uses, int) and uses > 0 and (counted := _COUNTED.match(kind)):
-            found[counted[1]] = uses
+        if counted := _COUNTED.match(kind):
+            found[counted[1]] = uses if isinstance(uses, int) and uses > 0 else 0
     return found
 
 
@@ -82,6 +86,11 @@ def bound_of_asked(asked: Asked) -> Bound:
     """Return what a call takes at the most, before the files in it are at hand."""
     bound = bound_of(body_of(asked))
     return msgspec.structs.replace(bound, input_tokens=bound.input_tokens + sum(map(tokens_of, asked.refs)))
+
+
+def body_size(asked: Asked) -> int:
+    """Return how many bytes are sent for a request, about: before the files in it are at hand."""
+    return len(msgspec.json.encode(body_of(asked))) + sum(ref.size_bytes * 4 // 3 for ref in asked.refs)
 
 
 def _sources(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

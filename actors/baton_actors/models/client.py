@@ -13,13 +13,14 @@ from msgspec.structs import replace
 
 from baton_actors.models.answers import check_answer, is_truncated
 from baton_actors.models.errors import ModelError
-from baton_actors.models.prices import Prices, bound_usd, cost_usd, load_prices
+from baton_actors.models.prices import Prices, bound_usd, cost_usd, endless, load_prices
 from baton_actors.models.providers import Providers, Where
 from baton_actors.models.reading import Reading
 from baton_actors.models.types import Bound, ModelAnswer, ModelRequest, ModelSettings
 from baton_schemas.wire.outcomes import Usage
 
 if TYPE_CHECKING:
+    from baton_actors.models.batches import BatchApi
     from baton_actors.models.exchanges import Exchanges
     from baton_actors.models.sdk import Client, Pool
 
@@ -138,22 +139,37 @@ class Models:
         make = sdk.plain_client_of if plain else sdk.client_of
         return make(self.settings, exchanges)
 
-    def cost_usd(self, where: Where, model: str, usage: Usage) -> float | None:
+    async def batches(self, where: Where) -> BatchApi:
+        """Return the way to a provider's batches, where calls are not rehearsed. Raises `ModelError`."""
+        await self.open()
+        where.settings.check_credentials()
+        sdk, pool = await self._with_sdk()
+        from baton_actors.models.batch_api import SdkBatches
+
+        client = self._clients.get(where.settings)
+        if client is None:
+            client = self._clients[where.settings] = sdk.make_client(where.settings, pool)
+        return SdkBatches(client, where.settings)
+
+    def cost_usd(self, where: Where, model: str, usage: Usage, *, batch: bool = False) -> float | None:
         """Return the list price of a call that `model` answered; None without a price, 0.0 for a rehearsal.
 
         A provider's models are priced by their names with it: what others sell a model for, this one need not.
         """
         if where.settings.rehearses:
             return 0.0
-        named = cost_usd(where.named(model), usage, self._prices)
-        return cost_usd(where.named(where.model), usage, self._prices) if named is None and where.provider else named
+        named = cost_usd(where.named(model), usage, self._prices, batch=batch)
+        if named is None and where.provider:
+            return cost_usd(where.named(where.model), usage, self._prices, batch=batch)
+        return named
 
-    async def priced(self, bound: Bound, where: Where) -> Bound:
+    async def priced(self, bound: Bound, where: Where, *, batch: bool = False) -> Bound:
         """Return what a call may take, with what that costs. Raises as `open`."""
         await self.open()
         if where.settings.rehearses:
             return replace(bound, cost_usd=0.0, rehearsed=True)
-        return replace(bound, cost_usd=bound_usd(bound, self._prices))
+        usd = bound_usd(bound, self._prices, batch=batch)
+        return replace(bound, cost_usd=usd, endless=endless(bound, self._prices))
 
     async def aclose(self) -> None:
         """Close the connections. Calls under way fail."""

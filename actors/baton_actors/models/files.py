@@ -103,6 +103,8 @@ def check_contents(asked: Asked, files: Mapping[str, bytes]) -> None:
 
     `files` are the bytes, by SHA-256. It takes PDFs apart, so let a thread do it.
     """
+    if all(_is_blank(part, files) for part in asked.parts):
+        raise FileRefused(asked.refs[0].label, "it is empty, and the prompt has nothing else")
     pages = 0
     for ref in asked.refs:
         data = files[ref.sha256]
@@ -111,6 +113,13 @@ def check_contents(asked: Asked, files: Mapping[str, bytes]) -> None:
         if ref.media_type == PDF:
             pages += ref.pages or pages_of_pdf(data)
     _check_counts(asked, [pages], 0)
+
+
+def _is_blank(part: Part, files: Mapping[str, bytes]) -> bool:
+    """Say whether nothing comes of a part of a prompt: the API refuses prompts of nothing."""
+    if part.file is None:
+        return not part.text.strip()
+    return is_text(part.file.media_type) and not files[part.file.sha256].strip()
 
 
 def _why_not_content(ref: FileRef, data: bytes) -> str:

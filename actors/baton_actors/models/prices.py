@@ -120,13 +120,20 @@ def cost_usd(model: str, usage: Usage, prices: Prices | None = None, *, batch: b
     return tokens_usd * (_BATCH if batch else 1.0) + tools_usd
 
 
-def bound_usd(bound: Bound, prices: Prices) -> float | None:
-    """Return what a call costs at the most, whatever of it is cached and however long it is; None as `cost_usd`."""
+def bound_usd(bound: Bound, prices: Prices, *, batch: bool = False) -> float | None:
+    """Return what a call costs at the most, whatever of it is cached and however long it is; None as `cost_usd`, and
+    where it may use without end what has a price."""
     price = price_of(bound.model, prices)
-    if price is None or not bound.server_tools.keys() <= prices.server_tools.keys():
+    if price is None or endless(bound, prices) or not bound.server_tools.keys() <= prices.server_tools.keys():
         return None
     tokens_usd = (bound.input_tokens * price.dearest_input + bound.output_tokens * price.dearest_output) / _PER_MILLION
+    tokens_usd *= _BATCH if batch else 1.0
     return tokens_usd + sum(count * prices.server_tools[tool] for tool, count in bound.server_tools.items())
+
+
+def endless(bound: Bound, prices: Prices) -> tuple[str, ...]:
+    """Return which of the provider's tools have a price, and may be used without end."""
+    return tuple(tool for tool in bound.unlimited if prices.server_tools.get(tool, 0.0) > 0)
 
 
 def saved_usd(model: str, usage: Usage, prices: Prices) -> float | None:

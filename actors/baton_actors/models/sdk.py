@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from functools import cache
@@ -89,14 +90,9 @@ async def chunks(client: Client, where: Where, request: ModelRequest, reading: R
                 if text := reading.take(event):
                     yield text
     except anthropic.APIStatusError as error:
-        raise _refused(error, settings, request, reading) from error
+        raise _refused(error, settings, request.model, reading, output=bool(request.output)) from error
     except anthropic.APIConnectionError as error:
-        raise ModelError(
-            type="connection",
-            message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
-            f"check the network and {settings.address} if this goes on",
-            retryable=True,
-        ) from error
+        raise _unreached(error, settings) from error
     except Exception as error:
         # The SDK lets a cut stream through as httpx2's errors, and bad events as those of json or as
         # whatever reading a missing field raises. All mean the same here: the answer did not arrive.
@@ -106,8 +102,43 @@ async def chunks(client: Client, where: Where, request: ModelRequest, reading: R
         raise _broken("it ended before the answer did", settings, reading)
 
 
+@contextlib.contextmanager
+def telling(settings: ModelSettings, model: str = "") -> Iterator[None]:
+    """Have whatever goes wrong with a request while the context is open be a `ModelError`, whose cause it is."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise _refused(error, settings, model, Reading()) from error
+    except anthropic.APIConnectionError as error:
+        raise _unreached(error, settings) from error
+    except Exception as error:
+        raise _broken(_reason(error, settings), settings, Reading()) from error
+
+
+def status_of(error: ModelError) -> int:
+    """Return with which status a request was answered that came to this; 0 when it was not."""
+    return error.__cause__.status_code if isinstance(error.__cause__, anthropic.APIStatusError) else 0
+
+
+def never_arrived(error: ModelError) -> bool:
+    """Say whether a request that came to this was not sent at all: there was no connection."""
+    cause = error.__cause__
+    return isinstance(cause, anthropic.APIConnectionError) and isinstance(
+        cause.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout
+    )
+
+
+def _unreached(error: anthropic.APIConnectionError, settings: ModelSettings) -> ModelError:
+    return ModelError(
+        type="connection",
+        message=f"cannot reach the model API at {settings.host}: {_reason(error.__cause__ or error, settings)}; "
+        f"check the network and {settings.address} if this goes on",
+        retryable=True,
+    )
+
+
 def _refused(
-    error: anthropic.APIStatusError, settings: ModelSettings, request: ModelRequest, reading: Reading
+    error: anthropic.APIStatusError, settings: ModelSettings, model: str, reading: Reading, *, output: bool = False
 ) -> ModelError:
     """Make the error for a status, or for an `error` event, which comes with the status of its stream."""
     headers = error.response.headers
@@ -118,10 +149,10 @@ def _refused(
         status,
         retryable,
         credential=settings.credential,
-        model=request.model,
+        model=model,
         address=settings.address,
         host=settings.host,
-        output=bool(request.output),
+        output=output,
     )
     overloaded = is_overloaded(status, kind, headers)
     cap_s = RETRY_AFTER_MAX_S if overloaded else settings.retry_after_max_s

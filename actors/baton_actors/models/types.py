@@ -49,8 +49,12 @@ class Bound(Struct, frozen=True, kw_only=True):
     """Its `max_tokens`."""
     server_tools: dict[str, int] = {}
     """How often the provider's own tools may be used, as far as the call has a limit of that."""
+    unlimited: tuple[str, ...] = ()
+    """Those of them that it may use as often as the model likes."""
+    endless: tuple[str, ...] = ()
+    """Those of these that have a price (`Models.priced`)."""
     cost_usd: float | None = None
-    """What it may cost, at list prices (`Models.priced`); None for a model without a price."""
+    """What it may cost, at list prices (`Models.priced`); None for a model without a price, or without an end."""
     rehearsed: bool = False
     """No model is called: it takes nothing."""
     holds: bool = False

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.loading import FoundFlow, load_handlers, load_tools
+from baton_actors.batches.batches import Batches
+from baton_actors.batches.gathering import Gatherer
 from baton_actors.models import Models
 from baton_actors.services.clerk import Clerk
 from baton_actors.steps.held import Held
 from baton_actors.steps.shared import sharing
 from baton_bus.engine.engine import Engine
+from baton_schemas.flow.flow import BatchPolicy
 
 from .deaths import worker_name
 from .worker import Retires, Worker
@@ -62,4 +65,17 @@ async def hosting(
             )
             working = worker.working(joins=actors[name] in mergers, grace_s=grace_s, retires=retires)
             await stack.enter_async_context(working)
+            policy = found.plan.gathers(name)
+            may_batch = models is not None and found.flow.agents[name].asks_models
+            if models is not None and may_batch and (policy is not None or await _has_gathered(engine, actors[name])):
+                count = (policy or BatchPolicy()).count
+                gatherer = Gatherer(engine, actors[name], count, models, shared.plans)
+                await stack.enter_async_context(gatherer.working())
+                batches = Batches(engine, shared.plans, models, actors[name], shared.worker)
+                await stack.enter_async_context(batches.working())
         yield playing.threads.too_many
+
+
+async def _has_gathered(engine: Engine, actor: str) -> bool:
+    """Say whether calls of an actor go in batches by other versions of its flow. Raises the errors of the bus."""
+    return await engine.bus.log.last_sure(engine.bus.subjects.gathered(actor)) is not None

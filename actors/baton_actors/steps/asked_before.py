@@ -9,9 +9,10 @@ import structlog
 from baton_actors.agents.asks import AskRefused
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
-from baton_schemas.run.refs import parse
+from baton_schemas.run.refs import asked_name, parse
 from baton_schemas.wire.facts import Unasked
 from baton_schemas.wire.messages import Answer
+from baton_schemas.wire.names import BATCH
 
 from .claim import Claim
 from .hearing import Answers
@@ -66,7 +67,9 @@ class AskedBefore:
 
     @property
     def _unasked(self) -> list[str]:
-        return [child for child in self._before if child not in self._asked] if self._asked else []
+        # What a batch brought is in the journal: that is not asked for again.
+        before = [child for child in self._before if asked_name(child) != BATCH]
+        return [child for child in before if child not in self._asked] if self._asked else []
 
     def strays(self) -> int:
         """Return how often in a row the step has asked for something new, and not for what it asked before."""

@@ -21,6 +21,7 @@ from baton_schemas.errors import BadContent
 from baton_schemas.wire.facts import Recorded
 from baton_schemas.wire.files import collecting
 from baton_schemas.wire.messages import NO_DEFAULT, Asked, Note, Question
+from baton_schemas.wire.names import BATCH
 from baton_schemas.wire.outcomes import NULL, Blob, State
 from baton_schemas.wire.values import encode_value
 
@@ -99,6 +100,13 @@ class StepAsks:
         """Wait for an event. Raises as `person`."""
         cause = Asked(step="", default=default)
         return await self._children.ask("event", name, None, State(), deadline_s=deadline_s, cause=cause)
+
+    async def batched(self, asked: object, state: State) -> None:
+        """Have a model call made in a batch; what comes of it is in the journal then.
+
+        `asked` is what makes it what it is. Raises `AskFailed`, `AskRefused`, `NotRecorded`.
+        """
+        await self._children.ask("batch", BATCH, asked, state)
 
     async def record(self, name: str, make: Callable[[], Awaitable[Any]]) -> Raw:
         """Return what `make` gave when it was first called under this name.

@@ -26,6 +26,7 @@ from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome
 
 from .asking import StepAsks
 from .attempts import Tries, is_suspect, tries_of
+from .batching import Batching
 from .claim import Claim
 from .failing import Failing
 from .hearing import Answers
@@ -73,7 +74,7 @@ class Attempting:
                 return self._ended(work, state, ended)
             asks: Asks = NO_ASKS
             agent = self._agents.found(work.plan, job.step)
-            if not isinstance(agent, HandlerMissing) and agent.may_ask:
+            if not isinstance(agent, HandlerMissing) and (agent.may_ask or work.plan.by_batch(job.step)):
                 asks = StepAsks(self._engine, self._answers, job, work, journal, None if notes is NO_NOTES else notes)
             task = await self._task(job, work, seen, asks)
         except (BlobMissing, BranchesMissing) as error:
@@ -177,7 +178,11 @@ class Attempting:
             return Turns(self._limiting, work, task.context.attempt, notes)
 
         paying = Paying(self._engine, work, job.step, journal)
-        return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes)
+        batching: Batching | None = None
+        policy = work.plan.by_batch(job.step)
+        if policy is not None and isinstance(task.asks, StepAsks):
+            batching = Batching(self._engine, task.asks, work, job.attempt, policy, paying)
+        return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes, batching)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""

@@ -82,8 +82,9 @@ class Children:
         self._job.asks_outside = self._job.asks_outside or kind in _FROM_OUTSIDE
         token = child_of(self._job.step, kind, name, asked, number)
         answer = await self.before.answer(token)
-        self._count += 1
-        check_count(self._work, name, self._count)
+        if kind != "batch":  # it asks its own model, and nobody else
+            self._count += 1
+            check_count(self._work, name, self._count)
         if answer is not None:
             self.before.asks(token, is_new=False)
         else:
@@ -128,7 +129,7 @@ class Children:
         return replace(
             more,
             step=self._job.step,
-            actor=self._actor if kind in _FROM_OUTSIDE else "",
+            actor=self._actor if kind in _FROM_OUTSIDE or kind == "batch" else "",
             kind=kind,
             number=number,
             depth=self._work.depth + 1,

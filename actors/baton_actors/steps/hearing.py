@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 import structlog
@@ -51,7 +52,9 @@ class Answers:
             if self._follower is None:
                 last = await self._engine.bus.log.last_sure(self._engine.bus.subjects.for_actor("answer", self._actor))
                 next_seq = (last.seq if last is not None else seq) + 1
-                self._follower = asyncio.create_task(self._follow(next_seq), name=f"answers to {self._actor}")
+                # In a context of its own: it outlives the step that is the first to ask, and logs nothing in its name.
+                name = f"answers to {self._actor}"
+                self._follower = asyncio.create_task(self._follow(next_seq), name=name, context=Context())
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do what nobody waits for; the bus may refuse it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -12,19 +13,22 @@ import structlog
 from msgspec.structs import replace
 
 from baton_actors.agents.context import Context
-from baton_actors.models import ModelAnswer, ModelError
+from baton_actors.models import ModelAnswer, ModelError, ModelRequest
 from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
 from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
+from baton_schemas.show.batching import LOST
 from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
 from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import sortable_id
-from baton_schemas.wire.outcomes import NULL, Blob, Work
+from baton_schemas.wire.outcomes import Work
 
+from .batching import Batching
+from .calls import as_fact
 from .exchanges import Recording
 from .files import StepFiles
 from .not_recorded import NotRecorded
@@ -54,12 +58,14 @@ class Memory:
         paying: Paying,
         context: Context,
         notes: Sequence[Note],
+        batching: Batching | None = None,
     ) -> None:
-        """`turns` makes those of the attempt, once a model is asked."""
+        """`turns` makes those of the attempt, once a model is asked; `batching` is that of a step whose calls go in
+        batches."""
         self._engine, self._journal, self._warming, self._context = engine, journal, warming, context
         self._make_turns: Callable[[], Turns] = turns
         self._turns: Turns | None = None
-        self._paying = paying
+        self._paying, self._batching = paying, batching
         self._files = StepFiles(engine)
         self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
         told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
@@ -97,6 +103,27 @@ class Memory:
         logger.info("model.recalled", model=call.model)
         return answer
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether model calls are to be made by `batched`."""
+        return self._batching is not None
+
+    async def batched(self, request: ModelRequest, digest: str, bound: Bound) -> ModelAnswer:
+        """Have a call made in a batch, and return the answer that is recorded.
+
+        Raises `ModelError`, `NotRecorded`, `OverBudget`, `HeldByOthers`, `UnpricedModel`.
+        """
+        assert self._batching is not None
+        await self._batching.ask(request, digest, bound)
+        notes = await self._settling(self._journal.read())
+        calls = [note.fact for note in notes if isinstance(note.fact, ModelCall)]
+        self._calls |= {call.request_sha256: call for call in calls}
+        answer = await self.recall(digest)
+        if answer is None:
+            message = f"what a batch brought of {request.model} is not stored any more"
+            raise ModelError(type=LOST, message=message, retryable=True)
+        return answer
+
     async def record(self, digest: str, answer: ModelAnswer) -> ModelAnswer:
         """Write an answer into the log; return the one that is recorded, ours or that of whoever asked first.
 
@@ -117,28 +144,10 @@ class Memory:
     async def _record(self, digest: str, answer: ModelAnswer) -> ModelCall | None:
         """Write an answer into the log; return the one that was there already, if there was one."""
         hold = held_now()
-        value = await self._engine.values.stored(msgspec.json.encode(answer.text))
-        # Only what a conversation goes on with has content.
-        content = await self._engine.values.stored(msgspec.json.encode(answer.content)) if answer.content else NULL
-        call = ModelCall(
-            request_sha256=digest,
-            attempt=self._context.attempt,
-            text=NULL if isinstance(value, Blob) else value,
-            blob=value if isinstance(value, Blob) else None,
-            content=NULL if isinstance(content, Blob) else content,
-            content_blob=content if isinstance(content, Blob) else None,
-            stop_reason=answer.stop_reason if answer.content else "",
-            container=answer.container,
-            model=answer.model,
-            truncated=answer.truncated,
-            rehearsed=answer.rehearsed,
-            request_id=answer.request_id,
-            usage=answer.usage,
-            cost_usd=answer.cost_usd,
-            held=hold.id if hold is not None else "",
-        )
+        held = hold.id if hold is not None else ""
+        call = await as_fact(self._engine.values, digest, self._context.attempt, answer, held)
         if hold is not None:
-            hold.in_doubt = True
+            self._paying.recording(hold, functools.partial(self._journal.write, call))
         stored = await self._journal.write(call)
         other = stored if isinstance(stored, ModelCall) and not _is_same(stored, call) else None
         if other is not None and not answer.rehearsed:
@@ -162,7 +171,7 @@ class Memory:
         hold = held_now()
         if hold is not None:
             exchange = replace(exchange, held=hold.id)
-            hold.in_doubt = True
+            self._paying.recording(hold, functools.partial(self._recording.recorded, exchange))
         while True:
             try:
                 stored = await self._recording.recorded(exchange)

@@ -28,7 +28,9 @@ _ASKS_S = 0.05
 """One that is asking for something right now, after this many."""
 _SOON = frozenset({"agent", "flow"})
 """Whose answers are expected soon."""
-_PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "event", "person")
+_NOT_SOON = frozenset({"person", "batch"})
+"""Whose answers are not waited for here at all."""
+_PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "batch", "event", "person")
 """Who is likely to have answered before whom."""
 _UPON_MAX = 20
 """Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear
@@ -71,14 +73,14 @@ class Parking:
                 self._begin()
             return
         if after_s is None:
-            at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_people_alone()
+            at_once = self._job.begun or self._answers.held > self._answers.held_max or self._waits_for_nothing_soon()
             after_s = 0.0 if at_once else self._park_after_s
         self._alarm = self._answers.alarms.set(after_s, self._begin)
 
     def asked(self, child: Child) -> None:
         """A child is written, with all that it needs to be answered though nobody is here."""
         child.is_asked = True
-        if child.kind == "person" or self._job.begun:
+        if child.kind in _NOT_SOON or self._job.begun:
             self.soon()
 
     def not_now(self) -> None:
@@ -109,9 +111,10 @@ class Parking:
         body = encode(by_itself(child, self._work.start_seq))
         await self._engine.bus.timers.at(self._actor, self._job.run, child.step, child.cause.due_s, body)
 
-    def _waits_for_people_alone(self) -> bool:
-        """Say whether nothing is to be expected soon."""
-        return {child.kind for child in self._open()} == {"person"}
+    def _waits_for_nothing_soon(self) -> bool:
+        """Say whether all that it waits for are people and batches."""
+        waits = self._open()
+        return bool(waits) and all(child.kind in _NOT_SOON for child in waits)
 
     def _open(self) -> list[Child]:
         return [child for child in self._children.values() if child.is_open]
@@ -159,7 +162,7 @@ class Parking:
             # Something has come meanwhile. What stands parked for us brings it back once more than is needed.
             self.soon()
         else:
-            logger.info("step.parked", waits_for=asked_name(upon[-1].token))
+            logger.info("step.parked", waits_for=asked_name(upon[-1].token).lstrip("-"))
             self._job.cancel("parked")
             self._let_go()
 

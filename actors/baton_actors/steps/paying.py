@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
@@ -47,9 +47,29 @@ class Paying:
         self._plan, self._run, self._start_seq = work.plan, work.handoff.run, work.start_seq
         self._step = step
         self._held: list[Hold] = []
+        self._recording: dict[str, Callable[[], Awaitable[object]]] = {}
+        """By the id of what is held: how what a call took is written into the log, while it may be there or not."""
 
-    async def hold(self, bound: Bound) -> Hold | None:
-        """Hold what a call may take; None where nothing has a budget.
+    async def hold_for(self, child: str, bound: Bound, is_asked: Callable[[], Awaitable[bool]]) -> str:
+        """Hold what a call may take that others are asked to make, and who has its answer settles; return its id.
+
+        It is empty where nothing has a budget, or the child is asked already. Raises as `hold`.
+        """
+        if bound.rehearsed or not await self._accounts() or await is_asked():
+            return ""
+        await self.give_back(child)  # who was to ask died before
+        hold = await self.hold(bound, child)
+        if hold is None:
+            return ""
+        self._held.remove(hold)
+        return hold.id
+
+    async def give_back(self, child: str) -> None:
+        """Settle what is held for a call that others are asked to make, by what the journal has of it."""
+        await self._budgets.mend(self._plan, self._start_seq, self._run, child, self._journal)
+
+    async def hold(self, bound: Bound, step: str = "") -> Hold | None:
+        """Hold what a call may take, for this step unless another is named; None where nothing has a budget.
 
         Raises `OverBudget`, `HeldByOthers`, `UnpricedModel`, and the errors of `Counters.add`.
         """
@@ -58,10 +78,10 @@ class Paying:
         until_s = asyncio.get_running_loop().time() + _WAIT_S
         while accounts := await self._accounts():
             if bound.cost_usd is None and (asks := _in_usd(accounts)) is not None:
-                raise UnpricedModel(bound.model, self._whose(asks))
+                raise UnpricedModel(bound.model, self._whose(asks), bound.endless)
             amount = Amount(counted("usd", bound.cost_usd or 0.0), bound.input_tokens + bound.output_tokens)
             try:
-                return await self._budgets.hold(accounts, amount, self._run, self._step, self._held)
+                return await self._budgets.hold(accounts, amount, self._run, step or self._step, self._held)
             except Short as short:
                 if not short.for_good:
                     if asyncio.get_running_loop().time() >= until_s:
@@ -86,9 +106,15 @@ class Paying:
             if held and hold.id == held:
                 hold.paid += amount_of(usage, cost_usd)
 
+    def recording(self, hold: Hold, write: Callable[[], Awaitable[object]]) -> None:
+        """Take it that what a call took is about to be written into the log, as `write` does; again does no harm."""
+        hold.in_doubt = True
+        self._recording[hold.id] = write
+
     def recorded(self, hold: Hold, usage: Usage, cost_usd: float | None, *, is_ours: bool) -> None:
         """Take it that there is no doubt any more of what the log has of a call."""
         hold.in_doubt = False
+        self._recording.pop(hold.id, None)
         if is_ours:
             hold.paid += amount_of(usage, cost_usd)
 
@@ -111,9 +137,14 @@ class Paying:
 
     async def _settle(self, hold: Hold) -> None:
         if hold.in_doubt:
+            # Whoever was cancelled in the middle may have sent it, and it may come once we have looked: written again,
+            # it is there, or what another has written.
+            if (write := self._recording.get(hold.id)) is not None:
+                await write()
             hold.paid = paid_in(await self._journal.read(), hold.id)
         await self._budgets.settle(hold)
         self._held.remove(hold)
+        self._recording.pop(hold.id, None)
 
     # ---- their parts -------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from baton_actors.errors import BadHandler
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.check_asking import asked_agents
 from baton_schemas.flow.file import build_flow
-from baton_schemas.flow.flow import IN_PROCESS, Caching, OnBudget, OnError
+from baton_schemas.flow.flow import IN_PROCESS, Caching, Delivery, OnBudget, OnError
 from baton_schemas.flow.flow import Flow as FlowOfWire
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.schema_files import read_schema
@@ -48,6 +48,8 @@ class AgentOptions(TypedDict, total=False):
     tool_output_bytes: int
     in_doubt: str
     park_after_s: float
+    delivery: Delivery
+    batch: Mapping[str, float]
     timeout_s: float
     concurrency: int
     max_in_flight: int

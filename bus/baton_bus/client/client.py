@@ -28,7 +28,7 @@ from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import check_token, sortable_id
 
 from . import people
-from .files import read_file, uploaded
+from .files import read_file, refuse_bytes, uploaded
 from .people import Waiting
 from .results import Results
 from .run import Run
@@ -68,7 +68,10 @@ class Client:
         belongs to another run), `RunPurged`, and the errors of `Publisher.create`.
         """
         run = check_token("run id", run_id) if run_id else sortable_id()
-        given = await self.encoded({**(input or {}), **fields})
+        values = {**(input or {}), **fields}
+        if not isinstance(flow, str):
+            refuse_bytes(flow.flow, values)
+        given = await self.encoded(values)
         name = flow if isinstance(flow, str) else flow.flow.name
         if not run_id:  # one with an id of the caller's may have ended long ago
             await self.results.expect(name, run)

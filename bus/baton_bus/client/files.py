@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from baton_bus.engine.files import Files
-from baton_schemas.errors import BadFile
+from baton_schemas.errors import BadFile, InputError
+from baton_schemas.flow.flow import Flow
+from baton_schemas.flow.types import has_files
 from baton_schemas.wire.files import File, check_head, check_size, clean_name
 from baton_schemas.wire.media import HEAD_BYTES, PDF
 
@@ -91,6 +93,19 @@ async def uploaded(files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return {name: _with(value, known) for name, value in given.items()}
+
+
+def refuse_bytes(flow: Flow, given: Mapping[str, Any]) -> None:
+    """Raise `InputError` for bytes where a flow takes a file: as JSON they would be a text in base64, and that the
+    file's content."""
+    for name, field in flow.input.items():
+        if name in given and has_files(field) and _has_bytes(given[name]):
+            reason = "found bytes; expected a file: File.of(data, name=…), or a Path"
+            raise InputError(flow.name, name, reason)
+
+
+def _has_bytes(value: Any) -> bool:
+    return isinstance(value, bytes | bytearray | memoryview) or any(map(_has_bytes, _parts(value)))
 
 
 def _is_large(path: Path) -> bool:

@@ -181,7 +181,7 @@ def _named(found: Survey, name: str, unended: bool) -> Counted:
         (run,) = like
     if run.purged and not _has_more(run):
         raise RunPurged(run.run)
-    if not run.is_over and not unended:
+    if not run.is_over and (not unended or run.is_batch):  # the calls of a batch that is out are of several runs
         raise RunUnended(run.run)
     return run
 
@@ -200,8 +200,13 @@ def _fitting(found: Survey, choice: Choice) -> Sequence[Counted]:
         if not run.purged and (not choice.flow or run.flow == choice.flow) and not _goes_with_another(found, run)
     ]
     runs.sort(key=lambda run: run.started_at)
+    batches = [run for run in runs if run.is_batch and run.is_over]
+    runs = [run for run in runs if not run.is_batch]
     if choice.keep_last is not None:
+        kept = runs[max(0, len(runs) - choice.keep_last) :]
         runs = runs[: max(0, len(runs) - choice.keep_last)]
+        batches = [batch for batch in batches if not kept or batch.last_at < kept[0].started_at]
+    runs += batches
     if choice.ended_before is not None:
         runs = [run for run in runs if (run.ended_at or run.last_at) < choice.ended_before]
     return runs

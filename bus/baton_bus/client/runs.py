@@ -20,7 +20,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus
 from baton_schemas.wire.messages import Handoff, Result, Started
-from baton_schemas.wire.names import ASKED_BESIDES, TOKEN
+from baton_schemas.wire.names import ASKED_BESIDES, TOKEN, gatherer_of
 from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
@@ -227,6 +227,8 @@ def actors_of(first: Handoff) -> tuple[str, ...]:
 @lru_cache(maxsize=_FLOWS_KEPT)
 def _actors_in(flow_body: bytes) -> tuple[str, ...]:
     try:
-        return tuple(Plan(decode_flow(Raw(flow_body))).actors())
+        plan = Plan(decode_flow(Raw(flow_body)))
+        gathers = [gatherer_of(actor) for actor, agent in plan.actors().items() if plan.gathers(agent) is not None]
     except (msgspec.DecodeError, ValueError, KeyError, RecursionError):  # a flow of another release
         return ()
+    return (*plan.actors(), *gathers)

@@ -19,8 +19,8 @@ from baton_bus.subjects import Parts
 from baton_schemas.errors import NewerMessage
 from baton_schemas.run.child_runs import parent_of
 from baton_schemas.run.state import Entry, RunStatus, known, read_entry
-from baton_schemas.wire.messages import Handoff, Result, Started, Task
-from baton_schemas.wire.names import END, TOKEN, run_of_task
+from baton_schemas.wire.messages import Batch, Handoff, Result, Started, Task
+from baton_schemas.wire.names import BATCH, END, TOKEN, run_of_task
 from baton_schemas.wire.outcomes import Blob
 
 _NAMES_BLOBS = b'"sha256"'
@@ -53,6 +53,8 @@ class Counted(Struct, kw_only=True):
     """The run that it goes on from."""
     parent: str = ""
     """The run that asked for it."""
+    is_batch: bool = False
+    """It is no run, but a batch of model calls: those of one or more runs."""
     messages: int = 0
     size_bytes: int = 0
     tasks: list[int] = []
@@ -193,6 +195,8 @@ def _count(runs: dict[str, Counted], parts: Parts, each: Stored) -> None:
         run = runs[parts.run] = Counted(run=parts.run, started_at=each.at, last_at=each.at)
     if parts.kind in _DECODED:
         _look(run, parts, each)
+    elif parts.kind == "note" and parts.rest == (BATCH, "ended"):
+        run.status, run.ended_at = "done", each.at
     _add(run, each)
 
 
@@ -215,6 +219,8 @@ def _look(run: Counted, parts: Parts, each: Stored) -> None:
             run.origin = begins.origin.run if begins.origin is not None else ""
             run.parent = parent.run if (parent := parent_of(first)) is not None else ""
             _end_of(run, first.flow)
+        case "handoff", Batch(actor=actor):
+            run.flow, run.start_seq, run.is_batch = actor, each.seq, True
         case "handoff", None if parts.rest[-1:] == ("start",) and _is_newer(entry):
             run.start_seq = each.seq  # of a later release, which may go on with it
         case "result", message if parts.rest == (END,):

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -242,7 +243,7 @@ class Budgets:
         held.append(call)
         short: Short | None = None
         for some in (own, others):
-            holding = [self._hold(call, account, others) for account in some]
+            holding = [self._hold(call, account) for account in some]
             came = await asyncio.gather(*holding, return_exceptions=True)
             shorts = [each for each in came if isinstance(each, Short)]
             if errors := [each for each in came if isinstance(each, BaseException) and not isinstance(each, Short)]:
@@ -256,54 +257,82 @@ class Budgets:
             raise short
         return call
 
-    async def _hold(self, call: Hold, account: Account, others: Sequence[Account]) -> Short | None:
+    async def _hold(self, call: Hold, account: Account) -> Short | None:
         amount = call.bound.of(account.unit)
-        about = {**call.about, _CALL: call.id}
-        if account.of_run == call.about[_RUN]:
-            about[_OTHERS] = " ".join(".".join(each.name) for each in others if each.unit == account.unit)
-        added = await self._counters.add(account.name, packed(0, amount), _id(call.id, "h", account.name), about)
-        call.seqs[account.name] = added.seq
-        spent, held = unpacked(added.total)
+        spent, held = unpacked(await self._held(call, account))
         if account.cap is not None and spent + held > counted(account.unit, account.cap):
             return Short(account, spent, held - amount, amount)
         return None
+
+    async def _held(self, call: Hold, account: Account) -> int:
+        """Have a counter hold what a call may take, once however often this is done; return its total right after."""
+        about = {**call.about, _CALL: call.id}
+        if account.of_run == call.about[_RUN]:
+            others = [each for each in call.accounts if each.unit == account.unit and each.of_run != account.of_run]
+            about[_OTHERS] = " ".join(".".join(each.name) for each in others)
+        amount = packed(0, call.bound.of(account.unit))
+        added = await self._counters.add(account.name, amount, _id(call.id, "h", account.name), about)
+        call.seqs[account.name] = added.seq
+        return added.total
 
     async def settle(self, call: Hold) -> None:
         """Count what a call took in place of what was held for it, where anything may be held. Doing it twice changes
         nothing. Raises the errors of `Counters.add`.
         """
         late = asyncio.get_running_loop().time() - call.since_s > PATIENCE_S
-        own = [account.name for account in call.accounts if account.of_run == call.about[_RUN]]
-        others = [account.name for account in call.accounts if account.name not in own]
-        for names in (others, own):
+        own = [account for account in call.accounts if account.of_run == call.about[_RUN]]
+        others = [account for account in call.accounts if account not in own]
+        for some in (others, own):
             # Where no answer came, it may be held all the same; for the others, only once it is for the run itself.
-            begun = names is own or any(name in call.seqs for name in own)
-            await asyncio.gather(*(self._settle_at(call, name, late) for name in names if begun))
+            begun = some is own or any(account.name in call.seqs for account in own)
+            await asyncio.gather(*(self._settle_at(call, account, late) for account in some if begun))
         self._freed.set()
         self._freed = asyncio.Event()
 
-    async def _settle_at(self, call: Hold, name: Name, late: bool) -> None:
-        unit = _unit(name)
-        about = {**call.about, _CALL: call.id}
-        seq, look = min(call.seqs.values(), default=0), late or name not in call.seqs
-        await self._settled(name, call.id, call.paid.of(unit), call.bound.of(unit), seq, about, look=look)
+    async def _settle_at(self, call: Hold, account: Account, late: bool) -> None:
+        name, unit = account.name, account.unit
+        if name not in call.seqs and not late:
+            # No answer came: what is held may still be on its way, and would be held for ever once we had looked. What
+            # is added again under its id is there by then, once.
+            await self._held(call, account)
+        about, seq = {**call.about, _CALL: call.id}, min(call.seqs.values(), default=0)
+        await self._settled(name, call.id, call.paid.of(unit), call.bound.of(unit), seq, about, look=late)
 
     async def _settled(
-        self, name: Name, call: str, paid: int, bound: int, seq: int, about: Mapping[str, str], *, look: bool
+        self,
+        name: Name,
+        call: str,
+        paid: int,
+        bound: int,
+        seq: int,
+        about: Mapping[str, str],
+        *,
+        look: bool,
+        by_log: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        """Have a counter say what a call took, whatever it says of it now."""
+        """Have a counter say what a call took, whatever it says of it now.
+
+        `by_log` reads what it took: whoever does not own it may have done so before its owner recorded and settled it.
+        """
         if not look:
             added = await self._counters.add(name, packed(paid, -bound), _id(call, "s", name), about)
             if not added.again:
                 return
-        # Somebody has settled it, or may have.
-        net, number = 0, 0
-        async with aclosing(self._counters.entries(name, seq)) as entries:
-            async for entry in entries:
-                if entry.about.get(_CALL) == call:
-                    net, number = net + entry.by, number + 1
-        if number and net != packed(paid, 0):
-            await self._counters.add(name, packed(paid, 0) - net, _id(call, f"m{number}", name), about)
+        while True:  # somebody has settled it, or may have
+            net, number = 0, 0
+            async with aclosing(self._counters.entries(name, seq)) as entries:
+                async for entry in entries:
+                    if entry.about.get(_CALL) == call:
+                        net, number = net + entry.by, number + 1
+            if by_log is not None:
+                paid = await by_log()
+            if not number or net == packed(paid, 0):
+                return
+            # The first to settle it does so under one id, whoever it is; what is mended after that is counted.
+            what = "s" if number == 1 else f"m{number}"
+            added = await self._counters.add(name, packed(paid, 0) - net, _id(call, what, name), about)
+            if not added.again:
+                return
 
     async def wait(self, short: Short, until_s: float) -> None:
         """Wait until others hold so much less that a call may find room, until there is none for good, or until then
@@ -342,10 +371,11 @@ class Budgets:
         notes = await journal.read()
         for each in left:
             amount = paid_in(notes, each.call).of(each.unit)
+            by_log = functools.partial(_paid, journal, each)
             for name in (*each.others, each.name):
                 # It may have died before it was held for the others too.
                 look = name != each.name
-                await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=look)
+                await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=look, by_log=by_log)
         return len(left)
 
     async def _left(self, name: Name) -> list[_Left]:
@@ -416,6 +446,11 @@ class _Left(Struct, frozen=True, kw_only=True):
             others=tuple(tuple(each.split(".")) for each in entry.about.get(_OTHERS, "").split()),
             about={key: value for key, value in entry.about.items() if key != _OTHERS},
         )
+
+
+async def _paid(journal: Journal, left: _Left) -> int:
+    """Return what a call took, by the journal of its step as it is now."""
+    return paid_in(await journal.read(), left.call).of(left.unit)
 
 
 def _woken(handoff: Handoff, waits: Waits) -> Handoff:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Collection, Mapping
-
-import msgspec
 
 from baton_schemas.errors import FlowError, nearest
 from baton_schemas.flow.budgets import check_budget
 from baton_schemas.flow.check_agents import check_agents
+from baton_schemas.flow.check_batches import check_batches
 from baton_schemas.flow.check_conditions import check_values
+from baton_schemas.flow.check_defaults import check_default, check_defaults
 from baton_schemas.flow.check_graph import check_graph
 from baton_schemas.flow.check_models import check_models
 from baton_schemas.flow.check_paths import check_paths
@@ -20,7 +19,7 @@ from baton_schemas.flow.flow import FORMAT, Field, Flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.limits import check_deadline, check_parts
 from baton_schemas.flow.nested import check_nested
-from baton_schemas.flow.types import KINDS, BadType, Type, Unfit, fit, type_of
+from baton_schemas.flow.types import KINDS, BadType, type_of
 from baton_schemas.run.refs import is_plain
 from baton_schemas.wire.names import RESERVED, TOKEN, actor_name
 
@@ -52,6 +51,7 @@ def check_flow(flow: Flow, *, stored: bool = False) -> Plan:
     check_models(flow)
     check_agents(flow, readable)
     check_tools(flow)
+    check_batches(flow)
     plan = Plan(flow)
     if not stored:
         check_paths(plan)
@@ -131,7 +131,7 @@ def _check_inputs(place: str, fields: Mapping[str, Field]) -> None:
         except BadType as error:
             raise FlowError(f"{here}.{error.key}", error.found, error.expected, hint=_hint(error)) from error
         if bytes(field.default):
-            _check_default(here, field, kind)
+            check_default(here, field, kind)
 
 
 def _check_fields(place: str, field: Field) -> None:
@@ -141,20 +141,7 @@ def _check_fields(place: str, field: Field) -> None:
         if not name:
             raise FlowError(here, "a field without a name", "the name of a key")
         _check_fields(here, inner)
-        if bytes(inner.default):
-            with contextlib.suppress(BadType):  # told with its place by the whole
-                _check_default(here, inner, type_of(inner))
-
-
-def _check_default(place: str, field: Field, kind: Type) -> None:
-    found = bytes(field.default).decode(errors="replace")
-    try:
-        fit(msgspec.json.decode(field.default), kind, "default")
-    except msgspec.DecodeError as error:
-        raise FlowError(f"{place}.default", found, f"a value of type {field.type}") from error
-    except Unfit as error:
-        where = "" if error.place == "default" else f"{error.place}: {error.reason}."
-        raise FlowError(f"{place}.default", found, f"a value of type {field.type}", hint=where) from error
+    check_defaults(f"{place}.fields", field.fields)
 
 
 def _hint(error: BadType) -> str:

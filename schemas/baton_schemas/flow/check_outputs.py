@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from baton_schemas.errors import FlowError
+from baton_schemas.flow.check_defaults import check_defaults
 from baton_schemas.flow.flow import Agent, Field
 from baton_schemas.flow.json_schema import BadSchema
 from baton_schemas.flow.limits import check_parts
@@ -24,6 +25,7 @@ def check_output(place: str, agent: Agent) -> None:
             type_of(field)
         except BadType as error:
             raise FlowError(f"{place}.output.{name}.{error.key}", error.found, error.expected) from error
+    check_defaults(f"{place}.output", agent.output_fields)
     try:
         check_limits(asked_schema(agent))
     except BadSchema as error:

@@ -6,6 +6,7 @@ from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
 from baton_schemas.errors import FlowError
+from baton_schemas.flow.check_defaults import check_defaults
 from baton_schemas.flow.flow import Agent
 from baton_schemas.flow.limits import check_deadline
 from baton_schemas.flow.questions import BadQuestion, check_question, check_word_name, output_of
@@ -58,6 +59,7 @@ def check_person(place: str, agent: Agent) -> None:
         if has_files(field):
             expected = "another type: people answer with text and numbers"
             raise FlowError(f"{place}.output.{name}.type", f"the type {field.type!r} of an answer", expected)
+    check_defaults(f"{place}.output", agent.output_fields)
     try:
         check_question(question_of(agent, agent.prompt), agent.default)
     except BadQuestion as error:

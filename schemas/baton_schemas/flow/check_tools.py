@@ -155,7 +155,10 @@ def _check_url(place: str, url: str) -> None:
 
 
 def _hint(use: str, known: Iterable[str]) -> str:
-    if use.partition(":")[0].endswith(".py"):
+    where, _, name = use.partition(":")
+    if "." in name and where.endswith(".py"):
+        return f"A tool is a function of its module itself: {name!r} is within something."
+    if where.endswith(".py"):
         return f"For a file beside the flow file, write './{use}'."
     found = nearest(use, known)
     return found if found.startswith("Did") else ""

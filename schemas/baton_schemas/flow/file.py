@@ -18,6 +18,7 @@ from baton_schemas.flow.flow import (
     IN_PROCESS,
     Again,
     Agent,
+    BatchPolicy,
     Field,
     Flow,
     JoinPolicy,
@@ -179,12 +180,17 @@ def _agent(name: str, value: Any) -> Agent:
             raise FlowError(f"{place}.answers", "an empty list", "what may be answered, or no `answers` for anything")
         if "default" in table:
             table = {**table, "default": Raw(msgspec.json.encode(table["default"]))}
+        if "batch" in table:
+            table = {**table, "batch": _struct(f"{place}.batch", table["batch"], BatchPolicy)}
         if isinstance(table.get("tools"), list):
             table = {**table, "tools": [_tool(f"{place}.tools[{n}]", told) for n, told in enumerate(table["tools"])]}
     return _struct(place, table, Agent)
 
 
 def _tool(place: str, value: Any) -> UsedTool:
+    if isinstance(value, dict) and value.get("max_uses") == 0:
+        hint = "Leave the tool out for none, and `max_uses` for as often as the provider allows."
+        raise FlowError(f"{place}.max_uses", "0", "a whole number of at least 1", hint=hint)
     return _struct(place, {"use": value} if isinstance(value, str) else value, UsedTool, "the name of a tool, or ")
 
 
@@ -241,6 +247,8 @@ def _step(name: str, value: Any) -> Step:
         table["join"] = _struct(f"steps.{name}.join", short, JoinPolicy, "'all', a number, or ")
     if "when" in table:
         table["when"] = _conditions(f"steps.{name}.when", table["when"])
+    if "batch" in table:
+        table["batch"] = _struct(f"steps.{name}.batch", table["batch"], BatchPolicy)
     if "again" in table:
         table["again"] = _again(f"steps.{name}.again", table["again"])
     return _struct(f"steps.{name}", table, Step)

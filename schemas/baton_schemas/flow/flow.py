@@ -13,6 +13,7 @@ from baton_schemas.wire.money import Budget
 OnError = Literal["fail", "continue"]
 OnFailedBranch = Literal["fail", "skip", "pass"]
 OnLast = Literal["continue", "fail"]
+Delivery = Literal["live", "batch"]
 AuthKind = Literal["key", "bearer"]
 Caching = Literal["5m", "1h", "off"]
 OnBudget = Literal["fail", "park"]
@@ -113,6 +114,15 @@ class Mcp(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
     """Its tools that may be called twice without harm; what the server itself says of that is not relied on."""
 
 
+class BatchPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When the model calls that were gathered are sent as one batch: whichever comes first."""
+
+    count: int = 100
+    """So many calls are there."""
+    seconds: float = 60.0
+    """The first of them has waited so long, in seconds."""
+
+
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the user describes: a prompt and a model, a Python handler, a person, or a whole flow.
 
@@ -186,6 +196,11 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     in_doubt: str = "fail"
     """When a tool that is not idempotent may have run before its worker died: `fail` the step, or a role (`editors`),
     who is asked whether it ran."""
+    delivery: Delivery = "live"
+    """Of an LLM agent: `live`, or `batch`: its model calls are gathered and sent as batches, which cost half and take
+    up to a day. A step that waits for its batch is held by nobody."""
+    batch: BatchPolicy | None = None
+    """When what was gathered is sent: `{ count = 100, seconds = 60 }` unless set."""
     max_depth: int = 8
     """How deep what it asks may lie: an agent that a step of the flow asks is at 1, one that this one asks at 2."""
     park_after_s: float = 60.0
@@ -279,6 +294,10 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """When it fails: `fail` the run, or `continue` with the error in `errors`. The flow's unless set."""
     timeout_s: float | None = None
     """Of one attempt. The agent's unless set."""
+    delivery: Delivery | None = None
+    """How its model calls are made, `live` or in a `batch`. The agent's unless set."""
+    batch: BatchPolicy | None = None
+    """When what was gathered is sent. The agent's unless set."""
 
 
 class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -9,7 +9,18 @@ from graphlib import TopologicalSorter
 from pathlib import PurePath
 
 from baton_schemas.flow.conditions import roots_of
-from baton_schemas.flow.flow import Agent, Flow, JoinPolicy, Limit, OnFailedBranch, Step, Tier, encode_flow, flow_digest
+from baton_schemas.flow.flow import (
+    Agent,
+    BatchPolicy,
+    Flow,
+    JoinPolicy,
+    Limit,
+    OnFailedBranch,
+    Step,
+    Tier,
+    encode_flow,
+    flow_digest,
+)
 from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sources_of
 from baton_schemas.flow.loops import loops_of
 from baton_schemas.flow.nested import FILE, flow_of, input_of, taken
@@ -162,6 +173,22 @@ class Plan:
         own = None if key_of_child(step) else self.step(step).timeout_s
         return self.agent(step).timeout_s if own is None else own
 
+    def by_batch(self, step: str) -> BatchPolicy | None:
+        """Return how the model calls of a step are gathered; None when they are made at once, or there are none."""
+        own, agent = None if key_of_child(step) else self.step(step), self.agent(step)
+        delivery = own.delivery if own is not None and own.delivery is not None else agent.delivery
+        if delivery != "batch" or not agent.asks_models:
+            return None
+        return (own.batch if own is not None else None) or agent.batch or BatchPolicy()
+
+    def gathers(self, agent: str) -> BatchPolicy | None:
+        """Return how most calls of an agent may be gathered at once; None when none are, in this version of it."""
+        found = [self.by_batch(name) for name, step in self.steps.items() if step.agent == agent]
+        own = self.flow.agents[agent]
+        if own.delivery == "batch" and own.asks_models:  # others may ask it
+            found.append(own.batch or BatchPolicy())
+        return max(filter(None, found), key=lambda policy: policy.count, default=None)
+
     def fails_run(self, step: str) -> bool:
         """Say whether a failure of this step (not of its place in a join) ends the run."""
         return (self.step(step).on_error or self.flow.on_error) == "fail"
@@ -222,6 +249,10 @@ class Plan:
         if name in self.skippable and name not in self._done_with[step]:
             return f"step {name!r} may have been skipped"
         return ""
+
+    def left_out_with(self, step: str, name: str) -> bool:
+        """Say whether a step is left out whenever another is, as that is on every way to it."""
+        return name != step and name in self.skippable and not self.why_lacking(step, name)
 
     @cached_property
     def _done_with(self) -> dict[str, frozenset[str]]:

@@ -47,7 +47,10 @@ def fitted(schema: Schema, value: Any, place: str) -> Any:
             return _array(schema, value, place)
         case "string":
             _check_text(schema, value, place)
-        case "integer" | "number":
+        case "integer":
+            value = int(value)
+            _check_number(schema, value, place)
+        case "number":
             _check_number(schema, value, place)
     return value
 
@@ -172,7 +175,8 @@ def _check_number(schema: Schema, value: float, place: str) -> None:
 def _is(value: Any, kind: str) -> bool:
     match kind:
         case "integer":
-            return type(value) is int
+            # JSON has no whole numbers of its own: 3.0 is one, as JSON Schema has it.
+            return type(value) is int or (type(value) is float and value.is_integer())
         case "number":
             return type(value) in (int, float)
         case "object":

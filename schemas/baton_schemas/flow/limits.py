@@ -27,6 +27,11 @@ NESTED_BYTES_MAX = 256 * 1024
 TOOL_OUTPUT_BYTES_MAX = 100_000
 """Of what a tool gave: some 25,000 tokens, an eighth of what a model holds in mind."""
 
+BATCH_COUNT_MAX = 100_000
+"""Model calls in a batch, as the API has it."""
+BATCH_SECONDS_MAX = 24 * 3600.0
+"""A day: a batch may take as long again."""
+
 CONCURRENCY_MAX = 1_000_000
 """Branches at once: more than any fan-out has."""
 

@@ -151,6 +151,16 @@ def expects(question: Question) -> str:
 
 def _in_words(field: Field) -> str:
     try:
-        return wanted(type_of(field))
+        return _of_type(type_of(field))
     except BadType:  # a stranger's
         return field.type
+
+
+def _of_type(kind: Type) -> str:
+    """Return a type as people are told it, with what is in its records: `list of {n: int, why: str?}`."""
+    mark = "?" if kind.optional else ""
+    if kind.items is not None and kind.items.fields is not None:
+        return f"list{mark} of {_of_type(kind.items)}"
+    if kind.fields is None or kind.values:
+        return wanted(kind)
+    return "{" + ", ".join(f"{name}: {_of_type(inner)}" for name, inner in kind.fields.items()) + "}" + mark

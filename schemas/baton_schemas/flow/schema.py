@@ -24,6 +24,7 @@ from baton_schemas.flow.flow import (
     FORMAT,
     Again,
     Agent,
+    BatchPolicy,
     Field,
     Flow,
     JoinPolicy,
@@ -35,6 +36,8 @@ from baton_schemas.flow.flow import (
     UsedTool,
 )
 from baton_schemas.flow.limits import (
+    BATCH_COUNT_MAX,
+    BATCH_SECONDS_MAX,
     CONCURRENCY_MAX,
     DEADLINE_MAX_S,
     PARTS_MAX,
@@ -88,11 +91,15 @@ _BOUNDS: dict[type[Struct], dict[str, Schema]] = {
         "tokens_per_minute": {"minimum": 1, "maximum": LIMIT_MAX},
         "concurrency": {"minimum": 1, "maximum": SLOTS_MAX},
     },
-    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 0}},
+    UsedTool: {"use": {"minLength": 1}, "max_uses": {"minimum": 1}},
     Mcp: {"command": {"items": {"type": "string", "minLength": 1}}, "url": {"pattern": r"^$|^https?://|^\$\{"}},
     Field: {"type": {"pattern": PATTERN}},
     JoinPolicy: {"wait": {"minimum": 1}, "min_done": {"minimum": 0}, "deadline_s": _DEADLINE},
     Step: {"timeout_s": _TIMEOUT, "concurrency": {"minimum": 1, "maximum": CONCURRENCY_MAX}},
+    BatchPolicy: {
+        "count": {"minimum": 1, "maximum": BATCH_COUNT_MAX},
+        "seconds": {"exclusiveMinimum": 0, "maximum": BATCH_SECONDS_MAX},
+    },
     Again: {"max_rounds": {"minimum": 2, "maximum": ROUNDS_MAX}},
     Budget: {
         "usd": _USD,
@@ -113,7 +120,8 @@ def flow_schema() -> Schema:
     output = {"anyOf": [_tables(field), {"type": "string", "pattern": r"\.json$"}]}
     tool = {"anyOf": [{"type": "string", "minLength": 1}, _ref("tool")]}
     tools = {"type": "array", "items": tool}
-    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=output, default={})
+    policy = _ref("batch")
+    agent = _table(Agent, tools=tools, input=_tables(field, _FREE_NAME), output=output, default={}, batch=policy)
     kinds = (["handler"], ["prompt", "model"], ["person", "prompt"], ["flow"])
     agent["anyOf"] = [{"required": kind} for kind in kinds]
     agent["not"] = {"anyOf": [{"required": list(pair)} for pair in combinations(("handler", "prompt", "flow"), 2)]}
@@ -147,10 +155,17 @@ def flow_schema() -> Schema:
             "tool": _table(UsedTool),
             "mcp": _table(Mcp),
             "step": _table(
-                Step, optional={"agent"}, after=after, join=join, when=_ref("conditions"), again=_ref("again")
+                Step,
+                optional={"agent"},
+                after=after,
+                join=join,
+                when=_ref("conditions"),
+                again=_ref("again"),
+                batch=_ref("batch"),
             ),
             "conditions": _conditions(),
             "again": _table(Again, when=_ref("conditions")),
+            "batch": _table(BatchPolicy),
             "join": _table(JoinPolicy),
             "budget": {**_table(Budget), "minProperties": 1},
         },

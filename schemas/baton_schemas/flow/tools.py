@@ -44,6 +44,8 @@ class OfferedTool(Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_schema: dict[str, Any]
     use: str
     """`use` of the agent: `./tools.py:search`, or `mcp:NAME/tool`, also of one that was listed with all of them."""
+    keys: dict[str, str] = {}
+    """Its own names of arguments that a model is told by others, by these: the API takes no `$top`."""
 
     @property
     def tool(self) -> Tool:

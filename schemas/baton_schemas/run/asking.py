@@ -12,7 +12,7 @@ import msgspec
 
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.messages import ASKING, Answer, Asked, AskedKind, Handoff, Parent, Parked, Wakes, Woken
-from baton_schemas.wire.names import EVENT, FLOW, PERSON, TIMER, short_hash
+from baton_schemas.wire.names import BATCH, EVENT, FLOW, PERSON, TIMER, gatherer_of, short_hash
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, State
 
 from .refs import StepRef, asked_name
@@ -21,6 +21,8 @@ TIME_IS_UP = "DeadlinePassed"
 """The type of the error with which a child fails that nobody answered in time."""
 WITHDRAWN = "Withdrawn"
 """The type of the error with which a question fails that is not to be answered any more."""
+A_BATCH = "a batch"
+"""What a step waits for whose model is asked in one."""
 _NOBODY: Mapping[AskedKind, str] = {"sleep": TIMER, "flow": FLOW, "person": PERSON, "event": EVENT}
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -39,6 +41,8 @@ def who_is_asked(plan: Plan, child: Handoff) -> str:
     Raises KeyError when the flow has no such agent.
     """
     assert isinstance(child.cause, Asked)
+    if child.cause.kind == "batch":
+        return gatherer_of(plan.actor(child.cause.step))
     return _NOBODY.get(child.cause.kind) or plan.actor(child.step)
 
 
@@ -127,4 +131,6 @@ def woken_by(answer: Answer) -> Handoff | None:
 
 def waits_for(child: str) -> str:
     """Return what a step waits for that is parked until a child has answered."""
+    if asked_name(child) == BATCH:
+        return A_BATCH
     return f"an answer of {asked_name(child)}"

@@ -15,7 +15,18 @@ from msgspec.structs import replace
 
 from baton_schemas.flow.flow import decode_flow
 from baton_schemas.flow.implied import lay_out
-from baton_schemas.wire.facts import Begun, Exchange, GivenBack, ModelCall, Rejected, Retry, Spent, Unasked, Waits
+from baton_schemas.wire.facts import (
+    Begun,
+    Exchange,
+    GivenBack,
+    InBatch,
+    ModelCall,
+    Rejected,
+    Retry,
+    Spent,
+    Unasked,
+    Waits,
+)
 from baton_schemas.wire.messages import (
     After,
     Answer,
@@ -191,6 +202,8 @@ class RunFold:
                 self._costs.in_vain.append(work)
             case Rejected() as fact:
                 self._rejected = [*self._rejected[1 - REJECTED_MAX :], fact]
+            case InBatch() as fact:
+                steps.in_batch(note.step, fact, at)
             case Unasked(count=count):
                 steps.unasked(note.step, count)
             case _:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from baton_schemas.flow.questions import expects
-from baton_schemas.wire.facts import Retry
+from baton_schemas.wire.facts import InBatch, Retry
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Parked, Reply, Woken
 from baton_schemas.wire.outcomes import Done, Failed, Outcome, Skipped
 
-from .asking import WITHDRAWN, waits_for
+from .asking import A_BATCH, WITHDRAWN, waits_for
 from .fold_joins import FoldedJoins
 from .refs import StepRef, asked_name, joined, parse, source_token
 from .state import StepState, StepStatus
@@ -26,6 +26,8 @@ class FoldedSteps:
     def __init__(self, joins: FoldedJoins) -> None:
         self.found: dict[str, StepState] = {}
         self._joins = joins
+        self._batches: dict[str, str] = {}
+        """What is waited for by whoever asked for these children, model calls that went with a batch."""
 
     def named(self, name: str, status: StepStatus) -> StepState:
         """Return the state of a step, which begins with this status if the log has not named it before."""
@@ -94,6 +96,8 @@ class FoldedSteps:
                 return asked_name(child)
             case "event":
                 return f"the event {asked_name(child)}"
+            case "batch":
+                return self._batches.get(child, A_BATCH)
             case _:
                 return waits_for(child)
 
@@ -156,6 +160,16 @@ class FoldedSteps:
         step = self.named(name, "queued")
         if step.status in OPEN:
             self.found[name] = replace(step, waits=reason, due_at=None)
+
+    def in_batch(self, name: str, fact: InBatch, at: datetime) -> None:
+        """Take that a model call went with a batch: whoever is parked upon it waits for that."""
+        child = self.named(name, "queued")
+        before = self._waits_for(name)
+        self._batches[name] = f"{A_BATCH} of {fact.count:,}, gathered at {at:%H:%M} UTC"
+        self.found[name] = replace(child, batch=fact.batch)
+        asker = self.found.get(child.source)
+        if asker is not None and asker.waits == before:
+            self.found[child.source] = replace(asker, waits=self._batches[name])
 
     def unasked(self, name: str, count: int) -> None:
         """Take how many children a step asked for once, and does not any more."""

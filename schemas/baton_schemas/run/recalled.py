@@ -16,12 +16,13 @@ from msgspec.structs import replace
 from baton_schemas.flow.graph import Plan
 from baton_schemas.wire.facts import ModelCall, Offered, Recorded, ToolBegun, ToolCall
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Note
+from baton_schemas.wire.names import BATCH
 from baton_schemas.wire.outcomes import Done
 
 from .changes import answers_alike
 from .fits import knows_step
 from .past import Logged, Past
-from .refs import key_of_child, parse
+from .refs import asked_name, key_of_child, parse
 
 _DEPTH_MAX = 1_000
 """More than any flow allows: a stranger's children may ask each other in a circle."""
@@ -51,6 +52,8 @@ def recalled(
         if until_seq and seq > until_seq:
             continue
         match message:
+            case Answer(child=child) if asked_name(child) == BATCH:
+                pass  # what it brought is a fact of its own
             case Answer(step=step, child=child, outcome=Done()) if _is_open(plan, asker, step, done):
                 if answers_alike(past.plan, plan, parse(child).name):  # people, the clock and events always do
                     answer = replace(message, run=run, digest=plan.digest, start_seq=start_seq, wakes=None, copied=True)

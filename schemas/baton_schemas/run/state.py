@@ -105,6 +105,8 @@ class StepState(Struct, frozen=True, kw_only=True):
     note: str = ""
     by_itself: bool = False
     """Nobody answered in its time."""
+    batch: str = ""
+    """Of a model call that goes with a batch: which."""
     unasked: int = 0
     """How many children it asked for once, and not when it was done last."""
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from baton_schemas.run.asking import waits_for
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import RunState, StepState
+from baton_schemas.wire.names import BATCH
 
 from .excerpt import head_of, in_words
 from .lines import seconds
@@ -65,7 +66,7 @@ class Children:
         self._of: dict[str, list[Child]] = {}
         self._named: dict[str, list[str]] = {}
         for step in state.steps.values():
-            if not is_child(step.name):
+            if not is_child(step.name) or asked_name(step.name) == BATCH:  # its model is nobody whom it asked
                 continue
             name = asked_name(step.name)
             named = self._named.setdefault(name, [])

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import assert_never
 
 from baton_schemas.flow.tools import offered_tools
-from baton_schemas.run.refs import ended_by, indices, joined, parse, source_token
+from baton_schemas.run.refs import asked_name, ended_by, indices, joined, parse, source_token
 from baton_schemas.run.state import Entry
 from baton_schemas.show.conversation import calls_in
 from baton_schemas.show.errors import at
 from baton_schemas.show.excerpt import in_words
 from baton_schemas.wire.facts import (
+    BatchEnded,
+    BatchSending,
+    BatchSent,
     Begun,
     Exchange,
     Fact,
     GivenBack,
+    InBatch,
     ModelCall,
     Offered,
     Recorded,
@@ -30,6 +34,7 @@ from baton_schemas.wire.messages import (
     After,
     Answer,
     Asked,
+    Batch,
     Branch,
     Handoff,
     Join,
@@ -44,7 +49,7 @@ from baton_schemas.wire.messages import (
     Task,
     Woken,
 )
-from baton_schemas.wire.names import DEADLINE
+from baton_schemas.wire.names import BATCH, DEADLINE
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Skipped, Usage, Work
 
 _TEXT_MAX = 160
@@ -126,11 +131,18 @@ def _parts(entry: Entry) -> tuple[str, str, str]:
             return "join", message.step, _of_join(message)
         case Note():
             return "note", message.step, _of_fact(message.fact)
+        case Answer(outcome=Done()) if asked_name(message.child) == BATCH:
+            return "answer", f"{message.child} → {message.step}", "its batch has come"
         case Answer():
             answer = _list(of_outcome(message.outcome), f"by {_short(message.who)}" if message.who else "")
             return "answer", f"{message.child} → {message.step}", answer
         case Parked():
-            return "parked", message.step, f"held by nobody until {parse(message.child).name} has answered"
+            batch = asked_name(message.child) == BATCH
+            until = "its batch has come" if batch else f"{parse(message.child).name} has answered"
+            return "parked", message.step, f"held by nobody until {until}"
+        case Batch():
+            of = f", a part of {message.root}" if message.root else ""
+            return "batch", message.run, f"{message.count:,} model calls of {message.actor}{of}"
         case Say():
             return "say", entry.subject, _list(f"by {_short(message.who)}" if message.who else "", _short(message.note))
         case Result():
@@ -147,6 +159,8 @@ def _of_handoff(handoff: Handoff) -> str:
             return _of_closing(cause)
         case Woken(why=why, seq=seq):
             return _list(f"woken, waited for {why}" if why else "woken", f"its handoff is at sequence {seq}")
+        case Asked(kind="batch"):
+            return _list("its model call waits for others, to be sent as a batch", copied)
         case Asked(kind=kind, question=question):
             words = in_words({**handoff.state.input, **handoff.state.blobs}, _ASKED_MAX)
             asked = f"asked: {_short(question.text)}" if question else f"asked with {words}" if words else "asked"
@@ -227,6 +241,15 @@ def _of_fact(fact: Fact) -> str:
             return f"asked {fact.children[0] if fact.children else '?'}{others} before, and does not now"
         case Offered():
             return _of_offer(fact)
+        case InBatch():
+            return f"goes with {fact.batch}, a batch of {fact.count:,}"
+        case BatchSending():
+            again = f", for the {fact.number}. time" if fact.number > 1 else ""
+            return f"{fact.count:,} model calls are sent{again}"
+        case BatchEnded():
+            return "all of its calls have come to something"
+        case BatchSent():
+            return f"{fact.count:,} model calls are " + ("rehearsed" if fact.rehearsed else f"out, as {fact.id}")
         case ToolBegun():
             again = f", for the {fact.number}. time" if fact.number > 1 else ""
             return f"attempt {fact.attempt}: calls tool {_short(fact.name)}{again}: once, as it is not idempotent"
@@ -235,7 +258,8 @@ def _of_fact(fact: Fact) -> str:
         case ModelCall() | Exchange():
             said = "rehearsed" if fact.rehearsed else _of_usage(fact.usage)
             calls = calls_in(fact) if isinstance(fact, ModelCall) else ""
-            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, _short(calls))}"
+            batch = "by batch" if isinstance(fact, ModelCall) and fact.batch else ""
+            return f"attempt {fact.attempt}: {_list(fact.model or 'model', said, batch, _short(calls))}"
         case _:
             assert_never(fact)
 

@@ -61,10 +61,10 @@ def says_of(plan: Plan, state: RunState, seen: StepSeen, running: int, now: date
             handed = f", {seconds(since_s)} after its handoff" if since_s is not None else ""
             return f"is being done now, attempt {running}{handed}"
         case _:
-            return _queued(seen, own, now)
+            return _queued(state, seen, own, now)
 
 
-def _queued(seen: StepSeen, own: StepState, now: datetime | None) -> str:
+def _queued(state: RunState, seen: StepSeen, own: StepState, now: datetime | None) -> str:
     open_ = [child for child in seen.children if child.status in ("queued", "running")]
     if open_:
         some = ", ".join(child.label for child in open_[:_NAMED_MAX])
@@ -76,10 +76,18 @@ def _queued(seen: StepSeen, own: StepState, now: datetime | None) -> str:
     if own.waits:
         left_s = (own.due_at - now).total_seconds() if own.due_at is not None and now is not None else None
         due = "" if left_s is None else f", due in {seconds(left_s)}" if left_s > 0 else ", which is due"
-        return f"waits for {own.waits}{due}"
+        return f"waits for {own.waits}{due}{_done_of_batch(state, own)}"
     since_s = _since_s(own, now)
     ago = f" {seconds(since_s)} ago" if since_s is not None else ""
     return f"was handed to {seen.actor}{ago}; nobody has said yet what came of it"
+
+
+def _done_of_batch(state: RunState, own: StepState) -> str:
+    """Say how many calls of the run have come that went with the batch for which a step waits."""
+    calls = [step for step in state.steps.values() if step.batch]
+    batch = next((call.batch for call in calls if call.source == own.name and call.status == "queued"), "")
+    done = sum(call.batch == batch and call.status in ("done", "failed") for call in calls)
+    return f", of which {done:,} {'has' if done == 1 else 'have'} come to this run" if batch and done else ""
 
 
 def _asked_of_nobody(seen: StepSeen, own: StepState, now: datetime | None) -> str:

@@ -135,6 +135,53 @@ class ModelCall(Struct, tag="model", tag_field="type", frozen=True, kw_only=True
     """What was held for it of a budget, by its id."""
     copied: bool = False
     """It was made, and paid, in the run that this one goes on from."""
+    batch: str = ""
+    """The batch in which it was made, by its id in the log."""
+
+
+class InBatch(Struct, tag="in_batch", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A model call goes with this batch, and with no other: noted on the child that asks for it. The key is `batch`."""
+
+    batch: str
+    actor: str
+    """Whose calls are in it: its own notes are found by both."""
+    count: int = 0
+    """Calls that were gathered with it, itself included."""
+
+
+class BatchSending(Struct, tag="batch_sending", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """A batch is about to be sent. As long as no `BatchSent` follows, it may be there: nobody sends it again before
+    having looked. Noted on the batch; the key is `sending-{number}`.
+    """
+
+    number: int
+    """Counts the sendings of this batch, from 1: one more only where it is sure that none before has arrived."""
+    count: int
+    """Calls in it."""
+    id: str = ""
+    """Of this very beginning, so that who wrote it knows it for its own."""
+    at_s: float = 0.0
+    """When, in seconds of Unix time by the broker's clock."""
+    until_s: float = 0.0
+    """Until when it may be on its way, by the same clock."""
+
+
+class BatchSent(Struct, tag="batch_sent", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """The provider has a batch. Noted on the batch; the key is `sent`."""
+
+    id: str
+    """The provider's id of it; empty when it is rehearsed."""
+    count: int
+    at_s: float = 0.0
+    """When that was known, in seconds of Unix time by the broker's clock."""
+    rehearsed: bool = False
+
+
+class BatchEnded(Struct, tag="batch_ended", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """All calls of a batch have come to something, or went with others. Noted on the batch; the key is `ended`."""
+
+    at_s: float = 0.0
+    """When, in seconds of Unix time by the broker's clock."""
 
 
 class Exchange(Struct, tag="exchange", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
@@ -257,12 +304,18 @@ Fact = (
     | ModelCall
     | Exchange
     | Offered
+    | InBatch
+    | BatchSending
+    | BatchSent
+    | BatchEnded
     | ToolBegun
     | ToolCall
     | Recorded
     | Unasked
 )
-ASKED_LATER = Exchange | Recorded | Unasked | Offered | ToolBegun | ToolCall
+ASKED_LATER = (
+    Exchange | Recorded | Unasked | Offered | ToolBegun | ToolCall | InBatch | BatchSending | BatchSent | BatchEnded
+)
 """Facts that the first release cannot read: they are written with version 2."""
 
 
@@ -289,6 +342,14 @@ def key_of(fact: Fact) -> str:
             return f"model-{fact.request_sha256[:32]}"
         case Offered():
             return "offered"
+        case InBatch():
+            return "batch"
+        case BatchSending():
+            return f"sending-{fact.number}"
+        case BatchSent():
+            return "sent"
+        case BatchEnded():
+            return "ended"
         case ToolBegun():
             return f"tool-begun-{fact.request_sha256[:32]}-{fact.place}-{fact.number}"
         case ToolCall():

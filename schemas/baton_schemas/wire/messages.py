@@ -145,8 +145,9 @@ class Woken(Struct, tag="wake", tag_field="by", frozen=True, kw_only=True, omit_
     """As in `Parked`."""
 
 
-AskedKind = Literal["agent", "flow", "person", "sleep", "event"]
-"""Who answers: an agent's worker, whoever ends a child run, a person, the clock, or a word from outside."""
+AskedKind = Literal["agent", "flow", "person", "sleep", "event", "batch"]
+"""Who answers: an agent's worker, whoever ends a child run, a person, the clock, a word from outside, or whoever has
+the model asked in a batch."""
 
 
 NO_DEFAULT = Raw()
@@ -171,7 +172,8 @@ class Asked(Struct, tag="ask", tag_field="by", frozen=True, kw_only=True, omit_d
     step: str
     """Who asks."""
     actor: str = ""
-    """Of a person's question and of an event: the actor of who asks, as the subject of the answer needs it."""
+    """Of a person's question, an event and what goes into a batch: the actor of who asks, as the subject of the answer
+    needs it."""
     kind: AskedKind = "agent"
     number: int = 1
     """Counts what this step asked alike: the same of the same."""
@@ -300,6 +302,25 @@ class Parked(OfRun, tag="parked", tag_field="kind", frozen=True, kw_only=True, o
     """How often in a row it asked for something new, and not again for what it had asked before."""
 
 
+class Batch(Head, tag="batch", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
+    """Model calls that were gathered, and are to be sent as one batch. It belongs to no run: its own id is in the place
+    of one.
+    """
+
+    v: int = field(default_factory=lambda: ASKING)
+    run: str
+    """The id of the batch."""
+    actor: str
+    """Whose calls they are."""
+    count: int
+    members: Raw = NULL
+    """Where the handoffs are in the log that ask for the calls: a list of sequences."""
+    blob: Blob | None = None
+    """That list, when it was too large to be inline."""
+    root: str = ""
+    """The batch that this one is a part of: that was refused as a whole, and its members are claimed for it."""
+
+
 class Say(Head, tag="say", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
     """A word from outside, of a person or a program, to a step that waits for one. `kind` and `v` may be left out."""
 
@@ -332,5 +353,5 @@ class Note(Head, tag="note", tag_field="kind", frozen=True, kw_only=True, omit_d
     worker: str = ""
 
 
-Message = Task | Handoff | Reply | OutcomeRecord | Join | Note | Answer | Parked | Say | Result
+Message = Task | Handoff | Reply | OutcomeRecord | Join | Note | Answer | Parked | Say | Result | Batch
 Decisive = Handoff | Reply | OutcomeRecord | Answer | Result

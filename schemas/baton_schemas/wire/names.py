@@ -32,6 +32,8 @@ REJECTED = "rejected"
 
 TIMER, FLOW, PERSON, EVENT = "-timer", "-flow", "-person", "-event"
 """In place of an actor in the handoff of what no worker does. No actor is called so: their names begin otherwise."""
+BATCH = "-batch"
+"""What a step asks for whose model is asked in a batch: the name of that child, and the beginning of who takes it."""
 ASKED_BESIDES = (TIMER, FLOW, PERSON, EVENT)
 
 MORE = "-budget"
@@ -104,3 +106,13 @@ def run_of_firing(fired_at_ns: int, sequence: int) -> str:
 def actor_name(flow: str, agent: str) -> str:
     """Return what the workers of an agent listen on. Names have no double hyphen, so no two agents share one."""
     return f"{flow}--{agent}"
+
+
+def gatherer_of(actor: str) -> str:
+    """Return who gathers the model calls of an actor into batches, in place of an actor in their handoffs."""
+    return f"{BATCH}-{actor}"
+
+
+def sender_of(actor: str) -> str:
+    """Return who sends the batches that were gathered for an actor, in place of an actor in their subjects."""
+    return f"-batches-{actor}"

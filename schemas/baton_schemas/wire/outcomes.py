@@ -111,6 +111,8 @@ class Error(Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceback: str = ""
     """The last lines of the user's own code that it came through, as Python writes them: in the step's own record, and
     in the notes on its attempts. What travels on with the run goes without."""
+    retryable: bool = False
+    """Of a model call that came to nothing in a batch: the same call may work later."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

@@ -6,6 +6,7 @@ import copy
 import enum
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from baton_actors.agents.context import Context
 from baton_actors.agents.conversion import from_json, return_annotation
+from baton_actors.agents.handlers import WRITTEN
 from baton_actors.agents.raising import describe
 from baton_actors.errors import BadTool, BadToolCall
 from baton_schemas.flow.tools import KEY, Tool
@@ -38,11 +40,11 @@ class FunctionTool:
         Raises `BadTool` for a signature that no JSON can fill.
         """
         if inspect.isclass(function) or not callable(function):
-            raise BadTool(str(function), "it is no function")
+            raise BadTool(getattr(function, "__qualname__", str(function)), "it is no function")
         self.function, self.idempotent = function, idempotent
         code = inspect.unwrap(function)
         self.name = getattr(code, "__name__", type(function).__name__)
-        self._where = f"{getattr(code, '__module__', '?')}:{getattr(code, '__qualname__', self.name)}"
+        self._where = f"{_module(code)}:{getattr(code, '__qualname__', self.name)}"
         if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
             raise BadTool(self._where, "it yields; expected a function that returns what the model is told")
         self.is_async = inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(function)
@@ -175,6 +177,12 @@ def _described(docstring: str) -> tuple[str, dict[str, str]]:
     said = "\n\n".join(text.strip() for text in texts if text and text.strip())
     of_parameters = {each.arg_name: " ".join((each.description or "").split()) for each in parsed.params}
     return clean_text(said, _DESCRIPTION_MAX), of_parameters
+
+
+def _module(code: Any) -> str:
+    """Return where a function stands, as its author calls it: the file that a flow names, or its module."""
+    module = getattr(code, "__module__", None) or "?"
+    return str(getattr(sys.modules.get(module), WRITTEN, module))
 
 
 def _is_context(hint: Any) -> bool:

@@ -33,10 +33,12 @@ from baton_actors.agents.tools.servers import Listed
 from baton_actors.agents.tools.targets import Given
 from baton_actors.errors import ServerLost
 from baton_schemas.errors import BadContent
-from baton_schemas.wire.values import encode_value, valid_text
+from baton_schemas.wire.values import clean_text, encode_value, valid_text
 
 _PAGES_MAX = 1_000
 """Of a list of tools: a server that never comes to its end is not waited for."""
+_DESCRIPTION_MAX = 10_000
+"""Characters, as of a function: some 2,500 tokens of each request."""
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 """Of a message: what the model is told of it is a thousandth at most."""
 _END_S, _TERM_S = 2.0, 1.0
@@ -280,9 +282,10 @@ async def _end(process: Process) -> None:
 
 
 def _listed(tool: mcp_types.Tool) -> Listed:
-    schema, in_words = sendable(tool.input_schema)
-    description = "\n\n".join(part for part in (tool.description or "", in_words) if part)
-    return Listed(name=tool.name, description=valid_text(description), input_schema=schema)
+    schema, in_words, keys = sendable(tool.input_schema)
+    said = clean_text(tool.description or "", _DESCRIPTION_MAX)
+    description = "\n\n".join(part for part in (said, in_words) if part)
+    return Listed(name=tool.name, description=description, input_schema=schema, keys=keys)
 
 
 def _text_of(result: mcp_types.CallToolResult) -> str:

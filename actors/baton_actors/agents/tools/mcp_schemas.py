@@ -1,14 +1,16 @@
 """JSON Schemas of the tools of MCP servers, made such that the Messages API takes them. Pure.
 
-The API refuses `anyOf`, `oneOf` and `allOf` at the top of a tool's schema, and with it the whole request: one such tool
-among a server's many would make all of them useless. What they say is folded into one object with all properties, and
-which of them belong together is told in words; the server checks what it is called with by its own schema.
+The API refuses `anyOf`, `oneOf` and `allOf` at the top of a tool's schema, and there names of properties like `$top`,
+and with one the whole request: one such tool among a server's many would make all of them useless. What the first say
+is folded into one object with all properties, and which of them belong together is told in words; the others are told
+by names of their own. The server checks what it is called with by its own schema.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 _COMBINED = ("allOf", "anyOf", "oneOf")
 _DEPTH_MAX = 8
@@ -16,21 +18,54 @@ _DEPTH_MAX = 8
 _ALTERNATIVES_MAX = 20
 """Of those that are told in words."""
 
+_KEY_CHARS_MAX = 64
+_NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_.-]")
+
 Schema = Mapping[str, Any]
 
 
-def sendable(schema: Schema) -> tuple[dict[str, Any], str]:
-    """Return the schema of a tool as the API takes it, and what of it is to be said in words; empty for nothing."""
+class Sendable(NamedTuple):
+    """A schema as the API takes it."""
+
+    schema: dict[str, Any]
+    in_words: str
+    """What of it is to be said in words; empty for nothing."""
+    keys: dict[str, str]
+    """The server's own names of the properties that are told by others, by these."""
+
+
+def sendable(schema: Schema) -> Sendable:
+    """Return the schema of a tool as the API takes it."""
     properties, required, alternatives = _folded(schema, schema, _DEPTH_MAX)
     top = {key: value for key, value in schema.items() if key not in (*_COMBINED, "$ref", "type")}
-    if top.keys() | {"type"} == schema.keys() | {"type"}:  # there is nothing to fold
-        return {"type": "object", **top}, ""
-    whole: dict[str, Any] = {"type": "object", **top, "properties": properties}
-    if required:
-        whole["required"] = required
-    several = [names for names in alternatives if names][:_ALTERNATIVES_MAX]
+    folds = top.keys() | {"type"} != schema.keys() | {"type"}
+    told = _told(properties)
+    whole: dict[str, Any] = {"type": "object", **top}
+    if folds or any(name != own for own, name in told.items()):
+        whole["properties"] = {told[own]: value for own, value in properties.items()}
+        if required:
+            whole["required"] = [told.get(own, own) for own in required]
+    several = [[told.get(own, own) for own in names] for names in alternatives if names][:_ALTERNATIVES_MAX]
     said = "; or ".join(", ".join(names) for names in several)
-    return whole, f"Its arguments are those of one of these: {said}." if len(several) > 1 else ""
+    in_words = f"Its arguments are those of one of these: {said}." if len(several) > 1 else ""
+    return Sendable(whole, in_words, {name: own for own, name in told.items() if name != own})
+
+
+def _told(properties: Iterable[str]) -> dict[str, str]:
+    """Return what properties are told by: their own names where the API takes them, else others that none has."""
+    own_names = list(properties)
+    told = {own: own for own in own_names if own and len(own) <= _KEY_CHARS_MAX and not _NOT_IN_KEYS.search(own)}
+    taken = set(told)
+    for own in own_names:
+        if own in told:
+            continue
+        name = base = _NOT_IN_KEYS.sub("_", own)[:_KEY_CHARS_MAX] or "_"
+        number = 2
+        while name in taken:
+            name, number = f"{base[: _KEY_CHARS_MAX - 8]}_{number}", number + 1
+        told[own] = name
+        taken.add(name)
+    return told
 
 
 def _folded(schema: Schema, root: Schema, depth: int) -> tuple[dict[str, Any], list[str], list[list[str]]]:

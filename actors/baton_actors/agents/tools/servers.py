@@ -6,6 +6,7 @@ The package `mcp` is imported by `mcp_client`, and that when the first server is
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import re
 import time
@@ -54,6 +55,8 @@ class Listed(Struct, frozen=True, kw_only=True):
     name: str
     description: str
     input_schema: dict[str, Any]
+    keys: dict[str, str] = {}
+    """Its own names of arguments that the API would refuse, by those that a model is told."""
 
 
 class McpServers:
@@ -166,7 +169,9 @@ class McpServer:
             opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
             self._done = asyncio.Event()
             # One task opens and closes it: the scopes of anyio within must be left by whoever entered them.
-            self._owner = asyncio.create_task(self._own(opened, self._done), name=f"mcp {self.name}")
+            # It outlives the step that needs the server first, and is in no context of that.
+            own = self._own(opened, self._done)
+            self._owner = asyncio.create_task(own, name=f"mcp {self.name}", context=contextvars.Context())
             try:
                 async with asyncio.timeout(self._open_s):
                     self._connection = await asyncio.shield(opened)
@@ -259,9 +264,9 @@ class McpServer:
 class ServerTarget:
     """A tool of a server."""
 
-    def __init__(self, server: McpServer, tool: str, name: str) -> None:
-        """`tool` is what the server calls it, `name` what the model does."""
-        self._server, self._tool, self._name = server, tool, name
+    def __init__(self, server: McpServer, tool: str, name: str, keys: Mapping[str, str] | None = None) -> None:
+        """`tool` is what the server calls it, `name` what the model does; `keys` as in `Listed`."""
+        self._server, self._tool, self._name, self._keys = server, tool, name, keys or {}
 
     @property
     def idempotent(self) -> bool:
@@ -271,9 +276,11 @@ class ServerTarget:
     def start(self, arguments: Mapping[str, Any], context: Context, timeout_s: float) -> Start:
         """Return what calls it. The server checks the arguments."""
 
+        own = {self._keys.get(key, key): value for key, value in arguments.items()}
+
         async def start() -> Given:
             try:
-                return await self._server.call(self._tool, arguments, timeout_s)
+                return await self._server.call(self._tool, own, timeout_s)
             except ServerLost as error:
                 if error.may_be_done and not self.idempotent:
                     raise

@@ -18,6 +18,8 @@ from baton_actors.agents.tools.function import FunctionTool, raised
 from baton_actors.errors import HandlerHung
 from baton_actors.models.rehearsal.schema_values import filled
 from baton_schemas.errors import BadContent
+from baton_schemas.wire.files import File, collecting
+from baton_schemas.wire.media import is_text
 from baton_schemas.wire.values import encode_value, valid_text
 
 
@@ -95,11 +97,22 @@ class FunctionTarget:
 
 
 def _told(name: str, value: Any) -> Given:
-    """Return a value as a model reads it: text as it is, anything else as JSON."""
+    """Return a value as a model reads it: text as it is, also that of a file, anything else as JSON.
+
+    What is in other files it cannot be told here, and their record alone would name what is nowhere.
+    """
     if isinstance(value, str):
         return Given(text=valid_text(value))
+    if isinstance(value, File) and is_text(value.media_type) and value.data is not None:
+        return Given(text=valid_text(value.data.decode(errors="replace")))
     try:
-        return Given(text=encode_value(value, "result").decode())
+        with collecting() as made:
+            text = encode_value(value, "result").decode()
+        if made:
+            files = ", ".join(file.ref.label for file in made)
+            only = "a tool tells text and JSON, and of files only a text that is all it gives."
+            return Given(text=f"{name} ran, and gave {files}: {only}", is_error=True)
+        return Given(text=text)
     except (BadContent, msgspec.EncodeError) as error:
         return Given(text=f"{name} ran, and gave what is no JSON, so it cannot be told: {error}", is_error=True)
 

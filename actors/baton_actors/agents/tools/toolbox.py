@@ -55,7 +55,7 @@ class Toolbox:
                     counts[server] = counts.get(server, 0) + len(listed)
                     names = _free_names(server, (each.name for each in listed), {each.name for each in offered})
                     offered += [
-                        _offered(name, each.description, each.input_schema, f"mcp:{server}/{each.name}")
+                        _offered(name, each.description, each.input_schema, f"mcp:{server}/{each.name}", each.keys)
                         for name, each in zip(names, listed, strict=True)
                     ]
                 case _:
@@ -76,12 +76,14 @@ class Toolbox:
             elif each.use.startswith("mcp:"):
                 server, _, tool_name = each.use.removeprefix("mcp:").partition("/")
                 if server in self._servers:
-                    found[each.name] = ServerTarget(self._servers[server], tool_name, each.name)
+                    found[each.name] = ServerTarget(self._servers[server], tool_name, each.name, each.keys)
         return found
 
 
-def _offered(name: str, description: str, schema: Mapping[str, object], use: str) -> OfferedTool:
-    return OfferedTool(name=name, description=description, input_schema=dict(schema), use=use)
+def _offered(
+    name: str, description: str, schema: Mapping[str, object], use: str, keys: Mapping[str, str] | None = None
+) -> OfferedTool:
+    return OfferedTool(name=name, description=description, input_schema=dict(schema), use=use, keys=dict(keys or {}))
 
 
 def _free_names(server: str, tools: Iterable[str], taken: set[str]) -> list[str]:

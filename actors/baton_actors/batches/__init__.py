@@ -1,0 +1,1 @@
+"""Batches of model calls: gathered, sent once, and looked after until each step has its answer."""
