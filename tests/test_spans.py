@@ -256,6 +256,15 @@ def test_step_that_goes_on_is_in_hand_once_there_is_a_sign_of_it() -> None:
     assert ended.tries[0].came_to == "dropped"
 
 
+def test_step_that_a_worker_says_it_has_in_hand_works_since_then() -> None:
+    entries = log(first("split"), handoff("start", "facts"))
+    lanes = timeline_of(entries, running={"split": second(2), "facts": second(0)}).lanes
+    assert spans_of(lanes["split"]) == [("queued", 1, 2), ("working", 2, None)]
+    assert spans_of(lanes["facts"]) == [("working", 2, None)]
+    ended = log(first("split"), outcome("split", done("x", elapsed_s=0.25)))
+    assert timeline_of(ended, running={"split": second(1)}).lanes == timeline_of(ended).lanes
+
+
 def test_calls_of_models_begin_where_what_was_done_before_them_ended() -> None:
     lane = lane_of(
         *(first("split"), fact(ModelCall(request_sha256="a", model="m"))),

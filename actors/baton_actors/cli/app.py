@@ -35,6 +35,7 @@ COMMANDS = {
     "show": ("look", "Show a run: its steps, and its output or error; or one step, with what it got and gave."),
     "log": ("look", "Print the messages of a run, one a line."),
     "replay": ("replay", "Step through a run, message by message."),
+    "diff": ("diff", "Say where two runs part: input, flow, and the first step that differs."),
     "export": ("look", "Write a run as JSON lines, for `replay`."),
     "spend": ("spend", "Say what was spent on models, and what of it was in vain."),
     "doctor": ("doctor", "Say what the server can lose, and what stands still."),

@@ -25,7 +25,7 @@ from .spans import last_of
 from .stream import look
 from .table import Table, spans_of
 
-AFFORDABLE = 200_000
+AFFORDABLE = 100_000
 """Messages that are read for one question: some seconds."""
 _WAITS_S = 2.0
 """How long whoever keeps the index is waited for, to write what is in the log already."""

@@ -8,6 +8,7 @@ a step waits for what it asked, it does not count as working: who was asked has 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from baton_schemas.run.state import StepStatus
 
 from .attempts import CameTo
+from .lines import seconds
 
 Waiting = Literal[
     "joining",
@@ -38,6 +40,26 @@ SpanKind = Literal["working", Waiting]
 Ended = Literal[CameTo, "parked", "dropped", ""]
 """What an attempt came to. `parked`: it is held by nobody until it is answered. `dropped`: its run ended before it did.
 Empty: it goes on."""
+
+
+_SAYS: dict[SpanKind, str] = {
+    "working": "working",
+    "joining": "waiting for branches",
+    "queued": "waiting for a worker",
+    "retry": "waiting for a retry",
+    "provider": "waiting for a model's provider",
+    "limits": "waiting for the limits of the flow",
+    "handler": "waiting for a worker that has the code",
+    "budget": "waiting for more to spend",
+    "person": "waiting for people",
+    "event": "waiting for events",
+    "sleep": "asleep",
+    "agent": "waiting for agents",
+    "flow": "waiting for other runs",
+    "other": "waiting",
+}
+_SAID_MAX = 4
+"""Things on which time went that are named: a line of them."""
 
 
 class Span(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -149,3 +171,8 @@ def shares_of(timeline: Timeline, now: datetime | None = None) -> dict[SpanKind,
         going[kind] += step
     shares = {kind: sums[number] for number, kind in enumerate(_FIRST) if sums[number] > 0}
     return dict(sorted(shares.items(), key=lambda each: -each[1]))
+
+
+def time_in_words(shares: Mapping[SpanKind, float]) -> str:
+    """Return on what time went: `9.1 s working, 2.2 s waiting for a worker`; empty where the log tells of nothing."""
+    return ", ".join(f"{seconds(took_s)} {_SAYS[kind]}" for kind, took_s in list(shares.items())[:_SAID_MAX])

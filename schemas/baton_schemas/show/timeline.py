@@ -6,7 +6,7 @@ and within that where it waited. What a worker did that came too late, after its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -44,8 +44,13 @@ _ASKED: tuple[Waiting, ...] = ("sleep", "agent", "flow", "event", "person")
 """What a step that works may wait for, the last of them first."""
 
 
-def timeline_of(entries: Sequence[Entry], state: RunState | None = None) -> Timeline:
-    """Return who waited and worked when in a run; `entries` are all of it, in order, and `state` is their fold."""
+def timeline_of(
+    entries: Sequence[Entry], state: RunState | None = None, running: Mapping[str, datetime] | None = None
+) -> Timeline:
+    """Return who waited and worked when in a run; `entries` are all of it, in order, and `state` is their fold.
+
+    `running` are the steps that workers say they have in hand, and since when by the broker's clock: no log has that.
+    """
     state = state or fold(entries)
     by_step: dict[str, list[Entry]] = {name: [] for name in state.steps}
     for entry in entries:
@@ -63,7 +68,14 @@ def timeline_of(entries: Sequence[Entry], state: RunState | None = None) -> Time
 class _Line:
     """What is known of one step, while it is gathered."""
 
-    def __init__(self, state: RunState, step: StepState, asked: Sequence[StepState], entries: Sequence[Entry]) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        step: StepState,
+        asked: Sequence[StepState],
+        entries: Sequence[Entry],
+        running: datetime | None,
+    ) -> None:
         self._steps, self._step = state.steps, step
         self._over_at = over_at = step.ended_at or state.ended_at
         """When it ended, or its run did; None while it goes on."""
@@ -72,6 +84,8 @@ class _Line:
             each for each in asked if over_at is None or (each.queued_at is not None and each.queued_at <= over_at)
         ]
         self._within, signs = within_of(entries, self._asked, over_at)
+        if running is not None and over_at is None and step.queued_at is not None:
+            signs.append(max(running, step.queued_at))
         self._signs = sorted(signs)
         """When it did what only a step does that is in hand."""
         self._tries: list[Try] = []

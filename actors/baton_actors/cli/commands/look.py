@@ -34,6 +34,8 @@ from baton_schemas.show.export import dump
 from baton_schemas.show.lines import is_rehearsed
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
+from baton_schemas.show.spans import shares_of
+from baton_schemas.show.timeline import timeline_of
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024
 """Of values beside the log that are fetched to be shown: as many as one value may have; with `--json` all are."""
@@ -65,7 +67,8 @@ async def show(
             return await _show_step(bus, head, step, json)
         if follow:
             await _follow(place, bus, head, shows=not json)
-        state = state_of(head, await read_last(bus, head))
+        entries = await read_last(bus, head)
+        state = state_of(head, entries)
         output, missing = None, None
         try:
             output = await output_of(bus, state.result)
@@ -75,12 +78,18 @@ async def show(
             missing = error
         plan = plan_of(state)
         left = await left_alone(bus, plan, state) if plan is not None else []
-    rows = rows_of(state, plan, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    rows, timeline = rows_of(state, plan, now=now), timeline_of(entries, state)
+    shares = shares_of(timeline, now)
     if json:
-        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left]})
+        time = {
+            "time": {kind: round(took_s, 6) for kind, took_s in shares.items()},
+            "lanes": list(timeline.lanes.values()),
+        }
+        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left], **time})
         return OK
     out = console()
-    out.print(run_page(state, rows, datetime.now(UTC)))
+    out.print(run_page(state, rows, now, shares))
     if errors_of(rows):
         out.print(Text(f"  {look_at(state, rows)}", "dim"), soft_wrap=True)
     if plan is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -20,14 +20,20 @@ from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import RunState
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.rows import Row
+from baton_schemas.show.spans import SpanKind, time_in_words
 from baton_schemas.show.summary import Summary, steps_done
 
 _ASKED_MAX = 5
 """Steps of which it is said which runs they asked for."""
 
 
-def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
-    """Return how a run stands: header, steps, totals, and the errors of steps."""
+def run_page(
+    state: RunState,
+    rows: Sequence[Row],
+    now: datetime | None = None,
+    shares: Mapping[SpanKind, float] | None = None,
+) -> RenderableType:
+    """Return how a run stands: header, steps, totals, and the errors of steps; with `shares`, on what its time went."""
     parts: list[RenderableType] = [
         header(state, now),
         Text(),
@@ -35,6 +41,8 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
         Text(),
         Text(totals(state, rows), "dim"),
     ]
+    if shares:
+        parts.append(Text(time_in_words(shares), "dim"))
     parts += waits_of(rows)
     parts += skips_of(rows)
     parts += unasked_of(rows)
