@@ -70,7 +70,7 @@ def fact(fact: Fact, step: str = "split") -> Message:
 
 def assert_sound(timeline: Timeline, state: RunState) -> None:
     """What holds of any log: no gap, nothing backwards, nothing beyond the run."""
-    assert list(timeline.lanes) == list(state.steps)
+    assert list(timeline.lanes) == [name for name, step in state.steps.items() if step.asked != "batch"]
     for name, lane in timeline.lanes.items():
         step = state.steps[name]
         for span in lane.spans:
@@ -127,7 +127,7 @@ def test_golden_log_has_lanes_that_hold_together(path: Path) -> None:
     state = fold(entries)
     timeline = timeline_of(entries, state)
     assert_sound(timeline, state)
-    assert shares_of(timeline, entries[-1].at)
+    assert bool(shares_of(timeline, entries[-1].at)) == bool(timeline.lanes), "a batch is no run"
 
 
 def test_step_waits_for_a_worker_until_as_long_before_its_end_as_it_took() -> None:
@@ -263,6 +263,18 @@ def test_step_that_a_worker_says_it_has_in_hand_works_since_then() -> None:
     assert spans_of(lanes["facts"]) == [("working", 2, None)]
     ended = log(first("split"), outcome("split", done("x", elapsed_s=0.25)))
     assert timeline_of(ended, running={"split": second(1)}).lanes == timeline_of(ended).lanes
+
+
+def test_model_that_is_asked_in_a_batch_is_waited_for_and_has_no_lane() -> None:
+    messages: list[Message] = [
+        *(first("split"), asked("split", "-batch", kind="batch"), parked("split", "-batch")),
+        fact(ModelCall(request_sha256="a", model="m", batch="b1")),
+        *(answer("split", "-batch", done("")), woken("split", 1), outcome("split", done("x", elapsed_s=0.5))),
+    ]
+    lanes = timeline_of(log(*messages)).lanes
+    assert list(lanes) == ["split"]
+    assert spans_of(lanes["split"]) == [("queued", 1, 2), ("batch", 2, 5), ("queued", 5, 6.5), ("working", 6.5, 7)]
+    assert [(each.kind, each.name) for each in lanes["split"].within] == [("model", "m")]
 
 
 def test_calls_of_models_begin_where_what_was_done_before_them_ended() -> None:

@@ -109,7 +109,7 @@ def test_golden_log_has_the_row_that_its_state_tells_of(path: Path) -> None:
 
     assert (summary.status, summary.forked_from) == (expected.status, expected.forked_from)
     assert summary.retries == sum(expected.retries.values())
-    if path.stem == "tools":  # its outcome, written by hand, tells of less than the notes on its calls
+    if path.stem in ("tools", "batch"):  # their outcomes, written by hand, tell of less than the notes on their calls
         assert (summary.cost_usd or 0) > (expected.cost_usd or 0)
     else:
         assert summary.cost_usd == pytest.approx(expected.cost_usd)

@@ -15,7 +15,7 @@ from .rows import in_order
 def running_order(plan: Plan | None, state: RunState) -> list[str]:
     """Return the tokens that a log names: by the flow, then by branch, each followed by what it asked for.
 
-    Without a plan it is the order of the log.
+    Without a plan it is the order of the log. Model calls that go in batches are part of who asked for them.
     """
     children = Children(state)
     groups: dict[str, list[str]] = {name: [] for name in in_order(plan, state)} if plan else {}
@@ -30,7 +30,7 @@ def running_order(plan: Plan | None, state: RunState) -> list[str]:
             if name not in found:  # in a stranger's log two may ask for each other
                 found[name] = None
                 pending += [child.step.name for child in reversed(children.of(name))]
-    return [*found, *(name for name in state.steps if name not in found)]
+    return [*found, *(name for name, step in state.steps.items() if name not in found and step.asked != "batch")]
 
 
 def together(before: Sequence[str], after: Iterable[str]) -> list[str]:

@@ -32,10 +32,12 @@ Waiting = Literal[
     "sleep",
     "agent",
     "flow",
+    "batch",
     "other",
 ]
 """For what a step waits: `joining` for those that come before it, `queued` for a worker, `retry` for the next attempt,
-`handler` for a worker that has its code; `person` to `flow` for what it asked, or is."""
+`handler` for a worker that has its code, `batch` for a model that is asked in one; `person` to `flow` for what it
+asked, or is."""
 SpanKind = Literal["working", Waiting]
 Ended = Literal[CameTo, "parked", "dropped", ""]
 """What an attempt came to. `parked`: it is held by nobody until it is answered. `dropped`: its run ended before it did.
@@ -56,6 +58,7 @@ _SAYS: dict[SpanKind, str] = {
     "sleep": "asleep",
     "agent": "waiting for agents",
     "flow": "waiting for other runs",
+    "batch": "waiting for a batch of model calls",
     "other": "waiting",
 }
 _SAID_MAX = 4
@@ -141,7 +144,7 @@ class Timeline(Struct, frozen=True, kw_only=True):
 
 _FIRST: tuple[SpanKind, ...] = (
     *("working", "person", "event", "budget", "handler", "provider", "limits", "retry", "sleep"),
-    *("flow", "agent", "other", "queued", "joining"),
+    *("batch", "flow", "agent", "other", "queued", "joining"),
 )
 """What counts, where several things go on at once: the first of these."""
 

@@ -12,7 +12,7 @@ from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import Entry, RunState, RunStatus
 from baton_schemas.wire.outcomes import Usage
 
-from .children import Children, is_child
+from .children import Children
 from .excerpt import head_of, in_words, text_of
 from .plan import plan_of
 from .rows import Row, RowStatus, Standing, standings_of
@@ -126,7 +126,7 @@ def summary_of(state: RunState, calls: Iterable[PaidCall], now: datetime | None 
         steps_done=sum(1 for each in standings if each.status in _OVER),
         steps=len(standings),
         cells=tuple(_cell(each) for each in standings),
-        asked=sum(1 for name in state.steps if is_child(name)),
+        asked=len(Children(state).by_token),
         attempts=sum(step.attempts for step in ours),
         retries=sum(step.retries for step in ours),
         cost_usd=spent.cost_usd if any(call.cost_usd is not None for call in paid) else None,

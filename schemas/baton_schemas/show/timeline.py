@@ -7,7 +7,7 @@ and within that where it waited. What a worker did that came too late, after its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import get_args
 
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ from baton_schemas.wire.messages import Answer, Handoff, Note, Parked, Reply, Wo
 from baton_schemas.wire.outcomes import Work
 
 from .errors import told
+from .moments import after, before, since
 from .painting import FOREVER, Paint, flat, joined
 from .spans import Ended, Lane, Timeline, Try, Waiting
 from .within import bounded, within_of
@@ -40,7 +41,7 @@ from .within import bounded, within_of
 _SLACK = timedelta(seconds=1)
 """How much earlier than its length says an attempt may have shown a sign: what is stored takes its way to the log."""
 _KINDS: tuple[Waiting, ...] = get_args(Waiting)
-_ASKED: tuple[Waiting, ...] = ("sleep", "agent", "flow", "event", "person")
+_ASKED: tuple[Waiting, ...] = ("sleep", "agent", "flow", "batch", "event", "person")
 """What a step that works may wait for, the last of them first."""
 
 
@@ -61,7 +62,11 @@ def timeline_of(
     for each in state.steps.values():
         if key_of_child(each.name) and each.queued_at is not None and not each.reused:
             asked.setdefault(each.source, []).append(each)
-    lanes = {name: _Line(state, step, asked.get(name, ()), by_step[name]).lane() for name, step in state.steps.items()}
+    lanes = {
+        name: _Line(state, step, asked.get(name, ()), by_step[name], (running or {}).get(name)).lane()
+        for name, step in state.steps.items()
+        if step.asked != "batch"  # that is its model, which it waits for
+    }
     return Timeline(run=state.run, begin=state.started_at, end=state.ended_at, lanes=lanes)
 
 
@@ -139,14 +144,22 @@ class _Line:
             case Retry():
                 work = replace(fact.work, attempt=fact.attempt, worker=fact.work.worker or worker)
                 self._end(free_at, at, "failed", work, told(fact.error))
-                self._waits.append(Paint(at, _after(at, fact.delay_s), "retry", reason="its retry"))
+                self._waits.append(Paint(at, after(at, fact.delay_s), "retry", reason="its retry"))
             case GivenBack():
                 self._end(free_at, at, "given back", Work(attempt=fact.attempt, worker=worker), fact.reason)
             case Waits(what=what):
                 self._stop_waiting(at)
                 kind = what if what in _KINDS else "other"
-                self._waits.append(Paint(_since(fact.since_s, free_at, at), FOREVER, kind, reason=fact.reason))
-            case ModelCall(copied=False) | Exchange() | Offered() | Recorded() | ToolBegun() | ToolCall() | Spent():
+                self._waits.append(Paint(since(fact.since_s, free_at, at), FOREVER, kind, reason=fact.reason))
+            case (
+                ModelCall(copied=False, batch="")
+                | Exchange()
+                | Offered()
+                | Recorded()
+                | ToolBegun()
+                | ToolCall()
+                | Spent()
+            ):
                 self._stop_waiting(at)
             case _:
                 pass
@@ -162,7 +175,7 @@ class _Line:
             signs = [sign for sign in self._signs if free_at <= sign <= at]
             begin = signs[0] if signs else at
             if work is not None and work.elapsed_s:
-                began = max(free_at, _before(at, work.elapsed_s))
+                began = max(free_at, before(at, work.elapsed_s))
                 early = [sign for sign in signs if sign < began - _SLACK]
                 if early:  # somebody had it in hand before, and is not heard of any more
                     self._tries.append(Try(number=number, begin=early[0], end=early[-1], came_to="died"))
@@ -207,34 +220,14 @@ class _Line:
         if step.queued_at is not None:
             paints.append(Paint(step.queued_at, over_at, own))
         tries = [(one.begin, one.end or FOREVER, one.number) for one in self._tries]
-        paints += [Paint(since, until, "working", number) for since, until, number in tries]
+        paints += [Paint(start, until, "working", number) for start, until, number in tries]
         for kind in _ASKED:
             times = [
                 (each.queued_at, each.ended_at or over_at)
                 for each in self._asked
                 if each.asked == kind and each.queued_at is not None
             ]
-            for since, until in joined(times):
-                meets = [(max(since, one), min(until, other)) for one, other, _ in tries]
+            for start, until in joined(times):
+                meets = [(max(start, one), min(until, other)) for one, other, _ in tries]
                 paints += [Paint(one, other, kind) for one, other in meets]
         return paints + self._waits
-
-
-def _before(at: datetime, elapsed_s: float) -> datetime:
-    """Return a time that much earlier; what a stranger wrote may be any number."""
-    return _after(at, -elapsed_s)
-
-
-def _after(at: datetime, delay_s: float) -> datetime:
-    try:
-        return at + timedelta(seconds=delay_s)
-    except (OverflowError, ValueError):
-        return at
-
-
-def _since(unix_s: float, free_at: datetime, at: datetime) -> datetime:
-    """Return when a wait began, as its note says, where that can be."""
-    try:
-        return min(max(datetime.fromtimestamp(unix_s, UTC), free_at), at) if unix_s else at
-    except (OverflowError, ValueError, OSError):
-        return at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -12,6 +12,7 @@ from baton_schemas.run.state import Entry, StepState
 from baton_schemas.wire.facts import Exchange, ModelCall, Offered, Recorded, Spent, ToolBegun, ToolCall
 from baton_schemas.wire.messages import Note
 
+from .moments import before
 from .spans import Try, Within
 
 
@@ -32,8 +33,10 @@ def within_of(
             case ModelCall(model=name, rehearsed=rehearsed) | Exchange(model=name, rehearsed=rehearsed):
                 call = Within(kind="model", name=name, begin=entry.at, end=entry.at, is_exact=False)
                 found.append(replace(call, rehearsed=rehearsed))
+                if isinstance(fact, ModelCall) and fact.batch:
+                    continue  # whoever had the batch sent tells of it
             case ToolCall(name=name, elapsed_s=elapsed_s):
-                tool = Within(kind="tool", name=name, begin=_before(entry.at, elapsed_s), end=entry.at)
+                tool = Within(kind="tool", name=name, begin=before(entry.at, elapsed_s), end=entry.at)
                 found.append(replace(tool, failed=fact.is_error, rehearsed=fact.rehearsed))
             case Offered() | Recorded() | Spent() | ToolBegun():
                 pass
@@ -43,6 +46,7 @@ def within_of(
     for each in asked:
         if each.queued_at is not None:
             signs.append(each.queued_at)
+        if each.queued_at is not None and each.asked != "batch":
             child = Within(kind="asked", name=each.name, begin=each.queued_at, end=_end(each, over_at))
             found.append(replace(child, failed=each.status == "failed"))
     return sorted(found, key=lambda each: each.end or each.begin), signs
@@ -68,11 +72,3 @@ def _end(child: StepState, over_at: datetime | None) -> datetime | None:
     """Return when who asked had an answer, or was over; an answer may come before its question in a stranger's log."""
     ended = child.ended_at or over_at
     return max(ended, child.queued_at) if ended is not None and child.queued_at is not None else ended
-
-
-def _before(at: datetime, elapsed_s: float) -> datetime:
-    """Return a time that much earlier; what a stranger wrote may be any number."""
-    try:
-        return at - timedelta(seconds=max(elapsed_s, 0.0))
-    except (OverflowError, ValueError):
-        return at
