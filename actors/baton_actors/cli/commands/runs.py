@@ -60,7 +60,12 @@ async def runs(
     limit: o.Limit = 20,
     flow: Annotated[str, typer.Option("--flow", metavar="NAME", help="Those of this flow.", show_default=False)] = "",
     status: Annotated[
-        list[Status] | None, typer.Option("--status", help="Those that stand so; may be given several times.")
+        list[Status] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Those that stand so: running, done, failed, cancelled or expired; may be given several times.",
+        ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="The same as --status failed.")] = False,
     waiting: Annotated[bool, typer.Option("--waiting", help="Those that wait for people.")] = False,
@@ -121,7 +126,7 @@ async def runs(
         out.print()
         out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
     elif wanted.has_filter:
-        print(f"no run fits among those {'of ' + parent if parent else 'that were looked at'}", file=sys.stderr)
+        print(f"no run that {parent} asked for fits" if parent else "no run fits", file=sys.stderr)
     elif of:
         print(f"no step of run {parent} has asked for a run", file=sys.stderr)
     else:
