@@ -16,6 +16,8 @@ from baton_schemas.flow.flow import Flow
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry
 from baton_schemas.show.export import load
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 from baton_schemas.show.summary import SummaryFold, searchable, standing_of, summarise
 from baton_schemas.wire.facts import ModelCall, Retry, Waits
 from baton_schemas.wire.messages import Question
@@ -65,6 +67,15 @@ def test_cost_is_that_of_every_call_that_was_paid_whatever_became_of_the_run(
     assert 0 <= summary.steps_done <= summary.steps == len(summary.cells)
     assert (summary.error != "") == (summary.status not in ("running", "done"))
     assert not summary.waits, "it has ended"
+
+
+@given(logs)
+@settings(max_examples=60)
+def test_cells_say_of_each_step_what_its_row_says(entries: list[Entry]) -> None:
+    state = fold(entries)
+    rows = rows_of(state, plan_of(state), children_max=0)
+    cells = [(cell.step, cell.status, cell.count, cell.ended, cell.failed) for cell in summarise(entries).cells]
+    assert cells == [(row.step, row.status, row.count, row.ended, row.failed) for row in rows]
 
 
 @given(flows(steps_max=4), st.randoms(use_true_random=False))

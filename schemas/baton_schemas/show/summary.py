@@ -15,7 +15,7 @@ from baton_schemas.wire.outcomes import Usage
 from .children import Children
 from .excerpt import head_of, in_words, text_of
 from .plan import plan_of
-from .rows import Row, RowStatus, rows_of
+from .rows import Row, RowStatus, Standing, standings_of
 from .spending import PaidCall, Spending, summed
 from .unfolding import waits_of_step
 from .why import error_of, why
@@ -25,6 +25,7 @@ INPUT_WIDE = 80
 _ERROR_WIDE = 300
 _TEXT_MAX = 2_000
 """Characters of each of input, error and output that a search finds: more of them make an index larger than its log."""
+_OVER = ("done", "skipped")
 _BY_WORKERS = (None, "agent")
 """Kinds of steps that workers do; people, the clock and other runs make no attempts here."""
 
@@ -111,7 +112,7 @@ def summarise(entries: Iterable[Entry], now: datetime | None = None) -> Summary:
 
 def summary_of(state: RunState, calls: Iterable[PaidCall], now: datetime | None = None) -> Summary:
     """Return a run as one row, from its state and the calls that its log tells of."""
-    rows = rows_of(state, plan_of(state), now=now, children_max=0)
+    standings = standings_of(state, plan_of(state), now)
     paid = list(calls)
     spent = summed(paid)
     ours = [step for step in state.steps.values() if not step.reused and step.asked in _BY_WORKERS]
@@ -122,9 +123,9 @@ def summary_of(state: RunState, calls: Iterable[PaidCall], now: datetime | None 
         input=in_words({**state.input, **state.input_blobs}, INPUT_WIDE),
         started_at=state.started_at,
         ended_at=state.ended_at,
-        steps_done=steps_done(rows),
-        steps=len(rows),
-        cells=tuple(_cell(row) for row in rows),
+        steps_done=sum(1 for each in standings if each.status in _OVER),
+        steps=len(standings),
+        cells=tuple(_cell(each) for each in standings),
         asked=len(Children(state).by_token),
         attempts=sum(step.attempts for step in ours),
         retries=sum(step.retries for step in ours),
@@ -144,7 +145,7 @@ def summary_of(state: RunState, calls: Iterable[PaidCall], now: datetime | None 
 
 def steps_done(rows: Iterable[Row]) -> int:
     """Return how many steps of a flow are done or skipped, each fan-out counting as one."""
-    return sum(1 for row in rows if not row.depth and row.status in ("done", "skipped"))
+    return sum(1 for row in rows if not row.depth and row.status in _OVER)
 
 
 def waits_of(state: RunState, now: datetime | None = None) -> str:
@@ -179,8 +180,8 @@ def searchable(state: RunState) -> str:
     return "\n".join(text[:_TEXT_MAX] for text in texts if text != "null")
 
 
-def _cell(row: Row) -> Cell:
-    return Cell(step=row.step, status=row.status, count=row.count, ended=row.ended, failed=row.failed)
+def _cell(one: Standing) -> Cell:
+    return Cell(step=one.step, status=one.status, count=one.count, ended=one.ended, failed=one.failed)
 
 
 def standing_of(summary: Summary) -> str:

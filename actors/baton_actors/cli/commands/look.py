@@ -1,4 +1,4 @@
-"""`baton runs`, `show`, `log` and `export`: what the log says of runs. They write nothing."""
+"""`baton show`, `log` and `export`: what the log says of a run. They write nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from msgspec.structs import replace
 from rich.text import Text
 
 from baton_actors.cli import options as o
@@ -22,62 +21,24 @@ from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line, log_rows
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.run_page import run_page
-from baton_actors.cli.show.runs_table import runs_table
-from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.why import look_at
-from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
+from baton_bus.client.runs import RunHead, find_run, read_last
 from baton_bus.client.seen import LISTEN_S, see_step
-from baton_bus.client.size import log_size
 from baton_bus.client.watching import follow_run
 from baton_bus.errors import BlobMissing, UnknownRun
 from baton_bus.store.bus import Bus
-from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
 from baton_schemas.show.lines import is_rehearsed
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
 from baton_schemas.show.spans import shares_of
-from baton_schemas.show.spending import calls_of
-from baton_schemas.show.summary import Summary, summary_of
 from baton_schemas.show.timeline import timeline_of
-from baton_schemas.wire.names import TOKEN
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024
 """Of values beside the log that are fetched to be shown: as many as one value may have; with `--json` all are."""
-
-
-@command()
-async def runs(
-    place: Place,
-    limit: o.Limit = 20,
-    of: Annotated[
-        str, typer.Option("--of", metavar="RUN", help="Those that steps of this run asked for.", show_default=False)
-    ] = "",
-    json: o.Json = False,
-) -> int:
-    """List the latest runs, the newest first.
-
-    Runs that steps of other runs asked for are left out: --of RUN lists those of one.
-    """
-    async with place.bus(reads=True) as bus:
-        parent = (await find_run(bus, of)).run if of else ""
-        found = [await _listed(bus, head) for head in await recent_runs(bus, limit, parent=parent)]
-        size = await log_size(bus)
-    if json:
-        print_json([run_facts(state, rows_of(state, plan_of(state))) | {"summary": row} for state, row in found])
-    elif found:
-        out = console()
-        out.print(runs_table([row for _, row in found], datetime.now(UTC), out.width))
-        out.print()
-        out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
-    elif of:
-        print(f"no step of run {parent} has asked for a run", file=sys.stderr)
-    else:
-        print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
-    return OK
 
 
 @command()
@@ -191,16 +152,6 @@ async def _show_step(bus: Bus, head: RunHead, step: str, json: bool) -> int:
         out = console()
         out.print(step_page(seen, out.width))
     return OK
-
-
-async def _listed(bus: Bus, head: RunHead) -> tuple[RunState, Summary]:
-    """Return a run and its row; of one whose id no subject of ours can have, only how it began and ended."""
-    if TOKEN.match(head.run) and (entries := await read_last(bus, head)):
-        state, calls = state_of(head, entries), calls_of(entries)
-    else:
-        state, calls = state_of(head, []), []
-        state = replace(state, status=head.status, started_at=head.started_at, ended_at=head.ended_at)
-    return state, summary_of(state, calls, datetime.now(UTC))
 
 
 @command()
