@@ -19,7 +19,6 @@ from baton_actors.agents.fitting import misfits
 from baton_actors.agents.handlers import Handler
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.rows import rows_of
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import RunFailed
 from baton_schemas.errors import FlowError
@@ -36,6 +35,7 @@ from baton_schemas.run.refs import name_of
 from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.run.state import Entry
 from baton_schemas.show.asked import asked_by
+from baton_schemas.show.rows import rows_of
 from baton_schemas.show.seeing import see
 from baton_schemas.show.step import step_of
 from baton_schemas.wire.messages import After, Begins, Handoff, OutcomeRecord, Reply, Started

@@ -76,6 +76,18 @@ async def test_absent_messages_are_read_as_none(server: NatsServer, namespace: s
         assert [entry async for entry in bus.log.read([bus.subjects.run("r")])] == []
 
 
+async def test_end_is_that_of_what_is_left_when_the_last_message_was_removed(
+    server: NatsServer, namespace: str
+) -> None:
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
+        for run in ("r1", "r2", "r3"):
+            await bus.publisher.create(bus.subjects.result("f", run), b"{}")
+        await bus.log.purge(bus.subjects.run("r3"))
+        assert (await bus.log.bounds(), await bus.log.end()) == ((1, 2), 2)
+        assert [each.seq async for each in bus.log.read([bus.subjects.run("r2")])] == [2]
+        assert [each.seq async for each in bus.log.raw()] == [1, 2]
+
+
 async def test_create_is_refused_where_a_message_is_and_update_where_another_is(
     server: NatsServer, namespace: str
 ) -> None:

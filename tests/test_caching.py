@@ -19,7 +19,6 @@ from baton_actors import File, Flow
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli.output import run_facts
 from baton_actors.cli.show.costs import dollars
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_page import step_page
@@ -37,6 +36,8 @@ from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.versions import version_needed
 from baton_schemas.show.asked import Asked, asked_by
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 from baton_schemas.wire.messages import ASKING, FIRST, Result
 
 from .caching_server import CachingServer, caching_server

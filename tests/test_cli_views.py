@@ -23,7 +23,6 @@ from baton_actors.cli.show.costs import cost_of, dollars
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.log_lines import log_line
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.rows import Row, plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.steps_table import steps_table
@@ -34,7 +33,10 @@ from baton_schemas.errors import InputError
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.flow import Agent, Field, Flow, Step
 from baton_schemas.run.fold import fold
-from baton_schemas.run.state import Entry, RunState
+from baton_schemas.run.state import Entry
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import Row, rows_of
+from baton_schemas.show.summary import summarise
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import Retry, Waits
 from baton_schemas.wire.messages import Task
@@ -240,8 +242,8 @@ def test_text_from_the_log_cannot_control_the_terminal() -> None:
 
 
 def test_runs_table_fits_80_columns() -> None:
-    state: RunState = fold(log(first("split", run="0" * 26), result("cancelled")))
-    lines = text_of(runs_table([state], second(9))).splitlines()
+    summary = summarise(log(first("split", run="0" * 26), result("cancelled")))
+    lines = text_of(runs_table([summary], second(9))).splitlines()
     assert all(len(line.rstrip()) <= 80 for line in lines)
     assert "0" * 26 in lines[1]
 
@@ -298,8 +300,8 @@ def test_schedules_with_long_names_still_say_when_they_come_in_80_columns() -> N
 
 
 def test_runs_with_long_ids_still_say_how_they_stand_in_80_columns() -> None:
-    state = fold(log(first("split", run="r" * 64), result("cancelled")))
-    lines = text_of(runs_table([state], second(9))).splitlines()
+    summary = summarise(log(first("split", run="r" * 64), result("cancelled")))
+    lines = text_of(runs_table([summary], second(9))).splitlines()
     assert all(len(line.rstrip()) <= 80 for line in lines)
     assert "cancelled" in lines[1]
 

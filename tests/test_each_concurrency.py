@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from baton_actors.cli.show.rows import rows_of
 from baton_actors.errors import Fail
 from baton_bus.engine.engine import Engine
 from baton_bus.store.bus import open_bus
@@ -23,6 +22,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fork import decided_by
 from baton_schemas.run.lifecycle import Create, Ended, Recorded, View, decide, next_branch
 from baton_schemas.run.refs import name_of, parse
+from baton_schemas.show.rows import rows_of
 from baton_schemas.show.seeing import see
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Handoff, Message, OutcomeRecord, Reply, Result, Started

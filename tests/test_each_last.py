@@ -14,7 +14,6 @@ from baton_actors.agents.handlers import Handler
 from baton_actors.cli.commands.graph import _facts
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.rows import rows_of
 from baton_actors.errors import Fail
 from baton_schemas.flow.check import check_flow
 from baton_schemas.flow.file import load_flow
@@ -23,6 +22,7 @@ from baton_schemas.flow.flow import Flow as WrittenFlow
 from baton_schemas.run.branches import BranchEnd, BranchEnds, came_of, ends_of
 from baton_schemas.run.fold import fold
 from baton_schemas.run.refs import StepRef, parse
+from baton_schemas.show.rows import rows_of
 from baton_schemas.show.seeing import see, wanted
 from baton_schemas.show.step import step_of
 from baton_schemas.wire import codec

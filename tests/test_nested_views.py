@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from baton_actors.cli.nobody import left_alone
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_page import step_page
 from baton_bus.client.dead import dead_steps
@@ -16,6 +15,8 @@ from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.runs import find_run
 from baton_bus.client.seen import see_step
 from baton_bus.client.survey import survey
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 
 from .nested_teams import Hands, NestedTeam, nested_team, one, over_texts
 from .servers import NatsServer, until

@@ -17,7 +17,6 @@ from rich.console import Console
 from baton_actors.cli.exits import CommandError, report
 from baton_actors.cli.show.console import _COLOURS, console
 from baton_actors.cli.show.lost import Lost, with_lost
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.said import death_lines, line_of, teller
 from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.text import wrapped
@@ -27,6 +26,7 @@ from baton_actors.processes.printed import Printed
 from baton_actors.processes.supervisor import Death
 from baton_actors.steps.held import HeldStep
 from baton_actors.steps.logged import log_with
+from baton_schemas.show.rows import Row
 
 ROWS = [
     Row(step="split", status="done", attempts=1, elapsed_s=1.1),

@@ -16,7 +16,6 @@ from baton_actors.agents.fitting import misfits
 from baton_actors.agents.handlers import Handler
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
-from baton_actors.cli.show.rows import rows_of
 from baton_actors.cli.show.step_lines import skips_of
 from baton_bus.engine.engine import Engine
 from baton_schemas.errors import FlowError
@@ -31,6 +30,7 @@ from baton_schemas.run.past import Logged, past_of
 from baton_schemas.run.refs import base_of, name_of, whole
 from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.show.lines import one_line
+from baton_schemas.show.rows import rows_of
 from baton_schemas.wire.messages import Handoff, Reply, Result
 from baton_schemas.wire.outcomes import Failed, Skipped
 

@@ -13,9 +13,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 from baton_actors.cli.output import state_of
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_bus.client.runs import find_run, read_last
 from baton_bus.server.embedded import embedded
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 
 from . import team
 from .processes import BATON

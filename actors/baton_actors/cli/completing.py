@@ -62,9 +62,9 @@ def steps(ctx: typer.Context, incomplete: str) -> Found:
     """Return the steps of the run that is typed before; of the latest run when none is."""
 
     async def asked(bus: Bus) -> Found:
-        from baton_actors.cli.show.rows import plan_of
         from baton_bus.client.runs import find_run, read_last
         from baton_schemas.run.fold import fold
+        from baton_schemas.show.plan import plan_of
 
         # With an option whose value is being typed, what stands before it has not become a parameter yet.
         run = ctx.params.get("run") or next(iter(ctx.args), "")

@@ -103,6 +103,7 @@ def _exit_code(error: BaseException) -> int | None:
     from baton_actors.processes.signals import Interrupted
     from baton_bus.client.runs import AmbiguousRun
     from baton_bus.errors import AnswerRefused, BadSchedule, BusError, RunExists, RunNeeded, RunUnended, UnknownRun
+    from baton_bus.index.errors import IndexUnusable, NoWords
     from baton_schemas.errors import SchemaError
 
     match error:
@@ -112,6 +113,8 @@ def _exit_code(error: BaseException) -> int | None:
             return 130
         case WorkersKeepDying() | BrokenPipeError() | AnswerRefused():
             return FAILED
+        case IndexUnusable() | NoWords():
+            return USAGE
         case UnknownRun() | AmbiguousRun() | RunExists() | RunUnended() | RunNeeded() | BadSchedule():
             return USAGE
         case SchemaError() | ActorError() | ModelError():

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from baton_actors.cli.show.changes import steps_in_words
-from baton_actors.cli.show.rows import Row
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change, changed_agents, why_changed
 from baton_schemas.run.fork import copied_into, origin_of, told_by
 from baton_schemas.run.keeping import keeping, texts_needed
 from baton_schemas.run.past import Logged, Past, past_of
+from baton_schemas.show.rows import Row
 from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.outcomes import NULL
 

@@ -14,7 +14,6 @@ from rich.text import Text
 from baton_actors.cli.place import Place
 from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.people import open_lines
-from baton_actors.cli.show.rows import rows_of
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.text import plain
 from baton_bus import BusError
@@ -29,6 +28,7 @@ from baton_schemas.run.fold import fold
 from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.show.children import is_child
+from baton_schemas.show.rows import rows_of
 
 FIRST_LOOK_S, _LOOKS_MAX_S = 1.0, 16.0
 """A run that ends in a moment is not looked at; of one that waits it is said within two seconds."""

@@ -7,7 +7,6 @@ from msgspec import Struct
 from baton_actors.agents.loading import FoundFlow, find_flow
 from baton_actors.cli.exits import BadArgument, CommandError
 from baton_actors.cli.present import Present, playable, present_flow
-from baton_actors.cli.show.rows import plan_of
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.engine.forking import given_to
 from baton_bus.store.bus import Bus
@@ -19,6 +18,7 @@ from baton_schemas.run.fork import reused, seq_after
 from baton_schemas.run.past import Logged
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.children import Children, is_child
+from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.money import Budget
 

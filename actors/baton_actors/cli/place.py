@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -47,6 +48,14 @@ class Place(Struct, frozen=True, kw_only=True):
             return shutil.disk_usage(self.data_dir).free
         except OSError:
             return None
+
+    def index_file(self, settings: Settings) -> Path:
+        """Return where the index of the runs is: beside the embedded server's data, else in the user's cache."""
+        if not self.named:
+            return self.data_dir / f"index-{settings.namespace}.sqlite"
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        of = hashlib.sha256(f"{settings.shown_url} {settings.api_prefix}".encode()).hexdigest()[:16]
+        return Path(cache) / "baton" / f"index-{of}-{settings.namespace}.sqlite"
 
     @contextlib.asynccontextmanager
     async def server(self) -> AsyncIterator[Settings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from baton_actors.cli.exits import CommandError
 
@@ -49,6 +49,18 @@ def read_age(text: str) -> timedelta:
     if not age and text != "0s":
         raise BadTime(text, "cannot be read as an age. Expected 30d, 12h, 90m, or 1d12h")
     return age
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """Return the time that is meant: an age, or a day or time in UTC unless it names a zone. Raises `BadTime`."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return now - read_age(text)
+        except (BadTime, OverflowError) as error:
+            raise BadTime(text, "cannot be read. Expected 7d, 12h, or a day as 2026-11-25 (UTC)") from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def short_time(at: datetime, now: datetime) -> str:

@@ -13,13 +13,14 @@ from baton_actors.cli.output import exit_code_of, output_of, print_json, print_o
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.progress import SETTLE_S, Progress
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.why import why
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_last
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
 from baton_schemas.wire.messages import Result
 
 

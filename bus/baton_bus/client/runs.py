@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import lru_cache
 from typing import get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from baton_bus.engine.runs import begins_run
@@ -24,6 +25,8 @@ from baton_schemas.wire.outcomes import NULL
 
 _WINDOW = 4_000
 """Messages of the first look back: about a thousand runs of a pipeline. Each further look takes four times more."""
+_FLOWS_KEPT = 256
+"""Versions of flows whose actors are remembered."""
 _ODD_MAX = 100
 """Among so many of the latest runs one is looked for that has an id of ours."""
 _LOOK_BACK_MAX = 10_000
@@ -93,7 +96,7 @@ async def find_run(bus: Bus, name: str = "") -> RunHead:
 
     Raises `UnknownRun`, `AmbiguousRun`, and the errors of `recent_runs`.
     """
-    if name and TOKEN.match(name) and (head := await _exact(bus, name)) is not None:
+    if name and TOKEN.match(name) and (head := await exact_run(bus, name)) is not None:
         if head.purged:
             raise RunPurged(name)
         return head
@@ -122,13 +125,13 @@ async def read_last(bus: Bus, head: RunHead) -> list[Entry]:
     return await bus.log.run_sure(head.run, actors, head.start_seq)
 
 
-async def _exact(bus: Bus, run: str) -> RunHead | None:
-    """Return the run of this id; None by the leader's word."""
+async def exact_run(bus: Bus, run: str) -> RunHead | None:
+    """Return the run of this id, purged or not; None by the leader's word. Raises `BadToken`, and as `recent_runs`."""
     ends = await bus.log.matching_sure([bus.subjects.result("*", run)])
-    begins = [entry for entry in await bus.log.matching_sure([bus.subjects.start(run)]) if _begins(entry)] or ends
+    begins = [entry for entry in await bus.log.matching_sure([bus.subjects.start(run)]) if is_beginning(entry)] or ends
     if not begins:  # of one whose first handoff was purged, say
         handoffs = await bus.log.matching_sure([bus.subjects.run(run, kind="handoff")])
-        begins = [entry for entry in handoffs if _begins(entry)] or handoffs
+        begins = [entry for entry in handoffs if is_beginning(entry)] or handoffs
     return _head(bus, begins[0], ends[0] if ends else None) if begins else None
 
 
@@ -158,7 +161,7 @@ async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
     """Yield the runs from the newest on. A result comes after its start, so it is always seen before it."""
     results: dict[str, Entry] = {}
     seen: set[str] = set()
-    read = from_the_end(bus, lambda entry: isinstance(entry.message, Result) or _begins(entry))
+    read = from_the_end(bus, lambda entry: isinstance(entry.message, Result) or is_beginning(entry))
     async with aclosing(read) as entries:
         async for entry in entries:
             message = entry.message
@@ -167,14 +170,14 @@ async def _backwards(bus: Bus) -> AsyncGenerator[RunHead, None]:
                 later = results.get(message.run)
                 if later is None or not (isinstance(later.message, Result) and later.message.purged):
                     results[message.run] = entry
-            if _begins(entry) and message.run not in seen:
+            if is_beginning(entry) and message.run not in seen:
                 seen.add(message.run)
                 head = _head(bus, entry, results.pop(message.run, None))
                 if not head.purged:  # a purge of it was broken off
                     yield head
 
 
-def _begins(entry: Entry) -> bool:
+def is_beginning(entry: Entry) -> bool:
     """Say whether a run begins here: with its first handoff, or with the result of a task that could not start."""
     message = entry.message
     if isinstance(message, Result):
@@ -207,7 +210,7 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
         flow=message.flow if isinstance(message, Handoff | Result) else "",
         start_seq=begin.seq,
         started_at=begin.at,
-        actors=_actors(message) if isinstance(message, Handoff) else (),
+        actors=actors_of(message) if isinstance(message, Handoff) else (),
         parent=parent.run if parent is not None else "",
         status=result.status if result else "running",
         ended_at=end.at if end is not None and result else None,
@@ -215,10 +218,16 @@ def _head(bus: Bus, begin: Entry, end: Entry | None) -> RunHead:
     )
 
 
-def _actors(handoff: Handoff) -> tuple[str, ...]:
-    begins = handoff.cause.begins if isinstance(handoff.cause, Started) else None
+def actors_of(first: Handoff) -> tuple[str, ...]:
+    """Return who appears in the subjects of a run, by its first handoff; nobody when its flow cannot be read."""
+    begins = first.cause.begins if isinstance(first.cause, Started) else None
+    return _actors_in(bytes(begins.flow_body if begins else NULL))
+
+
+@lru_cache(maxsize=_FLOWS_KEPT)
+def _actors_in(flow_body: bytes) -> tuple[str, ...]:
     try:
-        plan = Plan(decode_flow(begins.flow_body if begins else NULL))
+        plan = Plan(decode_flow(Raw(flow_body)))
         gathers = [gatherer_of(actor) for actor, agent in plan.actors().items() if plan.gathers(agent) is not None]
     except (msgspec.DecodeError, ValueError, KeyError, RecursionError):  # a flow of another release
         return ()

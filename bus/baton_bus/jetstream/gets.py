@@ -31,7 +31,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from baton_bus.errors import BusUnavailable, NoStream
-from baton_bus.jetstream.nats_client import Answer
+from baton_bus.jetstream.nats_client import Answer, headers_of, text_of
 from baton_bus.jetstream.requests import NoAnswer, Requests
 
 CONFIRM_S = 0.25
@@ -64,7 +64,13 @@ class Stored(NamedTuple):
     """When it was stored, in UTC by the server's clock."""
     subject: str
     data: bytes
-    headers: Mapping[str, str]
+    header: bytes
+    """As it came over the wire, or as it is stored: most who read a message need none of it."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, read anew at each call."""
+        return headers_of(self.header) if self.header else {}
 
 
 class TooManySubjects(Exception):
@@ -158,7 +164,11 @@ class Gets:
 
         With more than one message on a subject it may be the last but one of a moment ago. Raises as `last`.
         """
-        return await self._confirmed({"last_by_subj": pattern}, f"read the last message on {pattern}")
+        found = await self._confirmed({"last_by_subj": pattern}, f"read the last message on {pattern}")
+        if found is None and pattern == ">":
+            # The server looks at the last sequence only, and finds nothing when that message was removed.
+            found = await self._leader({"last_by_subj": "*.>"}, f"read the last message on {pattern}")
+        return found
 
     async def next_sure(self, pattern: str, start_seq: int) -> Stored | None:
         """Return the first message that matches from a sequence on; None by the leader's second word. As `last`."""
@@ -240,7 +250,7 @@ class Gets:
         message = answer.message
         if message is None:
             return None
-        return Stored(message.seq, _time(message.time), message.subject, message.data, _headers(message.hdrs))
+        return Stored(message.seq, _time(message.time), message.subject, message.data, message.hdrs)
 
     async def _api(self, subject: str, query: bytes) -> _Answer:
         """Ask the leader until it says something: what it has, or that there is nothing."""
@@ -315,21 +325,22 @@ class Gets:
 
 def stored(msg: Answer) -> Stored | None:
     """Return what a direct get was answered with; None when it is no message but a status."""
-    headers = msg.headers
-    if "Nats-Sequence" not in headers:
+    header = msg.header
+    seq = _value(header, b"\r\nNats-Sequence:")
+    if not seq:
         return None
-    at = _time(headers["Nats-Time-Stamp"])
-    return Stored(int(headers["Nats-Sequence"]), at, headers["Nats-Subject"], msg.data, headers)
+    at = _time(_value(header, b"\r\nNats-Time-Stamp:").decode())
+    return Stored(int(seq), at, text_of(_value(header, b"\r\nNats-Subject:")), msg.data, header)
+
+
+def _value(header: bytes, name: bytes) -> bytes:
+    """Return what a header block says last of something: what a publisher wrote comes before what the server adds."""
+    begin = header.rfind(name) + len(name)
+    return header[begin : header.find(b"\r\n", begin)].strip() if begin >= len(name) else b""
 
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def _headers(block: bytes) -> dict[str, str]:
-    """Return the headers of a message as the server stores them: `NATS/1.0`, then a line for each."""
-    lines = block.decode(errors="replace").split("\r\n")[1:]
-    return {name.strip(): value.strip() for name, found, value in (line.partition(":") for line in lines) if found}
 
 
 def _some(patterns: Sequence[str]) -> str:

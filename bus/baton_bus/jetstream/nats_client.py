@@ -239,13 +239,18 @@ def text_of(token: bytes) -> str:
 class Answer:
     """What came back to a request: nats-py's `Msg` costs more to make than most answers are to read."""
 
-    __slots__ = ("_header", "data")
+    __slots__ = ("data", "header")
 
     def __init__(self, data: bytes, header: bytes) -> None:
         """`header` as it came over the wire; empty when there was none."""
-        self.data, self._header = data, header
+        self.data, self.header = data, header
 
     @property
     def headers(self) -> dict[str, str]:
         """Its headers, read anew at each call."""
-        return headers_of(self._header) if self._header else {}
+        return headers_of(self.header) if self.header else {}
+
+    @property
+    def has_status(self) -> bool:
+        """Whether it is, or ends with, a word of the server's on the request itself."""
+        return bool(self.header[len(_VERSION) : self.header.find(b"\r\n")].strip())

@@ -243,4 +243,4 @@ class Reader:
 
 def _stored(one: Delivery) -> Stored:
     at = _EPOCH + timedelta(microseconds=one.stored_at_ns // 1000)
-    return Stored(one.seq, at, one.subject, one.data, {})
+    return Stored(one.seq, at, one.subject, one.data, b"")

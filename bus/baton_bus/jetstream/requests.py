@@ -31,7 +31,17 @@ class NoAnswer(BusError):
     """A request got no answer: time ran out, or the connection was lost. The caller asks again or gives up."""
 
 
-_Answers = asyncio.Future[Answer] | asyncio.Queue[Answer | BusError]
+class _Several:
+    """The answers to one request, up to the first status; `whole` is done once that is there, or none will be."""
+
+    __slots__ = ("answers", "whole")
+
+    def __init__(self, whole: asyncio.Future[None]) -> None:
+        self.answers: list[Answer] = []
+        self.whole = whole
+
+
+_Answers = asyncio.Future[Answer] | _Several
 """Where an answer goes, or each of several, or why there will be none."""
 
 
@@ -121,17 +131,11 @@ class Requests:
 
         The last message is the one with the status. Raises as `ask`.
         """
-        queue: asyncio.Queue[Answer | BusError] = asyncio.Queue()
-        token = await self._send(queue, subject, payload, None, False, within_s)
-        answers: list[Answer] = []
+        several = _Several(self._loop.create_future())
+        token = await self._send(several, subject, payload, None, False, within_s)
         try:
-            while True:
-                answer = await queue.get()
-                if isinstance(answer, BusError):
-                    raise answer
-                answers.append(answer)
-                if "Status" in answer.headers:
-                    return answers
+            await several.whole
+            return several.answers
         finally:
             self._waiting.pop(token, None)
 
@@ -215,11 +219,14 @@ class Requests:
         waiting = self._waiting.get(subject[self._skip :])
         if waiting is None:
             return
-        queue = waiting.queue
-        if isinstance(queue, asyncio.Queue):
-            queue.put_nowait(Answer(data, header))
+        queue, answer = waiting.queue, Answer(data, header)
+        if isinstance(queue, _Several):
+            if not queue.whole.done():
+                queue.answers.append(answer)
+                if answer.has_status:
+                    queue.whole.set_result(None)
         elif not queue.done():
-            queue.set_result(Answer(data, header))
+            queue.set_result(answer)
 
     async def _clock(self) -> None:
         """Keep deadlines, and send again what is to be sent again."""
@@ -296,8 +303,6 @@ class Requests:
         waiting = self._waiting.pop(token, None)
         if waiting is None:
             return
-        queue = waiting.queue
-        if isinstance(queue, asyncio.Queue):
-            queue.put_nowait(error)
-        elif not queue.done():
-            queue.set_exception(error)
+        waits = waiting.queue.whole if isinstance(waiting.queue, _Several) else waiting.queue
+        if not waits.done():
+            waits.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 from typing import NamedTuple
 
@@ -129,12 +130,13 @@ async def _look(js: JetStreamContext, settings: Settings) -> StreamConfig:
 
 async def _namespaces(js: JetStreamContext, wanted: str) -> list[str]:
     """Return namespaces that have a log here, the one most like it first, as a hint: none when that cannot be asked."""
-    try:
+    names: list[str] = []
+    seen = 0
+    with contextlib.suppress(NatsError, TimeoutError):
         async with asyncio.timeout(SILENCE_S):
-            streams = await js.streams_info()
-    except (NatsError, TimeoutError):
-        return []
-    names = [str(info.config.name) for info in streams if info.config.description == _DESCRIPTION]
+            while page := await js.streams_info(offset=seen):  # 256 at a time
+                names += [str(info.config.name) for info in page if info.config.description == _DESCRIPTION]
+                seen += len(page)
     return difflib.get_close_matches(wanted, names, n=_HINTS, cutoff=0.0)
 
 

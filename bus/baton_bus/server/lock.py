@@ -19,7 +19,7 @@ from baton_bus.errors import ServerFailed
 
 _LOCK = "nats.lock"
 _PASSWORD = "nats.password"
-_OURS = ("nats.*", "*.ports", "jetstream")
+_OURS = ("nats.*", "*.ports", "jetstream", "index-*.sqlite*")
 """What we and nats-server put into a data directory."""
 
 

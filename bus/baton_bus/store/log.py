@@ -96,9 +96,18 @@ class Log:
             async for each in found:
                 yield _read(each)
 
-    async def raw(self, start_seq: int = 0) -> AsyncGenerator[Stored, None]:
-        """Yield every message from a sequence on, undecoded, to the one that is now the last. Raises as `last`."""
-        async with aclosing(self._reader.read(EVERYTHING, start_seq)) as found:
+    async def raw(self, start_seq: int = 0, end_seq: int = 0) -> AsyncGenerator[Stored, None]:
+        """Yield every message from a sequence on, undecoded, to the one that is now the last.
+
+        With `end_seq`, to that sequence instead. Raises as `last`.
+        """
+        async with aclosing(self._reader.read(EVERYTHING, start_seq, end_seq)) as found:
+            async for each in found:
+                yield each
+
+    async def raw_follow(self, start_seq: int) -> AsyncGenerator[Stored, None]:
+        """Yield every message from a sequence on, undecoded, and then as they come, until closed. Raises as `last`."""
+        async with aclosing(self._reader.follow([EVERYTHING], start_seq)) as found:
             async for each in found:
                 yield each
 

@@ -105,5 +105,6 @@ class Slots:
         """Let go of a slot. Raises `BusUnavailable`, `NotAllowed`; then it is free when its time is up."""
         await delete(self._requests, self.stream, slot.seq, PATIENCE_S)
 
-    async def _write(self, subject: str, last_seq: int, body: bytes = b"", for_s: int = HELD_S) -> int | None:
-        return await self._publisher.publish(subject, body, {EXPECTED: str(last_seq), _TTL: f"{for_s}s"}, PATIENCE_S)
+    async def _write(self, subject: str, last_seq: int, body: bytes = b"", for_s: int = 0) -> int | None:
+        headers = {EXPECTED: str(last_seq), _TTL: f"{for_s or HELD_S}s"}
+        return await self._publisher.publish(subject, body, headers, PATIENCE_S)

@@ -6,8 +6,9 @@ Its parts: where each step stands (`fold_steps.py`), who has replied to joins (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -49,6 +50,8 @@ from .fold_steps import OPEN, FoldedSteps
 from .refs import whole
 from .state import Entry, RunState
 
+_FLOWS_KEPT = 256
+"""Versions of flows whose graphs are remembered: working one out takes ten times longer than folding a short run."""
 REJECTED_MAX = 20
 """Rejected messages that a run's state tells of, the latest: anybody may send them."""
 
@@ -166,7 +169,7 @@ class RunFold:
     def _handoff(self, handoff: Handoff, at: datetime) -> None:
         if self._first is None and isinstance(handoff.cause, Started) and handoff.cause.begins is not None:
             self._first, self._flow = handoff, handoff.flow
-            self._joins.sources = _sources(handoff.cause.begins.flow_body)
+            self._joins.sources = _sources(bytes(handoff.cause.begins.flow_body))
         if handoff.branch is not None:
             self._joins.counts[whole(handoff.step)] = handoff.branch.count
         self._steps.queue(handoff, at)
@@ -215,9 +218,10 @@ def fold(entries: Iterable[Entry]) -> RunState:
     return run.state
 
 
-def _sources(flow_body: Raw) -> dict[str, tuple[str, ...]]:
+@lru_cache(maxsize=_FLOWS_KEPT)
+def _sources(flow_body: bytes) -> Mapping[str, tuple[str, ...]]:
     try:
-        flow = decode_flow(flow_body)
+        flow = decode_flow(Raw(flow_body))
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return {}
     return lay_out(flow).sources

@@ -32,9 +32,17 @@ class FoldedCosts:
         """By step: model calls that were recorded."""
         self._several: set[str] = set()
         """Steps whose handlers made calls: their outcomes tell of the sum of those that were used."""
+        self._taken_over: set[str] = set()
+        """Steps with answers of the run that this one goes on from, paid there: their outcomes tell of them too."""
+        self._rehearsed = False
+        """Whether any of these was rehearsed."""
 
     def called(self, step: str, call: ModelCall | Exchange) -> None:
         """Take a call that was recorded."""
+        if isinstance(call, ModelCall) and call.copied:
+            self._taken_over.add(step)
+            self._rehearsed = self._rehearsed or call.rehearsed
+            return
         work = Work(
             attempt=call.attempt,
             model=call.model,
@@ -56,9 +64,10 @@ class FoldedCosts:
         in_vain = [*self.in_vain]
         # A call is paid before its step ends. Once the outcome tells of it, it is not counted twice; what a failed step
         # tells of is the call that failed, and that one is not recorded.
-        told = {name for name, work in own.items() if work.usage and steps[name].status == "done"} - self._several
+        by_notes = self._several | {name for name in self._taken_over & own.keys() if steps[name].status == "done"}
+        told = {name for name, work in own.items() if work.usage and steps[name].status == "done"} - by_notes
         # Of those that a handler made each is counted, as some may not have been used again.
-        own = {name: work for name, work in own.items() if name not in self._several}
+        own = {name: work for name, work in own.items() if name not in by_notes}
         in_use: list[Work] = []
         for name in self._calls.keys() - told:
             (in_vain if steps[name].status in ("failed", "dropped") else in_use).extend(self._calls[name])
@@ -70,5 +79,6 @@ class FoldedCosts:
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
             usage=total(work.usage for work in works if work.usage),
             rehearsed=any(step.work.rehearsed for step in steps.values() if step.work)
+            or self._rehearsed
             or any(call.rehearsed for calls in self._calls.values() for call in calls),
         )

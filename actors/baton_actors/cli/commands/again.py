@@ -34,12 +34,12 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.changes import again_line, changes_line, failed_lines
 from baton_actors.cli.show.console import console
-from baton_actors.cli.show.rows import rows_of
 from baton_actors.cli.text import plain
 from baton_actors.cli.waiting import wait_for
 from baton_actors.processes.signals import Stop
 from baton_bus import Client
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.rows import rows_of
 from baton_schemas.wire.money import UNITS, Budget, cap_of, counted, shown, shown_budget
 from baton_schemas.wire.names import check_token
 

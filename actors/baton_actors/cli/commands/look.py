@@ -1,4 +1,4 @@
-"""`baton runs`, `show`, `log` and `export`: what the log says of runs. They write nothing."""
+"""`baton show`, `log` and `export`: what the log says of a run. They write nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from msgspec.structs import replace
 from rich.text import Text
 
 from baton_actors.cli import options as o
@@ -21,58 +20,25 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line, log_rows
 from baton_actors.cli.show.progress import Progress
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import run_page
-from baton_actors.cli.show.runs_table import runs_table
-from baton_actors.cli.show.size import size_line
 from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.why import look_at
-from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
+from baton_bus.client.runs import RunHead, find_run, read_last
 from baton_bus.client.seen import LISTEN_S, see_step
-from baton_bus.client.size import log_size
 from baton_bus.client.watching import follow_run
 from baton_bus.errors import BlobMissing, UnknownRun
 from baton_bus.store.bus import Bus
-from baton_schemas.run.state import RunState
 from baton_schemas.show.export import dump
 from baton_schemas.show.lines import is_rehearsed
-from baton_schemas.wire.names import TOKEN
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
+from baton_schemas.show.spans import shares_of
+from baton_schemas.show.timeline import timeline_of
 
 _FETCH_MAX_BYTES = 64 * 1024 * 1024
 """Of values beside the log that are fetched to be shown: as many as one value may have; with `--json` all are."""
-
-
-@command()
-async def runs(
-    place: Place,
-    limit: o.Limit = 20,
-    of: Annotated[
-        str, typer.Option("--of", metavar="RUN", help="Those that steps of this run asked for.", show_default=False)
-    ] = "",
-    json: o.Json = False,
-) -> int:
-    """List the latest runs, the newest first.
-
-    Runs that steps of other runs asked for are left out: --of RUN lists those of one.
-    """
-    async with place.bus(reads=True) as bus:
-        parent = (await find_run(bus, of)).run if of else ""
-        states = [await _state(bus, head) for head in await recent_runs(bus, limit, parent=parent)]
-        size = await log_size(bus)
-    if json:
-        print_json([run_facts(state, rows_of(state, plan_of(state))) for state in states])
-    elif states:
-        out = console()
-        out.print(runs_table(states, datetime.now(UTC)))
-        out.print()
-        out.print(Text(size_line(size, place.free_bytes()), "dim"), soft_wrap=not out.is_terminal)
-    elif of:
-        print(f"no step of run {parent} has asked for a run", file=sys.stderr)
-    else:
-        print("no runs yet: `baton run FLOW` makes one", file=sys.stderr)
-    return OK
 
 
 @command()
@@ -101,7 +67,8 @@ async def show(
             return await _show_step(bus, head, step, json)
         if follow:
             await _follow(place, bus, head, shows=not json)
-        state = state_of(head, await read_last(bus, head))
+        entries = await read_last(bus, head)
+        state = state_of(head, entries)
         output, missing = None, None
         try:
             output = await output_of(bus, state.result)
@@ -111,12 +78,18 @@ async def show(
             missing = error
         plan = plan_of(state)
         left = await left_alone(bus, plan, state) if plan is not None else []
-    rows = rows_of(state, plan, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    rows, timeline = rows_of(state, plan, now=now), timeline_of(entries, state)
+    shares = shares_of(timeline, now)
     if json:
-        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left]})
+        time = {
+            "time": {kind: round(took_s, 6) for kind, took_s in shares.items()},
+            "lanes": list(timeline.lanes.values()),
+        }
+        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left], **time})
         return OK
     out = console()
-    out.print(run_page(state, rows, datetime.now(UTC)))
+    out.print(run_page(state, rows, now, shares))
     if errors_of(rows):
         out.print(Text(f"  {look_at(state, rows)}", "dim"), soft_wrap=True)
     if plan is not None:
@@ -179,13 +152,6 @@ async def _show_step(bus: Bus, head: RunHead, step: str, json: bool) -> int:
         out = console()
         out.print(step_page(seen, out.width))
     return OK
-
-
-async def _state(bus: Bus, head: RunHead) -> RunState:
-    """Return the state of a run; of one whose id no subject of ours can have, only how it began and ended."""
-    if TOKEN.match(head.run) and (entries := await read_last(bus, head)):
-        return state_of(head, entries)
-    return replace(state_of(head, []), status=head.status, started_at=head.started_at, ended_at=head.ended_at)
 
 
 @command()

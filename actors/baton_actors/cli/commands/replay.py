@@ -17,31 +17,30 @@ from baton_actors.cli import completing
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument
+from baton_actors.cli.exported import names_file, read_exported
 from baton_actors.cli.keys import read_key, single_keys
 from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line
-from baton_actors.cli.show.rows import plan_of, rows_of
 from baton_actors.cli.show.run_page import header, run_page, totals
 from baton_actors.cli.show.step_facts import brought_facts
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.show.stepping import Stepping
 from baton_actors.cli.show.steps_table import in_brief, steps_table
-from baton_actors.cli.show.unfolding import room_for
 from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.client.seen import fetch_small
-from baton_schemas.errors import BadMessage
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import RunFold, fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.brought import Brought, blobs_named, brought_by
-from baton_schemas.show.export import load
 from baton_schemas.show.given import Fetched
 from baton_schemas.show.lines import one_line
-from baton_schemas.wire.names import TOKEN
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
+from baton_schemas.show.unfolding import room_for
 
 _INDENT = " " * 6
 _FETCH_MAX_BYTES = 1024 * 1024
@@ -72,8 +71,7 @@ def replay(
 
     On a terminal keys go forward and back through the state after each message; elsewhere all are printed.
     """
-    is_file = bool(run) and (Path(run).is_file() or TOKEN.match(run) is None)
-    log = _Log(_from_file(Path(run)), {}) if is_file else asyncio.run(_from_bus(place, run))
+    log = _Log(read_exported(Path(run)), {}) if names_file(run) else asyncio.run(_from_bus(place, run))
     entries = log.entries
     if until is not None and until > len(entries):
         raise BadArgument(f"the run has {len(entries)} messages: --until {until} is past its end")
@@ -105,15 +103,6 @@ async def _from_bus(place: Place, name: str) -> _Log:
         entries = await read_run(bus, await find_run(bus, name))
         blobs = {blob.sha256: blob for entry in entries for blob in blobs_named(entry.message)}
         return _Log(entries, await fetch_small(bus, blobs.values(), _FETCH_MAX_BYTES))
-
-
-def _from_file(path: Path) -> list[Entry]:
-    """Return the entries of an exported run. Raises `BadMessage`, naming the line."""
-    with path.open("rb") as lines:
-        entries = [load(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not entries:
-        raise BadMessage(f"{path} has no messages in it. Export the run again with `baton export`")
-    return entries
 
 
 def _print_after(log: _Log, number: int, plan: Plan | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import BadTime, read_age
+from baton_actors.cli.times import read_since
 from baton_bus.client.spending import SpentCall, spent_calls
 from baton_schemas.show.spending import PaidCall, Sum, summed
 from baton_schemas.wire.money import shown_usd
@@ -51,7 +51,7 @@ async def spend(
     All calls count that the log tells of, at list prices: those of runs that failed or were cancelled too. In vain were
     those of failed attempts, those that were cut off, and those that two workers made, the first of whom had died.
     """
-    start = _since(since, datetime.now(UTC)) if since else None
+    start = read_since(since, datetime.now(UTC)) if since else None
     groups: dict[str, list[PaidCall]] = {}
     async with place.bus(reads=True) as bus:
         async for each in spent_calls(bus, start):
@@ -67,18 +67,6 @@ async def spend(
         when = "since then" if since else "yet"
         print(f"nothing was asked of a model {when}: `baton runs` lists the runs", file=sys.stderr)
     return OK
-
-
-def _since(text: str, now: datetime) -> datetime:
-    """Return the time that is meant: an age, or a day or time in UTC unless it names a zone. Raises `BadTime`."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            return now - read_age(text)
-        except (BadTime, OverflowError) as error:
-            raise BadTime(text, "cannot be read. Expected 7d, 12h, or a day as 2026-11-25 (UTC)") from error
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _key(spent: SpentCall, by: By) -> str:

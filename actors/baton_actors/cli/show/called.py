@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 from rich.text import Text
 
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
+from baton_schemas.show.rows import Row
 from baton_schemas.wire.outcomes import Error
 
 NAMES_WIDE = 32

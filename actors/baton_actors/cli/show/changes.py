@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rich.text import Text
 
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change
 from baton_schemas.run.refs import whole
+from baton_schemas.show.rows import Row
 
 _SHOWN_MAX = 40
 """Characters of a value that is shown as it was and is; one that is longer is only named."""
@@ -20,7 +20,7 @@ _TEXTS = frozenset({"system", "prompt"})
 
 def changes_line(file: str, changed: Mapping[str, Sequence[Change]], others: Sequence[str]) -> Text:
     """Return what has changed in the flow of a run since: its agents, and steps that are `others`, in words."""
-    parts = [f"agent {name}{_told(changes)}" for name, changes in changed.items()]
+    parts = [f"agent {name} ({told_change(changes)})" for name, changes in changed.items()]
     parts += [f"step {step}" for step in others]
     what = ", ".join(parts) or "nothing that its steps rest on"
     return Text(plain(f"{file} has changed since: {what}"))
@@ -57,10 +57,9 @@ def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> l
     return words
 
 
-def _told(changes: Sequence[Change]) -> str:
-    if not changes:
-        return " (new)"
-    return f" ({', '.join(map(_change, changes))})"
+def told_change(changes: Sequence[Change]) -> str:
+    """Return what has changed of an agent or a step, in a few words; that it is new, where nothing of it was there."""
+    return ", ".join(map(_change, changes)) if changes else "new"
 
 
 def _change(change: Change) -> str:

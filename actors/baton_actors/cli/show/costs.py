@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.text import Text
 
 from baton_schemas.run.state import RunState
+from baton_schemas.show.summary import Summary
 
 REHEARSED = "rehearsed"
 
 
-def cost_of(state: RunState) -> str:
+def cost_of(state: RunState | Summary) -> str:
     """Return the price of a run; a lower bound where a price is not known; nothing where no model was called."""
     if not state.cost_usd and not state.unpriced:
         return REHEARSED if state.rehearsed else "" if state.cost_usd is None else dollars(0.0)

@@ -1,8 +1,7 @@
 """A flow drawn with characters: a box per step, one level below what it waits for, and lines between. Pure.
 
-An edge that passes a level without stopping there has a place of its own in it, so that no line runs through a
-box. Lines share a row between two levels only where they belong together: those of one source, or, where no
-source has several, those to one target.
+What stands where, `show/layout.py` of schemas says. Lines share a row between two levels only where they belong
+together: those of one source, or, where no source has several, those to one target.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from baton_actors.cli.show.asks import asks_lines
-from baton_actors.cli.show.mermaid import again_of, conditions_of
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.graph_words import again_of, each_of
+from baton_schemas.show.layout import Edge, Layout, Loop, Node, layout_of
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _LINES = " ╵╷│╴┘┐┤╶└┌├─┴┬┼"
@@ -56,20 +56,20 @@ class _Place(NamedTuple):
 
 def draw(plan: Plan, width: int) -> list[str]:
     """Return the lines of the drawing; a list of steps when the drawing would not fit into `width` columns."""
-    loops: dict[str, tuple[str, ...]] = {}
-    levels, edges = _levels(plan, plan.loops.keys())
+    layout = layout_of(plan)
+    loops: dict[str, Loop] = {}
+    levels, edges = _levels(plan, layout, plan.loops.keys())
     outer = {level[-1].key for level in levels}
-    for last in plan.loops:
-        says, first = again_of(plan, last), plan.first_of_loop(last)
-        fits = _columns(levels) + _GAP + 2 + max(map(len, says)) + 2 <= width
-        if first != last and {first, last} <= outer and fits and not loops:
-            loops[last] = tuple(says)
-    levels, edges = _levels(plan, plan.loops.keys() - loops.keys())
+    for loop in layout.loops:
+        fits = _columns(levels) + _GAP + 2 + max(map(len, loop.says)) + 2 <= width
+        if loop.first != loop.last and {loop.first, loop.last} <= outer and fits and not loops:
+            loops[loop.last] = loop
+    levels, edges = _levels(plan, layout, plan.loops.keys() - loops.keys())
     if _columns(levels) + 2 > width:
-        return _as_list(plan)
+        return _as_list(plan, layout)
     canvas = _Canvas(levels, edges, _columns(levels))
-    for last, lines in loops.items():
-        canvas.arrow_back(plan.first_of_loop(last), last, lines)
+    for loop in loops.values():
+        canvas.arrow_back(loop.first, loop.last, loop.says)
     return canvas.lines()
 
 
@@ -77,68 +77,44 @@ def _columns(levels: list[list[_Place]]) -> int:
     return max(sum(place.width + _GAP for place in level) - _GAP for level in levels)
 
 
-def _text(plan: Plan, name: str, *, loops: bool) -> tuple[str, ...]:
+def _text(plan: Plan, node: Node, *, loops: bool) -> tuple[str, ...]:
     """Return the lines of a box; with `loops` a step with `again` says so itself, and no arrow does."""
-    step = plan.flow.steps[name]
-    lines = [name]
-    if plan.agent(name).person:
-        lines.append(f"asks {plan.agent(name).person}")
-    nested = plan.nested_of(step.agent)
-    if nested is not None:
-        lines.append(f"a run of {nested.flow.name}")
-    if step.each:
-        limit = f", {step.concurrency} at once" if step.concurrency is not None else ""
-        lines.append(f"\N{MULTIPLICATION SIGN} each {step.each}{limit}")
-    if (join := plan.opening(name) or name) in plan.joins:
-        wait = plan.join_policy(join).wait
-        lines.append("joins all" if wait == "all" else f"joins the first {wait}")
-    if closing := plan.closing(name):
-        wait = plan.join_policy(closing).wait
-        lines.append("puts out a list" + ("" if wait == "all" else f" of the first {wait}"))
-    return (*lines, *(again_of(plan, name, arrow=False) if loops else ()))
+    lines = [node.step]
+    if node.does == "person":
+        lines.append(f"asks {node.by}")
+    if node.does == "flow":
+        lines.append(f"a run of {node.by}")
+    lines += each_of(plan, node.step)
+    if node.joins:
+        lines.append("joins all" if node.joins == "all" else f"joins the first {node.joins}")
+    if node.lists:
+        lines.append("puts out a list" + ("" if node.lists == "all" else f" of the first {node.lists}"))
+    return (*lines, *(again_of(plan, node.step, arrow=False) if loops else ()))
 
 
-def _written(plan: Plan) -> list[str]:
-    """Return the steps that are written, in an order in which they can be done."""
-    return [name for name in plan.order if name not in plan.implied]
-
-
-def _levels(plan: Plan, told: Collection[str]) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
+def _levels(plan: Plan, layout: Layout, told: Collection[str]) -> tuple[list[list[_Place]], list[tuple[str, str]]]:
     """Return the places by level, and the edges between places of neighbouring levels.
 
     The boxes of the steps that are `told` say that there is a loop.
     """
-    depth: dict[str, int] = {}
-    for name in _written(plan):
-        depth[name] = max((depth[source] + 1 for source in plan.before(name)), default=0)
-    levels: list[list[_Place]] = [[] for _ in range(max(depth.values()) + 1)]
+    levels: list[list[_Place]] = []
+    for number, row in enumerate(layout.rows):
+        levels.append([])
+        for each in row:
+            if isinstance(each, Edge):
+                levels[-1].append(_Place(_passing(each, number), ()))
+            else:
+                text, node = _text(plan, layout.nodes[each], loops=each in told), layout.nodes[each]
+                levels[-1].append(_Place(each, text, asks_lines(plan, each), node.when))
     edges: list[tuple[str, str]] = []
-    for name in plan.flow.steps:
-        says = tuple(conditions_of(plan, name))
-        levels[depth[name]].append(_Place(name, _text(plan, name, loops=name in told), asks_lines(plan, name), says))
-    for name in plan.flow.steps:
-        for source in plan.before(name):
-            above = source
-            for level in range(depth[source] + 1, depth[name]):
-                passing = _Place(f"{source} > {name} {level}", ())
-                levels[level].append(passing)
-                edges.append((above, passing.key))
-                above = passing.key
-            edges.append((above, name))
-    for upper, lower in pairwise(levels):
-        _below_their_sources(upper, lower, edges)
+    for edge in layout.edges:
+        ends = [edge.source, *(_passing(edge, place.row) for place in edge.through), edge.target]
+        edges += pairwise(ends)
     return levels, edges
 
 
-def _below_their_sources(upper: list[_Place], lower: list[_Place], edges: list[tuple[str, str]]) -> None:
-    """Order a level by the mean place of what its members wait for: few lines cross then."""
-    index = {place.key: number for number, place in enumerate(upper)}
-
-    def mean(place: _Place) -> float:
-        found = [index[source] for source, target in edges if target == place.key and source in index]
-        return sum(found) / len(found) if found else 0.0
-
-    lower.sort(key=mean)
+def _passing(edge: Edge, row: int) -> str:
+    return f"{edge.source} > {edge.target} {row}"
 
 
 class _Canvas:
@@ -266,13 +242,13 @@ class _Canvas:
                     self._line(turn, column, _LEFT | _RIGHT)
 
 
-def _as_list(plan: Plan) -> list[str]:
+def _as_list(plan: Plan, layout: Layout) -> list[str]:
     """Return a line per step, in order, with what it waits for."""
-    wide = max(map(len, plan.flow.steps))
+    wide = max(map(len, layout.nodes))
     lines = []
-    for name in _written(plan):
+    for name in (name for name in plan.order if name in layout.nodes):
         after = f"after {', '.join(plan.before(name))}" if plan.before(name) else "first"
-        text = _text(plan, name, loops=name in plan.loops)
-        lines.append("  " + "  ".join([name.ljust(wide), after, *text[1:], *conditions_of(plan, name)]))
+        text = _text(plan, layout.nodes[name], loops=name in plan.loops)
+        lines.append("  " + "  ".join([name.ljust(wide), after, *text[1:], *layout.nodes[name].when]))
         lines += [f"    {line}" for line in asks_lines(plan, name)]
     return lines

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from baton_actors.cli.show.rows import Row
 from baton_actors.steps.held import HeldStep
 from baton_schemas.run.refs import whole
 from baton_schemas.show.children import is_child
+from baton_schemas.show.rows import Row
 
 
 class Lost:

@@ -65,17 +65,6 @@ def open_lines(state: RunState, told: Container[str] = ()) -> dict[str, list[Tex
     return {step.name: asked_lines(step, state.run) for step in waiting} if state.result is None else {}
 
 
-def open_roles(state: RunState) -> list[str]:
-    """Return the roles that a run waits for, each once."""
-    if state.result is not None:
-        return []
-    return list(
-        dict.fromkeys(
-            asked_name(step.name) for step in state.steps.values() if step.asked == "person" and step.status == "queued"
-        )
-    )
-
-
 def _answer(step: StepState) -> str:
     if step.status == "done":
         data = bytes(step.output).decode(errors="replace") if step.output is not None else "(large)"

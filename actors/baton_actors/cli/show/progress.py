@@ -17,12 +17,10 @@ from baton_actors.cli.show.called import called
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.lost import Lost, with_lost
 from baton_actors.cli.show.people import open_lines
-from baton_actors.cli.show.rows import Row, rows_of
 from baton_actors.cli.show.run_page import elapsed_of, totals
 from baton_actors.cli.show.step_lines import skips_of, waits_of
 from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.show.streaming import Streaming
-from baton_actors.cli.show.unfolding import CHILDREN_MAX, room_for
 from baton_actors.cli.show.words import STEPS_MAX, Spoken, Words, word_line
 from baton_actors.cli.text import plain
 from baton_bus import BusError
@@ -33,6 +31,8 @@ from baton_schemas.run.fold import RunFold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.errors import told
 from baton_schemas.show.lines import seconds
+from baton_schemas.show.rows import Row, rows_of
+from baton_schemas.show.unfolding import CHILDREN_MAX, room_for
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.words import Running, Word
 

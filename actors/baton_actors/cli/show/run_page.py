@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -12,7 +12,6 @@ from baton_actors.cli.show.called import unasked_of
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.people import people_lines
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.saving import cached_of, saved_by_run, saving_of
 from baton_actors.cli.show.step_lines import errors_of, skips_of, waits_of
 from baton_actors.cli.show.steps_table import steps_table
@@ -20,13 +19,21 @@ from baton_actors.cli.text import plain
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import RunState
 from baton_schemas.show.lines import seconds
+from baton_schemas.show.rows import Row
+from baton_schemas.show.spans import SpanKind, time_in_words
+from baton_schemas.show.summary import Summary, steps_done
 
 _ASKED_MAX = 5
 """Steps of which it is said which runs they asked for."""
 
 
-def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) -> RenderableType:
-    """Return how a run stands: header, steps, totals, and the errors of steps."""
+def run_page(
+    state: RunState,
+    rows: Sequence[Row],
+    now: datetime | None = None,
+    shares: Mapping[SpanKind, float] | None = None,
+) -> RenderableType:
+    """Return how a run stands: header, steps, totals, and the errors of steps; with `shares`, on what its time went."""
     parts: list[RenderableType] = [
         header(state, now),
         Text(),
@@ -34,6 +41,8 @@ def run_page(state: RunState, rows: Sequence[Row], now: datetime | None = None) 
         Text(),
         Text(totals(state, rows), "dim"),
     ]
+    if shares:
+        parts.append(Text(time_in_words(shares), "dim"))
     parts += waits_of(rows)
     parts += skips_of(rows)
     parts += unasked_of(rows)
@@ -66,8 +75,7 @@ def header(state: RunState, now: datetime | None = None) -> Text:
 def totals(state: RunState, rows: Sequence[Row]) -> str:
     """Return steps, tokens and cost of the whole run: one line."""
     own = [row for row in rows if not row.depth]
-    done = sum(1 for row in own if row.status in ("done", "skipped"))
-    parts = [f"{done} of {len(own)} steps"]
+    parts = [f"{steps_done(own)} of {len(own)} steps"]
     if children := sum((row.count or 1) * bool(row.depth) + row.hidden for row in rows):
         parts.append(f"{children:,} asked")
     usage = state.usage
@@ -81,7 +89,7 @@ def totals(state: RunState, rows: Sequence[Row]) -> str:
     return " · ".join(parts)
 
 
-def elapsed_of(state: RunState, now: datetime | None = None) -> str:
+def elapsed_of(state: RunState | Summary, now: datetime | None = None) -> str:
     """Return how long a run took, or has taken up to now; nothing when it is not known."""
     end = state.ended_at or now
     if state.started_at is None or end is None:

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from baton_actors.cli.show.called import asked_text, called, error_of_child
 from baton_actors.cli.show.console import MARKS
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.text import plain
 from baton_schemas.show.errors import told
 from baton_schemas.show.lines import seconds
+from baton_schemas.show.rows import Row
 from baton_schemas.wire.outcomes import Error
 
 

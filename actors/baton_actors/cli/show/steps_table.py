@@ -12,10 +12,10 @@ from rich.text import Text
 from baton_actors.cli.show.called import NAMES_WIDE, asked_text, called, counted, indent
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import REHEARSED, dollars
-from baton_actors.cli.show.rows import Row
 from baton_actors.cli.show.step_lines import wait_of
 from baton_actors.cli.text import plain
 from baton_schemas.show.lines import seconds
+from baton_schemas.show.rows import Row
 
 _ASKED_WIDE = 14
 """Columns for what a child was asked, at least: there had better be no columns of tokens than no words of it."""

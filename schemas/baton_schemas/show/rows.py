@@ -1,6 +1,6 @@
 """The steps of a run as rows of a table, the branches of a fan-out as one, and below each what it asked for.
 
-Pure; `steps_table.py` draws them.
+Pure; the CLI draws them as a table, the console as a page.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.run.refs import name_of, whole
 from baton_schemas.run.rounds import in_round, round_of
 from baton_schemas.run.state import RunState, StepState
-from baton_schemas.show.children import Children, asked_with, is_child, parked_upon
-from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.messages import AskedKind
 from baton_schemas.wire.outcomes import Error
 
+from .children import Children, asked_with, is_child, parked_upon
 from .unfolding import CHILDREN_MAX, Node, awaits, unfold, waits_of_step
-
-__all__ = ["Row", "RowStatus", "plan_of", "rows_of"]
 
 RowStatus = Literal["waiting", "joining", "queued", "running", "done", "failed", "skipped", "dropped"]
 """Those of `StepStatus`, and `waiting`: nothing in the log yet; `running`: a worker says so, some branches are done, or
@@ -108,13 +105,7 @@ def rows_of(
     `running` are the attempts of steps that workers say they are doing; `now` is for the time of open steps. Of
     children about `children_max` rows are made, the others being folded; 0 for none.
     """
-    names = _in_order(plan, state) if plan else []
-    members: dict[str, list[StepState]] = {name: [] for name in names}
-    for step in state.steps.values():
-        if not is_child(step.name):
-            name = step.name if step.name in members else whole(step.name)
-            members.setdefault(name, []).append(step)
-    groups = [_Group(name, found, plan, state) for name, found in members.items()]
+    groups = _groups(state, plan)
     children = Children(state)
     nodes = [Node(group.members, group.name) for group in groups]
     if children_max and children.by_token:
@@ -124,6 +115,37 @@ def rows_of(
             rows += _with_children(node, group, children, state, running or {}, now)
         return rows
     return [_row(group, children, running or {}, now) for group in groups]
+
+
+class Standing(Struct, frozen=True):
+    """How a step of the flow stands: some of what its `Row` says."""
+
+    step: str
+    status: RowStatus
+    count: int
+    ended: int
+    failed: int
+
+
+def standings_of(state: RunState, plan: Plan | None, now: datetime | None = None) -> list[Standing]:
+    """Return how each step of the flow stands, as `rows_of` says it, in a tenth of the time: for lists of many runs."""
+    found = []
+    for group in _groups(state, plan):
+        status = group.status({})
+        if status == "queued" and not group.count:  # whether it has begun, what it asked for says
+            status = _row(group, Children(state), {}, now).status
+        found.append(Standing(group.name, status, group.count, group.ended, group.failed))
+    return found
+
+
+def _groups(state: RunState, plan: Plan | None) -> list[_Group]:
+    names = in_order(plan, state) if plan else []
+    members: dict[str, list[StepState]] = {name: [] for name in names}
+    for step in state.steps.values():
+        if not is_child(step.name):
+            name = step.name if step.name in members else whole(step.name)
+            members.setdefault(name, []).append(step)
+    return [_Group(name, found, plan, state) for name, found in members.items()]
 
 
 def _with_children(
@@ -157,7 +179,7 @@ def _called(node: Node, children: Children) -> dict[str, str]:
     return {"step": children.written(step.name), "token": step.name, "asked": asked_with(step, _ASKED_WIDE)}
 
 
-def _in_order(plan: Plan, state: RunState) -> list[str]:
+def in_order(plan: Plan, state: RunState) -> list[str]:
     """Return the steps in the order in which they are done; those of a loop round by round, as far as there are any."""
     begun = {
         last: max((round_of(name) for name in state.steps if name_of(name) in loop), default=1)
@@ -200,6 +222,16 @@ class _Group:
             self.branches = list(members) if len(members) > 1 else []
         self.count = max(len(self.branches), state.counts.get(name, 0)) if self.branches else 0
 
+    @property
+    def ended(self) -> int:
+        """How many branches have ended."""
+        return sum(1 for step in self.branches if step.status not in _OPEN and step.status != "dropped")
+
+    @property
+    def failed(self) -> int:
+        """How many of those failed."""
+        return sum(1 for step in self.branches if step.status == "failed")
+
     def status(self, running: Mapping[str, int]) -> RowStatus:
         if not self.members:
             return "dropped" if self.over else "waiting"
@@ -240,8 +272,8 @@ def _row(group: _Group, children: Children, running: Mapping[str, int], now: dat
     return Row(
         step=group.name,
         status=status,
-        ended=sum(1 for step in group.branches if step.status not in _OPEN and step.status != "dropped"),
-        failed=sum(1 for step in group.branches if step.status == "failed"),
+        ended=group.ended,
+        failed=group.failed,
         count=group.count,
         arrived=sum(step.arrived for step in members),
         expected=sum(step.expected for step in members),

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from baton_schemas.run.state import StepState
-from baton_schemas.show.children import Child, Children, parked_upon
 from baton_schemas.wire.messages import AskedKind
+
+from .children import Child, Children, parked_upon
 
 CHILDREN_MAX = 24
 """Rows of children in one table: with those of the steps they are to fit a screen."""

@@ -1,0 +1,159 @@
+"""Finding runs in an index: which are wanted, and in which order."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from baton_schemas.run.state import RunStatus
+
+from .errors import NoWords
+from .file import facts
+from .row import IndexRow
+from .spans import Span, last_of
+from .table import microseconds, spaced, spans_of
+
+Order = Literal["started", "cost", "time", "tokens"]
+"""What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
+
+_ORDERS: dict[Order, str] = {
+    "started": "start_seq DESC",
+    "cost": "coalesce(cost_usd, 0) DESC, start_seq DESC",
+    "time": "coalesce(ended_us, :now) - started_us DESC, start_seq DESC",
+    "tokens": "tokens DESC, start_seq DESC",
+}
+_SEQ_MAX = 2**63 - 1
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which runs are looked for: those that all that is given here fits."""
+
+    limit: int
+    flow: str = ""
+    statuses: tuple[RunStatus, ...] = ()
+    waiting: bool = False
+    """Only those that wait for people."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """When they began: from then on, and before then."""
+    text: str = ""
+    """Words, or beginnings of words, that all are in their input, output or error."""
+    parent: str = ""
+    """Those that this run asked for; without it, those that nobody's step did."""
+    order: Order = "started"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a status that there is not, and `NoWords`."""
+        for status in self.statuses:
+            if status not in get_args(RunStatus):
+                raise ValueError(f"the status {status!r} is none of {', '.join(get_args(RunStatus))}")
+        if self.text:
+            words_in(self.text)
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether more is asked than which runs began last."""
+        bare = Wanted(limit=self.limit, parent=self.parent)
+        return self != bare
+
+
+def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0) -> list[IndexRow]:
+    """Return the runs that are wanted, of those that began at this sequence or later.
+
+    `now` is for the time of runs that have not ended. Raises as SQLite does.
+    """
+    conditions = ["parent = :parent"]
+    if low_seq:
+        conditions.append("start_seq >= :low")
+    if wanted.flow:
+        conditions.append("flow = :flow")
+    if wanted.statuses:
+        # Each status is one of ours: nothing of what people write gets into the question.
+        conditions.append(f"status IN ({', '.join(repr(status) for status in wanted.statuses)})")
+    if wanted.waiting:
+        conditions.append("asks_people")
+    if wanted.since is not None:
+        conditions.append("started_us >= :since")
+    if wanted.until is not None:
+        conditions.append("started_us < :until")
+    source = "runs"
+    if wanted.text:
+        source = "found JOIN runs ON runs.start_seq = found.rowid"
+        conditions.append("found MATCH :words")
+    question = (
+        f"SELECT row FROM {source} WHERE {' AND '.join(conditions)} ORDER BY {_ORDERS[wanted.order]} LIMIT :limit"
+    )
+    given = {
+        "parent": wanted.parent,
+        "low": min(low_seq, _SEQ_MAX),
+        "flow": wanted.flow,
+        "since": microseconds(wanted.since) if wanted.since is not None else None,
+        "until": microseconds(wanted.until) if wanted.until is not None else None,
+        "words": words_in(wanted.text) if wanted.text else "",
+        "now": microseconds(now),
+        "limit": wanted.limit,
+    }
+    return rows_in(database.execute(question, given).fetchall())
+
+
+def rows_in(found: Sequence[tuple[bytes]]) -> list[IndexRow]:
+    """Return rows as they were written."""
+    return [msgspec.json.decode(row, type=IndexRow) for (row,) in found]
+
+
+def words_in(text: str) -> str:
+    """Return a question for SQLite (FTS5) of a text: each word of it, or the beginning of one. Raises `NoWords`.
+
+    What has a meaning in such questions is quoted, so that it means itself.
+    """
+    words = [word for word in text.replace("\0", " ").split() if any(map(str.isalnum, word))]
+    if not words:
+        raise NoWords(text)
+    quoted = (spaced(word).replace('"', '""') for word in words)
+    return " AND ".join(f'"{word}" *' for word in quoted)
+
+
+class Reach(Struct, frozen=True, kw_only=True):
+    """How far an index reaches: all runs are in it that began from `low_seq` to `high_seq`."""
+
+    namespace: str
+    created: str
+    """When the stream was made whose sequences these are."""
+    low_seq: int
+    high_seq: int
+    """Of the newest part that was read without a gap; from 1 to 0 when nothing was."""
+    back_to: datetime | None
+    """When the first run in it began."""
+    spans: list[Span]
+    """All parts that were read."""
+    runs: int
+
+
+def reach_of(database: sqlite3.Connection) -> Reach:
+    """Return how far an index reaches. Raises as SQLite does."""
+    said, spans = facts(database), spans_of(database)
+    newest = last_of(spans) or Span(1, 0)
+    (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    return Reach(
+        namespace=said.get("namespace", ""),
+        created=said.get("created", ""),
+        low_seq=newest.low,
+        high_seq=newest.high,
+        back_to=started_at(database, newest.low),
+        spans=spans,
+        runs=runs,
+    )
+
+
+def started_at(database: sqlite3.Connection, seq: int) -> datetime | None:
+    """Return when the first run began that the index has from this sequence on."""
+    with contextlib.suppress(StopIteration):
+        question = "SELECT row FROM runs WHERE start_seq >= ? ORDER BY start_seq LIMIT 1"
+        return next(iter(rows_in(database.execute(question, (seq,)).fetchall()))).summary.started_at
+    return None
