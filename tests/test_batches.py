@@ -256,6 +256,9 @@ async def test_call_for_which_a_batch_is_refused_is_found_and_fails_alone(server
         error = (await crew.state(run)).steps["tell-2"].error
         assert error is not None
         assert (error.type, error.attempts) == ("invalid_request_error", 1)
+        batch = next(fact.batch for fact in await crew.facts(run) if isinstance(fact, InBatch))
+        said = [one_line(entry) for entry in await crew.bus.log.run(batch)]
+        assert any("the provider refuses it as a whole: it goes in halves" in line for line in said)
 
 
 async def test_provider_that_asks_to_wait_costs_no_attempt(server: NatsServer, namespace: str) -> None:
