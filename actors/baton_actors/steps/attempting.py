@@ -20,7 +20,7 @@ from baton_schemas.run.carry import state_at
 from baton_schemas.run.leaving_out import left_out_before
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
 from baton_schemas.run.refs import base_of, joined, key_of_child
-from baton_schemas.wire.facts import Begun
+from baton_schemas.wire.facts import Begun, Retry
 from baton_schemas.wire.messages import Asked, Note, OutcomeRecord
 from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, Skipped, State, Work
 
@@ -181,7 +181,8 @@ class Attempting:
         batching: Batching | None = None
         policy = work.plan.by_batch(job.step)
         if policy is not None and isinstance(task.asks, StepAsks):
-            batching = Batching(self._engine, task.asks, work, job.attempt, policy, paying)
+            failed = max((note.fact.attempt for note in notes if isinstance(note.fact, Retry)), default=0)
+            batching = Batching(self._engine, task.asks, work, job.attempt, failed, policy, paying)
         return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes, batching)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:

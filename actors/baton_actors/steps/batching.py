@@ -26,10 +26,18 @@ class Batching:
     """That of one attempt."""
 
     def __init__(
-        self, engine: Engine, asks: StepAsks, work: Claim, attempt: int, policy: BatchPolicy, paying: Paying
+        self,
+        engine: Engine,
+        asks: StepAsks,
+        work: Claim,
+        attempt: int,
+        failed: int,
+        policy: BatchPolicy,
+        paying: Paying,
     ) -> None:
+        """`failed` is the last attempt of which it is recorded that it failed; 0 for none."""
         self._engine, self._asks, self._work, self._paying = engine, asks, work, paying
-        self._attempt, self._policy = attempt, policy
+        self._attempt, self._failed, self._policy = attempt, failed, policy
 
     async def ask(self, request: ModelRequest, digest: str, bound: Bound) -> None:
         """Have a call made; what it brought is in the journal then.
@@ -37,7 +45,8 @@ class Batching:
         Raises `ModelError`, `OverBudget`, `HeldByOthers`, `UnpricedModel`, `NotRecorded`, `AskRefused`.
         """
         step = self._work.handoff.step
-        asked = [digest, self._attempt]  # another attempt asks anew
+        # Who comes after a failure asks anew; who comes after a death has what was asked by then, which may be out.
+        asked = [digest, self._failed + 1]
         child = child_of(step, "batch", BATCH, asked, 1)
         held = await sure(lambda: self._held(child, bound))
         call = BatchCall(
