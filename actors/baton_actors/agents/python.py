@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ from baton_actors.models.sent import Overtaken
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.wire.facts import Exchange
-from baton_schemas.wire.files import collecting, read_by
+from baton_schemas.wire.files import Collecting, ReadBy
 from baton_schemas.wire.outcomes import total
 
 Run = Callable[[StepTask, Any, Callable[..., None]], Awaitable[Any]]
@@ -67,8 +66,11 @@ class PythonAgent:
         reads = Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())
         if run is not None and not self.handler.is_async:
             await reads.ahead(values_of(task).values())
-        with contextlib.closing(reads), read_by(reads):
-            return await self._perform(task, journal, run)
+        try:
+            with ReadBy(reads):
+                return await self._perform(task, journal, run)
+        finally:
+            reads.close()
 
     async def _perform(self, task: StepTask, journal: Journal, run: Run | None) -> Performed:
         if run is None and self._is_simple:
@@ -103,7 +105,7 @@ class PythonAgent:
 
     async def _kept(self, output: Any, journal: Journal) -> bytes:
         """Return what the handler put out as JSON; the files that it made are stored by then."""
-        with collecting() as made:
+        with Collecting() as made:
             data = self.handler.encode(output)
         if made:
             await journal.keep(made)

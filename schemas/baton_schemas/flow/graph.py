@@ -58,6 +58,8 @@ class Plan:
             name: tuple(other for other in self.steps if name in self.sources[other]) for name in self.steps
         }
         self.first = tuple(name for name in self.steps if not self.sources[name])
+        delivered = {agent.delivery for agent in flow.agents.values()} | {step.delivery for step in self.steps.values()}
+        self._has_batches = "batch" in delivered
         (self.final,) = [name for name in self.steps if not self.successors[name]]
         self.joins = frozenset(
             name
@@ -175,6 +177,8 @@ class Plan:
 
     def by_batch(self, step: str) -> BatchPolicy | None:
         """Return how the model calls of a step are gathered; None when they are made at once, or there are none."""
+        if not self._has_batches:
+            return None
         own, agent = None if key_of_child(step) else self.step(step), self.agent(step)
         delivery = own.delivery if own is not None and own.delivery is not None else agent.delivery
         if delivery != "batch" or not agent.asks_models:

@@ -6,7 +6,6 @@ The bytes are a blob under their SHA-256. Whoever holds a `File` reads it throug
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
 import unicodedata
@@ -174,25 +173,33 @@ _reader: ContextVar[Reader | None] = ContextVar("baton_files_reader", default=No
 _made: ContextVar[list[File] | None] = ContextVar("baton_files_made", default=None)
 
 
-@contextlib.contextmanager
-def read_by(reader: Reader) -> Iterator[None]:
-    """Let files that are decoded while the context is open be read by this reader."""
-    token = _reader.set(reader)
-    try:
-        yield
-    finally:
-        _reader.reset(token)
+class ReadBy:
+    """Files that are decoded while the context is open are read by this reader. No generator: it is on every step."""
+
+    __slots__ = ("_reader", "_token")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __enter__(self) -> None:
+        self._token = _reader.set(self._reader)
+
+    def __exit__(self, *_: object) -> None:
+        _reader.reset(self._token)
 
 
-@contextlib.contextmanager
-def collecting() -> Iterator[list[File]]:
-    """Give a list, which has the files whose bytes are to be stored that were encoded while the context was open."""
-    made: list[File] = []
-    token = _made.set(made)
-    try:
-        yield made
-    finally:
-        _made.reset(token)
+class Collecting:
+    """Gives a list, which has the files whose bytes are to be stored that were encoded while the context was open."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> list[File]:
+        made: list[File] = []
+        self._token = _made.set(made)
+        return made
+
+    def __exit__(self, *_: object) -> None:
+        _made.reset(self._token)
 
 
 class File:

@@ -18,7 +18,7 @@ from baton_actors.agents.tools.function import FunctionTool, raised
 from baton_actors.errors import HandlerHung
 from baton_actors.models.rehearsal.schema_values import filled
 from baton_schemas.errors import BadContent
-from baton_schemas.wire.files import File, collecting
+from baton_schemas.wire.files import Collecting, File
 from baton_schemas.wire.media import is_text
 from baton_schemas.wire.values import encode_value, valid_text
 
@@ -106,7 +106,7 @@ def _told(name: str, value: Any) -> Given:
     if isinstance(value, File) and is_text(value.media_type) and value.data is not None:
         return Given(text=valid_text(value.data.decode(errors="replace")))
     try:
-        with collecting() as made:
+        with Collecting() as made:
             text = encode_value(value, "result").decode()
         if made:
             files = ", ".join(file.ref.label for file in made)
