@@ -133,7 +133,9 @@ class FlowFile:
         return "tools" in self.agents.get(self.agent(token), {})
 
     def goes_in_batches(self, token: str) -> bool:
-        """Say whether the calls of a step's model go in batches."""
+        """Say whether the calls of a step's model go in batches. Notes may be on what is no step: a message refused."""
+        if not self.asked(token) and self.base(token) not in self.steps:
+            return False
         return self.agents.get(self.agent(token), {}).get("delivery") == "batch"
 
     def batch_count(self, token: str) -> int:
