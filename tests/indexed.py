@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from baton_bus.index import file as files
 from baton_bus.index.finding import Wanted, find
 from baton_bus.index.keeping import opened
 from baton_bus.index.row import IndexRow
+from baton_bus.index.stream import look
 from baton_bus.store.bus import Bus
 from baton_bus.subjects import Subjects
 from baton_schemas.flow.flow import Flow
@@ -27,6 +29,7 @@ from baton_schemas.wire.codec import encode
 from baton_schemas.wire.facts import key_of
 from baton_schemas.wire.messages import Decisive, Join, Message, Note
 
+from .servers import WAIT_S
 from .simulated import simulated
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v*/*.jsonl"))
@@ -79,9 +82,16 @@ def mixed(runs: Iterable[Sent], choose: Random) -> Sent:
 
 
 async def publish(bus: Bus, sent: Sequence[tuple[str, bytes]]) -> None:
+    """Have messages stored; that the server has them does not say yet that they are."""
+    before = (await look(bus)).last_seq
     for subject, body in sent:
         await bus.nc.publish(subject, body)
     await bus.nc.flush()
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if (await look(bus)).last_seq >= before + len(sent):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def listed(bus: Bus) -> dict[str, tuple[Summary, str]]:
