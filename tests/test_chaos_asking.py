@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.raw import Record, Seen
-from .test_chaos import Story
+from .spoilt import Story, left_by
 
 QUIET = Options(seed=5, runs=5, kills=0, flows=("ask",), full_disk=False, apart=False)
 ANOTHER = "zzzzzzzzzzzzzzzzzzzz"
@@ -24,9 +22,7 @@ ANOTHER = "zzzzzzzzzzzzzzzzzzzz"
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke but what handlers break themselves."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture

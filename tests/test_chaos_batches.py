@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.raw import Record, Seen
-from .test_chaos import Story
+from .spoilt import Story, assert_found, left_by
 
 QUIET = Options(seed=7, runs=5, kills=0, flows=("batches",), full_disk=False, apart=False, forgers=False)
 
@@ -21,9 +19,7 @@ QUIET = Options(seed=7, runs=5, kills=0, flows=("batches",), full_disk=False, ap
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke but the provider."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture
@@ -159,9 +155,7 @@ def test_checker_finds_nothing_where_calls_go_in_batches_and_only_the_provider_b
 def test_checker_finds_what_is_planted(what: str, story: Story) -> None:
     expected, plant = PLANTED[what]
     plant(story)
-    invariant, _, words = expected.partition("…")
-    found = story.violations()
-    assert [each for each in found if each.startswith(f"{invariant} ") and words in each], found
+    assert_found(story, expected)
 
 
 async def test_batches_are_sent_once_while_workers_and_connections_break(tmp_path: Path) -> None:

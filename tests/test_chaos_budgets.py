@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 from collections.abc import Callable
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.raw import Record, Seen
-from .test_chaos import Story
+from .spoilt import Story, assert_found, left_by
 
 QUIET = Options(seed=40, runs=7, kills=0, flows=("spend", "park"), full_disk=False, forgers=False)
 """Of these runs one is over its budget, and one waited for more."""
@@ -25,9 +23,7 @@ HELD = 2**64
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture
@@ -169,9 +165,7 @@ def test_checker_finds_nothing_where_money_is_limited_and_nothing_breaks(story: 
 def test_checker_finds_what_is_planted(what: str, story: Story) -> None:
     expected, plant = PLANTED[what]
     plant(story)
-    invariant, _, words = expected.partition("…")
-    found = story.violations()
-    assert [each for each in found if each.startswith(f"{invariant} ") and words in each], found
+    assert_found(story, expected)
 
 
 async def test_counters_say_what_the_log_says_while_workers_and_connections_break(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.raw import Record, Seen
 from .chaos.said import HELD_S
 from .chaos.within import GOES_ON_S
-from .test_chaos import Story
+from .spoilt import Story, assert_found, left_by
 
 QUIET = Options(seed=268, runs=6, kills=0, flows=("people", "nest"), full_disk=False, apart=False)
 """Of these runs none is cancelled, two have two who wait for one event, and no run within another fails for good."""
@@ -29,9 +27,7 @@ Where = Callable[[dict[str, Any]], object]
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke but what handlers break themselves."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture
@@ -311,9 +307,7 @@ def test_checker_finds_nothing_where_people_and_runs_are_asked_and_nothing_break
 def test_checker_finds_what_is_planted(what: str, story: Story) -> None:
     expected, plant = PLANTED[what]
     plant(story)
-    invariant, _, words = expected.partition("…")
-    found = story.violations()
-    assert [each for each in found if each.startswith(f"{invariant} ") and words in each], found
+    assert_found(story, expected)
 
 
 async def test_people_are_heard_and_runs_within_runs_end_while_workers_and_connections_break(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.plans import ONCE
 from .chaos.raw import Record, Seen
-from .test_chaos import Story
+from .spoilt import Story, assert_found, left_by
 
 QUIET = Options(seed=1, runs=8, kills=0, flows=("tools",), full_disk=False, forgers=False)
 
@@ -23,9 +21,7 @@ QUIET = Options(seed=1, runs=8, kills=0, flows=("tools",), full_disk=False, forg
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke but what tools break themselves."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture
@@ -201,9 +197,7 @@ def test_checker_finds_nothing_where_tools_are_called_and_nothing_breaks(story: 
 def test_checker_finds_what_is_planted(what: str, story: Story) -> None:
     expected, plant = PLANTED[what]
     plant(story)
-    invariant, _, words = expected.partition("…")
-    found = story.violations()
-    assert [each for each in found if each.startswith(f"{invariant} ") and words in each], found
+    assert_found(story, expected)
 
 
 async def test_no_tool_that_is_not_idempotent_runs_twice_while_workers_and_connections_break(tmp_path: Path) -> None:

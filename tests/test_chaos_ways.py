@@ -5,18 +5,16 @@ On a small scale; and its checker, which must find what is planted in the log of
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .chaos import raw
 from .chaos.driver import Options, run_chaos
-from .chaos.history import Event, History
+from .chaos.history import Event
 from .chaos.raw import Record, Seen
-from .test_chaos import Story
+from .spoilt import Story, left_by
 
 QUIET = Options(
     seed=7229, runs=9, kills=0, flows=("loop", "ways", "lanes", "calls"), full_disk=False, apart=False, forgers=False
@@ -28,9 +26,7 @@ ways one leaves out a list. Its handlers with a client are tried again."""
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, list[Event]]:
     """What a run left behind in which nothing broke but what handlers break themselves."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert asyncio.run(run_chaos(QUIET, folder)).violations == []
-    return raw.load(folder), History(folder / "history.jsonl").events()
+    return left_by(QUIET, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture
