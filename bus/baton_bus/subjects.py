@@ -186,6 +186,11 @@ class Subjects:
         """Return a subject of core NATS, not stored: `running.{step}` of a run, or, by its token, a model's `pace`."""
         return ".".join((self.namespace, "live", run, *what))
 
+    def live_of(self, subject: str) -> tuple[str, str, str] | None:
+        """Return run, kind and step in a subject made by `live`; None when it is another."""
+        tokens = subject.removeprefix(f"{self.namespace}.live.").split(".")
+        return (tokens[0], tokens[1], tokens[2]) if len(tokens) == 3 else None
+
     def run_of_stored(self, subject: str) -> str:
         """Return the run of a subject made by `stored_result`."""
         return subject.split(".")[3]

@@ -1,0 +1,86 @@
+"""`baton console`: a local page on which people see runs as they happen, find causes, and act."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baton_actors.cli.command import command
+from baton_actors.cli.exits import OK, BadArgument
+from baton_actors.cli.place import Place
+
+_TOKEN_CHARS = 32
+
+
+@command(until_stopped=True)
+async def console(
+    place: Place,
+    port: Annotated[int, typer.Option("--port", help="Where it listens; 0 for a free one.", min=0, max=65535)] = 0,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="The address it listens at; others need --token-file.")
+    ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="Where the token stands, instead of a new one.", show_default=False
+        ),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing can be changed there.")] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Keep no words of inputs, outputs and errors.")] = False,
+) -> int:
+    """Open the console: runs as they happen, in a browser.
+
+    It listens on this machine only, and lets in whoever has the address that it prints. It starts the embedded server
+    if none is named and none runs.
+    """
+    from baton_actors.console.app import make_app
+    from baton_actors.console.core import Console, Options
+    from baton_actors.console.serving import serving
+
+    token = _token(host, token_file)
+    async with place.client() as client:
+        options = Options(
+            index=place.index_file(client.bus.settings),
+            words=not no_text,
+            read_only=read_only,
+            where=f"--nats {client.bus.settings.shown_url}" if place.named else "",
+            data_dir=None if place.named else place.data_dir,
+        )
+        async with Console(client, options).opened() as here:
+            try:
+                async with serving(make_app(here), host=host, port=port, token=token) as address:
+                    print(f"Baton's console is at {address.with_token}", flush=True)
+                    print("Ctrl-C ends it.", file=sys.stderr, flush=True)
+                    if open_:
+                        await asyncio.to_thread(webbrowser.open, address.with_token)
+                    await asyncio.Event().wait()
+            except OSError as error:
+                raise BadArgument(
+                    f"cannot listen at {host} port {port}: {error.strerror}. Use another --port"
+                ) from error
+    return OK
+
+
+def _token(host: str, file: Path | None) -> str:
+    """Return the token that is given. Raises `BadArgument`."""
+    if file is not None:
+        try:
+            token = file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise BadArgument(f"--token-file {file} cannot be read: {error}") from error
+        if len(token) < _TOKEN_CHARS or not token.isascii() or not token.isprintable():
+            raise BadArgument(
+                f"--token-file {file}: expected {_TOKEN_CHARS} or more characters. `openssl rand -hex 24` makes one"
+            )
+        return token
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        raise BadArgument(
+            f"--host {host} is open to others: give the token by --token-file, so that you can pass it on"
+        )
+    return ""

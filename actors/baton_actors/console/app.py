@@ -1,0 +1,119 @@
+"""The console as a web application: which address leads to which page, as HTML, JSON, or a stream of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Match, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from baton_bus.errors import BusError
+from baton_bus.index.errors import IndexUnusable
+from baton_schemas.errors import SchemaError
+
+from .acting import ACTS, act_route
+from .core import Console
+from .failing import page_of_error
+from .following import follow
+from .page import MakePage, Moved, Page
+from .pages import PAGES
+from .rendering import HERE
+
+_JSON = ".json"
+
+
+def make_app(console: Console) -> ASGIApp:
+    """Return the application. It is to stand behind `guard.Guard`."""
+    routes = [
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+        Route("/live", _live(console), methods=["GET"]),
+        *(Route(path, _Endpoint(console, make), methods=["GET"]) for path, make in PAGES.items()),
+    ]
+    if not console.options.read_only:
+        routes += [act_route(console, path, act) for path, act in ACTS.items()]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_page(console)})
+    app.state.console = console
+    return _json_by_suffix(app)
+
+
+class _Endpoint:
+    """A page under its address."""
+
+    def __init__(self, console: Console, make: MakePage) -> None:
+        self.console, self.make = console, make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        made = await made_page(self.console, self.make, request)
+        await _answer(self.console, made, request)(scope, receive, send)
+
+
+async def made_page(console: Console, make: MakePage, request: Request) -> Page | Response:
+    """Return a page, or the one that says why there is none."""
+    try:
+        return await make(console, request)
+    except Moved as moved:
+        return RedirectResponse(moved.to, 303)
+    except IndexUnusable as error:
+        console.index.broken(error)
+        return page_of_error(error)
+    except (BusError, SchemaError, HTTPException, ValueError) as error:
+        return page_of_error(error)
+
+
+def _answer(console: Console, made: Page | Response, request: Request) -> Response:
+    if isinstance(made, Response):
+        return made
+    if wants_json(request):
+        facts = made.json if made.json is not None else {"error": made.title, "command": made.command}
+        return Response(msgspec.json.encode(facts), made.status, media_type="application/json")
+    return HTMLResponse(console.rendering.whole(made, request, status=console.status()), made.status)
+
+
+def wants_json(request: Request) -> bool:
+    """Say whether a page is wanted as facts."""
+    accepted = request.headers.get("accept", "")
+    return bool(getattr(request.state, "json", False)) or ("json" in accepted and "html" not in accepted)
+
+
+def _json_by_suffix(app: ASGIApp) -> ASGIApp:
+    """Have each page as JSON under its address with `.json`."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.endswith(_JSON) and not path.startswith("/static/"):
+            scope = {**scope, "path": path.removesuffix(_JSON) or "/", "raw_path": None}
+            scope["state"] = {**scope.get("state", {}), "json": True}
+        await app(scope, receive, send)
+
+    return answer
+
+
+def _live(console: Console) -> Callable[[Request], Awaitable[Response]]:
+    async def live(request: Request) -> Response:
+        """Answer with the stream of a page: `/live?of=/runs/…`."""
+        of = request.query_params.get("of", "/")
+        path, _, query = of.partition("?")
+        scope: Scope = {**request.scope, "path": path, "raw_path": None, "query_string": query.encode()}
+        for route in request.app.routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL and isinstance(getattr(route, "endpoint", None), _Endpoint):
+                scope = {**scope, **found}
+                parts = follow(console, route.endpoint.make, Request(scope, request.receive))
+                return StreamingResponse(parts, media_type="text/event-stream")
+        return Response("no such page", 404)
+
+    return live
+
+
+def _no_such_page(console: Console) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        return _answer(console, page_of_error(error), request)
+
+    return answer

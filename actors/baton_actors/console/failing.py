@@ -1,0 +1,49 @@
+"""Pages that say why there is none, and what to do next."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+
+from baton_bus.client.runs import AmbiguousRun
+from baton_bus.errors import BusUnavailable, NoStream, RunPurged, UnknownRun
+from baton_schemas.errors import UnknownStep
+
+from .page import Page
+
+_NOT_FOUND = 404
+_AWAY = 503
+_BAD = 400
+
+
+def page_of_error(error: Exception) -> Page:
+    """Return the page that tells of an error."""
+    title, status, links = _told(error)
+    said = str(error.detail) if isinstance(error, HTTPException) else str(error)
+    return Page(
+        template="error.html",
+        title=title,
+        facts={"said": said, "links": links},
+        json={"error": said},
+        status=status,
+    )
+
+
+def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
+    """Return a title, a status, and where one may go on: texts with paths."""
+    match error:
+        case AmbiguousRun(runs=runs):
+            return "Several runs", 300, [(run, f"/runs/{run}") for run in runs[:20]]
+        case UnknownRun():
+            return "No such run", _NOT_FOUND, [("All runs", "/")]
+        case RunPurged():
+            return "This run was removed", 410, [("All runs", "/")]
+        case UnknownStep():
+            return "No such step", _NOT_FOUND, [("All runs", "/")]
+        case BusUnavailable():
+            return "The server is away", _AWAY, [("Try again", ""), ("What doctor says", "/server")]
+        case NoStream():
+            return "No log yet", _NOT_FOUND, [("Send a task", "/flows")]
+        case HTTPException(status_code=code):
+            return "No such page" if code == _NOT_FOUND else "Refused", code, [("All runs", "/")]
+        case _:
+            return "This cannot be shown", _BAD, [("All runs", "/")]

@@ -1,0 +1,197 @@
+"""Runs as pages show them: each is read once, kept up to date while a page shows it, and shared by all that do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from msgspec.structs import replace
+
+from baton_bus.client.hub import Hub
+from baton_bus.client.runs import RunHead, find_run, read_run
+from baton_bus.store.bus import Bus
+from baton_bus.store.log import Stored
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.state import Entry, RunState, read_entry
+from baton_schemas.show.plan import plan_of
+from baton_schemas.wire.messages import Result
+from baton_schemas.wire.words import Running, Said, Word, Wrote
+
+from .bell import Bell
+
+_KEPT_MAX = 20
+"""Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
+_SAYS_S = 5.0
+"""A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
+_WROTE_CHARS = 4_000
+"""Of what a model writes just now, so much of the end is kept."""
+
+
+class LiveStep:
+    """What is heard of a step while it is done."""
+
+    __slots__ = ("at", "attempt", "says", "wrote")
+
+    def __init__(self) -> None:
+        self.at, self.attempt, self.says, self.wrote = 0.0, 0, "", ""
+
+
+class Feed:
+    """A run, as far as it has been heard."""
+
+    def __init__(self, head: RunHead) -> None:
+        self.head = head
+        self.bell = Bell()
+        """Rung when there is more."""
+        self.entries: list[Entry] = []
+        self.live: dict[str, LiveStep] = {}
+        self._fold = RunFold()
+        self._plan: Plan | None = None
+        self._plan_at = -1
+        self.ended = False
+
+    @property
+    def run(self) -> str:
+        """Its id."""
+        return self.head.run
+
+    @property
+    def state(self) -> RunState:
+        """How it stands. Its id is the one that it was found by: what its messages say may be anything."""
+        return self._named(self._fold.state)
+
+    @property
+    def plan(self) -> Plan | None:
+        """Its flow, worked out; None when it cannot be read."""
+        if self._plan is None and self._plan_at != len(self.entries):
+            self._plan, self._plan_at = plan_of(self._fold.state), len(self.entries)
+        return self._plan
+
+    def state_at(self, number: int) -> RunState:
+        """Return how it stood after so many of its messages."""
+        return self._named(fold(self.entries[:number]))
+
+    def running(self) -> dict[str, int]:
+        """Return the attempts that workers say they are making, by step."""
+        now = time.monotonic()
+        steps = self._fold.state.steps
+        return {
+            step: live.attempt
+            for step, live in self.live.items()
+            if now - live.at < _SAYS_S and step in steps and steps[step].status == "queued"
+        }
+
+    def apply(self, entry: Entry) -> bool:
+        """Take the next message in; return whether it was new."""
+        if self.entries and entry.seq <= self.entries[-1].seq:
+            return False
+        self.entries.append(entry)
+        self._fold.apply(entry)
+        self.ended = self.ended or isinstance(entry.message, Result)
+        return True
+
+    def hear(self, word: Running | Word) -> None:
+        """Take a live word in."""
+        live = self.live.setdefault(word.step, LiveStep())
+        live.at, live.attempt = time.monotonic(), word.attempt
+        match word:
+            case Said(text=text):
+                live.says = text
+            case Running(says=says):
+                live.says = says or live.says
+            case Wrote(text=text):
+                live.wrote = (live.wrote + text)[-_WROTE_CHARS:]
+
+    def _named(self, state: RunState) -> RunState:
+        return replace(state, run=self.head.run, flow=state.flow or self.head.flow)
+
+
+class Feeds:
+    """The runs that pages show."""
+
+    def __init__(self, bus: Bus, hub: Hub) -> None:
+        self._bus, self._hub = bus, hub
+        self._kept: OrderedDict[str, Feed] = OrderedDict()
+        self._watched: dict[str, tuple[Feed, contextlib.AsyncExitStack, int]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def read(self, name: str) -> Feed:
+        """Return a run as it is now. Raises `UnknownRun`, `AmbiguousRun`, `RunPurged`, `BusUnavailable`, `NoStream`."""
+        watched = self._watched.get(name)
+        if watched is not None:
+            return watched[0]
+        if (kept := self._kept.get(name)) is not None:
+            self._kept.move_to_end(name)
+            return kept
+        feed = Feed(await find_run(self._bus, name))
+        await self._fill(feed)
+        self._keep(feed)
+        return feed
+
+    @asynccontextmanager
+    async def watching(self, run: str) -> AsyncIterator[Feed]:
+        """Keep a run up to date while the context is open; `bell` says when there is more. Raises as `read`."""
+        lock = self._locks.setdefault(run, asyncio.Lock())
+        async with lock:
+            feed, stack, count = self._watched.get(run) or await self._begin(run)
+            self._watched[run] = (feed, stack, count + 1)
+        try:
+            yield feed
+        finally:
+            async with lock:
+                feed, stack, count = self._watched[run]
+                if count > 1:
+                    self._watched[run] = (feed, stack, count - 1)
+                else:
+                    del self._watched[run]
+                    self._locks.pop(run, None)
+                    await stack.aclose()
+                    self._keep(feed)
+
+    async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
+        kept = self._kept.pop(run, None)
+        feed = kept or Feed(await find_run(self._bus, run))
+        early: list[Stored] = []
+        filled = False
+
+        def on_stored(each: Stored) -> None:
+            if not filled:
+                early.append(each)
+            elif feed.apply(_entry(each)):
+                feed.bell.ring()
+
+        def on_word(run: str, word: Running | Word) -> None:
+            feed.hear(word)
+            feed.bell.ring()
+
+        async with contextlib.AsyncExitStack() as stack:
+            # Hear first, then read: nothing falls between.
+            await stack.enter_async_context(self._hub.hearing(feed.run, on_stored, on_word))
+            await self._fill(feed)
+            for each in early:
+                feed.apply(_entry(each))
+            filled = True
+            return feed, stack.pop_all(), 0
+        raise AssertionError
+
+    async def _fill(self, feed: Feed) -> None:
+        """Read what of a run is in the log."""
+        start = feed.entries[-1].seq + 1 if feed.entries else feed.head.start_seq
+        for entry in await read_run(self._bus, replace(feed.head, start_seq=start)):
+            feed.apply(entry)
+
+    def _keep(self, feed: Feed) -> None:
+        """Keep one that has ended: nothing more comes, or what comes is late and changes nothing."""
+        if feed.ended:
+            self._kept[feed.run] = feed
+            while len(self._kept) > _KEPT_MAX:
+                self._kept.popitem(last=False)
+
+
+def _entry(each: Stored) -> Entry:
+    return read_entry(each.seq, each.at, each.subject, each.data)

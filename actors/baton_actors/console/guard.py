@@ -1,0 +1,157 @@
+"""Who may ask the console: whoever has its token, from its own pages, under its own name. Everything else is refused.
+
+Prompts are confidential, what models write is hostile, and any page may be open in the same browser. So the name that
+was asked for is looked at first (DNS rebinding), then where the request comes from (fetch metadata, Origin), then who
+asks (a cookie for the token of the address that was printed), and what writes needs a token that only our pages have.
+Answers say that nothing of theirs may run, be framed, be sent elsewhere or be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TOKEN = "token"
+"""The name of the token in the address that is printed. It is exchanged for a cookie at once."""
+CSRF = "csrf"
+"""The field of a form, and the end of a header, with what only our pages have."""
+_TOKEN_BYTES = 24
+_NONCE_BYTES = 16
+_READS = ("GET", "HEAD")
+_OPEN = "/static/"
+"""What anybody may have who asks under our name: nothing in it is anybody's."""
+_NO_TOKEN = """\
+This console needs its token: open the address that `baton console` printed, or `baton console` again.
+"""
+_FROM_ELSEWHERE = """\
+This request comes from another page than the console's own. Open the console from its own address.
+"""
+_OTHER_NAME = """\
+The console answers at %s only. If it should have another name, start it with --host.
+"""
+
+
+class Secrets(Struct, frozen=True, kw_only=True):
+    """What a console keeps to itself."""
+
+    token: str
+    """In the address that is printed: 192 bits."""
+
+    @classmethod
+    def new(cls, token: str = "") -> Secrets:
+        """Return new ones, or those that follow from a token that was given."""
+        return cls(token=token or secrets.token_urlsafe(_TOKEN_BYTES))
+
+    @property
+    def cookie(self) -> str:
+        """What the browser shows from then on."""
+        return self._derived("cookie")
+
+    @property
+    def csrf(self) -> str:
+        """What our own forms send along."""
+        return self._derived("csrf")
+
+    def _derived(self, what: str) -> str:
+        return hmac.new(self.token.encode(), what.encode(), hashlib.sha256).hexdigest()
+
+
+class Guard:
+    """Lets through what our own pages ask. Outermost: nothing of the console sees what is refused here."""
+
+    def __init__(self, app: ASGIApp, secrets_: Secrets, hosts: Iterable[str]) -> None:
+        """`hosts` are the names with ports under which the console is asked."""
+        self._app, self._secrets = app, secrets_
+        self._hosts = frozenset(hosts)
+        self._cookie = cookie_name(self._hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or say why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refused = self._refused(scope, headers)
+        nonce = secrets.token_urlsafe(_NONCE_BYTES)
+        answer = refused if refused is not None else self._app
+        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                harden(MutableHeaders(scope=message), nonce)
+            await send(message)
+
+        await answer(scope, receive, send_guarded)
+
+    def _refused(self, scope: Scope, headers: Headers) -> Response | None:
+        """Return what is answered in place of the console; None when it is to answer."""
+        # 1. Under which name: a page elsewhere whose name leads here has another.
+        host = headers.get("host", "")
+        if host not in self._hosts:
+            return PlainTextResponse(_OTHER_NAME % " and ".join(sorted(self._hosts)), 400)
+        # 2. From where. Browsers say it; what says nothing is no page.
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return PlainTextResponse(_FROM_ELSEWHERE, 403)
+        origin = headers.get("origin")
+        if origin is not None and origin != f"{scope['scheme']}://{host}":
+            return PlainTextResponse(_FROM_ELSEWHERE, 403)
+        if scope["path"].startswith(_OPEN):
+            return None
+        # 3. Who.
+        given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        if scope["method"] in _READS and TOKEN in given:
+            return self._exchanged(scope, given)
+        if not self._known(headers):
+            return PlainTextResponse(_NO_TOKEN, 401)
+        # 4. What writes comes from a form of ours: from our origin, which every browser names.
+        if scope["method"] not in _READS and origin is None:
+            return PlainTextResponse(_FROM_ELSEWHERE, 403)
+        return None
+
+    def _exchanged(self, scope: Scope, given: dict[str, str]) -> Response:
+        """Return the same address without the token, with a cookie in its place."""
+        if not hmac.compare_digest(given.pop(TOKEN).encode(), self._secrets.token.encode()):
+            return PlainTextResponse(_NO_TOKEN, 401)
+        path = "/" + scope["path"].lstrip("/\\")  # never to another host
+        response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
+        response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
+        return response
+
+    def _known(self, headers: Headers) -> bool:
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            return False
+        shown = cookies.get(self._cookie)
+        return shown is not None and hmac.compare_digest(shown.value.encode(), self._secrets.cookie.encode())
+
+
+def cookie_name(hosts: Iterable[str]) -> str:
+    """Return the name of the cookie: browsers send those of a host to all of its ports."""
+    port = next(iter(hosts), "").rpartition(":")[2]
+    return f"baton-{port}"
+
+
+def harden(headers: MutableHeaders, nonce: str) -> None:
+    """Say what a browser may do with an answer: run our scripts, and ask us; nothing else."""
+    headers["content-security-policy"] = (
+        f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types htmx"
+    )
+    headers["cross-origin-opener-policy"] = "same-origin"
+    headers["cross-origin-resource-policy"] = "same-origin"
+    # To nobody else; `no-referrer` would have browsers say `Origin: null` of our own forms.
+    headers["referrer-policy"] = "same-origin"
+    headers["x-content-type-options"] = "nosniff"
+    headers["x-frame-options"] = "DENY"
+    headers.setdefault("cache-control", "no-store")

@@ -1,0 +1,76 @@
+"""Serves a console: a socket, its address with the token, and the web server, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import uvicorn
+from msgspec import Struct
+from starlette.types import ASGIApp
+
+from .guard import TOKEN, Guard, Secrets
+
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+"""Names of this machine for itself."""
+_LOOK_S = 0.005
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where a console is."""
+
+    url: str
+    token: str
+
+    @property
+    def with_token(self) -> str:
+        """The address that lets a browser in."""
+        return f"{self.url}?{TOKEN}={self.token}"
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command, which stops it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def] # as uvicorn has it
+        yield
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, token: str = "", names: Sequence[str] = ()
+) -> AsyncIterator[Address]:
+    """Serve an application behind the guard while the context is open; `names` are further ones of this host.
+
+    Raises `OSError` when the port is taken.
+    """
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    with listening:
+        port = listening.getsockname()[1]
+        known = [*LOCAL, *names] if host in ("127.0.0.1", "::1") else [*LOCAL, host, *names]
+        secrets = Secrets.new(token)
+        guarded = Guard(app, secrets, [f"{name}:{port}" for name in known])
+        config = uvicorn.Config(
+            guarded,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        server = _Server(config)
+        shown = host if host != "0.0.0.0" else socket.gethostname()
+        task = asyncio.create_task(server.serve(sockets=[listening]), name="serve the console")
+        try:
+            while not server.started and not task.done():  # noqa: ASYNC110 (uvicorn sets no event)
+                await asyncio.sleep(_LOOK_S)
+            if task.done():
+                task.result()
+            yield Address(url=f"http://{shown}:{port}/", token=secrets.token)
+        finally:
+            server.should_exit = True
+            await asyncio.gather(task, return_exceptions=True)

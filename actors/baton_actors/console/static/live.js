@@ -1,0 +1,65 @@
+// What a page says of itself: how far it is behind, times that go on, and that its stream is asleep.
+let came = 0;
+let age = 0;
+const lags = [];
+window.batonLags = lags; // read by tests and by the benchmark
+
+const body = document.body;
+const bar = () => document.getElementById("lag");
+
+body.addEventListener("lag", (event) => {
+  came = performance.now();
+  age = Number(event.detail.data);
+});
+
+body.addEventListener("htmx:sse:after:message", (event) => {
+  if (event.detail.message.event || !came) return;
+  const began = came;
+  came = 0;
+  requestAnimationFrame(() => setTimeout(() => {
+    const lag = age + performance.now() - began;
+    lags.push(lag);
+    if (lags.length > 1000) lags.shift();
+    say(`live · ${Math.round(lag)} ms behind`);
+  }));
+});
+
+body.addEventListener("htmx:sse:error", () => say("no answer from the console: is it still running?"));
+body.addEventListener("htmx:sse:after:connection", () => say("live"));
+body.addEventListener("asleep", () => {
+  frozen = true;
+  say("asleep: other tabs are live. Load the page to wake it");
+});
+
+function say(text) {
+  const place = bar();
+  if (place && !place.dataset.kept) place.textContent = text;
+}
+
+// Frozen: parts that come are not painted, until the same key again.
+let frozen = false;
+body.addEventListener("htmx:sse:before:message", (event) => {
+  if (frozen && !event.detail.message.event) event.preventDefault();
+});
+body.addEventListener("baton:freeze", () => {
+  frozen = !frozen;
+  if (frozen) say("frozen: space goes on");
+  else location.reload();
+});
+
+// Times that go on, once a second.
+function tick() {
+  for (const each of document.querySelectorAll("[data-since]")) {
+    const seconds = Math.max((Date.now() - Date.parse(each.dataset.since)) / 1000, 0);
+    each.textContent = words(seconds);
+  }
+}
+function words(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+setInterval(tick, 1000);
+tick();
+body.addEventListener("htmx:sse:after:message", tick);

@@ -1,0 +1,104 @@
+"""Words of the pages: times, sums, marks and shapes, the same as the commands use. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from baton_schemas.show.lines import seconds
+from baton_schemas.show.marks import MARKS
+
+CLASSES = {
+    "queued": "waiting",
+    "joining": "running",
+    "skipped": "stopped",
+    "dropped": "stopped",
+    "cancelled": "stopped",
+    "expired": "stopped",
+}
+"""The classes of colours that statuses share."""
+_SMALLEST_USD = 0.0001
+
+
+def mark(status: str) -> str:
+    """Return the sign of a status."""
+    return MARKS.get(status, MARKS["waiting"])
+
+
+def css(status: str) -> str:
+    """Return the class of a status."""
+    return CLASSES.get(status, status)
+
+
+def took(value: float | None) -> str:
+    """Return a length of time: `4.2 s`, `3 min 10 s`; nothing where there is none."""
+    return seconds(value) if value is not None else ""
+
+
+def between(begin: datetime | None, end: datetime | None) -> float | None:
+    """Return the seconds from one time to another; None where one is not known."""
+    return max((end - begin).total_seconds(), 0.0) if begin is not None and end is not None else None
+
+
+def dollars(value: float | None) -> str:
+    """Return a sum: `$0.0123`; nothing where there is none."""
+    if value is None:
+        return ""
+    if 0 < value < _SMALLEST_USD:
+        return "<$0.0001"
+    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+
+
+def number(value: float | None) -> str:
+    """Return a number with its thousands apart."""
+    return f"{value:,}" if value is not None else ""
+
+
+def clock(at: datetime | None) -> str:
+    """Return a time of day that is today, else with its day, by the clock of this machine."""
+    if at is None:
+        return ""
+    local = at.astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%d %b %H:%M}"
+
+
+def iso(at: datetime | None) -> str:
+    """Return a time as machines read it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds") if at is not None else ""
+
+
+def in_url(text: str) -> str:
+    """Return a text as one part of a path."""
+    return quote(text, safe="")
+
+
+def pretty(value: Any) -> str:
+    """Return a value as JSON that people can read, the text of a JSON string, or the text that it is."""
+    if isinstance(value, Raw):
+        data = bytes(value)
+        try:
+            decoded = msgspec.json.decode(data)
+        except (ValueError, RecursionError):
+            return data.decode(errors="replace")
+        return decoded if isinstance(decoded, str) else msgspec.json.format(data, indent=2).decode(errors="replace")
+    if isinstance(value, str):
+        return value
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+FILTERS = {
+    "mark": mark,
+    "css": css,
+    "took": took,
+    "dollars": dollars,
+    "number": number,
+    "clock": clock,
+    "iso": iso,
+    "in_url": in_url,
+    "pretty": pretty,
+}
