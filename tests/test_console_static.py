@@ -25,7 +25,7 @@ def test_scripts_and_styles_of_all_pages_together_are_small() -> None:
 
 
 def test_templates_have_no_script_style_or_handler_of_their_own() -> None:
-    templates = [path for path in (HERE / "templates").rglob("*.html")]
+    templates = list((HERE / "templates").rglob("*.html"))
     assert templates
     for template in templates:
         text = template.read_text("utf-8")
