@@ -367,8 +367,8 @@ MUTANTS = (
     Mutant(
         "parked-over-an-answer",
         ENGINE,
-        "        if await self._bus.create(subject, encode(parked)) is not None:\n",
-        "        if await self._bus.publisher.append(subject, encode(parked)):\n",
+        "        return await self._bus.create(place, encode(mark))\n",
+        "        return await self._bus.publisher.append(place, encode(mark))\n",
         (f"{FAULTS}::test_parking_and_answering_at_the_same_time_lose_nothing",),
     ),
     Mutant(
