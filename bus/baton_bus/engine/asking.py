@@ -1,8 +1,8 @@
 """What a step that asks has in the log: its children's answers, and itself in their place while nobody holds it.
 
-The subject of an answer decides the race between parking and answering. Whoever parks puts a mark there, where no answer
-is; whoever answers and finds a mark writes behind it, and brings the step back. Of one parking all marks wake with one
-name, so that one worker is given the step, however many answers come (`deploy/decisions/0020`).
+The subject of an answer decides the race between parking and answering. Whoever parks puts a mark there, where no
+answer is; whoever answers and finds a mark writes behind it, and brings the step back. All marks of one parking wake
+with one name, so that one worker is given the step, however many answers come (`deploy/decisions/0020`).
 """
 
 from __future__ import annotations
