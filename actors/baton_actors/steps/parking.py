@@ -193,7 +193,7 @@ class Parking:
 
         Whatever its handler waits for is held back then.
         """
-        if self._busy:
+        if self._busy or not all(child.is_open for child in waits):
             return False
         for child in waits:
             child.hold_back()
