@@ -202,3 +202,47 @@ async def test_nobody_goes_on_with_a_step_once_another_has_begun_it(server: Nats
         assert stale == []
         assert sum(woken) > RUNS
         assert sum(began.values()) <= RUNS + sum(woken)
+
+
+async def test_what_began_while_a_step_was_being_parked_is_ended_first(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, marking, made_one = Asking._mark, asyncio.Event(), asyncio.Event()
+    began: list[int] = []
+    made: list[str] = []
+
+    async def marks(self: Asking, place: str, mark: Parked, seen: Any) -> int | None:
+        marking.set()
+        await until(lambda: made)
+        return await real(self, place, mark, seen)
+
+    async def boss(text: str, context: Context) -> str:
+        began.append(context.attempt)
+
+        async def makes(name: str) -> str:
+            made.append(name)
+            await made_one.wait()
+            return name
+
+        asked = asyncio.ensure_future(context.ask("helper", topic="slow"))
+        await marking.wait()
+        one = await context.record("one", makes, "one")
+        two = await context.record("two", makes, "two")
+        return f"{one} {two} {await asked}"
+
+    helper = Apart()
+    monkeypatch.setattr(Asking, "_mark", marks)
+    flow = asking(park_after_s=0.1)
+    async with timed(server, namespace, flow, {"boss": boss, "helper": helper.helper}) as t:
+        run = await t.submit(text="a")
+        async with asyncio.timeout(20):
+            while not await parked(t, run):  # noqa: ASYNC110 (the broker sets no event of ours)
+                await asyncio.sleep(0.01)
+        assert made == ["one"]
+        made_one.set()
+        await t.until_settled("handoff", "boss")
+        assert made == ["one"], "nothing is begun in a step that is parked"
+        helper.doors["slow"].set()
+        assert value_of((await t.result(run)).outcome) == "one two SLOW"
+        assert made == ["one", "two"]
+        assert len(began) == 2
