@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_bus.client.runs import RunHead, actors_of
+from baton_bus.jetstream.gets import Stored
 from baton_schemas.run.fold import RunFold
-from baton_schemas.run.state import Entry, RunState
+from baton_schemas.run.state import Entry, RunState, read_entry
 from baton_schemas.show.spending import PaidCall, Spending
 from baton_schemas.show.summary import Summary, searchable, summary_of
 from baton_schemas.wire.messages import Handoff, Result
@@ -76,15 +79,22 @@ class Folding:
         if entry.seq <= self.up_to_seq:
             return
         self._fold.apply(entry)
-        self._calls += self._spending.take(entry)
+        if calls := self._spending.take(entry):
+            self._calls += calls
         self.up_to_seq = entry.seq
         self.size_bytes += len(entry.data)
-        if isinstance(entry.message, Result):
+        if type(entry.message) is Result:
             self.ended, self.purged = True, self.purged or entry.message.purged
+
+    def take(self, some: Iterable[Stored]) -> None:
+        """Fold messages as they are stored."""
+        apply = self.apply
+        for seq, at, subject, data, _ in some:
+            apply(read_entry(seq, at, subject, data))
 
     def given(self, run: str) -> Given:
         """Return the row as it is now, and its words. Its id is that of its subjects: messages may say anything."""
-        state = self._fold.state
+        state = self._fold.unpaid()
         state = replace(state, run=run, flow=state.flow or self.flow)
         row = IndexRow(
             start_seq=self.start_seq,

@@ -48,6 +48,7 @@ class Table:
 
         Of those nothing is changed: whoever looks at their logs knows where they begin.
         """
+        given = sorted(given, key=lambda each: each[0].start_seq)  # the words are written at once only as numbers rise
         if self._words:
             values = [_values(row, spaced(words)) for row, words in given]
         else:

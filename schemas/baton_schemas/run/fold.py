@@ -42,13 +42,14 @@ from baton_schemas.wire.messages import (
     Started,
     Woken,
 )
+from baton_schemas.wire.outcomes import Usage
 
 from .child_runs import parent_of
-from .fold_costs import FoldedCosts
+from .fold_costs import FoldedCosts, Paid
 from .fold_joins import FoldedJoins
 from .fold_steps import OPEN, FoldedSteps
 from .refs import whole
-from .state import Entry, RunState
+from .state import Entry, RunState, StepState
 
 _FLOWS_KEPT = 256
 """Versions of flows whose graphs are remembered: working one out takes ten times longer than folding a short run."""
@@ -101,6 +102,15 @@ class RunFold:
     @property
     def state(self) -> RunState:
         """The state after the entries so far; later ones do not change it."""
+        steps = self._steps_now()
+        return self._state(steps, self._costs.paid(steps))
+
+    def unpaid(self) -> RunState:
+        """Return the state without what was paid: for who reckons that from the calls, of many runs."""
+        steps = self._steps_now()
+        return self._state(steps, Paid(None, 0.0, 0, Usage(), self._costs.rehearsed(steps)))
+
+    def _steps_now(self) -> dict[str, StepState]:
         joins = self._joins
         steps = dict(self._steps.found)
         for name, arrived in joins.arrived.items():
@@ -109,7 +119,10 @@ class RunFold:
             for name, step in steps.items():
                 if step.status in OPEN:
                     steps[name] = replace(step, status="dropped", waits="")
-        paid = self._costs.paid(steps)
+        return steps
+
+    def _state(self, steps: dict[str, StepState], paid: Paid) -> RunState:
+        joins = self._joins
         begins = self._begins
         parent = parent_of(self._first) if self._first else None
         return RunState(

@@ -67,6 +67,10 @@ class Sum(Struct, frozen=True, kw_only=True):
     rehearsed: int
 
 
+NOTHING = Sum(calls=0, usage=Usage(), cost_usd=0.0, waste_usd=0.0, unpriced=0, rehearsed=0)
+"""What no calls took."""
+
+
 class Spending:
     """Takes the entries of a log, of one run or of all, in their order, and gives the calls."""
 
@@ -189,6 +193,8 @@ def by(sums: Mapping[str, int]) -> list[tuple[str, int]]:
 def summed(calls: Iterable[PaidCall]) -> Sum:
     """Return what these took together."""
     found = list(calls)
+    if not found:
+        return NOTHING
     priced = [call for call in found if call.cost_usd is not None]
     return Sum(
         calls=len(found),
