@@ -45,8 +45,12 @@ CREATE INDEX runs_by_flow ON runs(flow, start_seq, status, started_us, ended_us,
 CREATE INDEX runs_by_parent ON runs(parent) WHERE parent != '';
 CREATE INDEX runs_by_cause ON runs(cause, start_seq) WHERE cause != '';
 CREATE INDEX runs_by_version ON runs(version, start_seq);
-CREATE INDEX runs_by_cost ON runs(cost_usd, start_seq) WHERE cost_usd > 0;
+CREATE INDEX runs_by_cost ON runs(coalesce(cost_usd, 0), start_seq);
+CREATE INDEX runs_by_tokens ON runs(tokens, start_seq);
+CREATE INDEX runs_by_time ON runs(ended_us - started_us, start_seq) WHERE ended_us IS NOT NULL;
+CREATE INDEX runs_open ON runs(started_us, start_seq) WHERE ended_us IS NULL;
 CREATE TABLE gone(version INTEGER NOT NULL, run TEXT NOT NULL);
+CREATE INDEX gone_by_version ON gone(version);
 CREATE TABLE counts(
   length_s INTEGER, begin_s INTEGER, flow TEXT, status TEXT, nested INTEGER, runs INTEGER NOT NULL,
   PRIMARY KEY(length_s, nested, begin_s, flow, status)) WITHOUT ROWID;

@@ -24,7 +24,8 @@ _INSERT = f"INSERT INTO runs VALUES({', '.join(14 * '?')})"
 _INSERT_WORDS = "INSERT INTO found(rowid, words) VALUES(?, ?)"
 _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
-_VERSION = "version"
+VERSION = "version"
+"""The fact that says how often rows were written."""
 FORGOT = "forgot"
 """The fact that says up to which version it is not known any more which runs went."""
 GONE_KEPT = 10_000
@@ -50,7 +51,7 @@ class Table:
         """Without `words` none are kept."""
         self._database, self._words = database, words
         self._tallies = Tallies(database)
-        self.version = int(self.fact(_VERSION) or 0)
+        self.version = int(self.fact(VERSION) or 0)
         """Counts the writings in which rows changed: each row has that of its last."""
         self._rows_changed = False
 
@@ -63,7 +64,7 @@ class Table:
             yield
             if changed := self._rows_changed:
                 self._tallies.write()
-                self.say(_VERSION, str(version))
+                self.say(VERSION, str(version))
             self._database.execute("COMMIT")
         except BaseException:
             self._tallies.forget()
