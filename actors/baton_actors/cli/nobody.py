@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from baton_actors.cli.place import Place
-from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.text import plain
+from baton_actors.orders.present import shown_source
 from baton_bus import BusError
 from baton_bus.addresses import redacted
 from baton_bus.client.runs import find_run, read_last

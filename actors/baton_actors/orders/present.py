@@ -7,13 +7,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from baton_actors.agents.loading import SHIPPED, FoundFlow, find_flow, recorded_flow, shipped_flows
-from baton_actors.cli.exits import CommandError
+from baton_actors.errors import ActorError
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.used_tools import functions_of
 
 
-class FlowBroken(CommandError):
+class FlowBroken(ActorError):
     """The flow of a run cannot be read as its file is now."""
 
     def __init__(self, reason: str) -> None:
