@@ -17,6 +17,8 @@ from baton_bus.client.hub import Hub
 
 from .feeds import Feeds
 from .index_watch import IndexWatch
+from .known_flows import Flows
+from .needs import Needs
 from .rendering import Rendering
 from .streams import Streams
 
@@ -56,6 +58,8 @@ class Console:
         self.feeds = Feeds(self.bus, self.hub)
         self.index = IndexWatch(options.index, self.settings, words=options.words)
         self.streams = Streams()
+        self.needs = Needs(self)
+        self.flows = Flows(self)
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
         self.who = f"console, {_user()}@{socket.gethostname()}"
         """Who acts, in what is written."""
@@ -77,6 +81,7 @@ class Console:
             server_version=str(nc._server_info.get("version", "")) if self.bus.is_connected else "",
             namespace=self.settings.namespace,
             index=self._index_in_words(),
+            attention=self.needs.count(),
         )
 
     def _index_in_words(self) -> str:

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from baton_actors.console.page import MakePage
 
+from .answer import answer_page
+from .attention import attention_page
+from .flows import flow_page, flows_page
+from .fork import allow_page, cancel_page, fork_page, retry_page
+from .many import cancel_all_page, retry_all_page
 from .run import run_page
 from .runs import runs_page
+from .send import send_page
 
 PAGES: dict[str, MakePage] = {
     "/": runs_page,
     "/runs": runs_page,
     "/runs/{run}": run_page,
+    "/runs/{run}/retry": retry_page,
+    "/runs/{run}/fork": fork_page,
+    "/runs/{run}/cancel": cancel_page,
+    "/runs/{run}/allow": allow_page,
+    "/runs/{run}/answer": answer_page,
+    "/acts/cancel": cancel_all_page,
+    "/acts/retry": retry_all_page,
+    "/attention": attention_page,
+    "/flows": flows_page,
+    "/flows/{flow}": flow_page,
+    "/flows/{flow}/send": send_page,
 }
