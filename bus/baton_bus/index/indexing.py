@@ -116,15 +116,15 @@ class Indexer:
     # ---- windows -----------------------------------------------------------------------------------
 
     async def _read(self, window: Span, *, ends_gap: bool) -> None:
-        projector, count = self._projector, 0
-        take = projector.take
-        async with aclosing(self._bus.log.raw(window.low, window.high)) as log:
-            async for each in log:
-                take(each)
-                count += 1
-                if count % _AT_ONCE == 0:
-                    await self._write_heard()
-        self.read += count
+        projector = self._projector
+        async with aclosing(self._bus.log.raw_batches(window.low, window.high)) as log:
+            async for batch in log:
+                projector.take(batch)
+                self.read += len(batch)
+                await self._write_heard()
+        while projector.fold_some(_AT_ONCE):
+            await asyncio.sleep(0)
+            await self._write_heard()
         projector.end_window()
         if ends_gap:  # what is before this was read before: these runs have rows, unless they begin further back
             projector.unknown |= {run for run in projector.torn if self._table.has(run)}
