@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,6 +27,8 @@ from .pages import PAGES
 from .rendering import HERE
 
 _JSON = ".json"
+
+logger = structlog.get_logger("baton.console")
 
 
 def make_app(console: Console) -> ASGIApp:
@@ -64,6 +67,9 @@ async def made_page(console: Console, make: MakePage, request: Request) -> Page 
         console.index.broken(error)
         return page_of_error(error)
     except (BusError, SchemaError, HTTPException, ValueError) as error:
+        return page_of_error(error)
+    except Exception as error:  # of ours: the other pages still work
+        logger.exception("page.broken", path=request.url.path)
         return page_of_error(error)
 
 
