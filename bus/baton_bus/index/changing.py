@@ -39,7 +39,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     rows: list[IndexRow] = []
     """Those that came or changed, in the order in which they did."""
     gone: list[str] = []
-    """Runs whose rows went."""
+    """Runs whose rows went; what is among the rows too has come again."""
     anew: bool = False
     """Too much has changed to be told, or it is another index: all that is shown is to be read again."""
 

@@ -66,9 +66,8 @@ def spend(
         " sum(cache_write_tokens), sum(output_tokens)"
     )
     names = ", ".join(by)
-    question = (
-        f"SELECT {names}{', ' if by else ''}{sums} FROM spent WHERE {' AND '.join(conditions)}"
-        + (f" GROUP BY {names} ORDER BY sum(cost) DESC, sum(output_tokens) DESC, {names}" if by else "")
+    question = f"SELECT {names}{', ' if by else ''}{sums} FROM spent WHERE {' AND '.join(conditions)}" + (
+        f" GROUP BY {names} ORDER BY sum(cost) DESC, sum(output_tokens) DESC, {names}" if by else ""
     )
     given = {
         "rehearsed": rehearsed,

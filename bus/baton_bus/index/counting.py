@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal
 
 from msgspec import Struct
@@ -128,9 +129,7 @@ def flow_figures(database: sqlite3.Connection, *, since: datetime | None = None)
     return sorted(found, key=lambda each: (-each.runs, each.flow))
 
 
-def _figures(
-    database: sqlite3.Connection, flow: str, statuses: dict[str, int], since: datetime | None
-) -> FlowFigures:
+def _figures(database: sqlite3.Connection, flow: str, statuses: dict[str, int], since: datetime | None) -> FlowFigures:
     since_us = int(since.timestamp()) // 60 * 60_000_000 if since is not None else 0
     latest = database.execute(
         "SELECT ended_us - started_us, cost_usd FROM runs INDEXED BY runs_by_flow"
@@ -178,7 +177,7 @@ def _stretches(since: datetime | None) -> list[tuple[int, int, int]]:
         return [(LENGTHS_S[-1], -end, end)]
     found = []
     low = int(since.timestamp()) // LENGTHS_S[0] * LENGTHS_S[0]
-    for length_s, longer_s in zip(LENGTHS_S, LENGTHS_S[1:], strict=False):
+    for length_s, longer_s in pairwise(LENGTHS_S):
         high = -(-low // longer_s) * longer_s
         found.append((length_s, low, high))
         low = high

@@ -92,9 +92,7 @@ class Table:
             self._database.executemany(_INSERT_WORDS, ((each[0], each[-1]) for each in values if each[-1]))
         except sqlite3.IntegrityError:  # some are there already
             self._database.execute("ROLLBACK TO rows")
-            return [
-                row.summary.run for (row, _), each in zip(given, values, strict=True) if not self._put(row, each)
-            ]
+            return [row.summary.run for (row, _), each in zip(given, values, strict=True) if not self._put(row, each)]
         finally:
             self._database.execute("RELEASE rows")
         for row, _ in given:

@@ -18,9 +18,8 @@ _SPENT = ("calls", "cost", "waste", "unpriced", "input_tokens", "cache_read_toke
 _SPENT_ON = (*_SPENT, "output_tokens")
 _COUNT = "INSERT INTO counts VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET runs = runs + excluded.runs"
 _CAUSE = "INSERT INTO causes VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET runs = runs + excluded.runs"
-_SPEND = (
-    f"INSERT INTO spent VALUES({', '.join((6 + len(_SPENT_ON)) * '?')}) ON CONFLICT DO UPDATE SET "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SPENT_ON)
+_SPEND = f"INSERT INTO spent VALUES({', '.join((6 + len(_SPENT_ON)) * '?')}) ON CONFLICT DO UPDATE SET " + ", ".join(
+    f"{name} = {name} + excluded.{name}" for name in _SPENT_ON
 )
 
 
@@ -31,7 +30,7 @@ class Tallies:
         """`database` is an index."""
         self._database = database
         self._counts: defaultdict[tuple[int, str, str, bool], int] = defaultdict(int)
-        """By the minute in which runs began, their flow and status, and whether a step of another run asked for them."""
+        """By the minute in which runs began, their flow and status, and whether a step of another run asked for it."""
         self._causes: dict[str, Cause] = {}
         self._failed: defaultdict[str, int] = defaultdict(int)
         self._spent: dict[tuple[int, str, str, str, str, bool], list[int]] = {}

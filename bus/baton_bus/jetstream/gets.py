@@ -47,7 +47,9 @@ _LEAST_BYTES = 64 * 1024
 _TOO_MANY, _NO_RESPONDER = "413", "503"
 _NOT_FOUND, _STREAM_NOT_FOUND = 10037, 10059
 _STREAM = b"\r\nNats-Stream:"
-_SAID = re.compile(rb"\r\nNats-Stream: \S+\r\nNats-Subject: (\S+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: (\S+)\r\n")
+_SAID = re.compile(
+    rb"\r\nNats-Stream: \S+\r\nNats-Subject: (\S+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: (\S+)\r\n"
+)
 """What a server adds to the headers of a message, as all do; what a publisher wrote comes before it."""
 _SEQ_MAX = 2**63 - 1
 """Beyond, a server does not read the question."""

@@ -85,6 +85,6 @@ class FoldedCosts:
         """Say whether the rehearsal model answered any step of a run whose steps are these."""
         return (
             self._rehearsed
-            or any([step.work.rehearsed for step in steps.values() if step.work])
+            or any(step.work.rehearsed for step in steps.values() if step.work)
             or any(call.rehearsed for calls in self._calls.values() for call in calls)
         )
