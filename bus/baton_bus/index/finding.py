@@ -18,7 +18,7 @@ from .errors import NoWords
 from .file import facts
 from .row import IndexRow
 from .spans import Span, last_of
-from .table import microseconds, spaced, spans_of
+from .table import REMOVED, microseconds, spaced, spans_of
 
 Order = Literal["started", "cost", "time", "tokens"]
 """What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
@@ -51,6 +51,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     parent: str = ""
     """Those that this run asked for; without it, those that nobody's step did."""
     order: Order = "started"
+    ascending: bool = False
+    """The least of it, or the oldest, first."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a status that there is not, and `NoWords`."""
@@ -67,13 +69,49 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return self != bare
 
 
-def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0) -> list[IndexRow]:
+def find(
+    database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0, *, after: str = ""
+) -> list[IndexRow]:
     """Return the runs that are wanted, of those that began at this sequence or later.
 
-    `now` is for the time of runs that have not ended. Raises as SQLite does.
+    With `after`, those that come after this run in their order: none for one that is not there. `now` is for the time
+    of runs that have not ended. Raises as SQLite does.
     """
     source, conditions, given = _asked(wanted, now, low_seq)
-    return _first(database, wanted.order, source, conditions, {**given, "limit": wanted.limit})
+    given |= {"limit": wanted.limit}
+    if not after:
+        return _first(database, wanted, source, conditions, given)
+    place = _place_of(database, wanted, after, now)
+    return _first(database, wanted, source, conditions, {**given, **place}, past=_Past.AFTER) if place else []
+
+
+def count(database: sqlite3.Connection, wanted: Wanted, now: datetime) -> dict[str, int]:
+    """Return how many runs are wanted, by status: `wanted.limit` in all at most, whichever they are.
+
+    Raises as SQLite does.
+    """
+    source, conditions, given = _asked(wanted, now, 0)
+    question = (
+        f"SELECT status, count(*) FROM (SELECT status FROM {source} WHERE {' AND '.join(conditions)} LIMIT :limit)"
+        " GROUP BY status"
+    )
+    return dict(database.execute(question, {**given, "limit": wanted.limit}).fetchall())
+
+
+def named(database: sqlite3.Connection, part: str, limit: int) -> list[IndexRow]:
+    """Return runs whose ids begin or end so, nested ones too: those that begin so first. Raises as SQLite does."""
+    question = "SELECT row FROM runs WHERE run >= ? AND run < ? ORDER BY run DESC LIMIT ?"
+    found = rows_in(database.execute(question, (part, part + "\U0010ffff", limit)).fetchall())
+    if len(found) < limit:
+        # The ids alone are in an index of their own: it is looked through without the rows.
+        question = (
+            "SELECT row FROM runs WHERE start_seq IN (SELECT start_seq FROM runs WHERE substr(run, ?) = ?"
+            " AND length(run) > ? LIMIT ?) ORDER BY start_seq DESC"
+        )
+        given = (-len(part), part, len(part), limit - len(found))
+        have = {row.start_seq for row in found}
+        found += [row for row in rows_in(database.execute(question, given).fetchall()) if row.start_seq not in have]
+    return found
 
 
 class Beside(Struct, frozen=True, kw_only=True):
@@ -90,45 +128,48 @@ def beside(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime
     The run itself need not be wanted any more: then they are those between which it would be. Without a row it has no
     neighbours. Raises as SQLite does.
     """
-    keys = {"cost": "coalesce(cost_usd, 0)", "time": "coalesce(ended_us, :now) - started_us", "tokens": "tokens"}
-    key = keys.get(wanted.order, "0")
-    at = database.execute(
-        f"SELECT start_seq, {key} FROM runs WHERE run = :run", {"run": run, "now": microseconds(now)}
-    ).fetchone()
-    if at is None:
+    place = _place_of(database, wanted, run, now)
+    if not place:
         return Beside(before=None, after=None)
     source, conditions, given = _asked(wanted, now, low_seq)
-    given |= {"seq": at[0], "key": at[1], "limit": 1}
-    found = [
-        _first(database, wanted.order, source, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)
-    ]
+    given |= {**place, "limit": 1}
+    found = [_first(database, wanted, source, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)]
     return Beside(before=next(iter(found[0]), None), after=next(iter(found[1]), None))
 
 
-class _Past(Enum):
-    """On which side of a run: what is compared, and in which order."""
+def _place_of(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime) -> dict[str, object]:
+    """Return where a run is in an order; nothing for one without a row."""
+    keys = {"cost": "coalesce(cost_usd, 0)", "time": "coalesce(ended_us, :now) - started_us", "tokens": "tokens"}
+    question = f"SELECT start_seq, {keys.get(wanted.order, '0')} FROM runs WHERE run = :run"
+    at = database.execute(question, {"run": run, "now": microseconds(now)}).fetchone()
+    return {"seq": at[0], "key": at[1]} if at is not None else {}
 
-    BEFORE = (">", "ASC")
-    AFTER = ("<", "DESC")
+
+class _Past(Enum):
+    """On which side of a run."""
+
+    BEFORE = "before"
+    AFTER = "after"
 
 
 def _first(
     database: sqlite3.Connection,
-    order: Order,
+    wanted: Wanted,
     source: str,
     conditions: Sequence[str],
     given: dict[str, object],
     past: _Past | None = None,
 ) -> list[IndexRow]:
     """Return the first runs in an order, or the nearest to one with this `key` and `seq`."""
-    compared, way = past.value if past is not None else ("", "DESC")
+    up = wanted.ascending != (past is _Past.BEFORE)
+    compared, way = (">", "ASC") if up else ("<", "DESC")
     where = " AND ".join(conditions)
-    if order == "started":
+    if wanted.order == "started":
         side = f" AND start_seq {compared} :seq" if past is not None else ""
         question = f"SELECT row FROM {source} WHERE {where}{side} ORDER BY start_seq {way} LIMIT :limit"
         return rows_in(database.execute(question, given).fetchall())
     parts = []
-    for key, more in _KEYS[order]:
+    for key, more in _KEYS[wanted.order]:
         side = f" AND ({key}, start_seq) {compared} (:key, :seq)" if past is not None else ""
         parts.append(
             f"SELECT * FROM (SELECT {key} AS place, start_seq AS at, row FROM {source} WHERE {where}{more}{side}"
@@ -204,6 +245,13 @@ class Reach(Struct, frozen=True, kw_only=True):
     spans: list[Span]
     """All parts that were read."""
     runs: int
+    first_seq: int = 1
+    """Of the log: what was before is gone."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing older is to be read."""
+        return self.low_seq <= self.first_seq and self.high_seq > 0
 
 
 def reach_of(database: sqlite3.Connection) -> Reach:
@@ -219,6 +267,7 @@ def reach_of(database: sqlite3.Connection) -> Reach:
         back_to=started_at(database, newest.low),
         spans=spans,
         runs=runs,
+        first_seq=max(int(said.get(REMOVED, "1").split()[0]), 1),
     )
 
 
