@@ -38,17 +38,18 @@ CREATE TABLE spans(low INTEGER PRIMARY KEY, high INTEGER NOT NULL);
 CREATE TABLE torn(run TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs(
   start_seq INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, flow TEXT NOT NULL, status TEXT NOT NULL,
-  parent TEXT NOT NULL, started_us INTEGER NOT NULL, ended_us INTEGER, cost_usd REAL, tokens INTEGER NOT NULL,
+  parent TEXT NOT NULL, started_us INTEGER NOT NULL, took_us INTEGER, cost_usd REAL, cost REAL NOT NULL,
+  tokens INTEGER NOT NULL,
   asks_people INTEGER NOT NULL, cause TEXT NOT NULL, version INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
 CREATE INDEX runs_by_status ON runs(status, start_seq);
-CREATE INDEX runs_by_flow ON runs(flow, start_seq, status, started_us, ended_us, cost_usd);
+CREATE INDEX runs_by_flow ON runs(flow, start_seq, status, took_us, cost_usd);
 CREATE INDEX runs_by_parent ON runs(parent) WHERE parent != '';
 CREATE INDEX runs_by_cause ON runs(cause, start_seq) WHERE cause != '';
 CREATE INDEX runs_by_version ON runs(version, start_seq);
-CREATE INDEX runs_by_cost ON runs(coalesce(cost_usd, 0), start_seq);
-CREATE INDEX runs_by_tokens ON runs(tokens, start_seq);
-CREATE INDEX runs_by_time ON runs(ended_us - started_us, start_seq) WHERE ended_us IS NOT NULL;
-CREATE INDEX runs_open ON runs(started_us, start_seq) WHERE ended_us IS NULL;
+CREATE INDEX runs_by_cost ON runs(cost, start_seq, parent, flow, status, started_us);
+CREATE INDEX runs_by_tokens ON runs(tokens, start_seq, parent, flow, status, started_us);
+CREATE INDEX runs_by_time ON runs(took_us, start_seq, parent, flow, status, started_us) WHERE took_us IS NOT NULL;
+CREATE INDEX runs_open ON runs(started_us, start_seq, parent, flow, status) WHERE took_us IS NULL;
 CREATE TABLE gone(version INTEGER NOT NULL, run TEXT NOT NULL);
 CREATE INDEX gone_by_version ON gone(version);
 CREATE TABLE counts(
