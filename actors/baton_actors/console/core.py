@@ -21,6 +21,7 @@ from baton_schemas.wire.words import Here
 from .feeds import Feeds
 from .index_watch import IndexWatch
 from .listing import Rows
+from .queue_watch import QueueWatch
 from .rendering import Rendering
 from .streams import Streams
 
@@ -70,6 +71,7 @@ class Console:
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
         self.rows = Rows(self.rendering)
         self.crew = Crew(self.bus)
+        self.queues = QueueWatch(self.bus)
         self.who = f"console, {_user()}@{socket.gethostname()}"
         """Who acts, in what is written."""
 

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -25,6 +25,7 @@ from baton_schemas.wire.messages import Result
 from baton_schemas.wire.words import Running, Said, Word, Wrote
 
 from .bell import Bell
+from .words import unix_us
 
 _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
@@ -131,7 +132,7 @@ class Feed:
                 live.says = text
             case Running(says=says, since_us=since_us):
                 live.says = says or live.says
-                live.since = _at(since_us) or live.since
+                live.since = unix_us(since_us) or live.since
             case Wrote(text=text):
                 live.wrote = (live.wrote + text)[-_WROTE_CHARS:]
 
@@ -222,16 +223,6 @@ class Feeds:
             self._kept[feed.run] = feed
             while len(self._kept) > _KEPT_MAX:
                 self._kept.popitem(last=False)
-
-
-def _at(since_us: int) -> datetime | None:
-    """Return a time that a worker says; None for one that is none."""
-    if not since_us:
-        return None
-    try:
-        return datetime.fromtimestamp(since_us / 1e6, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _entry(each: Stored) -> Entry:

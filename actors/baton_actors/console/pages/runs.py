@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -21,6 +22,7 @@ from baton_actors.console.listing import (
 from baton_actors.console.page import LISTS, Given, Moved, Page
 from baton_bus.index import file as files
 from baton_bus.index.counting import counts
+from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.finding import Reach, Wanted, beside, count, find, reach_of
 from baton_bus.index.histogram import Bar, histogram
 from baton_bus.index.using import find_runs
@@ -47,10 +49,23 @@ async def runs_page(console: Console, request: Request) -> Page:
     now = datetime.now(UTC)
     query = Query(request.query_params)
     wanted = wanted_in(query.given, now, SHOWN + 1)
-    facts = _by_index(console, query, wanted, now)
+    facts: dict[str, Any] | None = None
+    try:
+        facts = _by_index(console, query, wanted, now)
+    except IndexUnusable as error:  # it is being made anew
+        console.index.broken(error)
     if facts is None:  # no index yet: what the log says in some seconds
         rows = (await find_runs(console.bus, wanted, None, now)).rows
-        facts = {"rows": rows, "counts": {}, "flows": [], "bars": [], "left": 0, "why_none": [], "reach": None}
+        facts = {
+            "rows": rows,
+            "counts": {},
+            "is_bounded": False,
+            "flows": [],
+            "waiting": None,
+            "bars": [],
+            "why_none": [],
+            "reach": None,
+        }
     rows = facts["rows"][:SHOWN]
     older = query.with_(before=rows[-1].summary.run) if len(facts["rows"]) > SHOWN else ""
     return Page(
@@ -77,8 +92,6 @@ async def runs_page(console: Console, request: Request) -> Page:
 
 async def beside_page(console: Console, request: Request) -> Page:
     """Lead to the run before or after one in a list: `list` is what stands after the `?` of the list's address."""
-    from urllib.parse import parse_qsl
-
     given = Given(request.query_params)
     now = datetime.now(UTC)
     database = console.index.database
