@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
+from baton_schemas.wire.money import shown_usd
 
 CLASSES = {
     "queued": "waiting",
@@ -104,6 +105,7 @@ FILTERS = {
     "css": css,
     "took": took,
     "dollars": dollars,
+    "usd": shown_usd,
     "number": number,
     "clock": clock,
     "iso": iso,
