@@ -21,10 +21,10 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import read_time, short_time
 from baton_bus.errors import BusUnavailable, PayloadTooLarge
 from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import BadMessage, nearest
+from baton_schemas.show.times import read_time, short_time
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.names import check_token
