@@ -1,0 +1,476 @@
+"""What all views have: a line that says where one is, what is amiss, a search, and a line that says how live it is.
+
+A view looks when something has come, at most eight times a second, and not while another one is on top of it, while it
+is frozen, or while the server is away: nothing pretends to be live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from baton_actors.console.bell import Bell
+from baton_actors.console.failing import page_of_error
+from baton_actors.errors import ActorError
+from baton_bus.errors import BusError
+from baton_bus.index.errors import IndexUnusable
+from baton_schemas.errors import SchemaError
+from baton_schemas.show.lines import seconds
+from baton_schemas.show.plain import plain
+
+from .drawn import one
+from .lines import Lines
+from .palette import Cell, Palette
+from .rows import Rows
+
+if TYPE_CHECKING:
+    from baton_actors.console.core import Console
+
+    from .app import Top
+
+LOOKS_S = 1.0
+_EVERY_S = 0.125
+"""At most eight times a second."""
+_SHARE = 4
+"""Looking takes at most a fifth of the time."""
+_CONNECTED_EVERY_S = 0.5
+_CHORD_S = 1.5
+"""How long after `g` another key says where to go."""
+ERRORS = (BusError, SchemaError, ActorError, ValueError)
+
+
+class View(Screen[None]):
+    """A view of the console."""
+
+    app: Top
+
+    CSS = """
+    View { background: $paper; color: $ink; }
+    View > Static { height: auto; padding: 0 1; color: $ink; background: $paper; }
+    View > #title { height: 1; background: $shade; }
+    View > #said { max-height: 10; }
+    View > #status { height: 1; background: $shade; dock: bottom; }
+    View > #search { height: 1; border: none; padding: 0 1; background: $at; color: $ink; dock: bottom; }
+    View.away #status { background: $failed; color: $paper; }
+    View > Rows { margin: 0 1; }
+    View > Lines { margin: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "move(1)"),
+        Binding("k,up", "move(-1)"),
+        Binding("pagedown,ctrl+d", "page(1)"),
+        Binding("pageup,ctrl+u", "page(-1)"),
+        Binding("home", "move(-1000000)"),
+        Binding("end,G", "move(1000000)"),
+        Binding("enter,l,right", "open"),
+        Binding("escape,h,left", "back"),
+        Binding("slash", "search"),
+        Binding("n", "failure(1)"),
+        Binding("N", "failure(-1)"),
+        Binding("g", "go"),
+        Binding("a", "go_to('a')"),
+        Binding("r", "go_to('r')"),
+        Binding("F", "ask('fork')"),
+        Binding("X", "ask('cancel')"),
+        Binding("f", "follow"),
+        Binding("space", "freeze"),
+        Binding("tab", "turn(1)"),
+        Binding("shift+tab", "turn(-1)"),
+        Binding("c", "copy"),
+        Binding("t", "app.turn_theme"),
+        Binding("question_mark", "app.help"),
+        Binding("q", "go_to('q')"),
+    ]
+    here = ""
+    every_s = 10.0
+    """It looks at least so often."""
+    hint = "runs, failed, steps"
+    """What the search is for."""
+
+    def __init__(self, console: Console, palette: Palette) -> None:
+        super().__init__()
+        self.console, self.palette = console, palette
+        self.command = "baton runs"
+        """What says the same."""
+        self.frozen = False
+        self.looks = 0
+        """How often it was painted."""
+        self.sought = ""
+        self._put: dict[str, list[Cell]] = {}
+        self._awake = asyncio.Event()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._live: asyncio.Task[None] | None = None
+        self._again = Bell()
+        self._painted_at: datetime | None = None
+        self._stored_at_s = 0.0
+        self._lag_ms: float | None = None
+        self._lost_at: float | None = None
+        self._went_at = -1e9
+
+    # ---- what each view says of itself ---------------------------------------------------------------------
+
+    def body(self) -> Sequence[Widget]:
+        """Return what is between the title and the status."""
+        raise NotImplementedError
+
+    def hearing(self) -> contextlib.AbstractAsyncContextManager[list[Bell]]:
+        """Have what it is of heard while the context is open; yield what rings when there is more."""
+        return _only([self.console.index.bell])
+
+    async def look(self) -> Any:
+        """Return what is shown. Raises `ERRORS`."""
+        raise NotImplementedError
+
+    def paint(self, facts: Any) -> None:
+        """Show it."""
+        raise NotImplementedError
+
+    def act_run(self) -> str:
+        """Return the run that keys act on; empty where there is none."""
+        return ""
+
+    def act_step(self) -> str:
+        """Return the step that is chosen in it; empty where none is."""
+        return ""
+
+    def opened(self, key: str) -> None:
+        """Go into the line that has this key."""
+
+    def found(self, text: str) -> None:
+        """Search for this; nothing takes the search away."""
+        self.again()
+
+    # ---- how it is live ------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """Make its parts."""
+        yield Static(id="title", markup=False)
+        said = Static(id="said", markup=False)
+        said.display = False
+        yield said
+        yield from self.body()
+        search = Input(id="search", placeholder=self.hint, compact=True)
+        search.display = False
+        yield search
+        yield Static(id="status", markup=False)
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        for table in self.query(Rows):
+            table.focus()
+            break
+        self._awake.set()
+        self._live = asyncio.create_task(self._keep_looking(), name=f"look at {self.here}")
+        self._live.add_done_callback(self._ended)
+
+    async def on_unmount(self) -> None:
+        """End it."""
+        if self._live is not None:
+            self._live.cancel()
+            await asyncio.gather(self._live, return_exceptions=True)
+
+    def on_screen_suspend(self) -> None:
+        """Another view is on top of it."""
+        self._awake.clear()
+
+    def on_screen_resume(self) -> None:
+        """It is seen again."""
+        self.use(self.app.palette)
+        self._awake.set()
+        self.again()
+
+    def again(self) -> None:
+        """Look again, as soon as may be."""
+        self._again.ring()
+
+    def stored(self, at_s: float) -> None:
+        """Say when the last message was stored that is shown (Unix time)."""
+        if at_s > self._stored_at_s:
+            if self._stored_at_s:
+                self._lag_ms = max(self.console.bus.now_s() - at_s, 0.0) * 1_000
+            self._stored_at_s = at_s
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.app.broken(error)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            try:
+                async with self.hearing() as bells:
+                    await self._follow([*bells, self._again])
+            except ERRORS as error:
+                self.tell(error)
+                await asyncio.sleep(LOOKS_S)
+
+    async def _follow(self, bells: list[Bell]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._awake.wait()
+            await self._thawed.wait()
+            counts = [bell.count for bell in bells]
+            began = loop.time()
+            if self._is_connected():
+                await self._look()
+            self.paint_status()
+            took_s = loop.time() - began
+            await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
+            await self._news(bells, counts)
+
+    async def _look(self) -> None:
+        try:
+            facts = await self.look()
+        except IndexUnusable as error:
+            self.console.index.broken(error)
+            return
+        except ERRORS as error:
+            self.tell(error)
+            return
+        if self.frozen:
+            return
+        self.put("said", [])
+        self.paint(facts)
+        self.looks += 1
+        self._painted_at = datetime.now(UTC)
+
+    async def _news(self, bells: Sequence[Bell], counts: Sequence[int]) -> None:
+        """Wait for something that came, or until it is time; while the server is away, a second."""
+        waiting = [asyncio.create_task(bell.wait(count)) for bell, count in zip(bells, counts, strict=True)]
+        left_s = LOOKS_S if self._lost_at is not None else self.every_s
+        try:
+            while left_s > 0:
+                done, _ = await asyncio.wait(
+                    waiting, timeout=min(left_s, _CONNECTED_EVERY_S), return_when=asyncio.FIRST_COMPLETED
+                )
+                if done or self.console.bus.is_connected != (self._lost_at is None):
+                    return
+                left_s -= _CONNECTED_EVERY_S
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _is_connected(self) -> bool:
+        """Say whether the server is there; remember since when it is not."""
+        if self.console.bus.is_connected:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = time.monotonic()
+        self.set_class(self._lost_at is not None, "away")
+        return self._lost_at is None
+
+    # ---- what is written on it -----------------------------------------------------------------------------
+
+    def put(self, where: str, lines: list[Cell]) -> None:
+        """Write lines on one of its texts, if they are others; none takes it away."""
+        if self._put.get(where) == lines:
+            return
+        widget = self.query_one(f"#{where}", Static)
+        is_bar = where in ("title", "status")
+        styles = self.palette.styles
+        text = Text("\n", end="").join(
+            Text.assemble(*((plain(part), styles.get(kind, styles[""])) for part, kind in line)) for line in lines
+        )
+        text.no_wrap, text.overflow = is_bar, "ellipsis" if is_bar else "fold"
+        before = self._put.get(where)
+        self._put[where] = lines
+        if not is_bar:
+            widget.display = bool(lines)
+        widget.update(text, layout=(not is_bar and len(before or ()) != len(lines)) or not is_bar)
+
+    def tell(self, error: BaseException) -> None:
+        """Say what is amiss, and what to do next."""
+        page = page_of_error(error) if isinstance(error, Exception) else None
+        said = str(page.facts["said"]) if page is not None else str(error)
+        title = page.title if page is not None else "Broken"
+        lines = [(("✗ ", "mark.failed"), (title, "failed")), *(one(line) for line in said.split("\n"))]
+        self.put("said", [*lines, one("Esc goes back; it is tried again every second.", "dim")])
+        self.paint_status()
+
+    def entitle(self, *cell: tuple[str, str]) -> None:
+        """Say where one is."""
+        count = self.console.needs.count()
+        right = f"g r runs  g q queues  g a attention{f' {count}' if count else ''}"
+        left = [(plain(text), kind) for text, kind in cell]
+        space = self.size.width - 2 - sum(len(text) for text, _ in left) - len(right)
+        if space >= 2:
+            left += [(" " * space, ""), (right, "dim")]
+        self.put("title", [tuple(left)])
+
+    def paint_status(self) -> None:
+        """Say how live it is."""
+        if not self.is_mounted:
+            return
+        status = self.console.status()
+        if self._lost_at is not None:
+            at = f", as it was at {self._painted_at.astimezone():%H:%M:%S}" if self._painted_at else ""
+            since = seconds(time.monotonic() - self._lost_at)
+            self.put(
+                "status", [((f"connection lost {since} ago: it is tried again. Nothing here is live{at}", "away"),)]
+            )
+            return
+        lag = f" · {self._lag_ms:.0f} ms behind" if self._lag_ms is not None else ""
+        how = ("frozen: space goes on", "retry") if self.frozen else (f"live{lag}", "dim")
+        parts = [status.index, status.workers, "read-only" if self.console.options.read_only else ""]
+        said = "".join(f" · {part}" for part in parts if part)
+        right = f"{self.command}   ? keys" if self.size.width >= 100 else "? keys"
+        room = self.size.width - 2 - len(how[0]) - len(said)
+        if room < len(right) + 2:
+            right = "? keys"
+        space = max(room - len(right), 1)
+        self.put("status", [(how, (said, "dim"), (" " * space, ""), (right, "dim"))])
+
+    def use(self, palette: Palette) -> None:
+        """Draw in these colours."""
+        if palette is self.palette:
+            return
+        self.palette = palette
+        for table in self.query(Rows):
+            table.use(palette)
+        for lines in self.query(Lines):
+            lines.use(palette)
+        put, self._put = self._put, {}
+        for where, written in put.items():
+            self.put(where, written)
+        self.again()
+
+    # ---- keys ----------------------------------------------------------------------------------------------
+
+    @property
+    def panes(self) -> list[Rows | Lines]:
+        """What keys may be for, from above."""
+        return [each for each in self.query("Rows, Lines") if isinstance(each, Rows | Lines) and each.display]
+
+    @property
+    def pane(self) -> Rows | Lines | None:
+        """What they are for."""
+        focused = self.focused
+        return focused if isinstance(focused, Rows | Lines) else next(iter(self.panes), None)
+
+    def action_move(self, by: int) -> None:
+        """Go to the next line, or scroll by one."""
+        if self.pane is not None:
+            self.pane.move(by)
+
+    def action_page(self, by: int) -> None:
+        """Go on by a page."""
+        if self.pane is not None:
+            self.pane.move(by * max(self.pane.size.height - 2, 1))
+
+    def action_turn(self, by: int) -> None:
+        """Have the keys for another part."""
+        panes = self.panes
+        if panes and self.pane is not None:
+            panes[(panes.index(self.pane) + by) % len(panes)].focus()
+
+    def action_open(self) -> None:
+        """Go into the chosen line."""
+        if isinstance(self.pane, Rows):
+            self.pane.open()
+
+    def action_back(self) -> None:
+        """Go back: out of a search, or out of the view."""
+        if self.sought:
+            self._seek("")
+        else:
+            self.app.back()
+
+    def action_failure(self, by: int) -> None:
+        """Go to the next failure, or to the next place that was sought."""
+        pane = self.pane
+        if isinstance(pane, Lines):
+            is_there = pane.go_to(self.sought, by) if self.sought else pane.go_to("✗", by)
+        else:
+            is_there = pane is not None and pane.go_to_failure(by)
+        if not is_there:
+            self.app.say("no further failure here" if by > 0 else "no failure before this one")
+
+    def action_follow(self) -> None:
+        """Stay with what comes."""
+        if self.frozen:
+            self.action_freeze()
+        if self.pane is not None:
+            self.pane.follow()
+
+    def action_freeze(self) -> None:
+        """Stay as it is, or go on."""
+        self.frozen = not self.frozen
+        if self.frozen:
+            self._thawed.clear()
+        else:
+            self._thawed.set()
+            self.again()
+        self.paint_status()
+
+    def action_search(self) -> None:
+        """Open the search."""
+        search = self.query_one("#search", Input)
+        search.value, search.display = self.sought, True
+        search.focus()
+
+    def action_copy(self) -> None:
+        """Copy the command that says the same."""
+        self.app.copy_command(self.command)
+
+    def action_go(self) -> None:
+        """Wait for the key that says where to go."""
+        self._went_at = time.monotonic()
+
+    def action_go_to(self, key: str) -> None:
+        """Go to another view, after `g`; else do what the key does."""
+        went, self._went_at = time.monotonic() - self._went_at < _CHORD_S, -1e9
+        if went:
+            self.app.go(key)
+        elif key == "q":
+            self.app.exit()
+        elif key == "r":
+            self.action_ask("retry")
+
+    def action_ask(self, act: str) -> None:
+        """Ask whether to do something with the run."""
+        self.app.ask(act, self)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Search."""
+        event.stop()
+        self._close_search()
+        self._seek(event.value.strip())
+
+    def on_key(self, event: Any) -> None:
+        """Leave the search without searching."""
+        search = self.query_one("#search", Input)
+        if search.has_focus and event.key == "escape":
+            event.stop()
+            event.prevent_default()
+            self._close_search()
+
+    def on_rows_opened(self, event: Rows.Opened) -> None:
+        """Go into a line."""
+        event.stop()
+        self.opened(event.key)
+
+    def _close_search(self) -> None:
+        self.query_one("#search", Input).display = False
+        if self.panes:
+            self.panes[0].focus()
+
+    def _seek(self, text: str) -> None:
+        self.sought = text
+        self.found(text)
+
+
+@asynccontextmanager
+async def _only(bells: list[Bell]) -> AsyncIterator[list[Bell]]:
+    yield bells
