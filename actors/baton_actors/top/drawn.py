@@ -56,24 +56,24 @@ def strip_of(spans: Sequence[Span], styles: Mapping[str, Style], behind: Style, 
 
 def wrapped(cell: Cell, width: int, indent: int = 0) -> Iterator[Cell]:
     """Yield a line in pieces of at most so many columns; those after the first are indented."""
+    room = max(width, 8)
+    indent = min(indent, room // 2)
     line: list[Span] = []
-    taken, room = 0, max(width, 2)
+    taken = 0
     for text, kind in cell:
         rest = text
         while rest:
             cut = _cut(rest, room - taken)
-            if cut == len(rest):
-                line.append((rest, kind))
-                taken += cell_len(rest)
-                break
-            if cut or line:
-                line.append((rest[:cut], kind))
-            elif not cut:  # a wide character in one column
+            if not cut and taken <= indent:  # even so there is room for any character
                 cut = 1
-                line.append((rest[:1], kind))
-            yield tuple(line)
-            rest = rest[cut:].removeprefix(" ")
-            line, taken = ([(" " * indent, "")] if indent else []), indent
+            if cut:
+                line.append((rest[:cut], kind))
+                taken += cell_len(rest[:cut])
+                rest = rest[cut:]
+            if rest:
+                yield tuple(line)
+                rest = rest.removeprefix(" ")
+                line, taken = ([(" " * indent, "")] if indent else []), indent
     yield tuple(line)
 
 

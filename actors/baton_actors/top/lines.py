@@ -76,7 +76,9 @@ class Lines(ScrollView, can_focus=True):
         return int(self.scroll_offset.y)
 
     def _wrap(self) -> None:
-        wide = max(self.size.width - 1, 1)
+        wide = self.size.width - 1
+        if wide <= 0:  # it has no place yet
+            return
         before, top = self._drawn, self._top
         self._drawn = [piece for line in self.text for piece in wrapped(line, wide, indent=_indent_of(line))]
         self.virtual_size = Size(self.size.width, len(self._drawn))

@@ -48,14 +48,15 @@ _STRIP_MAX = 12
 _ID_WIDE = 9
 
 COLUMNS = (
-    Column(title="  run", wide=2 + _ID_WIDE + 1, until_wide=120),
-    Column(title="  run", wide=28, from_wide=120),
+    Column(title="  run", wide=2 + _ID_WIDE + 1, until_wide=150),
+    Column(title="  run", wide=28, from_wide=150),
     Column(title="flow", wide=10, until_wide=100),
     Column(title="flow", wide=16, from_wide=100),
     Column(title="status", wide=10, until_wide=100),
-    Column(title="status", wide=20, from_wide=100),
+    Column(title="status", wide=16, from_wide=100),
     Column(title="steps", wide=_STRIP_MAX + 1, from_wide=90),
-    Column(title="started", wide=12, from_wide=120),
+    Column(title="started", wide=8, from_wide=110, until_wide=150),
+    Column(title="started", wide=12, from_wide=150),
     Column(title="time", wide=10, right=True),
     Column(title="cost", wide=9, right=True),
     Column(title="again", wide=5, right=True, from_wide=140),
@@ -111,8 +112,8 @@ class RunsView(View):
         wanted = wanted_in(self.query_.given, now, self.limit)
         if self.cause is not None:
             wanted = replace(wanted, cause=self.cause.key)
-        database = self.console.index.database
-        if database is None:
+        database, reach = self.console.index.database, self.console.index.reach()
+        if database is None or reach is None or not reach.high_seq:  # nothing is in it yet
             return Listed(rows=await self._of_log(wanted, now), by_status={}, why_none=[], has_index=False)
         with files.told(self.console.index.path):
             rows = find(database, wanted, now)
@@ -200,7 +201,7 @@ def _row(summary: Summary, now: datetime) -> Row:
     said = one(summary.error, "failed" if failed else "dim") if summary.error else one(summary.input, "dim")
     cost = one(cost_of(summary), "dim" if summary.rehearsed else "")
     again = one(f"↻{summary.retries:,}", "mind") if summary.retries else ()
-    flow = one(summary.flow)
+    flow, started = one(summary.flow), one(clock(summary.started_at), "dim")
     return Row(
         key=summary.run,
         cells=(
@@ -211,7 +212,8 @@ def _row(summary: Summary, now: datetime) -> Row:
             status,
             status,
             _strip(summary),
-            one(clock(summary.started_at), "dim"),
+            started,
+            started,
             one(ticking(took, is_open=summary.ended_at is None), "dim"),
             cost,
             again,

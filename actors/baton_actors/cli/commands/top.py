@@ -35,7 +35,8 @@ async def top(
     """
     is_there = importlib.util.find_spec("textual") is not None
     async with place.client() as client:
-        if not (is_there and sys.stdin.isatty() and sys.stdout.isatty()):
+        # What is drawn goes to stderr, so that stdout stays for what is printed in the end.
+        if not (is_there and all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr))):
             await _print_once(client, place)
             if not is_there:
                 print(_INSTALL, file=sys.stderr)
