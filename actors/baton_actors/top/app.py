@@ -31,7 +31,7 @@ class Top(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Toast { background: $shade; color: $ink; }
+    Toast { background: $shade; color: $ink; width: 76; max-width: 94%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit", priority=True)]
 

@@ -14,6 +14,7 @@ from baton_bus.client.runs import find_run
 from baton_bus.store.players import players
 from baton_schemas.run.fork import reused
 from baton_schemas.show.costs import dollars
+from baton_schemas.show.excerpt import head_of
 from baton_schemas.show.outlook import StepOutlook
 from baton_schemas.show.why import why
 from baton_schemas.wire.names import retry_run, sortable_id
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from baton_actors.console.core import Console
 
 _STEPS_SHOWN = 12
+_WHY_MAX = 300
+"""Characters of why a run failed: its own view has all of it."""
 _FATES = {"reused": "reused", "again": "done again", "partly": "partly reused", "first": "done for the first time"}
 
 
@@ -57,7 +60,9 @@ async def ask_retry(console: Console, run: str, step: str) -> Ask:
     again = retry_of(old)
 
     async def preview(choice: str) -> Preview:
-        lines = [one(why(old.state), "failed")] if old.state.status not in ("running", "done") else []
+        lines = (
+            [one(head_of(why(old.state), _WHY_MAX), "failed")] if old.state.status not in ("running", "done") else []
+        )
         return Preview(
             lines=[*lines, *_outlook_of(again), *await _who_plays(console, again)],
             command=f"baton retry {run}",

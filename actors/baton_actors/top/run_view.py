@@ -18,7 +18,7 @@ from baton_actors.console.feeds import Feed
 from baton_actors.console.words import between
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.costs import cost_of, dollars
-from baton_schemas.show.excerpt import size, text_of
+from baton_schemas.show.excerpt import head_of, size, text_of
 from baton_schemas.show.lines import one_line
 from baton_schemas.show.row_words import called, status_in_words
 from baton_schemas.show.rows import Row as StepRow
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _SAYS_MAX = 3
 """Steps whose words are shown: those that said something last."""
+_WHY_MAX = 300
+"""Characters of why it failed: the step has all of it."""
 _TEXT_MAX = 64 * 1024
 """Characters of an output that are shown."""
 _KINDS = {"result": "bold", "note": "mind", "unknown": "failed", "parked": "mind", "say": "mind"}
@@ -201,7 +203,7 @@ def _head(state: RunState, rows: Sequence[StepRow], now: datetime) -> list[Cell]
         )
     ]
     if state.status not in ("running", "done"):
-        lines.append(one(why(state), "failed"))
+        lines.append(one(head_of(why(state), _WHY_MAX), "failed"))
     if state.forked_from:
         lines.append(one(f"forked from {state.forked_from}", "dim"))
     if state.parent:

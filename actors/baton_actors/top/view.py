@@ -46,6 +46,8 @@ _EVERY_S = 0.125
 _SHARE = 4
 """Looking takes at most a fifth of the time."""
 _CONNECTED_EVERY_S = 0.5
+_SAID_MAX = 600
+"""Characters of a line that says what is amiss."""
 _CHORD_S = 1.5
 """How long after `g` another key says where to go."""
 ERRORS = (BusError, SchemaError, ActorError, ValueError)
@@ -295,7 +297,7 @@ class View(Screen[None]):
         page = page_of_error(error) if isinstance(error, Exception) else None
         said = str(page.facts["said"]) if page is not None else str(error)
         title = page.title if page is not None else "Broken"
-        lines = [(("✗ ", "mark.failed"), (title, "failed")), *(one(line) for line in said.split("\n"))]
+        lines = [(("✗ ", "mark.failed"), (title, "failed")), *(one(line[:_SAID_MAX]) for line in said.split("\n"))]
         self.put("said", [*lines, one("Esc goes back; it is tried again every second.", "dim")])
         self.paint_status()
 
