@@ -76,7 +76,7 @@ async def driven(
         Console(client, Options(index=index, **options)).opened() as console,
     ):
         app = Top(console)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             yield Driven(app, pilot, console)
         if app.error is not None:
             raise app.error
@@ -248,12 +248,8 @@ async def test_hostile_texts_are_texts_in_every_view(server: NatsServer, namespa
         handlers.fails = True
         run = await t.submit(count=2, word=HOSTILE)
         await t.result(run)
-        for keys, wanted in (
-            ((), "no figure"),
-            (("enter",), "no figure"),
-            (("j", "enter"), "[bold]big"),
-            (("g", "a"), "failed"),
-        ):
+        ways = {(): "step 'each-1'", ("enter",): "no figure", ("j", "enter"): "[bold]big", ("g", "a"): "failed"}
+        for keys, wanted in ways.items():
             await top.press(*keys)
             screen = await top.shows(wanted)
             assert not {"\x1b", "\x00", "\u202e"} & set(screen)
