@@ -184,6 +184,11 @@ class View(Screen[None]):
             self._live.cancel()
             await asyncio.gather(self._live, return_exceptions=True)
 
+    def on_resize(self) -> None:
+        """Fit into another size."""
+        self._put.pop("title", None)
+        self.again()
+
     def on_screen_suspend(self) -> None:
         """Another view is on top of it."""
         self._awake.clear()
