@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, get_args
@@ -12,7 +11,9 @@ from msgspec import Struct
 
 from baton_schemas.run.refs import StepRef, parse, ranges
 from baton_schemas.run.state import RunState, StepState
+from baton_schemas.wire.outcomes import Error
 
+from .cause import made
 from .errors import told
 from .excerpt import head_of, text_of
 
@@ -36,8 +37,6 @@ _URGENCY: dict[BranchStatus, int] = {"failed": 0, "retry": 1, "running": 2, "sto
 _ERROR_WIDE = 160
 _ERRORS_MAX = 20
 """Errors that are told apart in a picture; in the list all are."""
-_VARIES = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
-"""What differs between errors that are one to people: numbers, and what is quoted."""
 _BINS = 40
 _PLACES_MAX = 100_000
 """Branches that have a place: ten times what a run may have. A stranger's message may name any index."""
@@ -84,17 +83,23 @@ class Branches(Struct, frozen=True, kw_only=True):
         """When the first of them was handed on."""
         return min((step.queued_at for step in self.branches if step is not None and step.queued_at), default=None)
 
+    @property
+    def pattern(self) -> str:
+        """Return the name of a branch in the log with `#` in place of its index."""
+        ref = parse(self.step)
+        return f"{ref.name}-#" + (f"--r{ref.round}" if ref.round else "")
+
     def token(self, index: int) -> str:
         """Return the name of a branch in the log."""
         ref = parse(self.step)
         return StepRef(ref.name, index, ref.round).token
 
 
-class Cause(Struct, frozen=True):
-    """Errors that are one to people."""
+class BranchCause(Struct, frozen=True):
+    """Errors of branches that are one to people."""
 
     key: str
-    """What they have in common: numbers and quoted names taken out."""
+    """That of their `cause.Cause`."""
     error: str
     """One of them."""
     count: int
@@ -114,7 +119,7 @@ class Looked(Struct, frozen=True, kw_only=True):
 
     statuses: tuple[str, ...] = ()
     cause: str = ""
-    """The key of a `Cause`."""
+    """The key of a `BranchCause`."""
     text: str = ""
     """In the error or the output, in any case of letters; or the index."""
     order: Sorted = "outliers"
@@ -154,20 +159,19 @@ def seconds_of(step: StepState | None) -> float | None:
     return max((step.ended_at - step.queued_at).total_seconds(), 0.0)
 
 
-def cause_key(text: str) -> str:
-    """Return what an error has in common with those that are one with it to people."""
-    return _VARIES.sub("…", text)
-
-
-def causes_of(branches: Branches) -> list[Cause]:
+def causes_of(branches: Branches) -> list[BranchCause]:
     """Return the causes for which branches failed, the most frequent first."""
     found: dict[str, tuple[str, int]] = {}
     for step in branches.branches:
         if step is not None and step.status == "failed" and step.error is not None:
-            text = head_of(told(step.error), _ERROR_WIDE)
-            first, count = found.get(cause_key(text), (text, 0))
-            found[cause_key(text)] = (first, count + 1)
-    return sorted((Cause(key, text, count) for key, (text, count) in found.items()), key=lambda each: -each.count)
+            key = _cause(step.error)
+            first, count = found.get(key, (head_of(told(step.error), _ERROR_WIDE), 0))
+            found[key] = (first, count + 1)
+    return sorted((BranchCause(key, text, count) for key, (text, count) in found.items()), key=lambda each: -each.count)
+
+
+def _cause(error: Error) -> str:
+    return made("", "", error.type, error.message).key
 
 
 def looked_for(branches: Branches, looked: Looked) -> list[int]:
@@ -189,7 +193,7 @@ def looked_for(branches: Branches, looked: Looked) -> list[int]:
 
 
 def _fails_for(step: StepState | None, cause: str) -> bool:
-    return step is not None and step.error is not None and cause_key(head_of(told(step.error), _ERROR_WIDE)) == cause
+    return step is not None and step.error is not None and _cause(step.error) == cause
 
 
 def _says(step: StepState | None, text: str) -> bool:
