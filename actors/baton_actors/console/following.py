@@ -104,7 +104,7 @@ class _Parts:
 
 
 class _Lag:
-    """How old is what is shown: counted from the first message that no sending showed wholly."""
+    """How old is what is shown: counted from the first message since the last sending."""
 
     def __init__(self) -> None:
         self._shown_s = self._waits_s = 0.0
@@ -115,7 +115,7 @@ class _Lag:
             is_first, self._shown_s = not self._shown_s, stored_at_s
             self._waits_s = 0.0 if is_first else self._waits_s or stored_at_s
         age_s = max(now_s - self._waits_s, 0.0) if changed and self._waits_s else None
-        if whole:
+        if changed or whole:  # what changed nothing is not waited for
             self._waits_s = 0.0
         return age_s
 

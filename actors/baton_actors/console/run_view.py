@@ -22,7 +22,7 @@ from baton_schemas.show.lines import one_line, seconds
 from baton_schemas.show.row_words import called
 from baton_schemas.show.rows import Row, rows_of
 from baton_schemas.show.spans import SpanKind, Timeline, shares_of, time_in_words
-from baton_schemas.show.strokes import strokes_of
+from baton_schemas.show.strokes import gaps_of, strokes_of
 from baton_schemas.show.summary import waits_of
 from baton_schemas.show.timeline import timeline_of
 from baton_schemas.show.why import error_of, why
@@ -192,6 +192,11 @@ class RunView:
             for each in strokes_of(self.timeline)
         ]
         return msgspec.json.encode(facts).decode()
+
+    @property
+    def gaps(self) -> str:
+        """Times that are folded where it is drawn, as JSON."""
+        return msgspec.json.encode(gaps_of(self.timeline, self.now)).decode()
 
     @cached_property
     def shares(self) -> dict[SpanKind, float]:

@@ -31,6 +31,8 @@ _KINDS: dict[SpanKind, str] = {
 """What looks different; all else is waiting of some kind."""
 _OTHER = "h"
 _SIGNS = {"done": "d", "failed": "f", "skipped": "s", "dropped": "s", "queued": "q", "joining": "j"}
+_GAP_SHARE, _SHORT_S = 0.2, 2.0
+"""Nothing of a run that was over so soon is left out."""
 _WITHIN_MAX = 24
 """Lanes of a step up to which what is done within an attempt is drawn: with more there is no room for it."""
 
@@ -66,6 +68,28 @@ def strokes_of(timeline: Timeline) -> list[Strokes]:
         )
         for (name, child), lanes in groups.items()
     ]
+
+
+def gaps_of(timeline: Timeline, end: datetime | None = None) -> list[tuple[int, int]]:
+    """Return the times in which nothing works, each more than a fifth of the run, in milliseconds since it began.
+
+    Whoever draws it gives them little room. `end` is up to when it is drawn, where it goes on.
+    """
+    zero, over = timeline.begin, timeline.end or end
+    if zero is None or over is None or (over - zero).total_seconds() < _SHORT_S:
+        return []
+    works = sorted(
+        (_ms(span.begin, zero), _ms(span.end or over, zero))
+        for lane in timeline.lanes.values()
+        for span in lane.spans
+        if span.kind == "working"
+    )
+    gaps, reached, all_ms = [], 0, _ms(over, zero)
+    for begin, until in [*works, (all_ms, all_ms)]:
+        if begin - reached > _GAP_SHARE * all_ms:
+            gaps.append((reached, begin))
+        reached = max(reached, until)
+    return gaps
 
 
 def _lane(lane: Lane, zero: datetime) -> str:
