@@ -27,10 +27,9 @@ Sent = list[tuple[str, bytes]]
 async def templates(url: str) -> list[tuple[str, Sent]]:
     """Return runs as they are in the log: the id of each, and its messages as subject and body."""
     found = [(subject.split(".")[3], sent) for sent in recorded(NAMESPACE) for subject, _ in sent[:1]]
-    for flow, given, count in (
-        ("pipeline", {"text": "x" * 256}, _PIPELINES),
-        ("fan-out", {"text": "x" * 64, "branches": _BRANCHES}, _FAN_OUTS),
-    ):
+    pipeline: dict[str, object] = {"text": "x" * 256}
+    fan_out: dict[str, object] = {"text": "x" * 64, "branches": _BRANCHES}
+    for flow, given, count in (("pipeline", pipeline, _PIPELINES), ("fan-out", fan_out, _FAN_OUTS)):
         async with team.in_one_process(url, NAMESPACE, flow) as baton:
             run = await baton.run(given)
             log = await read_run(baton.bus, await find_run(baton.bus, run))

@@ -84,10 +84,7 @@ def dearest(database: sqlite3.Connection, limit: int, *, since: datetime | None 
     What a run asked other runs to do is in theirs.
     """
     low = first_seq(database, since) if since is not None else 0
-    question = (
-        "SELECT row FROM runs WHERE coalesce(cost_usd, 0) > 0 AND start_seq >= ?"
-        " ORDER BY coalesce(cost_usd, 0) DESC, start_seq DESC LIMIT ?"
-    )
+    question = "SELECT row FROM runs WHERE cost > 0 AND start_seq >= ? ORDER BY cost DESC, start_seq DESC LIMIT ?"
     return rows_in(database.execute(question, (low, limit)).fetchall())
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from .finding import first_seq
 from .tallies import LENGTHS_S
 
 Length = Literal["minute", "hour", "day"]
@@ -130,11 +131,11 @@ def flow_figures(database: sqlite3.Connection, *, since: datetime | None = None)
 
 
 def _figures(database: sqlite3.Connection, flow: str, statuses: dict[str, int], since: datetime | None) -> FlowFigures:
-    since_us = int(since.timestamp()) // 60 * 60_000_000 if since is not None else 0
+    low = first_seq(database, since.replace(second=0, microsecond=0)) if since is not None else 0
     latest = database.execute(
-        "SELECT ended_us - started_us, cost_usd FROM runs INDEXED BY runs_by_flow"
-        " WHERE flow = ? AND status = 'done' AND started_us >= ? ORDER BY start_seq DESC LIMIT ?",
-        (flow, since_us, SAMPLE),
+        "SELECT took_us, cost_usd FROM runs INDEXED BY runs_by_flow"
+        " WHERE flow = ? AND start_seq >= ? AND status = 'done' ORDER BY start_seq DESC LIMIT ?",
+        (flow, low, SAMPLE),
     ).fetchall()
     times = sorted(took / 1e6 for took, _ in latest)
     costs = sorted(cost for _, cost in latest if cost is not None)

@@ -23,13 +23,39 @@ from .table import microseconds, spaced, spans_of
 Order = Literal["started", "cost", "time", "tokens"]
 """What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
 
-_KEYS: dict[Order, tuple[tuple[str, str], ...]] = {
-    "cost": (("coalesce(cost_usd, 0)", ""),),
-    "tokens": (("tokens", ""),),
-    # In two, as there is an index of each, and none of what depends on the time that it is now.
-    "time": (("ended_us - started_us", " AND ended_us IS NOT NULL"), (":now - started_us", " AND ended_us IS NULL")),
+
+class _Sorted(Struct, frozen=True, kw_only=True):
+    """How rows come in an order, the most first, from an index that has also what else is mostly asked of them."""
+
+    index: str
+    column: str
+    which: str = "1"
+    """Those that are in it."""
+    place: str = ""
+    """What is compared with that of others, where it is not the column."""
+    key: str = ":key"
+    """What the column is compared with."""
+    turned: bool = False
+    """The least first."""
+
+
+_SORTED: dict[Order, tuple[_Sorted, ...]] = {
+    "cost": (_Sorted(index="runs_by_cost", column="cost"),),
+    "tokens": (_Sorted(index="runs_by_tokens", column="tokens"),),
+    "time": (
+        _Sorted(index="runs_by_time", column="took_us", which="took_us IS NOT NULL"),
+        _Sorted(
+            index="runs_open",
+            column="started_us",
+            which="took_us IS NULL",
+            place=":now - started_us",
+            key=":now - :key",
+            turned=True,
+        ),
+    ),
 }
-"""By what is sorted, the most first, and of which rows."""
+_TURNED = {"ASC": "DESC", "DESC": "ASC", "<": ">", ">": "<"}
+_WORDS = "found MATCH :words"
 _SEQ_MAX = 2**63 - 1
 
 
@@ -72,8 +98,8 @@ def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: i
 
     `now` is for the time of runs that have not ended. Raises as SQLite does.
     """
-    source, conditions, given = _asked(wanted, now, low_seq)
-    return _first(database, wanted.order, source, conditions, {**given, "limit": wanted.limit})
+    conditions, given = _asked(wanted, now, low_seq)
+    return _first(database, wanted.order, conditions, {**given, "limit": wanted.limit})
 
 
 class Beside(Struct, frozen=True, kw_only=True):
@@ -90,18 +116,16 @@ def beside(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime
     The run itself need not be wanted any more: then they are those between which it would be. Without a row it has no
     neighbours. Raises as SQLite does.
     """
-    keys = {"cost": "coalesce(cost_usd, 0)", "time": "coalesce(ended_us, :now) - started_us", "tokens": "tokens"}
-    key = keys.get(wanted.order, "0")
+    keys = {"time": "coalesce(took_us, :now - started_us)", "started": "0"}
+    key = keys.get(wanted.order, wanted.order)
     at = database.execute(
         f"SELECT start_seq, {key} FROM runs WHERE run = :run", {"run": run, "now": microseconds(now)}
     ).fetchone()
     if at is None:
         return Beside(before=None, after=None)
-    source, conditions, given = _asked(wanted, now, low_seq)
+    conditions, given = _asked(wanted, now, low_seq)
     given |= {"seq": at[0], "key": at[1], "limit": 1}
-    found = [
-        _first(database, wanted.order, source, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)
-    ]
+    found = [_first(database, wanted.order, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)]
     return Beside(before=next(iter(found[0]), None), after=next(iter(found[1]), None))
 
 
@@ -115,31 +139,42 @@ class _Past(Enum):
 def _first(
     database: sqlite3.Connection,
     order: Order,
-    source: str,
     conditions: Sequence[str],
     given: dict[str, object],
     past: _Past | None = None,
 ) -> list[IndexRow]:
     """Return the first runs in an order, or the nearest to one with this `key` and `seq`."""
     compared, way = past.value if past is not None else ("", "DESC")
+    words = _WORDS in conditions
     where = " AND ".join(conditions)
+    # Words are found in the order of this number, so that no more of them are looked at than are wanted.
+    seq = "found.rowid" if words else "start_seq"
     if order == "started":
-        side = f" AND start_seq {compared} :seq" if past is not None else ""
-        question = f"SELECT row FROM {source} WHERE {where}{side} ORDER BY start_seq {way} LIMIT :limit"
+        source = "found JOIN runs ON start_seq = found.rowid" if words else "runs"
+        side = f" AND {seq} {compared} :seq" if past is not None else ""
+        question = f"SELECT row FROM {source} WHERE {where}{side} ORDER BY {seq} {way} LIMIT :limit"
         return rows_in(database.execute(question, given).fetchall())
     parts = []
-    for key, more in _KEYS[order]:
-        side = f" AND ({key}, start_seq) {compared} (:key, :seq)" if past is not None else ""
-        parts.append(
-            f"SELECT * FROM (SELECT {key} AS place, start_seq AS at, row FROM {source} WHERE {where}{more}{side}"
-            f" ORDER BY {key} {way}, start_seq {way} LIMIT :limit)"
-        )
+    for each in _SORTED[order]:
+        source = "found JOIN runs ON start_seq = found.rowid" if words else f"runs INDEXED BY {each.index}"
+        column_way, column_compared = (_TURNED[way], _TURNED.get(compared)) if each.turned else (way, compared)
+        sides = [""]
+        if past is not None:
+            sides = [
+                f" AND {each.column} = {each.key} AND start_seq {compared} :seq",
+                f" AND {each.column} {column_compared} {each.key}",
+            ]
+        parts += [
+            f"SELECT * FROM (SELECT {each.place or each.column} AS place, start_seq AS at, row FROM {source}"
+            f" WHERE {where} AND {each.which}{side} ORDER BY {each.column} {column_way}, start_seq {way} LIMIT :limit)"
+            for side in sides
+        ]
     question = f"SELECT row FROM ({' UNION ALL '.join(parts)}) ORDER BY place {way}, at {way} LIMIT :limit"
     return rows_in(database.execute(question, given).fetchall())
 
 
-def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[str, list[str], dict[str, object]]:
-    """Return what is looked through, what must hold of each row, and the values that these name."""
+def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict[str, object]]:
+    """Return what must hold of each row, and the values that this names."""
     conditions = ["parent = :parent"]
     if low_seq:
         conditions.append("start_seq >= :low")
@@ -156,10 +191,8 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[str, list[str],
         conditions.append("started_us >= :since")
     if wanted.until is not None:
         conditions.append("started_us < :until")
-    source = "runs"
     if wanted.text:
-        source = "found JOIN runs ON runs.start_seq = found.rowid"
-        conditions.append("found MATCH :words")
+        conditions.append(_WORDS)
     given: dict[str, object] = {
         "parent": wanted.parent,
         "low": min(low_seq, _SEQ_MAX),
@@ -170,7 +203,7 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[str, list[str],
         "words": words_in(wanted.text) if wanted.text else "",
         "now": microseconds(now),
     }
-    return source, conditions, given
+    return conditions, given
 
 
 def rows_in(found: Sequence[tuple[bytes]]) -> list[IndexRow]:

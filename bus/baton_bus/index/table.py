@@ -20,7 +20,7 @@ from .tallies import Tallies
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Scripts that put no spaces between words: each of their characters counts as a word, and a word is a phrase."""
-_INSERT = f"INSERT INTO runs VALUES({', '.join(14 * '?')})"
+_INSERT = f"INSERT INTO runs VALUES({', '.join(15 * '?')})"
 _INSERT_WORDS = "INSERT INTO found(rowid, words) VALUES(?, ?)"
 _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
@@ -221,15 +221,17 @@ def _without_words(row: IndexRow) -> IndexRow:
 def _values(row: IndexRow, text: str, version: int) -> tuple[object, ...]:
     one = row.summary
     assert one.started_at is not None
+    started_us = microseconds(one.started_at)
     return (
         row.start_seq,
         one.run,
         one.flow,
         one.status,
         one.parent,
-        microseconds(one.started_at),
-        microseconds(one.ended_at) if one.ended_at is not None else None,
+        started_us,
+        microseconds(one.ended_at) - started_us if one.ended_at is not None else None,
         one.cost_usd,
+        one.cost_usd or 0.0,
         one.usage.tokens,
         row.asks_people,
         row.cause.key if row.cause is not None else "",

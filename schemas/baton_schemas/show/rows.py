@@ -252,8 +252,9 @@ class _Group:
             return "dropped" if self.over else "waiting"
         statuses = {member.status for member in self.members}
         if not self.count:
-            (status,) = statuses
-            return "running" if status == "queued" and self.members[0].name in running else status
+            # A stranger may name a branch of a step that has none.
+            own = next((member for member in self.members if member.name == self.name), self.members[0])
+            return "running" if own.status == "queued" and own.name in running else own.status
         missing = bool(statuses & _OPEN) or len(self.members) < self.count
         if "failed" in statuses and (self.fatal or (statuses == {"failed"} and not missing)):
             return "failed"
