@@ -194,19 +194,39 @@ class RunView:
         return msgspec.json.encode(facts).decode()
 
     @property
+    def _heard_at(self) -> datetime:
+        """When the last message was stored: what is drawn stays as it is until there is another."""
+        return self.feed.entries[-1].at if self.feed.entries else self.now
+
+    @property
     def gaps(self) -> str:
         """Times that are folded where it is drawn, as JSON."""
-        return msgspec.json.encode(gaps_of(self.timeline, self.now)).decode()
+        return msgspec.json.encode(gaps_of(self.timeline, self._heard_at)).decode()
 
     @cached_property
     def shares(self) -> dict[SpanKind, float]:
         """On what its time went."""
-        return shares_of(self.timeline, self.now if self.feed.state.result is None else None)
+        return shares_of(self.timeline, self._heard_at if self.feed.state.result is None else None)
 
     @property
     def time_in_words(self) -> str:
         """The same in words."""
         return time_in_words(self.shares)
+
+    @property
+    def drawn_to(self) -> int | str:
+        """When the timeline ends, in milliseconds since the run began; nothing where it goes on."""
+        state = self.feed.state
+        if state.result is None and self.at is None:
+            return ""
+        last = self.feed.entries[-1].at if self.feed.entries else None
+        return self.ms(state.ended_at or last) or 0
+
+    @property
+    def begin_ms(self) -> int:
+        """When it began, in milliseconds since 1970."""
+        begin = self.feed.state.started_at
+        return round(begin.timestamp() * 1_000) if begin is not None else 0
 
     def at_ms(self) -> int | None:
         """When the message that is looked at was stored, since the run began."""
