@@ -134,6 +134,14 @@ class RunView:
         return state.status
 
     @property
+    def may_retry(self) -> bool:
+        """Whether there is something to try again: it has ended, and not all of it well."""
+        state = self.state
+        if state.result is None:
+            return False
+        return state.status != "done" or any(step.status == "failed" for step in state.steps.values())
+
+    @property
     def why(self) -> str:
         """Why it did not end well, in one sentence."""
         return head_of(why(self.state), _WHY_WIDE) if self.state.status not in ("running", "done") else ""
