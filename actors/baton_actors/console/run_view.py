@@ -23,7 +23,7 @@ from baton_schemas.show.lines import one_line, seconds
 from baton_schemas.show.row_words import called
 from baton_schemas.show.rows import Row, rows_of
 from baton_schemas.show.spans import SpanKind, Timeline, shares_of, time_in_words
-from baton_schemas.show.strokes import gaps_of, strokes_of
+from baton_schemas.show.strokes import Strokes, gaps_of, strokes_of
 from baton_schemas.show.summary import waits_of
 from baton_schemas.show.timeline import timeline_of
 from baton_schemas.show.why import error_of, why
@@ -197,6 +197,11 @@ class RunView:
         return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
 
     @property
+    def lanes(self) -> list[Strokes]:
+        """The lanes of each step."""
+        return self.feed.once("lanes", lambda: strokes_of(self.timeline))
+
+    @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
         return self.feed.once("strokes", self._strokes)
@@ -204,7 +209,7 @@ class RunView:
     def _strokes(self) -> str:
         facts = [
             [each.step, each.count, each.lanes, each.within, "" if each.is_child else self.path_of(each.step)]
-            for each in strokes_of(self.timeline)
+            for each in self.lanes
         ]
         return msgspec.json.encode(facts).decode()
 
