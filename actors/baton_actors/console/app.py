@@ -22,7 +22,7 @@ from .core import Console
 from .failing import page_of_error
 from .following import follow
 from .page import MakePage, Moved, Page
-from .pages import PAGES
+from .pages import ANSWERS, PAGES, Answer
 from .rendering import HERE
 
 _JSON = ".json"
@@ -35,7 +35,8 @@ def make_app(console: Console) -> ASGIApp:
         Route("/live", _live(console), methods=["GET"]),
         *(Route(path, _Endpoint(console, make), methods=["GET"]) for path, make in PAGES.items()),
     ]
-    if not console.options.read_only:
+    routes += [Route(path, _answering(console, answer), methods=[method]) for (method, path), answer in ANSWERS.items()]
+    if console.has_server and not console.options.read_only:
         routes += [act_route(console, path, act) for path, act in ACTS.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_page(console)})
     app.state.console = console
@@ -65,6 +66,20 @@ async def made_page(console: Console, make: MakePage, request: Request) -> Page 
         return page_of_error(error)
     except (BusError, SchemaError, HTTPException, ValueError) as error:
         return page_of_error(error)
+
+
+def _answering(console: Console, make: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers with something that is no page; with one that says why, where that cannot be."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await make(console, request)
+        except Moved as moved:
+            return RedirectResponse(moved.to, 303)
+        except (BusError, SchemaError, HTTPException, ValueError) as error:
+            return _answer(console, page_of_error(error), request)
+
+    return answer
 
 
 def _answer(console: Console, made: Page | Response, request: Request) -> Response:

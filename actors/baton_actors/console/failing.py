@@ -5,9 +5,10 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 
 from baton_bus.client.runs import AmbiguousRun
-from baton_bus.errors import BusUnavailable, NoStream, RunPurged, UnknownRun
-from baton_schemas.errors import UnknownStep
+from baton_bus.errors import BlobMissing, BusUnavailable, NoStream, RunPurged, UnknownRun
+from baton_schemas.errors import BadMessage, UnknownStep
 
+from .core import NoServerUsed
 from .page import Page
 
 _NOT_FOUND = 404
@@ -41,6 +42,12 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
             return "No such step", _NOT_FOUND, [("All runs", "/")]
         case BusUnavailable():
             return "The server is away", _AWAY, [("Try again", ""), ("What doctor says", "/server")]
+        case NoServerUsed():
+            return "No server is used", _AWAY, [("The files that are open", "/files")]
+        case BlobMissing():
+            return "It is not there", _NOT_FOUND, [("All runs", "/")]
+        case BadMessage():
+            return "This file cannot be opened", _BAD, [("Files", "/files")]
         case NoStream():
             return "No log yet", _NOT_FOUND, [("Send a task", "/flows")]
         case HTTPException(status_code=code):

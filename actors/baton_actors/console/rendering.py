@@ -10,7 +10,7 @@ import jinja2
 from starlette.requests import Request
 
 from .page import Page
-from .words import FILTERS, between
+from .words import FILTERS, between, visible
 
 HERE = Path(__file__).parent
 LIVE = "live_"
@@ -29,6 +29,7 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.do"],
+            finalize=visible,
         )
         self._jinja.filters |= FILTERS
         self._jinja.globals |= {"between": between, **shared}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,11 @@ CLASSES = {
 }
 """The classes of colours that statuses share."""
 _SMALLEST_USD = 0.0001
+_SHAPELESS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SIGNS = {chr(code): chr(0x2400 + code) for code in range(0x20)} | {"\x7f": "\u2421"}
+"""Unicode has a picture of each control character of ASCII."""
 
 
 def mark(status: str) -> str:
@@ -75,6 +81,17 @@ def iso(at: datetime | None) -> str:
 def in_url(text: str) -> str:
     """Return a text as one part of a path."""
     return quote(text, safe="")
+
+
+def visible(value: Any) -> Any:
+    """Return a text with a sign in place of what has no shape or changes that of others: nothing hides in a page.
+
+    These are control characters, those that turn the direction of a line, and halves of characters. What is no text,
+    and what was made safe already, stays as it is.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__") or not _SHAPELESS.search(value):
+        return value
+    return _SHAPELESS.sub(lambda found: _SIGNS.get(found[0], "\N{REPLACEMENT CHARACTER}"), value)
 
 
 def pretty(value: Any) -> str:
