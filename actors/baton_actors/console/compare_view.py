@@ -122,7 +122,7 @@ class Compared:
     def told(self, side: Side | None) -> str:
         """Return how a step stands in one of the runs, in a few words."""
         if side is None:
-            return "–"
+            return "\N{EN DASH}"
         took = seconds(side.elapsed_s) if side.elapsed_s is not None and not side.reused else ""
         return " ".join(word for word in ("reused" if side.reused else side.status, took) if word)
 
@@ -157,9 +157,11 @@ class Compared:
                     found.append(_text(name, was, now))
         else:
             read, read_later = before.values(self.step), after.values(self.other_step)
-            for name in list(dict.fromkeys([*read, *read_later]))[:PAIRS_SHOWN]:
-                if name != "index":
-                    found.append(_text(f"read {name}", text_in(read.get(name)), text_in(read_later.get(name))))
+            names = [name for name in {**read, **read_later} if name != "index"]
+            found += [
+                _text(f"read {name}", text_in(read.get(name)), text_in(read_later.get(name)))
+                for name in names[:PAIRS_SHOWN]
+            ]
         found.append(_text("came to", end_of(side_of(before, old)), end_of(side_of(after, new))))
         return found
 

@@ -1,4 +1,4 @@
-"""What a model wrote as Markdown, rendered: no HTML of its own, no pictures, and links that lead to http and https alone.
+"""What a model wrote as Markdown, rendered: no HTML of its own, no pictures, and links to http and https alone.
 
 All of the result is made by markdown-it of escaped text, so it is safe to stand in a page as it is; only here that is
 said of a text. What is refused stands there as text.

@@ -79,12 +79,8 @@ async def before(log: Log, sought: Sought, seq: int, limit: int) -> Found:
     at = seq
     while len(found) < limit and end >= at_least:
         start = max(end - window + 1, at_least)
-        part: list[Entry] = []
         async with aclosing(log.raw(start, end)) as read:
-            async for each in read:
-                if (entry := sought.fits(each)) is not None:
-                    part.append(entry)
-        found = part + found
+            found = [entry async for each in read if (entry := sought.fits(each)) is not None] + found
         at, end, window = start, start - 1, min(window * 4, _WINDOW_MAX)
     if len(found) > limit:
         found = found[-limit:]
