@@ -14,7 +14,7 @@ from baton_schemas.wire.messages import Answer
 
 from .step import StepSeen
 
-_BRANCH = ("item", "index")
+_BRANCH = ("item",)
 
 
 class Mention(Struct, frozen=True):
