@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,6 +27,8 @@ from .pages import ANSWERS, PAGES, Answer
 from .rendering import HERE
 
 _JSON = ".json"
+
+logger = structlog.get_logger("baton.console")
 
 
 def make_app(console: Console) -> ASGIApp:
@@ -66,6 +69,9 @@ async def made_page(console: Console, make: MakePage, request: Request) -> Page 
         return page_of_error(error)
     except (BusError, SchemaError, HTTPException, ValueError) as error:
         return page_of_error(error)
+    except Exception as error:  # of ours: the other pages still work
+        logger.exception("page.broken", path=request.url.path)
+        return page_of_error(error)
 
 
 def _answering(console: Console, make: Answer) -> Callable[[Request], Awaitable[Response]]:
@@ -77,6 +83,9 @@ def _answering(console: Console, make: Answer) -> Callable[[Request], Awaitable[
         except Moved as moved:
             return RedirectResponse(moved.to, 303)
         except (BusError, SchemaError, HTTPException, ValueError) as error:
+            return _answer(console, page_of_error(error), request)
+        except Exception as error:  # of ours: the other pages still work
+            logger.exception("page.broken", path=request.url.path)
             return _answer(console, page_of_error(error), request)
 
     return answer

@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 
 from baton_bus.client.runs import AmbiguousRun
-from baton_bus.errors import BlobMissing, BusUnavailable, NoStream, RunPurged, UnknownRun
-from baton_schemas.errors import BadMessage, UnknownStep
+from baton_bus.errors import BlobMissing, BusError, BusUnavailable, NoStream, RunPurged, UnknownRun
+from baton_bus.index.errors import IndexUnusable
+from baton_schemas.errors import BadMessage, SchemaError, UnknownStep
 
 from .core import NoServerUsed
 from .page import Page
@@ -14,12 +15,15 @@ from .page import Page
 _NOT_FOUND = 404
 _AWAY = 503
 _BAD = 400
+_BROKEN = 500
 
 
 def page_of_error(error: Exception) -> Page:
     """Return the page that tells of an error."""
     title, status, links = _told(error)
     said = str(error.detail) if isinstance(error, HTTPException) else str(error)
+    if status == _BROKEN:
+        said = f"{type(error).__name__}: {said}. What led to it stands where the console was started; please report it."
     return Page(
         template="error.html",
         title=title,
@@ -52,5 +56,7 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
             return "No log yet", _NOT_FOUND, [("Send a task", "/flows")]
         case HTTPException(status_code=code):
             return "No such page" if code == _NOT_FOUND else "Refused", code, [("All runs", "/")]
-        case _:
+        case BusError() | SchemaError() | IndexUnusable() | ValueError():
             return "This cannot be shown", _BAD, [("All runs", "/")]
+        case _:
+            return "This page broke: a mistake in Baton", _BROKEN, [("Try again", ""), ("All runs", "/")]
