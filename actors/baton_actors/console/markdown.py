@@ -15,12 +15,14 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
+from .words import visible
+
 _SCHEMES = ("http://", "https://")
 
 
 def rendered(text: str) -> Markup:
     """Return a text that is Markdown as HTML."""
-    return Markup(_markdown.render(text))
+    return Markup(_markdown.render(visible(text)))
 
 
 def _leads_out(url: str) -> bool:
