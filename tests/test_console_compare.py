@@ -46,7 +46,7 @@ async def test_two_runs_are_shown_where_they_part_and_branches_of_one_beside_eac
         async with served(t.bus.settings, tmp_path / "index.sqlite") as console:
             page = await console.get(f"/compare/{old}/{new}")
             text = " ".join(text_of_page(page.text).split())
-            assert "They part at split , which read other values: text : message 1 before , message 1 after" in text
+            assert "They part at split , which read other values: text: message 1 before, message 1 after." in text
             assert "<del>leaves</del>" in page.text and "<ins>cups</ins>" in page.text
             assert page.text.count('<svg class="bars"') == 2
             facts = (await console.get(f"/compare/{old}/{new}.json")).json()
