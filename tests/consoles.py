@@ -85,7 +85,7 @@ class _Looked(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag in ("img", "iframe", "object", "embed", "style", "base", "b"):
+        if tag in ("img", "iframe", "object", "embed", "style", "base"):
             self.bad.append(f"<{tag}>")
         if tag == "script" and not (given.get("src") or "").startswith("/static/"):
             self.bad.append("a script of another")
@@ -100,7 +100,7 @@ class _Looked(HTMLParser):
 
 
 def _is_our_hx(tag: str, name: str) -> bool:
-    return tag == "body" or (name, tag) == ("hx-morph-skip", "span")
+    return tag == "body" or name == "hx-morph-skip"
 
 
 def _leads_well(attrs: dict[str, str | None], url: str) -> bool:

@@ -45,6 +45,8 @@ class Source(ABC):
     """What changes its pages: see `page.Page.sources`."""
     can_act: bool = False
     """Whether something can be done with it: forked, cancelled."""
+    here: str = "runs"
+    """Which link of the top bar its pages belong to."""
 
     @abstractmethod
     async def fetch(self, blobs: Sequence[Blob]) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -53,6 +55,10 @@ class Source(ABC):
     @abstractmethod
     async def blob(self, blob: Blob) -> bytes:
         """Return one value, however large. Raises `BlobMissing`, `BusUnavailable`."""
+
+    @abstractmethod
+    async def headers(self, seq: int) -> dict[str, str] | None:
+        """Return the headers with which a message was stored; None where they are not known."""
 
     @abstractmethod
     async def origin(self, run: str) -> Read | None:
@@ -85,6 +91,10 @@ class _OfLog(Source):
     async def blob(self, blob: Blob) -> bytes:
         return await self._console.bus.blobs.get(blob)
 
+    async def headers(self, seq: int) -> dict[str, str] | None:
+        stored = await self._console.bus.log.stored(seq)
+        return dict(stored.headers) if stored is not None else None
+
     async def origin(self, run: str) -> Read | None:
         try:
             feed = await self._console.feeds.read(run)
@@ -97,6 +107,8 @@ class _OfLog(Source):
 
 
 class _OfFile(Source):
+    here = "files"
+
     def __init__(self, file: OpenFile) -> None:
         self.feed = file.feed
         self.base = f"/files/{file.name}"
@@ -108,6 +120,9 @@ class _OfFile(Source):
 
     async def blob(self, blob: Blob) -> bytes:
         raise BlobMissing(blob.sha256, "a file has the messages of a run, and nothing of what is kept beside the log")
+
+    async def headers(self, seq: int) -> dict[str, str] | None:
+        return None
 
     async def origin(self, run: str) -> Read | None:
         return None

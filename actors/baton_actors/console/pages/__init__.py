@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-from starlette.requests import Request
-from starlette.responses import Response
-
-from baton_actors.console.core import Console
 from baton_actors.console.opening import open_posted
 from baton_actors.console.page import MakePage
 
 from .blobs import blob_bytes
 from .compare import compare_file_page, compare_page, compare_with_page, pick_page
 from .files import files_page
-from .log import log_page, message_page
-from .run import run_page
+from .log import log_page
+from .log import message_page as logged_page
+from .message import message_page
+from .run import export_page, run_page
 from .runs import runs_page
 from .step import step_page
 
 OF_RUN: dict[str, MakePage] = {
     "": run_page,
+    "/export": export_page,
+    "/messages/{number}": message_page,
     "/steps/{step}": step_page,
+    "/blobs/{sha256}": blob_bytes,
 }
 """Pages of a run, by what follows its own address: that of one in the log, or of one in a file."""
 
@@ -34,17 +33,10 @@ PAGES: dict[str, MakePage] = {
     "/files": files_page,
     "/files/{file}/compare/{b}": compare_file_page,
     "/log": log_page,
-    "/log/{seq:int}": message_page,
+    "/log/{seq:int}": logged_page,
     **{f"/runs/{{run}}{path}": make for path, make in OF_RUN.items()},
     **{f"/files/{{file}}{path}": make for path, make in OF_RUN.items()},
 }
 
-Answer = Callable[[Console, Request], Awaitable[Response]]
-"""Answers with something that is no page."""
-
-ANSWERS: dict[tuple[str, str], Answer] = {
-    ("GET", "/runs/{run}/blobs/{sha256}"): blob_bytes,
-    ("GET", "/files/{file}/blobs/{sha256}"): blob_bytes,
-    ("POST", "/files"): open_posted,
-}
-"""By method and path. What is posted to these changes nothing on the bus."""
+OPENS: dict[str, MakePage] = {"/files": open_posted}
+"""What is posted that changes nothing on the bus, by path: whoever may only read may do it, too."""

@@ -14,6 +14,8 @@ from baton_schemas.errors import FlowUnreadable
 from baton_schemas.show.step import step_of
 from baton_schemas.show.step_facts import step_facts
 
+from .branches import branches_page, is_fan_out
+
 
 async def step_page(console: Console, request: Request) -> Page:
     """Return a step, a branch of one (`digest-7`), or what one asked for (`researcher#3`).
@@ -26,13 +28,15 @@ async def step_page(console: Console, request: Request) -> Page:
         raise FlowUnreadable(feed.run, feed.state.result.reason if feed.state.result else "")
     name = request.path_params["step"]
     step = step_of(feed.plan, feed.state, name)
+    if is_fan_out(feed.state, step):
+        return await branches_page(console, request)
     seen = await source.see(step)
     view = StepView(source, seen, feed.plan, Given(request.query_params), datetime.now(UTC))
     live = feed.live.get(step) if seen.status in ("queued", "running") else None
     return Page(
         template="step.html",
         title=f"{view.name} of {seen.flow} {feed.run}",
-        here="files" if not source.can_act else "runs",
+        here=source.here,
         facts={"view": view, "seen": seen, "base": source.base, "live": live},
         json=step_facts(seen, view.saved_usd),
         command=source.command("show", name),
