@@ -32,6 +32,11 @@ async def test_file_is_opened_without_a_server_and_other_pages_say_that_none_is_
         run = await console.get("/files/my-run")
         assert run.status_code == 200 and "connect=" not in run.text
         assert (await console.get("/files/my-run.json")).json()["status"] == "done"
+        for path in ("?at=2", "/messages/3", "/steps/find"):
+            page = await console.get(f"/files/my-run{path}")
+            assert page.status_code == 200 and 'href="/runs/' not in page.text
+            text_of_page(page.text)
+        assert (await console.get("/files/my-run/export")).content == exported(RUN)
         listed = text_of_page((await console.get("/files")).text)
         assert "my run.jsonl" in listed and "files alone: no server is used" in listed
         for path in ("/", "/runs/r1", "/log", "/log/1", "/runs/r1/blobs/x", "/compare/r1"):

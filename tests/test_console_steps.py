@@ -20,12 +20,12 @@ from baton_schemas.show.asked import asked_by
 from baton_schemas.show.export import dump
 from baton_schemas.show.slices import SLICE, hex_lines, slice_of
 from baton_schemas.wire.facts import GivenBack, ModelCall, Retry, ToolCall
-from baton_schemas.wire.messages import Begins, Started
+from baton_schemas.wire.messages import Begins, Question, Started
 from baton_schemas.wire.outcomes import Blob, Done, Error, Place, State, Usage, Work
 from baton_schemas.wire.words import Wrote
 
 from .consoles import HOSTILE, served, served_alone, text_of_page
-from .logs import first, handoff, log, note, outcome, result
+from .logs import answer, asked, first, handoff, log, note, outcome, result
 from .servers import NatsServer
 from .team import flow_of, team
 
@@ -59,13 +59,13 @@ def raw(value: Any) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
-def log_of(topic: str, found: str, answer: Raw, *, calls: bool = True) -> list[Entry]:
+def log_of(topic: str, found: str, said: Raw, *, calls: bool = True) -> list[Entry]:
     """A run in which a model was asked twice, called a tool, and failed once."""
     state = State(input={"topic": raw(topic)})
     begins = Started(begins=Begins(flow_body=Raw(PLAN.body)))
     given = State(input={"topic": raw(topic)}, outputs={"find": raw(found)})
-    asked = asked_by(PLAN, "write", {"topic": raw(topic), "find": raw(found), "errors": Raw(b"[]")}, {})
-    digest = asked.digest(rehearses=False)
+    request = asked_by(PLAN, "write", {"topic": raw(topic), "find": raw(found), "errors": Raw(b"[]")}, {})
+    digest = request.digest(rehearses=False)
     used = [{"type": "text", "text": "Hm."}, {"type": "tool_use", "id": "t", "name": "look", "input": {"q": HOSTILE}}]
     call = ModelCall(
         request_sha256=digest,
@@ -77,14 +77,14 @@ def log_of(topic: str, found: str, answer: Raw, *, calls: bool = True) -> list[E
         request_id="req_7",
     )
     tool = ToolCall(request_sha256=digest, place=0, name="look", result=raw(HOSTILE), is_error=True, elapsed_s=0.5)
-    last = ModelCall(request_sha256="f" * 64, attempt=2, text=answer, model="some-model", content=Raw(b"[]"))
+    last = ModelCall(request_sha256="f" * 64, attempt=2, text=said, model="some-model", content=Raw(b"[]"))
     notes = [
         note("write", Retry(attempt=1, error=ERROR, delay_s=2.0, work=Work(attempt=1, worker="w-1"), seq=1)),
         note("write", call),
         note("write", tool),
         note("write", last),
     ]
-    ended = Done(output=answer, truncated=True, work=Work(attempt=2, worker="w-2", elapsed_s=1.5, model="some-model"))
+    ended = Done(output=said, truncated=True, work=Work(attempt=2, worker="w-2", elapsed_s=1.5, model="some-model"))
     return log(
         first("find", cause=begins, state=state, digest=PLAN.digest),
         outcome("find", Done(output=raw(found))),
@@ -136,11 +136,11 @@ async def test_step_has_its_prompt_proved_its_conversation_its_attempts_and_what
 
 @pytest.mark.parametrize("as_", ["text", "rendered", "json"])
 async def test_hostile_texts_are_text_wherever_they_stand_in_a_step(as_: str) -> None:
-    answer = (
+    written = (
         f"{HOSTILE}\n\n[link](javascript:alert(1)) ![pic](http://x/y.png) <javascript:alert(2)> [ok](https://a.b/c)"
     )
     async with served_alone() as console:
-        await console.open(f"{HOSTILE}.jsonl", exported(log_of(HOSTILE, HOSTILE, raw(answer))))
+        await console.open(f"{HOSTILE}.jsonl", exported(log_of(HOSTILE, HOSTILE, raw(written))))
         (file,) = console.console.files
         for path in ("", "/steps/write", "/steps/write?attempt=1", "/steps/find", f"/steps/{'%3Cscript%3E'}"):
             page = await console.get(f"/files/{file.name}{path}{'&' if '?' in path else '?'}as={as_}")
@@ -312,3 +312,28 @@ def test_rendered_markdown_is_rendered() -> None:
     assert "<h1>Tea</h1>" in html and "<em>hot</em>" in html
     assert '<a href="https://a.b/c" rel="noreferrer noopener" target="_blank">b</a>' in html
     assert '<td class="n">1</td>' in html
+
+
+async def test_what_a_step_asked_for_leads_to_it_and_back_with_who_answered_and_their_note() -> None:
+    begins = Started(begins=Begins(flow_body=Raw(PLAN.body)))
+    question = Question(text=f"Is it good? {HOSTILE}")
+    entries = log(
+        first("find", cause=begins, state=State(input={"topic": raw("tea")})),
+        asked("find", "m", topic="leaves"),
+        answer("find", "m", Done(output=raw("Green."))),
+        asked("find", "editors", kind="person", question=question),
+        answer("find", "editors", Done(output=raw(HOSTILE)), who="Ada", note=f"Fine. {HOSTILE}"),
+        outcome("find", Done(output=raw("x"))),
+    )
+    async with served_alone() as console:
+        await console.open("run.jsonl", exported(entries))
+        page = await console.get("/files/run/steps/find")
+        text = " ".join(text_of_page(page.text).split())
+        for said in ("m #1", "Is it good?", "by Ada", "Note: Fine.", "Asked people"):
+            assert said in text, said
+        assert 'href="/files/run/steps/m%231"' in page.text
+        child_page = await console.get("/files/run/steps/m%231")
+        assert "asked by find" in text_of_page(child_page.text)
+        assert 'href="/files/run/steps/find"' in child_page.text and "leaves" in child_page.text
+        person = text_of_page((await console.get("/files/run/steps/editors%231")).text)
+        assert "Is it good?" in person and "Ada" in person and "<script>alert(1)</script>" in person

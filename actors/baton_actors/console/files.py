@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from baton_bus.client.runs import RunHead
 from baton_schemas.errors import BadMessage, NewerMessage
@@ -14,6 +15,7 @@ from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, known
 from baton_schemas.show.excerpt import size
 from baton_schemas.show.export import load_all
+from baton_schemas.show.summary import Summary, summarise
 
 from .feeds import Feed
 
@@ -36,6 +38,7 @@ class OpenFile(Struct, frozen=True, kw_only=True):
     """As it was called where it came from."""
     feed: Feed
     size_bytes: int
+    summary: Summary
     newer: int = 0
     """How many of its messages a later release wrote, so that this one cannot read them."""
 
@@ -63,7 +66,7 @@ class Files:
         while name in self._open:
             number += 1
             name = f"{file.name}-{number}"
-        opened = OpenFile(name=name, shown=file.shown, feed=file.feed, size_bytes=file.size_bytes, newer=file.newer)
+        opened = replace(file, name=name)
         self._open[name] = opened
         while len(self._open) > OPEN_MAX:
             self._open.popitem(last=False)
@@ -85,7 +88,12 @@ def opened(shown: str, data: bytes) -> OpenFile:
         feed.apply(entry)
     feed.ended = True
     return OpenFile(
-        name=_in_address(shown), shown=shown, feed=feed, size_bytes=len(data), newer=sum(map(_is_newer, entries))
+        name=_in_address(shown),
+        shown=shown,
+        feed=feed,
+        size_bytes=len(data),
+        summary=summarise(entries),
+        newer=sum(map(_is_newer, entries)),
     )
 
 

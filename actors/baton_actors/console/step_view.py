@@ -195,6 +195,8 @@ class StepView:
     def values(self) -> Iterator[tuple[str, str, Long]]:
         """What it read: under which name, which step put that out, and the value."""
         for name, value in self.seen.values.items():
+            if name == "index" and self.seen.index is not None:
+                continue  # which branch it is stands above
             yield name, source_of_value(self.plan, self.seen, name), self.long(f"value.{name}", value, VALUE_SHOWN)
 
     @property

@@ -8,12 +8,11 @@ from baton_actors.console.core import Console
 from baton_actors.console.files import FILE_MAX_BYTES, OPEN_MAX
 from baton_actors.console.page import Page
 from baton_schemas.show.excerpt import size
-from baton_schemas.show.summary import summarise
 
 
 async def files_page(console: Console, request: Request) -> Page:
     """Return the files that are open, the last one opened first."""
-    files = [(file, summarise(file.feed.entries)) for file in reversed(list(console.files))]
+    files = [(file, file.summary) for file in reversed(list(console.files))]
     return Page(
         template="files.html",
         title="Files",

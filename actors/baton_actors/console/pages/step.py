@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -32,6 +33,8 @@ async def step_page(console: Console, request: Request) -> Page:
         return await branches_page(console, request)
     seen = await source.see(step)
     view = StepView(source, seen, feed.plan, Given(request.query_params), datetime.now(UTC))
+    if view.as_ == "rendered":
+        await asyncio.to_thread(lambda: view.answer)  # a table of many columns takes seconds
     live = feed.live.get(step) if seen.status in ("queued", "running") else None
     return Page(
         template="step.html",
