@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Match, Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from baton_bus.errors import BusError
@@ -20,6 +19,7 @@ from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
 from .acting import ACTS, act_route
+from .assets import Assets
 from .core import Console
 from .failing import page_of_error
 from .following import follow
@@ -36,7 +36,7 @@ logger = structlog.get_logger("baton.console")
 def make_app(console: Console) -> ASGIApp:
     """Return the application. It is to stand behind `guard.Guard`."""
     routes = [
-        Mount("/static", StaticFiles(directory=HERE / "static")),
+        Mount("/static", Assets(directory=HERE / "static")),
         Route("/live", _live(console), methods=["GET"]),
         Route("/parts", _parts(console), methods=["GET"]),
         *(Route(path, _Endpoint(console, make), methods=["GET"]) for path, make in PAGES.items()),

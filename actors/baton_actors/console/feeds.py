@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -34,6 +35,9 @@ _WROTE_CHARS = 4_000
 """Of what a model writes just now, so much of the end is kept."""
 
 
+T = TypeVar("T")
+
+
 class LiveStep:
     """What is heard of a step while it is done."""
 
@@ -55,6 +59,7 @@ class Feed:
         self._fold = RunFold()
         self._state: RunState | None = None
         self._past = _Past()
+        self._made: dict[str, tuple[int, Any]] = {}
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
@@ -77,6 +82,13 @@ class Feed:
         if self._plan is None and self._plan_at != len(self.entries):
             self._plan, self._plan_at = plan_of(self._fold.state), len(self.entries)
         return self._plan
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what follows from the messages so far: made once for so many of them, whatever page asks for it."""
+        count, made = self._made.get(name, (-1, None))
+        if count != len(self.entries):
+            count, made = self._made[name] = len(self.entries), make()
+        return made  # type: ignore[no-any-return] # by its name
 
     def state_at(self, number: int) -> RunState:
         """Return how it stood after so many of its messages."""

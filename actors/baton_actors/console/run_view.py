@@ -14,6 +14,7 @@ from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.boxes import Drawing, drawing_of
 from baton_schemas.show.branching import Branches, branches_in
+from baton_schemas.show.children import is_child
 from baton_schemas.show.costs import cost_of
 from baton_schemas.show.errors import told
 from baton_schemas.show.excerpt import Excerpt, excerpt, head_of
@@ -45,6 +46,7 @@ _SAYS_MAX = 5
 """Steps whose words are shown at once."""
 _WROTE_SHOWN = 400
 """Characters, at the end of what a model writes."""
+_LOOKED_AT_S = 2.0
 _BRANCHES_FAST, _LANES_EACH_S = 2_000, 0.0005
 
 
@@ -135,6 +137,16 @@ class RunView:
         return state.status
 
     @property
+    def may_retry(self) -> bool:
+        """Whether there is something to try again: it has ended, and not all of it well."""
+        state = self.state
+        if state.result is None:
+            return False
+        return state.status != "done" or any(
+            step.status == "failed" and not is_child(step.name) for step in state.steps.values()
+        )
+
+    @property
     def why(self) -> str:
         """Why it did not end well, in one sentence."""
         return head_of(why(self.state), _WHY_WIDE) if self.state.status not in ("running", "done") else ""
@@ -183,11 +195,14 @@ class RunView:
     @cached_property
     def timeline(self) -> Timeline:
         """Who waited and worked when: of the whole run, whatever message is looked at."""
-        return timeline_of(self.feed.entries, self.feed.state)
+        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
 
     @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
+        return self.feed.once("strokes", self._strokes)
+
+    def _strokes(self) -> str:
         facts = [
             [each.step, each.count, each.lanes, each.within, "" if each.is_child else self.path_of(each.step)]
             for each in strokes_of(self.timeline)
@@ -195,19 +210,40 @@ class RunView:
         return msgspec.json.encode(facts).decode()
 
     @property
+    def _heard_at(self) -> datetime:
+        """When the last message was stored: what is drawn stays as it is until there is another."""
+        return self.feed.entries[-1].at if self.feed.entries else self.now
+
+    @property
     def gaps(self) -> str:
         """Times that are folded where it is drawn, as JSON."""
-        return msgspec.json.encode(gaps_of(self.timeline, self.now)).decode()
+        return msgspec.json.encode(gaps_of(self.timeline, self._heard_at)).decode()
 
     @cached_property
     def shares(self) -> dict[SpanKind, float]:
         """On what its time went."""
-        return shares_of(self.timeline, self.now if self.feed.state.result is None else None)
+        until = self._heard_at if self.feed.state.result is None else None
+        return self.feed.once("shares", lambda: shares_of(self.timeline, until))
 
     @property
     def time_in_words(self) -> str:
         """The same in words."""
         return time_in_words(self.shares)
+
+    @property
+    def drawn_to(self) -> int | str:
+        """When the timeline ends, in milliseconds since the run began; nothing where it goes on."""
+        state = self.feed.state
+        if state.result is None and self.at is None:
+            return ""
+        last = self.feed.entries[-1].at if self.feed.entries else None
+        return self.ms(state.ended_at or last) or 0
+
+    @property
+    def begin_ms(self) -> int:
+        """When it began, in milliseconds since 1970."""
+        begin = self.feed.state.started_at
+        return round(begin.timestamp() * 1_000) if begin is not None else 0
 
     def at_ms(self) -> int | None:
         """When the message that is looked at was stored, since the run began."""
@@ -346,7 +382,8 @@ class RunView:
         """How often it is to be made anew although nothing came: what is due, or said no more, is seen by the clock."""
         if self.at is not None or self.state.result is not None:
             return 0.0
-        return 2.0
+        due = any(step.due_at is not None and step.due_at > self.now for step in self.state.steps.values())
+        return _LOOKED_AT_S if due or self.running else 0.0
 
     def facts(self) -> dict[str, Any]:
         """Return what templates are given."""

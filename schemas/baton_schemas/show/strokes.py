@@ -49,7 +49,7 @@ class Strokes(Struct, frozen=True, kw_only=True):
 
 
 def strokes_of(timeline: Timeline) -> list[Strokes]:
-    """Return the lanes of a run, those of one step together, in the order of the log."""
+    """Return the lanes of a run, those of one step together, in the order of the log; very many by when they began."""
     groups: dict[tuple[str, bool], list[Lane]] = {}
     for lane in timeline.lanes.values():
         if lane.spans:
@@ -58,6 +58,9 @@ def strokes_of(timeline: Timeline) -> list[Strokes]:
     zero = timeline.begin
     if zero is None:
         return []
+    for lanes in groups.values():
+        if len(lanes) > _WITHIN_MAX:  # so one sees the slope of the queue, and who straggles
+            lanes.sort(key=lambda lane: lane.spans[0].begin)
     return [
         Strokes(
             step=name,
