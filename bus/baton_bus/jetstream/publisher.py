@@ -84,20 +84,22 @@ class Publisher:
         `PublishRefused`.
         """
         header = _CREATE if once_in is None else header_of({EXPECTED: "0", EXPECTED_IN: once_in})
-        return await self.publish(subject, body, header, patience_s)
+        ack = await self.publish(subject, body, header, patience_s)
+        return None if ack is None else ack.seq
 
     async def update(self, subject: str, body: bytes, last_seq: int, *, patience_s: float | None = None) -> int | None:
         """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
-        return await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
+        ack = await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
+        return None if ack is None else ack.seq
 
     async def append(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int:
         """Write to a subject, whatever is there. A message may be stored twice if an answer was lost.
 
         Raises as `create`.
         """
-        seq = await self.publish(subject, body, None, patience_s)
-        assert seq is not None
-        return seq
+        ack = await self.publish(subject, body, None, patience_s)
+        assert ack is not None
+        return ack.seq
 
     async def publish(
         self,
@@ -105,23 +107,12 @@ class Publisher:
         body: bytes,
         headers: Mapping[str, str] | bytes | None,
         patience_s: float | None = None,
-    ) -> int | None:
-        """Write with these headers; return the sequence, or None when an expectation in them does not hold.
+    ) -> Ack | None:
+        """Write with these headers; return what the stream answers, or None when an expectation in them does not hold.
 
         `patience_s` is for all of it: every try, every answer that is waited for, every wait in between. Raises as
         `create`.
         """
-        ack = await self.publish_acked(subject, body, headers, patience_s)
-        return None if ack is None else ack.seq
-
-    async def publish_acked(
-        self,
-        subject: str,
-        body: bytes,
-        headers: Mapping[str, str] | bytes | None,
-        patience_s: float | None = None,
-    ) -> Ack | None:
-        """Write as `publish`, and return all that the stream answers. Raises as `create`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         left_s = math.inf if patience_s is None else patience_s
