@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +22,7 @@ from baton_bus.errors import (
     PayloadTooLarge,
     PublishRefused,
 )
-from baton_bus.jetstream.nats_client import header_of
+from baton_bus.jetstream.nats_client import Answer, header_of
 from baton_bus.jetstream.requests import NoAnswer, Requests
 from baton_bus.jetstream.silence import ELECTS_S, STOPPED, UNANSWERED_S, ApiError, Silence
 
@@ -87,6 +87,15 @@ class Publisher:
         ack = await self.publish(subject, body, header, patience_s)
         return None if ack is None else ack.seq
 
+    async def create_all(self, messages: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Write messages, by subject and body, as `create` does, at the same time, and try each of them once.
+
+        Return those of which it is not certain that something is on their subjects: `create` sees to that, one by one.
+        Raises `PayloadTooLarge`, `BadSubject`, `NotAllowed`.
+        """
+        answers = await self._requests.ask_all(messages, _CREATE, within_s=UNANSWERED_S)
+        return [each for each, answer in zip(messages, answers, strict=True) if answer is None or not _is_there(answer)]
+
     async def update(self, subject: str, body: bytes, last_seq: int, *, patience_s: float | None = None) -> int | None:
         """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
         ack = await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
@@ -128,7 +137,7 @@ class Publisher:
                 silence = silence or Silence(self._nc, self._requests, self._stream)
                 bound_s = await silence.unanswered(tried_at, left_s)
             else:
-                ack = _decode_ack(answer.data) if answer.data else _NOBODY
+                ack = _ack_of(answer)
                 if ack.error is None:
                     return ack
                 if ack.error.err_code == TAKEN:
@@ -160,3 +169,13 @@ class Publisher:
                 raise PayloadTooLarge(len(body), self._nc.max_payload)
             case code:
                 raise PublishRefused(subject, code, error.description)
+
+
+def _ack_of(answer: Answer) -> Ack:
+    return _decode_ack(answer.data) if answer.data else _NOBODY
+
+
+def _is_there(answer: Answer) -> bool:
+    """Say whether what was to be created is there, whoever wrote it."""
+    error = _ack_of(answer).error
+    return error is None or error.err_code == TAKEN

@@ -82,6 +82,7 @@ class Plan:
         """Whether a step may be left out."""
         self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
+        self.followers = {name: frozenset(found) for name, found in self.successors.items()}
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.earlier: dict[str, frozenset[str]] = {}
         """By step: all that come before it, near and far."""
