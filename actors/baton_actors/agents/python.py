@@ -79,7 +79,7 @@ class PythonAgent:
                 await journal.keep(made)
         finally:
             reads.close()
-        return _performed(data, used)
+        return _performed(data, used) if used else Performed(output=data)
 
     async def _run_with_all(self, task: StepTask, journal: Journal, run: Run) -> tuple[Any, Sequence[Exchange]]:
         """Return what the handler puts out, with all that it asks for, and the calls of its client."""
@@ -138,9 +138,7 @@ class PythonAgent:
 
 
 def _performed(output: bytes, used: Sequence[Exchange]) -> Performed:
-    """Return what a handler put out, with what its calls took."""
-    if not used:
-        return Performed(output=output)
+    """Return what a handler put out, with what its calls took: there are some."""
     prices = [exchange.cost_usd for exchange in used if exchange.cost_usd is not None]
     last = used[-1]
     return Performed(

@@ -54,8 +54,8 @@ class Writing:
             small: list[tuple[str, bytes]] = []
             large: list[Create] = []
             for create in creates[start : start + AT_ONCE]:
-                subject, body = self._encoded(create)
-                if self._fits(body, create):
+                subject, body, is_large = self._encoded(create)
+                if not is_large:
                     small.append((subject, body))
                 else:
                     large.append(create)
@@ -97,16 +97,16 @@ class Writing:
 
     async def _fitted(self, create: Create) -> tuple[str, bytes]:
         """Return the subject of a message, and its bytes, with what is large beside the log by then."""
-        subject, body = self._encoded(create)
-        if not self._fits(body, create):
+        subject, body, is_large = self._encoded(create)
+        if is_large:
             message = create.message
             assert not isinstance(message, Result | Answer)
             body = encode(replace(message, state=await self._values.fitted(message.state)))
         return subject, body
 
-    def _encoded(self, create: Create) -> tuple[str, bytes]:
-        return self._bus.subjects.of(*create), encode(create.message)
-
-    def _fits(self, body: bytes, create: Create) -> bool:
-        """Say whether a message is to be written as it is."""
-        return len(body) <= self._bus.inline_limit_bytes or isinstance(create.message, Result | Answer)
+    def _encoded(self, create: Create) -> tuple[str, bytes, bool]:
+        """Return the subject of a message, its bytes, and whether some of these are to be beside the log."""
+        message = create.message
+        body = encode(message)
+        is_large = len(body) > self._bus.inline_limit_bytes and not isinstance(message, Result | Answer)
+        return self._bus.subjects.of(*create), body, is_large

@@ -137,7 +137,7 @@ class Publisher:
                 silence = silence or Silence(self._nc, self._requests, self._stream)
                 bound_s = await silence.unanswered(tried_at, left_s)
             else:
-                ack = _ack_of(answer)
+                ack = _decode_ack(answer.data) if answer.data else _NOBODY
                 if ack.error is None:
                     return ack
                 if ack.error.err_code == TAKEN:
@@ -171,11 +171,7 @@ class Publisher:
                 raise PublishRefused(subject, code, error.description)
 
 
-def _ack_of(answer: Answer) -> Ack:
-    return _decode_ack(answer.data) if answer.data else _NOBODY
-
-
 def _is_there(answer: Answer) -> bool:
     """Say whether what was to be created is there, whoever wrote it."""
-    error = _ack_of(answer).error
+    error = (_decode_ack(answer.data) if answer.data else _NOBODY).error
     return error is None or error.err_code == TAKEN

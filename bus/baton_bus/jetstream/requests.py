@@ -50,11 +50,14 @@ class _Waiting:
 
     __slots__ = ("again", "again_at", "connection", "deadline", "frame", "queue", "sent_at", "token", "tries")
 
-    def __init__(self, queue: _Answers, token: bytes, frame: bytes, again: bool, deadline: float) -> None:
-        self.queue, self.token, self.frame, self.again, self.deadline = queue, token, frame, again, deadline
-        self.connection = self.tries = 0
+    def __init__(
+        self, queue: _Answers, token: bytes, frame: bytes, again: bool, now: float, within_s: float, connection: int
+    ) -> None:
+        self.queue, self.token, self.frame, self.again = queue, token, frame, again
+        self.deadline = now + within_s
+        self.connection, self.tries = connection, 0
         """On which connection it was sent last, and how often because no answer came."""
-        self.sent_at = self.again_at = 0.0
+        self.sent_at, self.again_at = now, now + AGAIN_AFTER_S[0]
 
 
 class Requests:
@@ -213,14 +216,16 @@ class Requests:
         limit = self._nc.max_payload
         if len(header) + len(payload) > limit:  # told of the body alone, if that is too large already
             raise PayloadTooLarge(len(payload) + (len(header) if len(payload) <= limit else 0), limit)
-        deadline = self._loop.time() + (self.timeout_s if within_s is None else within_s)
-        return _Waiting(queue, token, frame_of(subject, self._prefix + token, payload, header), again, deadline)
+        frame = frame_of(subject, self._prefix + token, payload, header)
+        within_s = self.timeout_s if within_s is None else within_s
+        return _Waiting(queue, token, frame, again, self._loop.time(), within_s, self._nc.stats["reconnects"])
 
     def _sent(self, waiting: _Waiting) -> bool:
         """Send a request if that can be done at once."""
         if self._closed or not self._nc.takes(waiting.frame):
             return False
-        self._waits(waiting)
+        self._waiting[waiting.token] = waiting
+        self._asked.set()
         self._nc.send_soon(waiting.frame)
         return True
 
@@ -228,7 +233,11 @@ class Requests:
         """Send a request once it can be. Raises `NoAnswer`."""
         if self._closed or not self._nc.is_connected:
             await self._until_connected(waiting.deadline)
-        self._waits(waiting)
+            waiting.connection = self._nc.stats["reconnects"]
+            waiting.sent_at = self._loop.time()
+            waiting.again_at = waiting.sent_at + AGAIN_AFTER_S[0]
+        self._waiting[waiting.token] = waiting
+        self._asked.set()
         try:
             await self._nc.send(waiting.frame)
         except BaseException as error:
@@ -236,13 +245,6 @@ class Requests:
             if isinstance(error, Error | OSError):
                 raise NoAnswer(str(error)) from error
             raise
-
-    def _waits(self, waiting: _Waiting) -> None:
-        now = self._loop.time()
-        waiting.sent_at, waiting.again_at = now, now + AGAIN_AFTER_S[0]
-        waiting.connection = self._nc.stats["reconnects"]
-        self._waiting[waiting.token] = waiting
-        self._asked.set()
 
     async def _until_connected(self, deadline: float) -> None:
         while self._closed or not self._nc.is_connected:

@@ -161,7 +161,7 @@ def joined(handoff: Handoff) -> Joined | None:
 
 def base_of(message: Handoff | OutcomeRecord) -> str:
     """Return the step of a message, without the index of a branch."""
-    return name_of(message.step)
+    return parse(message.step).name
 
 
 def ranges(indices: Iterable[int]) -> str:
