@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Heard = Callable[[bytes, bytes, bytes, bytes], None]
 """Is called with subject, reply, data and the raw headers (empty when there are none)."""
 _VERSION = b"NATS/1.0"
+_NO_STATUS = _VERSION + b"\r\n"
 
 
 class NatsClient(BatonClient):
@@ -257,4 +258,6 @@ class Answer:
     @property
     def has_status(self) -> bool:
         """Whether it is, or ends with, a word of the server's on the request itself."""
+        if self.header.startswith(_NO_STATUS):
+            return False
         return bool(self.header[len(_VERSION) : self.header.find(b"\r\n")].strip())
