@@ -69,6 +69,10 @@ class NatsClient(BatonClient):
             raise asyncio.CancelledError
         return answer
 
+    def takes(self, frame: bytes) -> bool:
+        """Whether what `frame_of` made can be sent without waiting."""
+        return self._status == Client.CONNECTED and len(frame) + self._pending_data_size <= self._max_pending_size
+
     async def send(self, frame: bytes) -> None:
         """Send what `frame_of` made; waits when more is on its way than the connection may hold.
 
