@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from .again import record
 from .commands import close_pipes
 from .hanging import bound
 from .servers import NatsServer
@@ -77,6 +78,10 @@ def own_litter() -> Iterator[None]:
 def namespace() -> str:
     """A namespace of the test's own, so that tests share the server but no stream."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    record(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
