@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from nats.aio.transport import TcpTransport
 
 from baton_bus import Settings
 from baton_bus.jetstream.connection import opened
+from baton_bus.jetstream.nats_client import NatsClient
 from baton_bus.store.bus import open_bus
 
 from .commands import WAIT_S, WORDS, environ
-from .servers import NatsServer, nats_server
+from .servers import NatsServer, nats_server, until
+from .wired import wired
 
 INTERRUPTED = """
 import os, signal, sys
@@ -127,6 +130,29 @@ async def test_connection_that_is_closed_while_it_is_mended_stays_closed(
             await is_mended.wait()
         assert nc.is_closed
         assert asyncio.all_tasks() == before
+
+
+async def test_connection_for_leases_that_is_made_while_it_is_no_longer_needed_is_closed(
+    server: NatsServer, namespace: str
+) -> None:
+    """Also when its socket comes together with the cancellation."""
+    is_begun, made = threading.Event(), NatsClient()
+
+    async def unheeding() -> NatsClient:
+        is_begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await made.connect(server.url)
+        return made
+
+    async with wired(server.url, namespace) as t:
+        assert t.nc.leases is not None
+        t.nc.leases._connect = unheeding
+        async with t.pulling(1, lambda _: None, lease_s=0.6):
+            await t.fill(1)
+            await until(is_begun.is_set)
+        await t.js.delete_stream(namespace)
+    assert made.is_closed
 
 
 async def test_connection_that_is_given_up_while_it_is_made_leaves_nothing() -> None:

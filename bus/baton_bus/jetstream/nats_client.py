@@ -31,7 +31,7 @@ Heard = Callable[[bytes, bytes, bytes, bytes], None]
 """Is called with subject, reply, data and the raw headers (empty when there are none)."""
 _VERSION = b"NATS/1.0"
 _CANCEL_AGAIN_S = 0.1
-"""After this a connection that is being mended, and should not be, is told so once more."""
+"""After this whoever connects, and should not, is told so once more."""
 T = TypeVar("T")
 
 
@@ -72,9 +72,7 @@ class NatsClient(BatonClient):
         mending = self._reconnection_task
         if mending is None or mending is asyncio.current_task():  # which gives up
             return
-        while not mending.done():
-            mending.cancel()
-            await asyncio.wait([mending], timeout=_CANCEL_AGAIN_S)
+        await end(mending)
         if not self.is_closed:  # it had gone on after the first word
             await _heeding(super().close())
 
@@ -183,6 +181,16 @@ class NatsClient(BatonClient):
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self.listeners.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task in which the library connects, more than once: `wait_for`, which it uses, may lose it.
+
+    Left to itself it would try for ever, and the loop never end; or it would leave a connection that nobody knows.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
 
 async def _heeding(call: Coroutine[Any, Any, T]) -> T:
