@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from .again import record
 from .commands import close_pipes
 from .hanging import bound
+from .longest import longest_first
 from .servers import NatsServer
 
 # How long an example takes says how busy the machine is: whether it is too slow, others measure (`make bench`).
@@ -85,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    longest_first(items)
     if not config.option.usepdb and (timeout_s := float(config.getini("timeout") or 0)):
         bound(items, timeout_s)
 

@@ -12,6 +12,7 @@ import pytest
 
 from .again import FAILED_MAX, KEPT, Session, main
 from .commands import WAIT_S
+from .longest import LONGEST
 from .maps import ROOT
 
 TESTS = """
@@ -106,6 +107,10 @@ def test_nothing_is_run_again_where_nothing_failed_or_nothing_was_run(
     assert main(tmp_path) == 1
     assert "run the tests first" in capsys.readouterr().out
     assert main(recorded(tmp_path, exit_code=0)) == 0
+
+
+def test_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"test_{name}.py").exists()] == []
 
 
 @pytest.mark.parametrize(
