@@ -20,7 +20,9 @@ from baton_schemas.wire.words import Here
 
 from .feeds import Feeds
 from .index_watch import IndexWatch
+from .known_flows import Flows
 from .listing import Rows
+from .needs import Needs
 from .queue_watch import QueueWatch
 from .rendering import Rendering
 from .streams import Streams
@@ -68,6 +70,8 @@ class Console:
         self.feeds = Feeds(self.bus, self.hub)
         self.index = IndexWatch(options.index, self.settings, words=options.words)
         self.streams = Streams()
+        self.needs = Needs(self)
+        self.flows = Flows(self)
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
         self.rows = Rows(self.rendering)
         self.crew = Crew(self.bus)
@@ -95,6 +99,7 @@ class Console:
             namespace=self.settings.namespace,
             index=self._index_in_words(),
             workers=self._workers_in_words(),
+            attention=self.needs.count(),
         )
 
     def workers(self) -> list[Here]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
+from baton_actors.errors import ActorError
 from baton_bus.client.hub import EVERYTHING
 from baton_bus.errors import BusError
 from baton_bus.index.errors import IndexUnusable
@@ -73,7 +74,7 @@ async def _made(console: Console, make: MakePage, request: Request) -> Page | No
         return await make(console, request)
     except IndexUnusable as error:
         console.index.broken(error)
-    except (BusError, SchemaError, ValueError):
+    except (BusError, SchemaError, ActorError, ValueError):
         pass
     return None
 

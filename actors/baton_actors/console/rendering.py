@@ -35,6 +35,7 @@ class Rendering:
         self._jinja.globals |= {"between": between, **shared}
         # Blocks that are made by themselves see no imports of their template.
         self._jinja.globals["parts"] = self._jinja.get_template("parts.html").module
+        self._jinja.globals["acts"] = self._jinja.get_template("acts.html").module
 
     def whole(self, page: Page, request: Request, **status: Any) -> str:
         """Return all of a page."""
