@@ -18,6 +18,7 @@ from baton_bus.client.hub import Hub
 from baton_bus.client.roll import Crew
 from baton_schemas.wire.words import Here
 
+from .examined import Examined
 from .feeds import Feeds
 from .index_watch import IndexWatch
 from .known_flows import Flows
@@ -76,6 +77,7 @@ class Console:
         self.rows = Rows(self.rendering)
         self.crew = Crew(self.bus)
         self.queues = QueueWatch(self.bus)
+        self.examined = Examined(self.bus)
         self.who = f"console, {_user()}@{socket.gethostname()}"
         """Who acts, in what is written."""
 
