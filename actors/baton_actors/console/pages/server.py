@@ -93,7 +93,7 @@ def _store(name: str, stream: Stream) -> Store:
         limit=" or ".join(limits) or "none",
         replicas=config.num_replicas,
         up=1 + sum(peer.is_up for peer in stream.cluster.replicas),
-        leader=stream.cluster.leader,
+        leader=stream.cluster.leader if stream.cluster.name else "the only server",
         since=state.first_ts if state.messages else None,
     )
 
