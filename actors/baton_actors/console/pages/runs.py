@@ -59,7 +59,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         rows = (await find_runs(console.bus, wanted, None, now)).rows
         facts = {
             "rows": rows,
-            "counts": {},
+            "counts": None,
             "is_bounded": False,
             "flows": [],
             "waiting": None,

@@ -24,6 +24,9 @@ function open() {
       const next = all[(at + by + all.length) % all.length];
       next?.classList.add("at");
       next?.scrollIntoView({ block: "nearest" });
+    } else if (event.key === "Escape") {
+      event.preventDefault(); // a field of words would be emptied first
+      dialog.close();
     } else if (event.key === "Enter") {
       event.preventDefault();
       (list.querySelector(".at") ?? list.querySelector("a, button"))?.click();
