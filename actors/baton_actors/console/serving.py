@@ -60,6 +60,9 @@ async def serving(
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=1,
+            # Strict with what is no HTTP, and bounded, whatever else is installed here.
+            http="h11",
+            ws="none",
             h11_max_incomplete_event_size=64 * 1024,
         )
         server = _Server(config)
