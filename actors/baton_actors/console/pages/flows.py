@@ -82,7 +82,7 @@ async def flow_page(console: Console, request: Request) -> Page:
             "known": known,
             "flow": plan.flow,
             "digest": plan.digest,
-            "nodes": layout_of(plan).nodes,
+            "nodes": list(layout_of(plan).nodes.values()),
             "after": {name: plan.sources.get(name, ()) for name in plan.order},
             "playing": playing,
             "down": [each for each in playing if each.played in ("nobody", "silent")],
