@@ -187,12 +187,18 @@ class Needs:
 
     async def _examine(self) -> Health:
         vitals = await read_vitals(self._console.bus)
-        found = [each for each in judge(vitals, self._console.settings) if each.level in ("warning", "error")]
+        found = [each for each in judge(vitals, self._console.settings) if _needs_somebody(each)]
         parked = {each.run: each for each in vitals.waits if each.kind == BUDGET}
         return Health(
             findings=[each for each in found if "parked, as a budget is spent" not in each.says],
             parked=[parked[run] for run in sorted(parked)],
         )
+
+
+def _needs_somebody(finding: Finding) -> bool:
+    """Say whether something is lost, or stands still; what may be lost one day is on the page of the server."""
+    stands_still = finding.level == "warning" and finding.what.startswith(("consumer ", "actor ", "timers"))
+    return finding.level == "error" or stands_still
 
 
 async def _with_bytes(log: Log, told: RejectedMessage) -> Rejected:
