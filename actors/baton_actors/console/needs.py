@@ -74,7 +74,7 @@ class Seen:
 
     def mark(self, cause: str, last: str) -> None:
         """Take the failures of a cause as seen up to a time. Raises `ValueError` for what is none."""
-        datetime.fromisoformat(last)
+        datetime.fromisoformat(last).astimezone(UTC)
         self._look()
         self._marks[cause[:100]] = max(last, self._marks.get(cause, ""))
         oldest_last = sorted(self._marks.items(), key=lambda each: each[1])[-1_000:]
