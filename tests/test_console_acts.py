@@ -14,6 +14,7 @@ import httpx2
 
 from baton_actors import Context
 from baton_actors.console.acts import ACTS
+from baton_actors.console.guard import Secrets
 from baton_bus import Settings
 from baton_schemas.flow.flow import Field, Step
 from baton_schemas.run.state import RunState
@@ -290,6 +291,25 @@ async def test_acts_on_a_run_that_is_none_say_so(server: NatsServer, namespace: 
             assert (await console.get(f"/runs/nosuchrun/{act}")).status_code == 404, act
             fields = {"new": sortable_id(), "budget": "1", "step": "x"}
             assert (await console.post(f"/runs/nosuchrun/{act}", fields)).status_code == 404, act
+
+
+async def test_act_on_a_part_of_an_id_does_nothing(server: NatsServer, namespace: str, tmp_path: Path) -> None:
+    two = Two()
+    async with both(server, namespace, tmp_path, two) as (t, console):
+        run = await t.submit(value=4)
+        assert (await t.result(run)).status == "failed"
+        for part in (run[:-1], run[4:], run[-4:]):
+            assert (await console.get(f"/runs/{part}/retry")).status_code == 200  # asks, and names it in full
+            for act in ("retry", "fork", "cancel", "answer", "allow"):
+                fields = {"new": sortable_id(), "after": "one", "budget": "1", "step": "x"}
+                assert (await console.post(f"/runs/{part}/{act}", fields)).status_code == 404, act
+        refused = await post_raw(console, "/acts/retry", [("csrf", csrf_of(console)), ("run", run[:-1])])
+        assert "0 of 1 retried" in refused.text
+        assert len(await t.client.runs()) == 1
+
+
+def csrf_of(console: Served) -> str:
+    return Secrets(token=console.address.token).csrf
 
 
 async def post_raw(console: Served, path: str, form: list[tuple[str, str]]) -> httpx2.Response:

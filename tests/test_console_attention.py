@@ -16,8 +16,10 @@ from baton_schemas.flow.flow import Field, Step
 from baton_schemas.wire.names import retry_run
 
 from .consoles import Served, served
+from .sdk_clients import providing
 from .servers import NatsServer
 from .team import flow_of, team
+from .test_budgets import asking, crewed, until_waits, usd
 from .timed import until_so
 
 ONE = flow_of({"one": Step(agent="one")}, {"value": Field(type="int")}, {"one": {"max_attempts": 1}})
@@ -161,3 +163,32 @@ def test_what_was_seen_is_kept_for_the_next_console_and_broken_files_are_no_matt
     for wrong in ("", "never", "2026"):
         with pytest.raises(ValueError, match="isoformat"):
             seen.mark("a", wrong)
+
+
+async def test_run_that_is_parked_for_its_budget_is_told_and_goes_on_by_a_form(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    found = asking(3, budget=usd(1), on_budget="park")
+    async with providing() as provider, crewed(server, namespace, found, provider.settings) as crew:
+        run = await crew.start()
+        async with crew.working(), served(crew.bus.settings, tmp_path / "index.sqlite") as console:
+            await until_waits(console.console.client, run)
+
+            async def is_told() -> bool:
+                return [each["run"] for each in (await facts(console))["parked"] or []] == [run]
+
+            await until_so(is_told)
+            page = await console.get("/attention")
+            assert f"/runs/{run}/allow" in page.text
+            assert f"baton retry {run} --budget AMOUNT" in page.text
+            assert "1 step parked" in (await console.get(f"/runs/{run}/allow")).text
+            for wrong in ("", "much", "0", "-1"):
+                assert (await console.post(f"/runs/{run}/allow", {"budget": wrong})).status_code == 400, wrong
+            little = await console.post(f"/runs/{run}/allow", {"budget": "0.0001"})
+            assert (little.status_code, "has spent $0.000150 already" in little.text) == (409, True)
+            answers = await asyncio.gather(*(console.post(f"/runs/{run}/allow", {"budget": "$0.01"}) for _ in range(2)))
+            assert 303 in {each.status_code for each in answers}
+            assert (await crew.result(run)).status == "done"
+            assert len(provider.asked) == 3  # none was asked twice
+            late = await console.post(f"/runs/{run}/allow", {"budget": "1"})
+            assert (late.status_code, "the run has ended" in late.text) == (409, True)

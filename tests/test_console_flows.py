@@ -45,7 +45,7 @@ async def console(
 ) -> AsyncIterator[Served]:
     """A console in a directory with a flow, and with a file that is none."""
     (tmp_path / "form.toml").write_text(FORM)
-    (tmp_path / "broken.toml").write_text('name = "<b>bad"\n[steps.a]\n')
+    (tmp_path / "broken.toml").write_text(FORM.replace('"form"', '"<b>bad"'))
     monkeypatch.chdir(tmp_path)
     settings = Settings(url=server.url, namespace=namespace)
     async with served(settings, tmp_path / "index.sqlite") as found:

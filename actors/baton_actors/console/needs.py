@@ -119,12 +119,18 @@ class _Kept(Generic[T]):
             return self._value
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._looked())
+            self._task.add_done_callback(_heard)  # who asked may have gone
         return await asyncio.shield(self._task)
 
     async def _looked(self) -> T:
         self._value = await self._look()
         self._at = time.monotonic()
         return self._value
+
+
+def _heard(task: asyncio.Task[T]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 class Needs:
