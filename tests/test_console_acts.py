@@ -24,7 +24,7 @@ from .consoles import Served, served
 from .servers import WAIT_S, NatsServer
 from .team import Team, flow_of, team
 from .test_people import BOSS, Counted, until_parked
-from .timed import timed, until_so
+from .timed import process, timed, until_so
 
 TWO = flow_of({"one": Step(agent="one"), "two": Step(agent="two", after=["one"])}, {"value": Field(type="int")})
 
@@ -320,3 +320,22 @@ async def post_raw(console: Served, path: str, form: list[tuple[str, str]]) -> h
         "content-type": "application/x-www-form-urlencoded",
     }
     return await console.http.post(path, content=urlencode(form), headers=headers)
+
+
+async def test_answer_that_nobody_takes_yet_is_kept_and_the_page_says_so(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    async with (
+        timed(server, namespace, BOSS, {"boss": Counted().boss}, start=False) as t,
+        served(t.bus.settings, tmp_path / "index.sqlite") as console,
+    ):
+        async with process(t):
+            run = await t.submit(text="it")
+            await until_parked(t, run)
+        answered = await console.post(f"/runs/{run}/answer", {"step": "editors", "value": "yes"})
+        assert answered.status_code == 303
+        kept = await console.get(answered.headers["location"])
+        assert (kept.status_code, "Your answer is kept" in kept.text) == (200, True)
+        assert 'method="post"' not in kept.text
+        async with process(t):
+            assert (await t.client.run(run).ended(WAIT_S)).status == "done"

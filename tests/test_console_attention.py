@@ -82,13 +82,21 @@ async def test_failures_are_grouped_by_cause_retried_as_a_group_and_marked_as_se
         for run in runs[:3]:
             assert (await t.client.run(retry_run(run)).ended(10)).status == "done"
         assert len(await t.client.runs()) == 7
+
+        # What was retried and is done is nobody's affair any more; it is shown where one asks for it.
+        async def is_over() -> bool:
+            return (await facts(console))["causes"] == []
+
+        await until_so(is_over)
+        shown = await console.get("/attention", params={"cause": key})
+        assert all(f"/runs/{retry_run(run)}" in shown.text for run in runs[:3])
         # A later failure for a cause that was seen comes up again.
         mended.clear()
         again = await t.submit(value=7)
         assert (await t.result(again)).status == "failed"
 
         async def is_back() -> bool:
-            return len((await facts(console))["causes"]) == 2
+            return [each["cause"]["message"] for each in (await facts(console))["causes"]] == ["another"]
 
         await until_so(is_back)
 

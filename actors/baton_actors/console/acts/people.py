@@ -11,6 +11,7 @@ from baton_actors.console.core import Console
 from baton_actors.console.forms import Filled, read_filled
 from baton_actors.console.page import Page
 from baton_actors.console.pages.answer import question_page
+from baton_actors.console.words import in_url
 from baton_bus.client.people import question_of
 from baton_schemas.errors import SchemaError
 from baton_schemas.flow.answers import answer_in
@@ -35,10 +36,10 @@ async def answer(console: Console, request: Request, form: FormData) -> str | Pa
         said = "" if isinstance(error, _Mistaken) else str(error)
         return question_page(console, found, filled=filled, said=said, note=note)
     taken = await console.client.run(head.run, head.flow).answer(found.child.step, value, who=console.who, note=note)
-    back = text_in(form, "back")
-    if back == "attention":
-        return "/attention"
-    return path_of(head.run) + ("" if taken else "?later=yes")
+    console.needs.answered()
+    if not taken:
+        return f"{path_of(head.run)}/answer?step={in_url(found.child.step)}&later=yes"
+    return "/attention" if text_in(form, "back") == "attention" else path_of(head.run)
 
 
 class _Mistaken(Exception):

@@ -51,6 +51,7 @@ async def cancel(console: Console, request: Request, form: FormData) -> str:
     """End a run. It says who did it; one that has ended stays as it is."""
     head = await head_of(console, request.path_params["run"])
     await console.client.run(head.run, head.flow).cancel(reason_of(console, form))
+    console.needs.answered()
     return path_of(head.run)
 
 
@@ -60,8 +61,9 @@ async def allow(console: Console, request: Request, form: FormData) -> str:
     budget = budget_in(form)
     if budget is None:
         raise FlowError("budget", "nothing", "an amount: `2.5` for USD, or `200000tokens`")
-    await allow_more(console.client, old, budget)
-    return path_of(old.state.run)
+    done = await allow_more(console.client, old, budget)
+    console.needs.answered()
+    return path_of(old.state.run) + ("" if done.taken or not done.waiting else "/allow?later=yes")
 
 
 async def head_of(console: Console, run: str) -> RunHead:

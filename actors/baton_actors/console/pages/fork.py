@@ -97,6 +97,7 @@ async def allow_page(console: Console, request: Request) -> Page:
             "run": run,
             "flow": old.plan.flow.name,
             "own": _shown(own),
+            "later": "later" in request.query_params,
             "waiting": await console.client.engine.budgets.waiting(run),
         },
         json={"run": run, "status": old.state.status, "budget": own},
