@@ -1,5 +1,6 @@
-"""Sums over rows, kept as rows come and go, so that no page adds up a million: runs by time, their causes, what they
-cost. Written together with the rows.
+"""Sums over rows, written together with them: runs by time, causes of failures, and what was spent on what.
+
+So no page adds up a million rows.
 """
 
 from __future__ import annotations
