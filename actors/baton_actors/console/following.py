@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
+from baton_actors.errors import ActorError
 from baton_bus.errors import BusError
 from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
 from .bell import Bell
 from .core import Console
-from .page import LISTS, LOG, MakePage, Page
+from .page import LISTS, LOG, QUEUES, MakePage, Page
 from .streams import ASLEEP, KEEPS_ALIVE_S, Stream, event, partial
 
 _EVERY_S = 0.04
@@ -125,7 +126,7 @@ async def _made(console: Console, make: MakePage, request: Request) -> Page | No
         return made if isinstance(made, Page) else None
     except IndexUnusable as error:
         console.index.broken(error)
-    except (BusError, SchemaError, ValueError):
+    except (BusError, SchemaError, ActorError, ValueError):
         pass
     return None
 
@@ -163,6 +164,8 @@ async def _bells(console: Console, sources: Sequence[str]) -> AsyncIterator[list
                     bells.append(console.index.bell)
                 elif kind == LOG:
                     bells.append(await stack.enter_async_context(console.tail.watching()))
+                elif kind == QUEUES:
+                    bells.append(await stack.enter_async_context(console.queues.watching()))
                 elif kind == "run":
                     bells.append((await stack.enter_async_context(console.feeds.watching(run))).bell)
         yield bells

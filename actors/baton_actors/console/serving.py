@@ -64,6 +64,10 @@ async def serving(
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=1,
+            # Strict with what is no HTTP, and bounded, whatever else is installed here.
+            http="h11",
+            ws="none",
+            proxy_headers=False,  # nobody stands between, whoever says so
             h11_max_incomplete_event_size=64 * 1024,
         )
         server = _Server(config)

@@ -15,6 +15,7 @@ from baton_schemas.show.excerpt import size
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
 from baton_schemas.show.row_words import called, facts_in_words, status_in_words
+from baton_schemas.wire.money import shown_usd
 
 CLASSES = {
     "queued": "waiting",
@@ -58,6 +59,8 @@ def dollars(value: float | None) -> str:
     """Return a sum: `$0.0123`; nothing where there is none."""
     if value is None:
         return ""
+    if value == 0:
+        return "$0"
     if 0 < value < _SMALLEST_USD:
         return "<$0.0001"
     return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
@@ -80,6 +83,14 @@ def clock(at: datetime | None) -> str:
 def iso(at: datetime | None) -> str:
     """Return a time as machines read it."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds") if at is not None else ""
+
+
+def unix_us(value: int) -> datetime | None:
+    """Return a time that is given in microseconds of Unix time; None for one that is none."""
+    try:
+        return datetime.fromtimestamp(value / 1e6, UTC) if value else None
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def in_url(text: str) -> str:
@@ -127,9 +138,11 @@ FILTERS = {
     "css": css,
     "took": took,
     "dollars": dollars,
+    "usd": shown_usd,
     "number": number,
     "clock": clock,
     "iso": iso,
+    "unix_us": unix_us,
     "in_url": in_url,
     "pretty": pretty,
     "cut": cut,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
 from baton_actors.cli.text import plain
-from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change
-from baton_schemas.run.refs import whole
 from baton_schemas.show.differ_words import told_change
 from baton_schemas.show.rows import Row
 
@@ -39,15 +37,3 @@ def failed_lines(rows: Sequence[Row]) -> list[Text]:
         elif row.status == "failed":
             lines.append(Text(plain(f"{row.step} failed: it is done again")))
     return lines
-
-
-def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> list[str]:
-    """Return the steps that are among these, in the order of the flow; of a fan-out, how many branches if not all."""
-    words = []
-    for row in rows:
-        branches = sum(1 for name in ended if name != row.step and whole(name) == row.step)
-        if row.step in ended or branches == row.count > 0:
-            words.append(row.step)
-        elif branches:
-            words.append(f"{row.step} {branches}/{row.count}")
-    return words
