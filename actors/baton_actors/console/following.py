@@ -9,15 +9,14 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from baton_bus.client.hub import EVERYTHING
+from baton_actors.errors import ActorError
 from baton_bus.errors import BusError
 from baton_bus.index.errors import IndexUnusable
-from baton_bus.store.log import Stored
 from baton_schemas.errors import SchemaError
 
 from .bell import Bell
 from .core import Console
-from .page import LISTS, LOG, MakePage, Page
+from .page import LISTS, LOG, QUEUES, MakePage, Page
 from .streams import ASLEEP, KEEPS_ALIVE_S, Stream, event, partial
 
 _EVERY_S = 0.04
@@ -46,7 +45,7 @@ async def _events(console: Console, make: MakePage, request: Request, stream: St
     async with _bells(console, page.sources if page is not None else ()) as bells:
         while not stream.asleep.is_set():
             began, counts = loop.time(), [bell.count for bell in bells]
-            connected = console.bus.is_connected
+            connected = console.is_connected
             page = await _made(console, make, request) or page
             if page is not None:
                 due = parts.due(page, began)
@@ -127,7 +126,7 @@ async def _made(console: Console, make: MakePage, request: Request) -> Page | No
         return made if isinstance(made, Page) else None
     except IndexUnusable as error:
         console.index.broken(error)
-    except (BusError, SchemaError, ValueError):
+    except (BusError, SchemaError, ActorError, ValueError):
         pass
     return None
 
@@ -144,7 +143,7 @@ async def _news(
             done, _ = await asyncio.wait(
                 waiting, timeout=min(left_s, _CONNECTED_EVERY_S), return_when=asyncio.FIRST_COMPLETED
             )
-            if done or console.bus.is_connected != connected:
+            if done or console.is_connected != connected:
                 return True
             left_s -= _CONNECTED_EVERY_S
         return False
@@ -164,13 +163,9 @@ async def _bells(console: Console, sources: Sequence[str]) -> AsyncIterator[list
                 if kind == LISTS:
                     bells.append(console.index.bell)
                 elif kind == LOG:
-                    bell = Bell()
-                    await stack.enter_async_context(console.hub.hearing(EVERYTHING, _ringing(bell)))
-                    bells.append(bell)
+                    bells.append(await stack.enter_async_context(console.tail.watching()))
+                elif kind == QUEUES:
+                    bells.append(await stack.enter_async_context(console.queues.watching()))
                 elif kind == "run":
                     bells.append((await stack.enter_async_context(console.feeds.watching(run))).bell)
         yield bells
-
-
-def _ringing(bell: Bell) -> Callable[[Stored], None]:
-    return lambda _: bell.ring()

@@ -30,7 +30,7 @@ from baton_schemas.show.why import error_of, why
 from baton_schemas.wire.messages import Handoff, Started
 from baton_schemas.wire.outcomes import Blob, Done, Error, Value
 
-from .feeds import Feed
+from .sources import Source
 from .words import pretty
 
 LINES = 200
@@ -89,8 +89,9 @@ class Says(NamedTuple):
 class RunView:
     """What pages show of a run after its first `at` messages; without `at`, of all of it, as it goes on."""
 
-    def __init__(self, feed: Feed, now: datetime, *, at: int | None = None, log_from: int = 0) -> None:
-        self.feed, self.run = feed, feed.run
+    def __init__(self, source: Source, now: datetime, *, at: int | None = None, log_from: int = 0) -> None:
+        feed = source.feed
+        self.source, self.feed, self.run = source, feed, feed.run
         self.count = len(feed.entries)
         """Messages in all."""
         self.at = at
@@ -98,7 +99,7 @@ class RunView:
         self.now = feed.entries[at - 1].at if at is not None and feed.entries else now
         """Broker's time of what is shown."""
         self.log_from = log_from
-        self.path = f"/runs/{quote(feed.run, safe='')}"
+        self.path = source.base
         # The one before first: the other goes on from it.
         self._before = feed.state_at(at - 1) if at is not None and at > 1 else None
         self.state: RunState = feed.state if at is None else feed.state_at(at)
