@@ -18,7 +18,10 @@ class Assets(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file; of ours what a browser needs of it."""
-        full, found = self.lookup_path(path)
+        try:
+            full, found = self.lookup_path(path)
+        except (OSError, ValueError):  # a name that no file can have
+            return await super().get_response(path, scope)
         file = Path(full)
         if found is None or file.suffix not in _TYPES or file.name.endswith(".min.js"):
             return await super().get_response(path, scope)
