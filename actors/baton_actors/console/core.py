@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from getpass import getuser
@@ -14,13 +15,23 @@ from msgspec import Struct
 
 from baton_bus import Client, Settings
 from baton_bus.client.hub import Hub
+from baton_bus.client.roll import Crew
+from baton_schemas.wire.words import Here
 
+from .examined import Examined
 from .feeds import Feeds
 from .index_watch import IndexWatch
 from .known_flows import Flows
+from .listing import Rows
 from .needs import Needs
+from .queue_watch import QueueWatch
 from .rendering import Rendering
 from .streams import Streams
+
+_ASK_EVERY_S = 5.0
+"""So often it is asked who is there, while somebody looks."""
+_HERE_S = 20.0
+"""Who has not said for so long that it is there is not: pages without news are made anew every 15 s."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -44,6 +55,8 @@ class Status(Struct, frozen=True, kw_only=True):
     server_version: str
     namespace: str
     index: str
+    workers: str
+    """How many processes of workers are there, in words; empty where nobody says so."""
     attention: int = 0
 
 
@@ -61,6 +74,10 @@ class Console:
         self.needs = Needs(self)
         self.flows = Flows(self)
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
+        self.rows = Rows(self.rendering)
+        self.crew = Crew(self.bus)
+        self.queues = QueueWatch(self.bus)
+        self.examined = Examined(self.bus)
         self.who = f"console, {_user()}@{socket.gethostname()}"
         """Who acts, in what is written."""
 
@@ -70,6 +87,8 @@ class Console:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.hub.opened())
             await stack.enter_async_context(self.index.opened())
+            await stack.enter_async_context(self.crew.hearing())
+            self.crew.ask()
             yield self
 
     def status(self) -> Status:
@@ -81,14 +100,25 @@ class Console:
             server_version=str(nc._server_info.get("version", "")) if self.bus.is_connected else "",
             namespace=self.settings.namespace,
             index=self._index_in_words(),
+            workers=self._workers_in_words(),
             attention=self.needs.count(),
         )
+
+    def workers(self) -> list[Here]:
+        """Return who says that they are there, and ask again if that was long ago."""
+        if time.monotonic() - self.crew.asked_at > _ASK_EVERY_S:
+            self.crew.ask()
+        return self.crew.here(_HERE_S)
+
+    def _workers_in_words(self) -> str:
+        count = len(self.workers())
+        return f"{count:,} worker{'' if count == 1 else 's'}" if count else ""
 
     def _index_in_words(self) -> str:
         reach = self.index.reach()
         if reach is None:
             return self.index.why
-        if reach.low_seq <= 1:
+        if reach.is_whole:
             return "index complete"
         back = f" back to {reach.back_to.astimezone():%d %b %H:%M}" if reach.back_to is not None else ""
         return f"index reaches{back}" if back else "index is being made"

@@ -18,7 +18,7 @@ from baton_schemas.errors import SchemaError
 
 from .bell import Bell
 from .core import Console
-from .page import LISTS, LOG, MakePage, Page
+from .page import LISTS, LOG, QUEUES, MakePage, Page
 from .streams import ASLEEP, KEEPS_ALIVE_S, Stream, event, partial
 
 _EVERY_S = 0.04
@@ -114,6 +114,8 @@ async def _bells(console: Console, sources: Sequence[str]) -> AsyncIterator[list
                     bell = Bell()
                     await stack.enter_async_context(console.hub.hearing(EVERYTHING, _ringing(bell)))
                     bells.append(bell)
+                elif kind == QUEUES:
+                    bells.append(await stack.enter_async_context(console.queues.watching()))
                 elif kind == "run":
                     bells.append((await stack.enter_async_context(console.feeds.watching(run))).bell)
         yield bells

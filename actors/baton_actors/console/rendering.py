@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 
 from .page import Page
@@ -46,6 +47,10 @@ class Rendering:
         context = template.new_context(self._given(page, request, status))
         for name, block in self._blocks(template):
             yield name.removeprefix(LIVE), "".join(block(context)).strip()
+
+    def macro(self, template: str, name: str, **given: Any) -> Markup:
+        """Return what a macro of a template makes."""
+        return Markup(getattr(self._jinja.get_template(template).module, name)(**given))
 
     def _blocks(self, template: jinja2.Template) -> Iterator[tuple[str, Any]]:
         """Yield the blocks that are sent anew, those of the templates that it extends included."""

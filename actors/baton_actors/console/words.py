@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
+from baton_schemas.wire.money import shown_usd
 
 CLASSES = {
     "queued": "waiting",
@@ -74,6 +75,14 @@ def iso(at: datetime | None) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds") if at is not None else ""
 
 
+def unix_us(value: int) -> datetime | None:
+    """Return a time that is given in microseconds of Unix time; None for one that is none."""
+    try:
+        return datetime.fromtimestamp(value / 1e6, UTC) if value else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 def in_url(text: str) -> str:
     """Return a text as one part of a path."""
     return quote(text, safe="")
@@ -98,9 +107,11 @@ FILTERS = {
     "css": css,
     "took": took,
     "dollars": dollars,
+    "usd": shown_usd,
     "number": number,
     "clock": clock,
     "iso": iso,
+    "unix_us": unix_us,
     "in_url": in_url,
     "pretty": pretty,
 }

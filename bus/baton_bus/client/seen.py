@@ -19,10 +19,12 @@ from baton_schemas.show.step import StepSeen, step_of
 from baton_schemas.wire.outcomes import Blob
 from baton_schemas.wire.words import read_running
 
+from .roll import ask_roll
 from .runs import RunHead, find_run, read_last
 
 LISTEN_S = 2.2
-"""A worker says every two seconds what it is doing: who listens for longer has heard all."""
+"""A worker says at once what it is doing when it is asked, and an older one every two seconds: who listens for longer
+has heard all."""
 _ORIGINS_MAX = 32
 """Runs that go on from one another: so many are followed to where a step was done."""
 _SMALL_IN_ALL = 100
@@ -122,6 +124,7 @@ async def _heard(bus: Bus, run: str, step: str, listen_s: float) -> int:
 
     # Whatever it says is a sign of life: each word has the attempt.
     async with bus.hearing(bus.subjects.live(run, "*", step), on_word, sure=False):
+        ask_roll(bus, run)
         try:
             async with asyncio.timeout(listen_s):
                 return await word
