@@ -63,6 +63,7 @@ async def serving(
             # Strict with what is no HTTP, and bounded, whatever else is installed here.
             http="h11",
             ws="none",
+            proxy_headers=False,  # nobody stands between, whoever says so
             h11_max_incomplete_event_size=64 * 1024,
         )
         server = _Server(config)

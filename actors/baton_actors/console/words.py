@@ -49,6 +49,8 @@ def dollars(value: float | None) -> str:
     """Return a sum: `$0.0123`; nothing where there is none."""
     if value is None:
         return ""
+    if value == 0:
+        return "$0"
     if 0 < value < _SMALLEST_USD:
         return "<$0.0001"
     return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"

@@ -139,8 +139,8 @@ class Log:
         """
         while True:
             headers = {"Nats-TTL": f"{kept_s}s", EXPECTED: str(last_seq)}
-            if (seq := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
-                return seq
+            if (ack := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
+                return ack.seq
             last = await self._gets.last_sure(subject)
             last_seq = last.seq if last is not None else 0
 

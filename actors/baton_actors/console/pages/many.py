@@ -9,11 +9,10 @@ from starlette.requests import Request
 
 from baton_actors.console.core import Console
 from baton_actors.console.page import Page
-from baton_bus.client.runs import RunHead, find_run
-from baton_bus.errors import UnknownRun
+from baton_bus.client.runs import RunHead, exact_run
 from baton_bus.index import file as files
 from baton_bus.index.failing import failures
-from baton_schemas.wire.names import retry_run
+from baton_schemas.wire.names import TOKEN, retry_run
 
 RUNS_MAX = 500
 """Runs at once: more than anybody looks through."""
@@ -108,9 +107,6 @@ async def _heads(console: Console, runs: list[str]) -> list[RunHead | None]:
 
     async def one(run: str) -> RunHead | None:
         async with turn:
-            try:
-                return await find_run(console.bus, run) if run else None
-            except UnknownRun:
-                return None
+            return await exact_run(console.bus, run) if TOKEN.match(run) else None
 
     return await asyncio.gather(*map(one, runs))
