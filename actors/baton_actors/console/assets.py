@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -18,11 +18,13 @@ class Assets(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file; of ours what a browser needs of it."""
-        full, found = self.lookup_path(path)
-        file = Path(full)
-        if found is None or file.suffix not in _TYPES or file.name.endswith(".min.js"):
-            return await super().get_response(path, scope)
-        return Response(served_as(file, found.st_mtime_ns), media_type=_TYPES[file.suffix])
+        response = await super().get_response(path, scope)
+        if not isinstance(response, FileResponse) or response.stat_result is None:
+            return response
+        file = Path(response.path)
+        if file.suffix not in _TYPES or file.name.endswith(".min.js"):
+            return response
+        return Response(served_as(file, response.stat_result.st_mtime_ns), media_type=_TYPES[file.suffix])
 
 
 @lru_cache(maxsize=_KEPT)

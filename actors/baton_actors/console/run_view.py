@@ -195,17 +195,23 @@ class RunView:
     @cached_property
     def timeline(self) -> Timeline:
         """Who waited and worked when: of the whole run, whatever message is looked at."""
-        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
+        since = self._since
+        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state, since), since)
+
+    @cached_property
+    def _since(self) -> dict[str, datetime]:
+        """Since when what workers have in hand is there, which no log says before it has ended."""
+        return self.feed.since()
 
     @property
     def lanes(self) -> list[Strokes]:
         """The lanes of each step."""
-        return self.feed.once("lanes", lambda: strokes_of(self.timeline))
+        return self.feed.once("lanes", lambda: strokes_of(self.timeline), self._since)
 
     @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
-        return self.feed.once("strokes", self._strokes)
+        return self.feed.once("strokes", self._strokes, self._since)
 
     def _strokes(self) -> str:
         facts = [
@@ -228,7 +234,7 @@ class RunView:
     def shares(self) -> dict[SpanKind, float]:
         """On what its time went."""
         until = self._heard_at if self.feed.state.result is None else None
-        return self.feed.once("shares", lambda: shares_of(self.timeline, until))
+        return self.feed.once("shares", lambda: shares_of(self.timeline, until), self._since)
 
     @property
     def time_in_words(self) -> str:
