@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.run.child_runs import runs_asked
+from baton_schemas.run.refs import asked_name, whole
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.boxes import Drawing, drawing_of
 from baton_schemas.show.branching import Branches, branches_in
@@ -121,9 +122,18 @@ class RunView:
         """The rows that the last message changed, as `key_of` names them; none where the end is followed."""
         if self.at is None:
             return frozenset()
-        before = rows_of(self._before, self.plan, now=self.now) if self._before is not None else []
-        was = {key_of(row): row for row in before}
-        return frozenset(key_of(row) for row in self.rows if was.get(key_of(row)) != row)
+        was = self._before.steps if self._before is not None else {}
+        # Steps that nothing was said of are the same objects in both.
+        names = [name for name, step in self.state.steps.items() if was.get(name) is not step and was.get(name) != step]
+        wholes = {whole(name) for name in names} | {asked_name(name) for name in names}
+        ends = self.state.result is not None and (self._before is None or self._before.result is None)
+        return frozenset(
+            key_of(row)
+            for row in self.rows
+            if (row.token or row.step) in names
+            or (row.count and row.step in wholes)
+            or (ends and row.status == "dropped")
+        )
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
