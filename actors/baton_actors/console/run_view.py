@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from baton_schemas.run.child_runs import runs_asked
+from baton_schemas.run.refs import asked_name, whole
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.boxes import Drawing, drawing_of
 from baton_schemas.show.branching import Branches, branches_in
@@ -121,9 +122,18 @@ class RunView:
         """The rows that the last message changed, as `key_of` names them; none where the end is followed."""
         if self.at is None:
             return frozenset()
-        before = rows_of(self._before, self.plan, now=self.now) if self._before is not None else []
-        was = {key_of(row): row for row in before}
-        return frozenset(key_of(row) for row in self.rows if was.get(key_of(row)) != row)
+        was = self._before.steps if self._before is not None else {}
+        # Steps that nothing was said of are the same objects in both.
+        names = [name for name, step in self.state.steps.items() if was.get(name) is not step and was.get(name) != step]
+        wholes = {whole(name) for name in names} | {asked_name(name) for name in names}
+        ends = self.state.result is not None and (self._before is None or self._before.result is None)
+        return frozenset(
+            key_of(row)
+            for row in self.rows
+            if (row.token or row.step) in names
+            or (row.count and row.step in wholes)
+            or (ends and row.status == "dropped")
+        )
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
@@ -195,17 +205,23 @@ class RunView:
     @cached_property
     def timeline(self) -> Timeline:
         """Who waited and worked when: of the whole run, whatever message is looked at."""
-        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
+        since = self._since
+        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state, since), since)
+
+    @cached_property
+    def _since(self) -> dict[str, datetime]:
+        """Since when what workers have in hand is there, which no log says before it has ended."""
+        return self.feed.since()
 
     @property
     def lanes(self) -> list[Strokes]:
         """The lanes of each step."""
-        return self.feed.once("lanes", lambda: strokes_of(self.timeline))
+        return self.feed.once("lanes", lambda: strokes_of(self.timeline), self._since)
 
     @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
-        return self.feed.once("strokes", self._strokes)
+        return self.feed.once("strokes", self._strokes, self._since)
 
     def _strokes(self) -> str:
         facts = [
@@ -228,7 +244,7 @@ class RunView:
     def shares(self) -> dict[SpanKind, float]:
         """On what its time went."""
         until = self._heard_at if self.feed.state.result is None else None
-        return self.feed.once("shares", lambda: shares_of(self.timeline, until))
+        return self.feed.once("shares", lambda: shares_of(self.timeline, until), self._since)
 
     @property
     def time_in_words(self) -> str:
