@@ -104,9 +104,9 @@ async def listed(bus: Bus) -> dict[str, tuple[Summary, str]]:
     return found
 
 
-async def indexed(bus: Bus, path: Path, **how: bool) -> dict[str, Summary]:
+async def indexed(bus: Bus, path: Path, *, anew: bool = False, words: bool = True) -> dict[str, Summary]:
     """Bring an index up to date, and return what it says of each run."""
-    async with opened(bus, path, **how) as kept:
+    async with opened(bus, path, anew=anew, words=words) as kept:
         await kept.indexer.catch_up()
         await kept.indexer.remove_gone()
     return said_by(path)

@@ -194,6 +194,7 @@ PLANTED: dict[str, tuple[str, Callable[[Story], object]]] = {
     "an answer that wakes another": ("I12", lambda s: s.change(an_answer(s, wakes=True), wakes__parked=1)),
     "a waking that is lost": ("I9", lose_a_waking),
     "a waking that is lost with its run": ("I12", lose_a_waking_and_the_run),
+    "a mark of another parking": ("I12", lambda s: s.change(a_parked(s), first=1)),
     "a step that is parked for ever": ("I12", leave_it_parked),
     "a step that is woken without a word": ("I12", wake_without_a_word),
     "an answer that is not in the log": ("I8", lambda s: s.remove(an_answer(s))),

@@ -7,10 +7,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from baton_bus.index.finding import Wanted
+
 from .commands import WAIT_S, WORDS, baton, here, start
+from .indexed import found_in
 
 WANTED = [
     [],
@@ -114,6 +118,27 @@ def test_what_cannot_be_meant_is_told(home: Path, arguments: list[str], says: st
     ended = here("runs", *arguments, cwd=home)
     assert ended.returncode == 2
     assert says in ended.stderr
+
+
+def test_program_is_told_of_each_writing(home: Path) -> None:
+    index = home / ".baton" / "index-baton.sqlite"
+    index.unlink(missing_ok=True)
+    keeper = start("index", "--follow", "--json", cwd=home)
+    try:
+        assert keeper.stdout is not None
+        lines: list[dict[str, Any]] = [{"index": ""}]
+        while lines[-1]["index"] != "up to date":
+            lines.append(json.loads(keeper.stdout.readline()))
+        written = [line for line in lines if line["index"] == "written"]
+        positions = [line["position"]["version"] for line in written]
+        assert positions == sorted(positions)
+        assert positions[-1] > 0
+        assert {line["position"]["made"] for line in written} == {written[0]["position"]["made"]}
+        assert all(line["high_seq"] > 0 and line["stored_at"] is None for line in written)
+        assert found_in(index, Wanted(limit=9, text="acme told")) == ["acme-run"], "what is told is there"
+    finally:
+        keeper.send_signal(signal.SIGTERM)
+    assert keeper.wait(WAIT_S) == 0
 
 
 def test_index_that_was_taken_away_is_made_again(home: Path) -> None:

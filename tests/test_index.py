@@ -27,9 +27,15 @@ from baton_bus.index.keeping import keep, opened
 from baton_bus.index.spans import Span, joined, missing, windows
 from baton_bus.index.table import spans_of
 from baton_bus.index.using import find_runs
+from baton_bus.jetstream import reader
+from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.flow import Flow
 from baton_schemas.run.fold import fold
+from baton_schemas.show.plan import plan_of
+from baton_schemas.show.rows import rows_of
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Result
 
 from .clients import cancel_run, start_run
 from .indexed import EVERY, Sent, fitting, found_in, indexed, listed, mixed, publish, recorded, said_by, simulated_runs
@@ -78,6 +84,17 @@ async def test_it_says_of_each_run_what_its_log_says(
     assert rows == await said(bus)
     assert list(rows) == list(await said(bus))
     assert len(rows) > 15
+
+
+@pytest.mark.parametrize("window_max_bytes", [0, 2_000])
+async def test_window_that_is_too_much_to_be_held_is_folded_as_it_comes(
+    bus: Bus, path: Path, monkeypatch: pytest.MonkeyPatch, window_max_bytes: int
+) -> None:
+    monkeypatch.setattr(projecting, "WINDOW_MAX_BYTES", window_max_bytes)
+    monkeypatch.setattr(reader, "_BATCH", 7)
+    monkeypatch.setattr(indexing, "WINDOW", 90)
+    await publish(bus, all_recorded(bus))
+    assert await indexed(bus, path) == await said(bus)
 
 
 @given(flows(steps_max=4), st.randoms(use_true_random=False))
@@ -282,6 +299,43 @@ async def test_messages_of_a_later_release_make_no_difference_between_both_ways(
     await indexed(bus, path)
     for wanted in (EVERY, Wanted(limit=5, order="cost"), Wanted(limit=50, statuses=("running",))):
         await assert_found(bus, path, wanted)
+
+
+async def test_branch_of_a_step_that_has_none_is_shown_and_stops_nobody(bus: Bus, path: Path) -> None:
+    """A stranger may name one."""
+    (pipeline,) = [sent for sent in recorded(bus.settings.namespace) if b"pipe" in sent[0][1] and len(sent) == 4][:1]
+    subject, body = pipeline[1]
+    forged = (subject.replace(".write.", ".write-7."), body.replace(b'"step":"write"', b'"step":"write-7"'))
+    await publish(bus, [*pipeline, forged])
+    rows = await indexed(bus, path)
+    assert rows == await said(bus)
+    ((run, one),) = rows.items()
+    assert [(cell.step, cell.status) for cell in one.cells][1] == ("write", "done")
+    state = fold(await bus.log.run(run))
+    shown = rows_of(state, plan_of(state))
+    assert [row.status for row in shown if row.step == "write"] == ["done"]
+
+
+def test_run_that_is_purged_while_it_is_read_has_no_row() -> None:
+    """Before, between and after its messages are folded."""
+    sent = recorded("n")[0]
+    run = sent[0][0].split(".")[3]
+    stored = [Stored(seq, NOW, subject, body, b"") for seq, (subject, body) in enumerate(sent, start=1)]
+    tomb = encode(Result(run=run, flow="f", status="cancelled", purged=True))
+    for heard_after in ("nothing", "take", "fold"):
+        projector = projecting.Projector()
+        purged = Stored(99, NOW, f"n.result.f.{run}.end", tomb, b"")
+        if heard_after == "nothing":
+            projector.hear(purged)
+        projector.take(stored)
+        if heard_after == "take":
+            projector.hear(purged)
+        projector.fold_some(1)
+        if heard_after == "fold":
+            projector.hear(purged)
+        projector.end_window()
+        assert projector.gone == {run}
+        assert (projector.ready, projector.unknown) == ({}, {run}), "its log is asked what is left"
 
 
 async def test_what_is_affordable_is_said(bus: Bus, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

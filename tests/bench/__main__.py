@@ -3,7 +3,8 @@
 It has parts, of which `make bench ARGS="core idle"` measures some: `core`, what every change is measured by; `durable`,
 three replicas and flushing at every write; `million`, a log of a million messages; `trickle`, branches that end one by
 one; `ask`, agents that ask others; `models`, what is kept of their calls, a provider with limits, and
-one with a cache; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is asked of it.
+one with a cache; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is asked
+of it; `index`, how fast the index takes in a log.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from baton_actors.processes.garbage import look_seldom
 
-from . import ask, budgets, core, durable, idle, limits, memory, million, prefix, trickle
+from . import ask, budgets, core, durable, idle, index, limits, memory, million, prefix, trickle
 from .rows import Row
 
 
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "trickle": trickle.rows,
     "memory": memory.rows,
     "idle": idle.rows,
+    "index": index.rows,
     "ask": ask.rows,
     "models": _models,
 }

@@ -13,13 +13,14 @@ from .demands import Demands
 from .following import must_have_answers
 from .history import Event
 from .raw import Record
+from .run_log import parking_of
 
 Slot = tuple[str, str]
 """A run, and the subject of an answer in it."""
 
 
 def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: float) -> Iterator[str]:
-    """I12: where an answer belongs there is one, behind at most one step that was parked, which it then wakes.
+    """I12: where an answer belongs there is one, behind words that its step was parked, the last of which it wakes.
 
     `slack_s` is by how much an answer may seem to come before it is due.
     """
@@ -29,7 +30,7 @@ def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: fl
             slots[record.run, record.subject].append(record)
     for (run, subject), found in slots.items():
         kinds = [(each.body or {})["kind"] for each in found]
-        if kinds not in (["answer"], ["parked"], ["parked", "answer"]):
+        if set(kinds[:-1]) - {"parked"} or kinds[-1] not in ("parked", "answer"):
             yield f"I12 {subject} has {', '.join(kinds)} at {[each.seq for each in found]}"
         for record in found:
             yield from _is_in_its_place(runs[run], record)
@@ -55,16 +56,17 @@ def _is_in_its_place(demands: Demands, record: Record) -> Iterator[str]:
 
 
 def _wakes(demands: Demands, found: list[Record]) -> Iterator[str]:
-    parked = next((each for each in found if (each.body or {})["kind"] == "parked"), None)
+    parked = next((each for each in reversed(found) if (each.body or {})["kind"] == "parked"), None)
     for answer in (each for each in found if (each.body or {})["kind"] == "answer"):
         wakes = (answer.body or {}).get("wakes")
-        due = {"parked": parked.seq, "seq": (parked.body or {})["seq"]} if parked is not None else None
+        due = {"parked": parking_of(parked), "seq": (parked.body or {})["seq"]} if parked is not None else None
         said = {"parked": wakes["parked"], "seq": wakes["seq"]} if wakes else None
         if due != said:
             yield f"I12 {answer.subject} at {answer.seq} wakes {said}, and what is parked there is {due}"
-        elif wakes and demands.log.result is None and demands.log.woken(found[0]) is None:
+        elif parked is not None and demands.log.result is None and demands.log.woken(parked) is None:
             yield f"I12 {answer.subject} at {answer.seq} wakes a step, and no handoff brings it back"
-    if parked is not None and len(found) == 1 and demands.is_done and must_have_answers(demands, parked.rest[0]):
+    is_open = (found[-1].body or {})["kind"] == "parked"
+    if parked is not None and is_open and demands.is_done and must_have_answers(demands, parked.rest[0]):
         yield f"I12 {parked.subject} at {parked.seq} is parked for ever: its run is done"
 
 
@@ -84,16 +86,39 @@ def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterato
 
 
 def _is_brought_back_for_a_reason(demands: Demands) -> Iterator[str]:
-    parked = {record.seq: record for of in demands.log.parked.values() for record in of}
+    marks: dict[int, list[Record]] = defaultdict(list)
+    for of in demands.log.parked.values():
+        for record in of:
+            marks[parking_of(record)].append(record)
     for (step, source), woken in demands.log.handoffs.items():
         if not source.startswith("wake-s"):
             continue
-        slept = parked.get(int(source.removeprefix("wake-s")))
-        answer = demands.log.answers.get((slept.body or {})["child"]) if slept is not None else None
-        if slept is None or slept.rest[0] != step or answer is None or answer.seq > woken.seq:
+        parking = int(source.removeprefix("wake-s"))
+        first = next((each for each in marks[parking] if each.seq == parking), None)
+        if first is None or first.rest[0] != step or not _has_a_reason(demands, step, marks[parking], woken):
             yield f"I12 {woken.subject} at {woken.seq} wakes a step that no answer has woken"
-        elif (woken.body or {})["cause"]["seq"] != (slept.body or {})["seq"]:
+        elif (woken.body or {})["cause"]["seq"] != (first.body or {})["seq"]:
             yield f"I12 {woken.subject} at {woken.seq} wakes another handoff than the one that was parked"
+
+
+def _has_a_reason(demands: Demands, step: str, marks: list[Record], woken: Record) -> bool:
+    """Say whether an answer woke a step, or something came while it was being parked: then its worker does.
+
+    That is a child that was asked, or a mark of another worker, after the mark before, or an answer with no mark before
+    it since the step was last handed off.
+    """
+    answers = [demands.log.answers.get((mark.body or {})["child"]) for mark in marks]
+    if any(answer is not None and answer.seq < woken.seq for answer in answers):
+        return True
+    asked = demands.asking.children.of[step].values()
+    if any(marks[0].seq < child.handoff.seq < woken.seq for alike in asked for child in alike):
+        return True
+    others = [each for each in demands.log.parked[step] if parking_of(each) != parking_of(marks[0])]
+    if any(marks[0].seq < each.seq < woken.seq for each in others):
+        return True
+    before = [r.seq for (name, _), r in demands.log.handoffs.items() if name == step and r.seq < marks[0].seq]
+    came = [answer for answer in demands.log.answers.values() if answer.rest[0] == step]
+    return any(max(before, default=0) < answer.seq < woken.seq for answer in came)
 
 
 # ---- what handlers saw ---------------------------------------------------------------------------

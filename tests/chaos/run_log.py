@@ -52,6 +52,11 @@ class Chain:
         }
 
 
+def parking_of(parked: Record) -> int:
+    """Return what a parking is called, of which this is a mark: the sequence of its first."""
+    return int((parked.body or {}).get("first") or parked.seq)
+
+
 class RunLog:
     """The messages of one run, by what they are. Of two on one subject the first counts: I1 tells of the other."""
 
@@ -111,7 +116,7 @@ class RunLog:
 
     def woken(self, parked: Record) -> Record | None:
         """Return the handoff that brings back a step that was parked."""
-        return self.handoffs.get((parked.rest[0], f"wake-s{parked.seq}"))
+        return self.handoffs.get((parked.rest[0], f"wake-s{parking_of(parked)}"))
 
     @property
     def asked(self) -> list[Record]:

@@ -16,7 +16,7 @@ STORE, JETSTREAM = "bus/baton_bus/store", "bus/baton_bus/jetstream"
 ACK_ALL = "            for delivery, _ in waiting:\n                await delivery.ack()\n"
 SERVICES = "actors/baton_actors/services"
 ASKING, ASKING_MORE, PLACES = "tests/test_asking.py", "tests/test_asking_more.py", "tests/test_asking_places.py"
-FAULTS = "tests/test_asking_faults.py"
+FAULTS, ONCE = "tests/test_asking_faults.py", "tests/test_parking_once.py"
 
 
 class Broken(Exception):
@@ -367,8 +367,8 @@ MUTANTS = (
     Mutant(
         "parked-over-an-answer",
         ENGINE,
-        "        if await self._bus.create(subject, encode(parked)) is not None:\n",
-        "        if await self._bus.publisher.append(subject, encode(parked)):\n",
+        "        return await self._bus.create(place, encode(mark))\n",
+        "        return await self._bus.publisher.append(place, encode(mark))\n",
         (f"{FAULTS}::test_parking_and_answering_at_the_same_time_lose_nothing",),
     ),
     Mutant(
@@ -377,6 +377,30 @@ MUTANTS = (
         "                    woken = answers_parked(answer, parked, entry.seq)\n",
         "                    woken = answer\n",
         (f"{ASKING}::test_step_that_waits_long_is_parked_and_comes_back",),
+    ),
+    Mutant(
+        "each-answer-to-a-parking-wakes-by-itself",
+        RUN,
+        "wakes=_wakes(parked, parked.first or parked_seq)",
+        "wakes=_wakes(parked, parked_seq)",
+        (f"{ONCE}::test_second_answer_begins_nothing_beside_the_step_that_the_first_one_woke",),
+    ),
+    Mutant(
+        "what-comes-while-a-step-is-parked-is-heard",
+        STEPS,
+        "            child.hold_back()\n",
+        "            child.let_through()\n",
+        (f"{ONCE}::test_answer_that_comes_while_a_step_is_being_parked_goes_to_one_worker",),
+    ),
+    Mutant(
+        "mark-of-an-earlier-parking-is-kept",
+        ENGINE,
+        "            return await self._bus.replace_last(place, encode(mark), seen[place])\n",
+        "            return seen[place]\n",
+        (
+            "tests/test_parking_property.py::test_no_answer_is_lost_whatever_breaks",
+            f"{ONCE}::test_step_that_is_parked_again_upon_the_other_is_brought_back_by_it",
+        ),
     ),
     Mutant(
         "waking-is-left-to-whoever-answered-first",
@@ -391,8 +415,8 @@ MUTANTS = (
     Mutant(
         "acked-before-it-is-parked",
         STEPS,
-        "                answer = await self._engine.asking.park(",
-        "                await self._job.delivery.ack()\n                answer = await self._engine.asking.park(",
+        "        put = await self._engine.asking.park(",
+        "        await self._job.delivery.ack()\n        put = await self._engine.asking.park(",
         (f"{ORDER}::test_step_that_waits_for_an_answer_is_let_go_once_it_is_parked_there",),
     ),
     Mutant(

@@ -1,4 +1,9 @@
-"""Parking: a step that waits for long is let go of, and whoever answers brings it back. It holds nothing meanwhile."""
+"""Parking: a step that waits for long is let go of, and whoever answers brings it back. It holds nothing meanwhile.
+
+One worker does a step at a time. So a step that has begun to be parked is parked (`Asking.park`), and an answer that
+comes meanwhile is held back from the handler: whoever answered has another worker do the step, or we do, and nobody
+here goes on with it beside that one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.errors import BusError
 from baton_schemas.errors import NewerMessage
 from baton_schemas.run.asking import by_itself
-from baton_schemas.run.refs import asked_name, key_of_child
+from baton_schemas.run.refs import asked_name
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Asked, AskedKind, Handoff, Parked
 
@@ -21,6 +26,7 @@ from .child import Child
 from .claim import Claim
 from .hearing import Answers
 from .job import Job
+from .sure import sure
 
 _AGAIN_S = 5.0
 """A step that cannot be parked now, as it records something or the bus refuses, is so after this many seconds."""
@@ -34,7 +40,7 @@ _PATIENCE: tuple[AskedKind, ...] = ("agent", "flow", "sleep", "batch", "event", 
 """Who is likely to have answered before whom."""
 _UPON_MAX = 20
 """Children any of which brings a step back, of those expected soon and of the others: more than anybody asks to hear
-the first of. Each costs a write, and may bring it back once more than is needed."""
+the first of. Each costs a write."""
 
 logger = structlog.get_logger("baton.worker")
 
@@ -62,10 +68,14 @@ class Parking:
         self._busy = 0
         """What is under way in the step, and is not to be done again."""
         self._is_closed = False
+        self._is_parked = False
+        """It is another's to do from now on. Here it is let go of, once nothing is under way in it."""
 
     def soon(self, after_s: float | None = None) -> None:
         """Park the step when nothing has come for a while; at once where it must not be held."""
         self.not_now()
+        if self._is_parked:
+            return
         if after_s is None and self._job.begun and not self._is_trying:
             # What may have killed its last worker is not to be charged with the deaths of a worker that it waits in,
             # and others wait for their turn until it is parked: not for an alarm, then, which rings at its next tick.
@@ -91,12 +101,19 @@ class Parking:
 
     @contextlib.contextmanager
     def put_off(self) -> Iterator[None]:
-        """Do not park it while the context is open: what is under way in it would be done again."""
+        """Do not park it while the context is open: what is under way in it would be done again.
+
+        Raises `CancelledError` when it is parked by now: nothing is begun in it any more.
+        """
+        if self._is_parked and not self._busy:
+            raise asyncio.CancelledError
         self._busy += 1
         try:
             yield
         finally:
             self._busy -= 1
+            if self._is_parked:
+                self._end()
 
     def close(self) -> None:
         """The step is done with, or parked."""
@@ -127,7 +144,7 @@ class Parking:
         return self._task is not None and not self._task.done()
 
     def _begin(self) -> None:
-        if not self._is_trying:
+        if not self._is_trying and not self._is_parked:
             self._task = asyncio.create_task(self._try(), name=f"park {self._job.run} {self._job.step}")
 
     async def _try(self) -> None:
@@ -145,24 +162,53 @@ class Parking:
             self._refuse(waits)
             return
         upon = _upon(waits)
+        marks = [self._parked(child.token, strays) for child in upon]
+        is_parked = False
         try:
+            # 1. What answers by itself will do so with nobody here.
             await self._before.note_unasked()
             for child in upon:
                 if child.sleep is not None:
                     await self.set_timer(child.sleep)
-                parked = self._parked(child.token, strays)
-                answer = await self._engine.asking.park(self._actor, key_of_child(child.token), parked)
-                if answer is not None:
-                    child.heard(answer)
+            # 2. The marks, and nobody here hears anything from now on. 3. Bring it back if something has come.
+            is_parked = await self._is_put(waits, upon, marks)
         except (BusError, NewerMessage) as error:
             logger.error("bus.refuses", error=str(error), child=upon[-1].token)
             self.soon(_AGAIN_S)
             return
-        if not all(child.is_open for child in waits):
-            # Something has come meanwhile. What stands parked for us brings it back once more than is needed.
-            self.soon()
-        else:
-            logger.info("step.parked", waits_for=asked_name(upon[-1].token).lstrip("-"))
+        finally:
+            if not is_parked:
+                for child in waits:
+                    child.let_through()
+        if not is_parked:
+            self.soon(_ASKS_S if all(child.is_open for child in waits) else None)
+            return
+        # 4. Let go of it.
+        logger.info("step.parked", waits_for=asked_name(upon[-1].token).lstrip("-"))
+        self._is_parked = True
+        self._end()
+
+    async def _is_put(self, waits: Sequence[Child], upon: Sequence[Child], marks: Sequence[Parked]) -> bool:
+        """Park it upon these, if nothing has come before; what comes meanwhile brings it back. Raises as `Asking.park`.
+
+        Whatever its handler waits for is held back then.
+        """
+        if self._busy or not all(child.is_open for child in waits):
+            return False
+        for child in waits:
+            child.hold_back()
+        put = await self._engine.asking.park(self._actor, marks)
+        for answer in put.answers:
+            next(child for child in upon if child.token == answer.child).heard(answer)
+        if not put.seq:
+            return False
+        is_new = any(child not in waits for child in self._open())
+        if is_new or not put.is_whole or not all(child.is_open for child in upon):
+            await sure(lambda: self._engine.asking.wake(self._actor, marks[0], put.seq))
+        return True
+
+    def _end(self) -> None:
+        if not self._busy:
             self._job.cancel("parked")
             self._let_go()
 

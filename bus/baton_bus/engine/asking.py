@@ -1,25 +1,42 @@
 """What a step that asks has in the log: its children's answers, and itself in their place while nobody holds it.
 
-The subject of an answer decides the race between parking and answering. Whoever parks writes there only where nothing
-is; whoever answers and finds a step parked there writes behind it, and brings it back.
+The subject of an answer decides the race between parking and answering. Whoever parks puts a mark there, where no
+answer is; whoever answers and finds a mark writes behind it, and brings the step back. All marks of one parking wake
+with one name, so that one worker is given the step, however many answers come (`deploy/decisions/0020`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from msgspec import Raw
+import structlog
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from baton_bus.errors import BusError
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import BadMessage
-from baton_schemas.run.asking import answers_parked, woken_by
+from baton_schemas.run.asking import answers_parked, woken_at_once, woken_by
+from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
 from baton_schemas.wire.messages import Answer, Asked, Handoff, Parked
 from baton_schemas.wire.outcomes import Done
 
 from .values import Values
+
+logger = structlog.get_logger("baton.bus")
+
+
+class Put(Struct, frozen=True, kw_only=True):
+    """What parking a step came to."""
+
+    seq: int = 0
+    """Where the first of its marks is, the name of its waking; 0 when it is not parked."""
+    is_whole: bool = True
+    """Whether all of its marks stand."""
+    answers: list[Answer] = []
+    """Those that were there before."""
 
 
 class Asking:
@@ -69,20 +86,68 @@ class Asking:
         assert isinstance(answer.outcome, Done)
         return await self._values.load(answer.outcome.blob or answer.outcome.output)
 
-    async def park(self, actor: str, key: str, parked: Parked) -> Answer | None:
-        """Let a step wait with nobody holding it; return the answer instead, when it is there.
+    async def park(self, actor: str, marks: Sequence[Parked]) -> Put:
+        """Let a step wait with nobody holding it: put a mark in the place of each of the answers that are to wake it.
 
-        Raises the errors of `Publisher.create`, `BadMessage`, `NewerMessage`.
+        Nothing is written when one of them is there, or when somebody else parks the step just now. From the first mark
+        on it is parked, whatever comes: that mark's sequence is the name of its one waking. When the other marks cannot
+        be put, `is_whole` is false, and whoever parks has to wake it (`wake`) before it lets go of it.
+
+        Raises the errors of `Publisher.create`, `BadMessage`, `NewerMessage`: then no mark is known to stand.
         """
-        subject = self._bus.subjects.answer(actor, parked.run, parked.step, key)
-        if await self._bus.create(subject, encode(parked)) is not None:
-            return None
-        stored = known(await self._bus.log.taken(subject))
-        if isinstance(stored, Answer):
-            return stored
-        if not isinstance(stored, Parked):
-            raise BadMessage("what is stored there is no answer", subject)
-        return None
+        places = [self._bus.subjects.answer(actor, each.run, each.step, key_of_child(each.child)) for each in marks]
+        # 1. See what stands there, before there is a name. Of one answer, its mark sees to that.
+        seen: Mapping[str, int] = {}
+        if len(marks) > 1:
+            answers, seen = await self._standing(places)
+            if answers:
+                return Put(answers=answers)
+        # 2. The first mark.
+        first = await self._mark(places[0], marks[0], seen)
+        if first is None and len(marks) == 1:
+            answers, seen = await self._standing(places)
+            first = await self._mark(places[0], marks[0], seen) if not answers else None
+            if first is None:
+                return Put(answers=answers)
+        if first is None:
+            return Put()
+        # 3. The others, each only in the place of what was seen.
+        try:
+            for place, mark in zip(places[1:], marks[1:], strict=True):
+                if await self._mark(place, replace(mark, first=first), seen) is None:
+                    return Put(seq=first, is_whole=False)
+        except BusError as error:
+            logger.error("bus.refuses", error=str(error), step=marks[0].step)
+            return Put(seq=first, is_whole=False)
+        return Put(seq=first)
+
+    async def _standing(self, places: Sequence[str]) -> tuple[list[Answer], dict[str, int]]:
+        """Return the answers that are there, and where the marks are that are, by subject; by the leader's word."""
+        answers: list[Answer] = []
+        seen: dict[str, int] = {}
+        for entry in await self._bus.log.matching_sure(places):
+            match known(entry):
+                case Answer() as answer:
+                    answers.append(answer)
+                case Parked():
+                    seen[entry.subject] = entry.seq
+                case _:
+                    raise BadMessage("what is stored there is no answer", entry.subject)
+        return answers, seen
+
+    async def _mark(self, place: str, mark: Parked, seen: Mapping[str, int]) -> int | None:
+        """Put a mark in a place, also over an earlier one, where nothing else has come since; return its sequence."""
+        if place in seen:
+            return await self._bus.replace_last(place, encode(mark), seen[place])
+        return await self._bus.create(place, encode(mark))
+
+    async def wake(self, actor: str, parked: Parked, first: int) -> None:
+        """Bring back a step that something came for while it was being parked; `first` is `seq` of what `park` put.
+
+        Raises the errors of `Publisher.create`.
+        """
+        woken = woken_at_once(parked, first)
+        await self._bus.create(self._bus.subjects.of(actor, woken), encode(woken))
 
     # ---- for whoever answers -----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,14 @@ from .errors import BUSY_S, IndexBusy, IndexForeign, IndexLocked, IndexOutdated,
 
 OURS = 0x42415431
 """`BAT1`, in the header of the file."""
-LAYOUT = 100 * VERSION + 1
+LAYOUT = 100 * VERSION + 2
 """Counts what a row has and how it is made; and the version of the messages that are understood. Else made anew."""
+WRITER_CACHE_KB = 32 * 1024
+"""Of the file in a writer's memory: rows come in the order of the log, and go to all places of some orders of lists."""
+_WAL_PAGES = 4_000
+"""Of 4 KiB in the write-ahead log before they go to the file: what a large writing changes, once and not four times."""
+MADE = "made"
+"""The fact that tells one making of an index from another: versions of rows begin anew with each."""
 _ADVICE = "Look at the disk and the rights on it."
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = slice(68, 72)
@@ -35,11 +42,31 @@ CREATE TABLE spans(low INTEGER PRIMARY KEY, high INTEGER NOT NULL);
 CREATE TABLE torn(run TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE runs(
   start_seq INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, flow TEXT NOT NULL, status TEXT NOT NULL,
-  parent TEXT NOT NULL, started_us INTEGER NOT NULL, ended_us INTEGER, cost_usd REAL, tokens INTEGER NOT NULL,
-  asks_people INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
+  parent TEXT NOT NULL, started_us INTEGER NOT NULL, took_us INTEGER, cost_usd REAL, cost REAL NOT NULL,
+  tokens INTEGER NOT NULL,
+  asks_people INTEGER NOT NULL, cause TEXT NOT NULL, version INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
 CREATE INDEX runs_by_status ON runs(status, start_seq);
-CREATE INDEX runs_by_flow ON runs(flow, start_seq);
+CREATE INDEX runs_by_flow ON runs(flow, start_seq, status, took_us, cost_usd);
 CREATE INDEX runs_by_parent ON runs(parent) WHERE parent != '';
+CREATE INDEX runs_by_cause ON runs(cause, start_seq) WHERE cause != '';
+CREATE INDEX runs_by_version ON runs(version, start_seq);
+CREATE INDEX runs_by_cost ON runs(cost, start_seq, parent, flow, status, started_us);
+CREATE INDEX runs_by_tokens ON runs(tokens, start_seq, parent, flow, status, started_us);
+CREATE INDEX runs_by_time ON runs(took_us, start_seq, parent, flow, status, started_us) WHERE took_us IS NOT NULL;
+CREATE INDEX runs_open ON runs(started_us, start_seq, parent, flow, status) WHERE took_us IS NULL;
+CREATE TABLE gone(version INTEGER NOT NULL, run TEXT NOT NULL);
+CREATE INDEX gone_by_version ON gone(version);
+CREATE TABLE counts(
+  length_s INTEGER, begin_s INTEGER, flow TEXT, status TEXT, nested INTEGER, runs INTEGER NOT NULL,
+  PRIMARY KEY(length_s, nested, begin_s, flow, status)) WITHOUT ROWID;
+CREATE TABLE causes(
+  cause TEXT PRIMARY KEY, flow TEXT NOT NULL, step TEXT NOT NULL, type TEXT NOT NULL, message TEXT NOT NULL,
+  runs INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE spent(
+  day INTEGER, flow TEXT, step TEXT, agent TEXT, model TEXT, rehearsed INTEGER, calls INTEGER NOT NULL,
+  cost INTEGER NOT NULL, waste INTEGER NOT NULL, unpriced INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+  cache_read_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  PRIMARY KEY(day, flow, step, agent, model, rehearsed)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE found USING fts5(
   words, content='runs', content_rowid='start_seq', tokenize="unicode61 remove_diacritics 2");
 """
@@ -126,6 +153,9 @@ def connected(path: Path, *, writes: bool = False, whole: bool = False) -> sqlit
         if whole and (said := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
             raise IndexOutdated(path, f"is damaged ({said})")
         database.execute("PRAGMA synchronous = NORMAL")
+        if writes:
+            database.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
+            database.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     except BaseException:
         database.close()
         raise
@@ -171,4 +201,5 @@ def lay_out(database: sqlite3.Connection, identity: Identity) -> None:
     """Make the tables, and say of which log they are."""
     database.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
     said = [(name, str(getattr(identity, name))) for name in identity.__struct_fields__]
+    said.append((MADE, secrets.token_hex(8)))
     database.executemany("INSERT INTO facts VALUES(?, ?)", said)

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum
 from typing import Literal, get_args
 
 import msgspec
@@ -22,12 +23,39 @@ from .table import microseconds, spaced, spans_of
 Order = Literal["started", "cost", "time", "tokens"]
 """What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
 
-_ORDERS: dict[Order, str] = {
-    "started": "start_seq DESC",
-    "cost": "coalesce(cost_usd, 0) DESC, start_seq DESC",
-    "time": "coalesce(ended_us, :now) - started_us DESC, start_seq DESC",
-    "tokens": "tokens DESC, start_seq DESC",
+
+class _Sorted(Struct, frozen=True, kw_only=True):
+    """How rows come in an order, the most first, from an index that has also what else is mostly asked of them."""
+
+    index: str
+    column: str
+    which: str = "1"
+    """Those that are in it."""
+    place: str = ""
+    """What is compared with that of others, where it is not the column."""
+    key: str = ":key"
+    """What the column is compared with."""
+    turned: bool = False
+    """The least first."""
+
+
+_SORTED: dict[Order, tuple[_Sorted, ...]] = {
+    "cost": (_Sorted(index="runs_by_cost", column="cost"),),
+    "tokens": (_Sorted(index="runs_by_tokens", column="tokens"),),
+    "time": (
+        _Sorted(index="runs_by_time", column="took_us", which="took_us IS NOT NULL"),
+        _Sorted(
+            index="runs_open",
+            column="started_us",
+            which="took_us IS NULL",
+            place=":now - started_us",
+            key=":now - :key",
+            turned=True,
+        ),
+    ),
 }
+_TURNED = {"ASC": "DESC", "DESC": "ASC", "<": ">", ">": "<"}
+_WORDS = "found MATCH :words"
 _SEQ_MAX = 2**63 - 1
 
 
@@ -44,6 +72,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """When they began: from then on, and before then."""
     text: str = ""
     """Words, or beginnings of words, that all are in their input, output or error."""
+    cause: str = ""
+    """The key of what they failed for."""
     parent: str = ""
     """Those that this run asked for; without it, those that nobody's step did."""
     order: Order = "started"
@@ -68,6 +98,83 @@ def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: i
 
     `now` is for the time of runs that have not ended. Raises as SQLite does.
     """
+    conditions, given = _asked(wanted, now, low_seq)
+    return _first(database, wanted.order, conditions, {**given, "limit": wanted.limit})
+
+
+class Beside(Struct, frozen=True, kw_only=True):
+    """The neighbours of a run in a list."""
+
+    before: IndexRow | None
+    """The one above it; None for the first."""
+    after: IndexRow | None
+
+
+def beside(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime, low_seq: int = 0) -> Beside:
+    """Return the runs right before and after one in what `find` would find without a limit.
+
+    The run itself need not be wanted any more: then they are those between which it would be. Without a row it has no
+    neighbours. Raises as SQLite does.
+    """
+    keys = {"time": "coalesce(took_us, :now - started_us)", "started": "0"}
+    key = keys.get(wanted.order, wanted.order)
+    at = database.execute(
+        f"SELECT start_seq, {key} FROM runs WHERE run = :run", {"run": run, "now": microseconds(now)}
+    ).fetchone()
+    if at is None:
+        return Beside(before=None, after=None)
+    conditions, given = _asked(wanted, now, low_seq)
+    given |= {"seq": at[0], "key": at[1], "limit": 1}
+    found = [_first(database, wanted.order, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)]
+    return Beside(before=next(iter(found[0]), None), after=next(iter(found[1]), None))
+
+
+class _Past(Enum):
+    """On which side of a run: what is compared, and in which order."""
+
+    BEFORE = (">", "ASC")
+    AFTER = ("<", "DESC")
+
+
+def _first(
+    database: sqlite3.Connection,
+    order: Order,
+    conditions: Sequence[str],
+    given: dict[str, object],
+    past: _Past | None = None,
+) -> list[IndexRow]:
+    """Return the first runs in an order, or the nearest to one with this `key` and `seq`."""
+    compared, way = past.value if past is not None else ("", "DESC")
+    words = _WORDS in conditions
+    where = " AND ".join(conditions)
+    # Words are found in the order of this number, so that no more of them are looked at than are wanted.
+    seq = "found.rowid" if words else "start_seq"
+    if order == "started":
+        source = "found JOIN runs ON start_seq = found.rowid" if words else "runs"
+        side = f" AND {seq} {compared} :seq" if past is not None else ""
+        question = f"SELECT row FROM {source} WHERE {where}{side} ORDER BY {seq} {way} LIMIT :limit"
+        return rows_in(database.execute(question, given).fetchall())
+    parts = []
+    for each in _SORTED[order]:
+        source = "found JOIN runs ON start_seq = found.rowid" if words else f"runs INDEXED BY {each.index}"
+        column_way, column_compared = (_TURNED[way], _TURNED.get(compared)) if each.turned else (way, compared)
+        sides = [""]
+        if past is not None:
+            sides = [
+                f" AND {each.column} = {each.key} AND start_seq {compared} :seq",
+                f" AND {each.column} {column_compared} {each.key}",
+            ]
+        parts += [
+            f"SELECT * FROM (SELECT {each.place or each.column} AS place, start_seq AS at, row FROM {source}"
+            f" WHERE {where} AND {each.which}{side} ORDER BY {each.column} {column_way}, start_seq {way} LIMIT :limit)"
+            for side in sides
+        ]
+    question = f"SELECT row FROM ({' UNION ALL '.join(parts)}) ORDER BY place {way}, at {way} LIMIT :limit"
+    return rows_in(database.execute(question, given).fetchall())
+
+
+def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict[str, object]]:
+    """Return what must hold of each row, and the values that this names."""
     conditions = ["parent = :parent"]
     if low_seq:
         conditions.append("start_seq >= :low")
@@ -78,28 +185,25 @@ def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: i
         conditions.append(f"status IN ({', '.join(repr(status) for status in wanted.statuses)})")
     if wanted.waiting:
         conditions.append("asks_people")
+    if wanted.cause:
+        conditions.append("cause = :cause AND cause != ''")
     if wanted.since is not None:
         conditions.append("started_us >= :since")
     if wanted.until is not None:
         conditions.append("started_us < :until")
-    source = "runs"
     if wanted.text:
-        source = "found JOIN runs ON runs.start_seq = found.rowid"
-        conditions.append("found MATCH :words")
-    question = (
-        f"SELECT row FROM {source} WHERE {' AND '.join(conditions)} ORDER BY {_ORDERS[wanted.order]} LIMIT :limit"
-    )
-    given = {
+        conditions.append(_WORDS)
+    given: dict[str, object] = {
         "parent": wanted.parent,
         "low": min(low_seq, _SEQ_MAX),
         "flow": wanted.flow,
+        "cause": wanted.cause,
         "since": microseconds(wanted.since) if wanted.since is not None else None,
         "until": microseconds(wanted.until) if wanted.until is not None else None,
         "words": words_in(wanted.text) if wanted.text else "",
         "now": microseconds(now),
-        "limit": wanted.limit,
     }
-    return rows_in(database.execute(question, given).fetchall())
+    return conditions, given
 
 
 def rows_in(found: Sequence[tuple[bytes]]) -> list[IndexRow]:
@@ -157,3 +261,18 @@ def started_at(database: sqlite3.Connection, seq: int) -> datetime | None:
         question = "SELECT row FROM runs WHERE start_seq >= ? ORDER BY start_seq LIMIT 1"
         return next(iter(rows_in(database.execute(question, (seq,)).fetchall()))).summary.started_at
     return None
+
+
+def first_seq(database: sqlite3.Connection, since: datetime) -> int:
+    """Return the sequence from which on runs began at this time or later: the server stores in the order of time."""
+    low, high = 0, database.execute("SELECT coalesce(max(start_seq), 0) + 1 FROM runs").fetchone()[0]
+    at_us = microseconds(since)
+    while low < high:
+        middle = (low + high) // 2
+        question = "SELECT start_seq, started_us FROM runs WHERE start_seq >= ? ORDER BY start_seq LIMIT 1"
+        found = database.execute(question, (middle,)).fetchone()
+        if found is None or found[1] >= at_us:
+            high = middle
+        else:
+            low = found[0] + 1
+    return int(low)

@@ -10,12 +10,16 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import datetime
 
 from baton_bus.client.runs import exact_run, is_beginning
+from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus
 from baton_schemas.wire.names import TOKEN
 
+from .changing import Committed, Position
 from .errors import LogReplaced
+from .file import MADE
 from .hearing import Hearing
 from .projecting import Projector
 from .row import Folding
@@ -27,8 +31,9 @@ WINDOW, WINDOW_MAX = 4_000, 32_000
 """Messages of the first window back, about a thousand short runs, and of later ones: the runs of one are in memory."""
 _AT_ONCE = 2_000
 """Messages of a window between two looks at what came meanwhile."""
-_REST_S = 0.02
-"""Between two writings of what comes: soon enough for eyes, and many messages in each when many come."""
+_REST_MIN_S, _REST_MAX_S = 0.002, 0.02
+"""Between two writings of what comes, as long as the last one took: soon enough for eyes, and many messages in each
+when many come."""
 CHECK_S = 2.0
 """How often it is looked whether the stream is the same, and whether something is gone from it."""
 _GARBAGE_EVERY = 200_000
@@ -39,9 +44,12 @@ _REMOVED = "deleted"
 class Indexer:
     """Keeps one index of one log."""
 
-    def __init__(self, bus: Bus, table: Table, stream: Look) -> None:
-        """`stream` is what the index is of."""
-        self._bus, self._table, self._stream = bus, table, stream
+    def __init__(
+        self, bus: Bus, table: Table, stream: Look, committed: Callable[[Committed], None] = lambda what: None
+    ) -> None:
+        """`stream` is what the index is of; `committed` is called after each writing, and must be quick."""
+        self._bus, self._table, self._stream, self._committed = bus, table, stream, committed
+        self._made = table.fact(MADE)
         self._projector = Projector(table.torn())
         self._hearing = Hearing(bus.log)
         self._base = 0
@@ -98,6 +106,8 @@ class Indexer:
         with self._table.changing():
             self._table.drop(gone)
             self._table.say(_REMOVED, now)
+        if gone:
+            self._tell()
         return len(gone)
 
     async def follow(self, told: Callable[[str], None] = lambda what: None) -> None:
@@ -116,15 +126,15 @@ class Indexer:
     # ---- windows -----------------------------------------------------------------------------------
 
     async def _read(self, window: Span, *, ends_gap: bool) -> None:
-        projector, count = self._projector, 0
-        take = projector.take
-        async with aclosing(self._bus.log.raw(window.low, window.high)) as log:
-            async for each in log:
-                take(each)
-                count += 1
-                if count % _AT_ONCE == 0:
-                    await self._write_heard()
-        self.read += count
+        projector = self._projector
+        async with aclosing(self._bus.log.raw_batches(window.low, window.high)) as log:
+            async for batch in log:
+                projector.take(batch)
+                self.read += len(batch)
+                await self._write_heard()
+        while projector.fold_some(_AT_ONCE):
+            await asyncio.sleep(0)
+            await self._write_heard()
         projector.end_window()
         if ends_gap:  # what is before this was read before: these runs have rows, unless they begin further back
             projector.unknown |= {run for run in projector.torn if self._table.has(run)}
@@ -137,11 +147,13 @@ class Indexer:
         check_at = loop.time() + CHECK_S
         while True:
             await self._hearing.wait_until(check_at)
+            began = loop.time()
             await self._write_heard()
+            rest_s = min(max(loop.time() - began, _REST_MIN_S), _REST_MAX_S)
             if loop.time() >= check_at:
                 await self._check()
                 check_at = loop.time() + CHECK_S
-            await asyncio.sleep(_REST_S)
+            await asyncio.sleep(rest_s)
 
     async def _check(self) -> None:
         found = await look(self._bus)
@@ -156,20 +168,20 @@ class Indexer:
 
     async def _write_heard(self) -> None:
         """Write what came."""
-        last_seq = 0
+        last: Stored | None = None
         for each in self._hearing.take():
             self._projector.hear(each)
-            last_seq = each.seq
+            last = each
             if len(self._projector.unknown) >= _AT_ONCE:
                 break
-        if last_seq:
+        if last is not None:
             self._projector.changed()
-            await self._write([Span(self._base + 1, last_seq)])
+            await self._write([Span(self._base + 1, last.seq)], last.at)
 
     # ---- both --------------------------------------------------------------------------------------
 
-    async def _write(self, spans: Iterable[Span]) -> None:
-        """Write what there is to write, and that these parts have been read, in one go."""
+    async def _write(self, spans: Iterable[Span], stored_at: datetime | None = None) -> None:
+        """Write what there is to write, and that these parts have been read, in one go; and tell of it."""
         projector, table = self._projector, self._table
         await self._look_into(projector.unknown.copy())
         with table.changing():
@@ -189,6 +201,13 @@ class Indexer:
                 table.put(list(projector.ready.values()))
             projector.ready.clear()
             projector.gone.clear()
+        self._tell(stored_at)
+
+    def _tell(self, stored_at: datetime | None = None) -> None:
+        reach = last_of(self._table.spans())
+        position = Position(made=self._made, version=self._table.version)
+        high_seq = reach.high if reach is not None else 0
+        self._committed(Committed(position=position, high_seq=high_seq, stored_at=stored_at))
 
     async def _look_into(self, runs: Iterable[str]) -> None:
         for run in runs:

@@ -16,6 +16,7 @@ from baton_bus.errors import BusUnavailable, NoStream
 from baton_bus.store.bus import Bus
 
 from . import file as files
+from .changing import Committed
 from .errors import IndexBusy, IndexOutdated, LogReplaced
 from .file import Identity
 from .finding import Reach, reach_of
@@ -46,14 +47,21 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def opened(
-    bus: Bus, path: Path, *, words: bool = True, makes: bool = True, anew: bool = False, wait_s: float = 0.0
+    bus: Bus,
+    path: Path,
+    *,
+    words: bool = True,
+    makes: bool = True,
+    anew: bool = False,
+    wait_s: float = 0.0,
+    committed: Callable[[Committed], None] = lambda what: None,
 ) -> AsyncIterator[Kept]:
     """Open the index of a log to be written, while the context is open: nobody else does.
 
     One that is missing, or cannot be used, is made anew if this `makes` it (in any case `anew`); then all of it is
-    looked at, too. Another writer is waited for so long: some only bring it up to date. Raises `IndexBusy`,
-    `IndexForeign`, `IndexLocked`, `IndexUnusable`; `IndexOutdated` when it is not to be made anew; and
-    `BusUnavailable`, `NoStream`.
+    looked at, too. Another writer is waited for so long: some only bring it up to date. `committed` is called after
+    each writing, in this loop, and must be quick. Raises `IndexBusy`, `IndexForeign`, `IndexLocked`, `IndexUnusable`;
+    `IndexOutdated` when it is not to be made anew; and `BusUnavailable`, `NoStream`.
     """
     stream = await look(bus)
     identity = identity_of(bus, stream, words=words)
@@ -63,19 +71,27 @@ async def opened(
             made = _prepare(path, identity, makes=makes, anew=anew)
             database = files.connected(path, writes=True)
             closing.callback(database.close)
-            indexer = Indexer(bus, Table(database, words=words), stream)
+            indexer = Indexer(bus, Table(database, words=words), stream, committed)
         with files.told(path):
             yield Kept(indexer=indexer, database=database, made=made)
 
 
-async def keep(bus: Bus, path: Path, told: Callable[[str], None], *, words: bool = True, anew: bool = False) -> None:
+async def keep(
+    bus: Bus,
+    path: Path,
+    told: Callable[[str], None],
+    *,
+    words: bool = True,
+    anew: bool = False,
+    committed: Callable[[Committed], None] = lambda what: None,
+) -> None:
     """Keep an index until cancelled: through a server that is away, and a stream or a file that is made anew.
 
     Raises as `opened`, but for what is the log's.
     """
     while True:
         try:
-            async with opened(bus, path, words=words, anew=anew, wait_s=WAIT_S) as kept:
+            async with opened(bus, path, words=words, anew=anew, wait_s=WAIT_S, committed=committed) as kept:
                 anew = False
                 told(f"keeps the index {path}" + (f", made anew, as it {kept.made}" if kept.made else ""))
                 following = asyncio.create_task(kept.indexer.follow(told), name="follow the log")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_bus.client.runs import RunHead, actors_of
+from baton_bus.jetstream.gets import Stored
 from baton_schemas.run.fold import RunFold
-from baton_schemas.run.state import Entry, RunState
+from baton_schemas.run.state import Entry, RunState, read_entry
+from baton_schemas.show.cause import Cause, cause_of
+from baton_schemas.show.plan import plan_of
 from baton_schemas.show.spending import PaidCall, Spending
+from baton_schemas.show.spent_on import SpentOn, spent_on
 from baton_schemas.show.summary import Summary, searchable, summary_of
 from baton_schemas.wire.messages import Handoff, Result
 
@@ -23,6 +29,10 @@ class IndexRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who appears in the subjects of its messages; empty when its flow cannot be read."""
     asks_people: bool = False
     """Whether it waits for a person."""
+    cause: Cause | None = None
+    """Why it failed, as others may have too."""
+    spent: tuple[SpentOn, ...] = ()
+    """What it was that cost."""
 
     @property
     def head(self) -> RunHead:
@@ -76,21 +86,31 @@ class Folding:
         if entry.seq <= self.up_to_seq:
             return
         self._fold.apply(entry)
-        self._calls += self._spending.take(entry)
+        if calls := self._spending.take(entry):
+            self._calls += calls
         self.up_to_seq = entry.seq
         self.size_bytes += len(entry.data)
-        if isinstance(entry.message, Result):
+        if type(entry.message) is Result:
             self.ended, self.purged = True, self.purged or entry.message.purged
+
+    def take(self, some: Iterable[Stored]) -> None:
+        """Fold messages as they are stored."""
+        apply = self.apply
+        for seq, at, subject, data, _ in some:
+            apply(read_entry(seq, at, subject, data))
 
     def given(self, run: str) -> Given:
         """Return the row as it is now, and its words. Its id is that of its subjects: messages may say anything."""
-        state = self._fold.state
+        state = self._fold.unpaid()
         state = replace(state, run=run, flow=state.flow or self.flow)
+        calls = [*self._calls, *self._spending.rest()]
         row = IndexRow(
             start_seq=self.start_seq,
-            summary=summary_of(state, [*self._calls, *self._spending.rest()]),
+            summary=summary_of(state, calls),
             actors=self.actors,
             asks_people=_asks_people(state),
+            cause=cause_of(state),
+            spent=spent_on(calls, plan_of(state)) if calls else (),
         )
         return row, searchable(state)
 

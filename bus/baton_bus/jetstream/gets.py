@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -45,6 +46,11 @@ _LEAST_BYTES = 64 * 1024
 """Asked for when more did not come in time: a slow network still gets on, message by message."""
 _TOO_MANY, _NO_RESPONDER = "413", "503"
 _NOT_FOUND, _STREAM_NOT_FOUND = 10037, 10059
+_STREAM = b"\r\nNats-Stream:"
+_SAID = re.compile(
+    rb"\r\nNats-Stream: \S+\r\nNats-Subject: (\S+)\r\nNats-Sequence: ([0-9]+)\r\nNats-Time-Stamp: (\S+)\r\n"
+)
+"""What a server adds to the headers of a message, as all do; what a publisher wrote comes before it."""
 _SEQ_MAX = 2**63 - 1
 """Beyond, a server does not read the question."""
 _AGAIN_S = 0.1
@@ -326,6 +332,9 @@ class Gets:
 def stored(msg: Answer) -> Stored | None:
     """Return what a direct get was answered with; None when it is no message but a status."""
     header = msg.header
+    if (said := _SAID.match(header, header.rfind(_STREAM))) is not None:
+        subject, number, at = said.groups()
+        return Stored(int(number), _time(at.decode()), text_of(subject), msg.data, header)
     seq = _value(header, b"\r\nNats-Sequence:")
     if not seq:
         return None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Heard = Callable[[bytes, bytes, bytes, bytes], None]
 """Is called with subject, reply, data and the raw headers (empty when there are none)."""
 _VERSION = b"NATS/1.0"
+_NO_STATUS = _VERSION + b"\r\n"
 _CANCEL_AGAIN_S = 0.1
 """After this whoever connects, and should not, is told so once more."""
 T = TypeVar("T")
@@ -75,6 +76,10 @@ class NatsClient(BatonClient):
         await end(mending)
         if not self.is_closed:  # it had gone on after the first word
             await _heeding(super().close())
+
+    def takes(self, frame: bytes) -> bool:
+        """Whether what `frame_of` made can be sent without waiting."""
+        return self._status == Client.CONNECTED and len(frame) + self._pending_data_size <= self._max_pending_size
 
     async def send(self, frame: bytes) -> None:
         """Send what `frame_of` made; waits when more is on its way than the connection may hold.
@@ -285,4 +290,6 @@ class Answer:
     @property
     def has_status(self) -> bool:
         """Whether it is, or ends with, a word of the server's on the request itself."""
+        if self.header.startswith(_NO_STATUS):
+            return False
         return bool(self.header[len(_VERSION) : self.header.find(b"\r\n")].strip())

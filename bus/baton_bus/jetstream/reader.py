@@ -70,6 +70,13 @@ class Reader:
         With `end_seq` to that sequence instead, wherever the end is. A message that is purged meanwhile may be left
         out, and one that is there is never. Raises `BusUnavailable`, `NoStream`.
         """
+        async with aclosing(self.batches(pattern, start_seq, end_seq)) as batches:
+            async for batch in batches:
+                for each in batch:
+                    yield each
+
+    async def batches(self, pattern: str, start_seq: int = 0, end_seq: int = 0) -> AsyncGenerator[list[Stored], None]:
+        """Yield what `read` does, as many at a time as came together."""
         if not end_seq:
             last = await self._gets.last_sure(pattern)
             end_seq = last.seq if last is not None else 0
@@ -85,12 +92,10 @@ class Reader:
                 next_seq = batch[-1].seq + 1
                 if next_seq <= end_seq:
                     asked = self._ask(pattern, next_seq, end_seq)
-                for each in batch:
-                    if each.seq > end_seq:
-                        return
-                    yield each
                 if next_seq > end_seq:
+                    yield [each for each in batch if each.seq <= end_seq]
                     return
+                yield batch
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)

@@ -105,6 +105,12 @@ class Log:
             async for each in found:
                 yield each
 
+    async def raw_batches(self, start_seq: int = 0, end_seq: int = 0) -> AsyncGenerator[list[Stored], None]:
+        """Yield what `raw` does, as many at a time as came together."""
+        async with aclosing(self._reader.batches(EVERYTHING, start_seq, end_seq)) as found:
+            async for batch in found:
+                yield batch
+
     async def raw_follow(self, start_seq: int) -> AsyncGenerator[Stored, None]:
         """Yield every message from a sequence on, undecoded, and then as they come, until closed. Raises as `last`."""
         async with aclosing(self._reader.follow([EVERYTHING], start_seq)) as found:
@@ -126,8 +132,8 @@ class Log:
         """
         while True:
             headers = {"Nats-TTL": f"{kept_s}s", EXPECTED: str(last_seq)}
-            if (seq := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
-                return seq
+            if (ack := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
+                return ack.seq
             last = await self._gets.last_sure(subject)
             last_seq = last.seq if last is not None else 0
 

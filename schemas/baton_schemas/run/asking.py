@@ -102,27 +102,39 @@ def by_itself(child: Handoff, start_seq: int) -> Answer:
 
 
 def answers_parked(answer: Answer, parked: Parked, parked_seq: int) -> Answer:
-    """Return an answer that comes when its step has been parked: it wakes it."""
-    wakes = Wakes(parked=parked_seq, seq=parked.seq, number=parked.number, strays=parked.strays)
-    return msgspec.structs.replace(answer, wakes=wakes)
+    """Return an answer that comes when its step has been parked: it wakes it, as any other of that parking would."""
+    return msgspec.structs.replace(answer, wakes=_wakes(parked, parked.first or parked_seq))
+
+
+def _wakes(parked: Parked, first_seq: int) -> Wakes:
+    return Wakes(parked=first_seq, seq=parked.seq, number=parked.number, strays=parked.strays)
 
 
 def woken_by(answer: Answer) -> Handoff | None:
     """Return the handoff that brings back the step which an answer wakes; None when it wakes none."""
-    wakes = answer.wakes
-    if wakes is None:
-        return None
+    return _woken(answer, answer.wakes) if answer.wakes is not None else None
+
+
+def woken_at_once(parked: Parked, first_seq: int) -> Handoff:
+    """Return the same handoff for a step that something came for while it was being parked.
+
+    `first_seq` is where the first `Parked` of its parking is.
+    """
+    return _woken(parked, _wakes(parked, first_seq))
+
+
+def _woken(of: Answer | Parked, wakes: Wakes) -> Handoff:
     return Handoff(
         v=ASKING,
-        flow=answer.flow,
-        digest=answer.digest,
-        run=answer.run,
-        start_seq=answer.start_seq,
-        step=answer.step,
+        flow=of.flow,
+        digest=of.digest,
+        run=of.run,
+        start_seq=of.start_seq,
+        step=of.step,
         cause=Woken(
             seq=wakes.seq,
             number=wakes.number,
-            why=waits_for(answer.child),
+            why=waits_for(of.child),
             parked=wakes.parked,
             strays=wakes.strays,
         ),

@@ -6,9 +6,10 @@ Its parts: where each step stands (`fold_steps.py`), who has replied to joins (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -31,7 +32,6 @@ from baton_schemas.wire.messages import (
     After,
     Answer,
     Begins,
-    Decisive,
     Handoff,
     Join,
     Note,
@@ -42,13 +42,14 @@ from baton_schemas.wire.messages import (
     Started,
     Woken,
 )
+from baton_schemas.wire.outcomes import Usage
 
 from .child_runs import parent_of
-from .fold_costs import FoldedCosts
+from .fold_costs import FoldedCosts, Paid
 from .fold_joins import FoldedJoins
 from .fold_steps import OPEN, FoldedSteps
 from .refs import whole
-from .state import Entry, RunState
+from .state import Entry, RunState, StepState
 
 _FLOWS_KEPT = 256
 """Versions of flows whose graphs are remembered: working one out takes ten times longer than folding a short run."""
@@ -87,32 +88,11 @@ class RunFold:
         if message is None:
             self._unreadable += 1
             return
-        self._run = self._run or message.run
-        if isinstance(message, Decisive):
-            self._flow = self._flow or message.flow
-        match message:
-            case Handoff(cause=Woken()):
-                self._steps.wake(message)
-            case Handoff():
-                if isinstance(message.cause, After):
-                    self._steps.decide(message.cause.step, message.cause.outcome, entry.at, message.copied)
-                self._handoff(message, entry.at)
-            case Reply():
-                self._steps.arrive(message, entry.at)
-            case OutcomeRecord():
-                self._steps.decide(message.step, message.outcome, entry.at, message.copied)
-            case Answer():
-                self._steps.answer(message, entry.at)
-            case Parked():
-                self._steps.park(message)
-            case Result():
-                self._end(message, entry.at)
-            case Note():
-                self._note(message, entry.at)
-            case Join():
-                self._steps.named(message.step, "joining")
-            case _:
-                pass
+        if not self._run:
+            self._run = message.run
+        take = _TAKEN_BY.get(type(message))
+        if take is not None:
+            take(self, message, entry.at)
 
     @property
     def count(self) -> int:
@@ -122,6 +102,15 @@ class RunFold:
     @property
     def state(self) -> RunState:
         """The state after the entries so far; later ones do not change it."""
+        steps = self._steps_now()
+        return self._state(steps, self._costs.paid(steps))
+
+    def unpaid(self) -> RunState:
+        """Return the state without what was paid: for who reckons that from the calls, of many runs."""
+        steps = self._steps_now()
+        return self._state(steps, Paid(None, 0.0, 0, Usage(), self._costs.rehearsed(steps)))
+
+    def _steps_now(self) -> dict[str, StepState]:
         joins = self._joins
         steps = dict(self._steps.found)
         for name, arrived in joins.arrived.items():
@@ -130,7 +119,10 @@ class RunFold:
             for name, step in steps.items():
                 if step.status in OPEN:
                     steps[name] = replace(step, status="dropped", waits="")
-        paid = self._costs.paid(steps)
+        return steps
+
+    def _state(self, steps: dict[str, StepState], paid: Paid) -> RunState:
+        joins = self._joins
         begins = self._begins
         parent = parent_of(self._first) if self._first else None
         return RunState(
@@ -167,14 +159,40 @@ class RunFold:
         return cause.begins if isinstance(cause, Started) else None
 
     def _handoff(self, handoff: Handoff, at: datetime) -> None:
-        if self._first is None and isinstance(handoff.cause, Started) and handoff.cause.begins is not None:
+        self._flow = self._flow or handoff.flow
+        cause = handoff.cause
+        if type(cause) is Woken:
+            self._steps.wake(handoff)
+            return
+        if type(cause) is After:
+            self._steps.decide(cause.step, cause.outcome, at, handoff.copied)
+        elif self._first is None and type(cause) is Started and cause.begins is not None:
             self._first, self._flow = handoff, handoff.flow
-            self._joins.sources = _sources(bytes(handoff.cause.begins.flow_body))
+            self._joins.sources = _sources(bytes(cause.begins.flow_body))
         if handoff.branch is not None:
             self._joins.counts[whole(handoff.step)] = handoff.branch.count
         self._steps.queue(handoff, at)
 
+    def _reply(self, reply: Reply, at: datetime) -> None:
+        self._flow = self._flow or reply.flow
+        self._steps.arrive(reply, at)
+
+    def _outcome(self, record: OutcomeRecord, at: datetime) -> None:
+        self._flow = self._flow or record.flow
+        self._steps.decide(record.step, record.outcome, at, record.copied)
+
+    def _answer(self, answer: Answer, at: datetime) -> None:
+        self._flow = self._flow or answer.flow
+        self._steps.answer(answer, at)
+
+    def _park(self, parked: Parked, at: datetime) -> None:
+        self._steps.park(parked)
+
+    def _join(self, join: Join, at: datetime) -> None:
+        self._steps.named(join.step, "joining")
+
     def _end(self, result: Result, at: datetime) -> None:
+        self._flow = self._flow or result.flow
         if self._result is not None or (self._first is not None and result.flow != self._first.flow):
             self._foreign += 1
             return
@@ -208,6 +226,19 @@ class RunFold:
                 steps.unasked(note.step, count)
             case _:
                 pass
+
+
+_TAKEN_BY: dict[type, Callable[[RunFold, Any, datetime], None]] = {
+    Handoff: RunFold._handoff,
+    Reply: RunFold._reply,
+    OutcomeRecord: RunFold._outcome,
+    Answer: RunFold._answer,
+    Parked: RunFold._park,
+    Result: RunFold._end,
+    Note: RunFold._note,
+    Join: RunFold._join,
+}
+"""By the type of the message: to try one after the other takes longer than what is done."""
 
 
 def fold(entries: Iterable[Entry]) -> RunState:

@@ -78,7 +78,13 @@ class FoldedCosts:
             wasted_usd=math.fsum(work.cost_usd for work in in_vain if work.cost_usd is not None),
             unpriced=sum(1 for work in works if work.usage and work.cost_usd is None and not work.rehearsed),
             usage=total(work.usage for work in works if work.usage),
-            rehearsed=any(step.work.rehearsed for step in steps.values() if step.work)
-            or self._rehearsed
-            or any(call.rehearsed for calls in self._calls.values() for call in calls),
+            rehearsed=self.rehearsed(steps),
+        )
+
+    def rehearsed(self, steps: Mapping[str, StepState]) -> bool:
+        """Say whether the rehearsal model answered any step of a run whose steps are these."""
+        return (
+            self._rehearsed
+            or any(step.work.rehearsed for step in steps.values() if step.work)
+            or any(call.rehearsed for calls in self._calls.values() for call in calls)
         )

@@ -56,7 +56,7 @@ def known(entry: Entry | None) -> Message | None:
 
 def _decoded(data: bytes, subject: str) -> Message:
     """Return a message by its place: a word from outside need not say what it is."""
-    return decode_say(data, subject) if subject.split(".")[1:2] == ["say"] else decode(data, subject)
+    return decode_say(data, subject) if ".say." in subject and subject.split(".")[1] == "say" else decode(data, subject)
 
 
 class StepState(Struct, frozen=True, kw_only=True):

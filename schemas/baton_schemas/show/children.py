@@ -42,7 +42,7 @@ class Child(Struct, frozen=True):
 
 def is_child(token: str) -> bool:
     """Say whether a name in a log is that of a child step, and not of a step of the flow or a branch of one."""
-    return bool(parse(token).key)
+    return "--k" in token and bool(parse(token).key)
 
 
 def asked_name(token: str) -> str:

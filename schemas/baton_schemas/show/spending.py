@@ -8,7 +8,7 @@ from another was paid there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct
@@ -19,17 +19,15 @@ from baton_schemas.wire.facts import Exchange, ModelCall, Retry, Spent
 from baton_schemas.wire.messages import (
     After,
     Answer,
-    Begins,
     Handoff,
     Note,
-    Origin,
     OutcomeRecord,
     Reply,
     Result,
     Started,
 )
 from baton_schemas.wire.money import Amount, amount_of
-from baton_schemas.wire.outcomes import Done, Failed, Outcome, Usage, Work, total
+from baton_schemas.wire.outcomes import Done, Outcome, Skipped, Usage, Work, total
 
 
 class PaidCall(Struct, frozen=True, kw_only=True):
@@ -69,6 +67,10 @@ class Sum(Struct, frozen=True, kw_only=True):
     rehearsed: int
 
 
+NOTHING = Sum(calls=0, usage=Usage(), cost_usd=0.0, waste_usd=0.0, unpriced=0, rehearsed=0)
+"""What no calls took."""
+
+
 class Spending:
     """Takes the entries of a log, of one run or of all, in their order, and gives the calls."""
 
@@ -81,53 +83,72 @@ class Spending:
         """Runs that go on from another."""
         self._untold: dict[tuple[str, str], PaidCall] = {}
 
-    def take(self, entry: Entry) -> Iterator[PaidCall]:
-        """Yield the calls that an entry tells of for the first time."""
-        match entry.message:
-            case Note(run=run, step=step, fact=ModelCall() | Exchange() as fact):
-                self._told.add((run, step))
-                if not self._is_copy(run, fact):
-                    yield PaidCall(
-                        at=entry.at,
-                        run=run,
-                        step=step,
-                        model=fact.model,
-                        usage=fact.usage,
-                        cost_usd=fact.cost_usd,
-                        rehearsed=fact.rehearsed,
-                        held=fact.held,
-                    )
-            case Note(run=run, step=step, fact=Retry(work=work) | Spent(work=work)) if work.usage is not None:
-                yield _of_work(entry, run, step, work, in_vain=True)
-            case Handoff(run=run, cause=Started(begins=Begins(origin=Origin()))):
-                self._going_on.add(run)
-            case (Handoff() | Reply() | OutcomeRecord()) as message if message.copied:
-                pass
-            case Handoff(run=run, cause=After(step=step, outcome=outcome)) if outcome is not None:
-                yield from self._ended(entry, run, step, outcome)
-            case Reply(run=run, outcome=outcome) as reply:
-                yield from self._ended(entry, run, ended_by(reply), outcome)
-            case OutcomeRecord(run=run, step=step, outcome=outcome):
-                yield from self._ended(entry, run, step, outcome)
-            case Answer(run=run, child=child, outcome=outcome, copied=False):
-                yield from self._ended(entry, run, child, outcome)
-            case Result(run=run, step=step, outcome=outcome) if outcome is not None:
-                yield from self._ended(entry, run, step, outcome)
+    def take(self, entry: Entry) -> Sequence[PaidCall]:
+        """Return the calls that an entry tells of for the first time."""
+        message = entry.message
+        match message:
+            case Handoff():
+                cause = message.cause
+                if type(cause) is After:
+                    if cause.outcome is not None and not message.copied:
+                        return self._ended(entry, message.run, cause.step, cause.outcome)
+                elif type(cause) is Started and cause.begins is not None and cause.begins.origin is not None:
+                    self._going_on.add(message.run)
+            case Reply():
+                if not message.copied:
+                    return self._ended(entry, message.run, ended_by(message), message.outcome)
+            case OutcomeRecord():
+                if not message.copied:
+                    return self._ended(entry, message.run, message.step, message.outcome)
+            case Note():
+                return self._noted(entry, message)
+            case Answer():
+                if not message.copied:
+                    return self._ended(entry, message.run, message.child, message.outcome)
+            case Result():
+                if message.outcome is not None:
+                    return self._ended(entry, message.run, message.step, message.outcome)
             case _:
                 pass
+        return ()
+
+    def _noted(self, entry: Entry, note: Note) -> Sequence[PaidCall]:
+        run, step, fact = note.run, note.step, note.fact
+        match fact:
+            case ModelCall() | Exchange():
+                self._told.add((run, step))
+                if self._is_copy(run, fact):
+                    return ()
+                call = PaidCall(
+                    at=entry.at,
+                    run=run,
+                    step=step,
+                    model=fact.model,
+                    usage=fact.usage,
+                    cost_usd=fact.cost_usd,
+                    rehearsed=fact.rehearsed,
+                    held=fact.held,
+                )
+                return (call,)
+            case Retry(work=work) | Spent(work=work) if work.usage is not None:
+                return (_of_work(entry, run, step, work, in_vain=True),)
+            case _:
+                return ()
 
     def rest(self) -> Iterator[PaidCall]:
         """Yield the calls that only outcomes tell of, once all entries are taken."""
         yield from (call for key, call in self._untold.items() if key not in self._told)
 
-    def _ended(self, entry: Entry, run: str, step: str, outcome: Outcome) -> Iterator[PaidCall]:
-        if not isinstance(outcome, Done | Failed) or outcome.work.usage is None or not outcome.work.model:
-            return  # what runs within this one took, they say themselves: that has no model
+    def _ended(self, entry: Entry, run: str, step: str, outcome: Outcome) -> Sequence[PaidCall]:
+        if isinstance(outcome, Skipped) or outcome.work.usage is None or not outcome.work.model:
+            return ()  # what runs within this one took, they say themselves: that has no model
         if isinstance(outcome, Done):
-            self._untold.setdefault((run, step), _of_work(entry, run, step, outcome.work, in_vain=False))
+            if (run, step) not in self._untold:
+                self._untold[run, step] = _of_work(entry, run, step, outcome.work, in_vain=False)
         elif (run, step) not in self._failed:  # a failure travels on to whatever joins it, and to the result
             self._failed.add((run, step))
-            yield _of_work(entry, run, step, outcome.work, in_vain=True)
+            return (_of_work(entry, run, step, outcome.work, in_vain=True),)
+        return ()
 
     def _is_copy(self, run: str, fact: ModelCall | Exchange) -> bool:
         """Say whether the same call is told of in the run that this one goes on from: logs of the first release do not
@@ -172,6 +193,8 @@ def by(sums: Mapping[str, int]) -> list[tuple[str, int]]:
 def summed(calls: Iterable[PaidCall]) -> Sum:
     """Return what these took together."""
     found = list(calls)
+    if not found:
+        return NOTHING
     priced = [call for call in found if call.cost_usd is not None]
     return Sum(
         calls=len(found),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from msgspec import Raw, Struct
 
@@ -25,6 +26,8 @@ INPUT_WIDE = 80
 _ERROR_WIDE = 300
 _TEXT_MAX = 2_000
 """Characters of each of input, error and output that a search finds: more of them make an index larger than its log."""
+_CELLS_KEPT = 1_024
+"""Cells of steps without branches: those of a few flows in a few statuses come again and again."""
 _OVER = ("done", "skipped")
 _BY_WORKERS = (None, "agent")
 """Kinds of steps that workers do; people, the clock and other runs make no attempts here."""
@@ -123,12 +126,12 @@ def summary_of(state: RunState, calls: Iterable[PaidCall], now: datetime | None 
         input=in_words({**state.input, **state.input_blobs}, INPUT_WIDE),
         started_at=state.started_at,
         ended_at=state.ended_at,
-        steps_done=sum(1 for each in standings if each.status in _OVER),
+        steps_done=sum([each.status in _OVER for each in standings]),
         steps=len(standings),
-        cells=tuple(_cell(each) for each in standings),
+        cells=tuple([_cell(each) for each in standings]),
         asked=len(Children(state).by_token),
-        attempts=sum(step.attempts for step in ours),
-        retries=sum(step.retries for step in ours),
+        attempts=sum([step.attempts for step in ours]),
+        retries=sum([step.retries for step in ours]),
         cost_usd=spent.cost_usd if any(call.cost_usd is not None for call in paid) else None,
         wasted_usd=spent.waste_usd,
         unpriced=sum(1 for call in paid if call.cost_usd is None and not call.rehearsed and call.usage.tokens),
@@ -181,7 +184,14 @@ def searchable(state: RunState) -> str:
 
 
 def _cell(one: Standing) -> Cell:
+    if not one.count:
+        return _plain_cell(one.step, one.status)
     return Cell(step=one.step, status=one.status, count=one.count, ended=one.ended, failed=one.failed)
+
+
+@lru_cache(maxsize=_CELLS_KEPT)
+def _plain_cell(step: str, status: RowStatus) -> Cell:
+    return Cell(step=step, status=status)
 
 
 def standing_of(summary: Summary) -> str:

@@ -15,6 +15,8 @@ M = TypeVar("M", bound=Message)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_decode_any = _decoder.decode
+_READ = frozenset(range(FIRST, VERSION + 1))
 _task_decoder = msgspec.json.Decoder(Task)
 _say_decoder = msgspec.json.Decoder(Say)
 _head_decoder = msgspec.json.Decoder(Head)
@@ -33,7 +35,13 @@ def decode(data: bytes, subject: str = "") -> Message:
 
     Raises `NewerMessage` for a version newer than ours, and `BadMessage` for what is no message of any version.
     """
-    return _decode(_decoder, data, subject)
+    try:
+        message = _decode_any(data)
+        if message.v in _READ:
+            return message
+    except _UNREADABLE as error:
+        return _decode_other_version(_decoder, data, subject, error)
+    return _decode_other_version(_decoder, data, subject, None)
 
 
 def decode_task(data: bytes, subject: str = "") -> Task:

@@ -140,7 +140,7 @@ class Woken(Struct, tag="wake", tag_field="by", frozen=True, kw_only=True, omit_
     due_s: float = 0.0
     """When it is to be done, in seconds of Unix time by the broker's clock: it may come a moment before."""
     parked: int = 0
-    """Where its `Parked` is in the log, when an answer wakes it; 0 when its time has come."""
+    """Where the first `Parked` of its parking is in the log, when an answer wakes it; 0 when its time has come."""
     strays: int = 0
     """As in `Parked`."""
 
@@ -263,7 +263,7 @@ class Wakes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which step sleeps until an answer comes."""
 
     parked: int
-    """Where its `Parked` is in the log."""
+    """Where the first `Parked` of its parking is in the log: whichever of its answers comes first wakes it."""
     seq: int
     number: int = 0
     strays: int = 0
@@ -289,7 +289,10 @@ class Answer(OfRun, tag="answer", tag_field="kind", frozen=True, kw_only=True, o
 
 
 class Parked(OfRun, tag="parked", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):
-    """The step that asked is held by nobody. It stands in the place of the answer that brings it back."""
+    """The step that asked is held by nobody. It stands in the place of an answer that brings it back.
+
+    A step that is parked upon several answers has one for each, and the first of them to come brings it back.
+    """
 
     v: int = field(default_factory=lambda: ASKING)
     step: str
@@ -300,6 +303,8 @@ class Parked(OfRun, tag="parked", tag_field="kind", frozen=True, kw_only=True, o
     """How often its time had come before, as `Woken` counts."""
     strays: int = 0
     """How often in a row it asked for something new, and not again for what it had asked before."""
+    first: int = 0
+    """Where the first of those is in the log that it was parked with; 0 in that one itself."""
 
 
 class Batch(Head, tag="batch", tag_field="kind", frozen=True, kw_only=True, omit_defaults=True):

@@ -54,6 +54,8 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def total(usages: Iterable[Usage]) -> Usage:
     """Return the tokens of several together."""
     found = list(usages)
+    if len(found) < 2:
+        return found[0] if found else Usage()
     return Usage(
         input_tokens=sum(usage.input_tokens for usage in found),
         output_tokens=sum(usage.output_tokens for usage in found),

@@ -94,12 +94,13 @@ class Calling:
             return done
         while True:
             ours = self._begun(call, digest, place, begun.number + 1 if begun is not None else 1)
-            begun, lost = await self._log.begin(ours), False
-            if begun.id == ours.id:
-                try:
-                    return await self._made(call, digest, place)
-                except ServerLost:  # it may have run, as if our worker had died
-                    lost = True
+            with self._asks.busy():  # parked in between, it would leave a call in doubt that was not made
+                begun, lost = await self._log.begin(ours), False
+                if begun.id == ours.id:
+                    try:
+                        return await self._made(call, digest, place)
+                    except ServerLost:  # it may have run, as if our worker had died
+                        lost = True
             if (done := await self._out_of_doubt(call, begun, lost=lost)) is not None:
                 return done
 

@@ -20,6 +20,7 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_actors.processes.signals import Stop
 from baton_bus.doctor.findings import size
+from baton_bus.index.changing import Committed
 from baton_bus.index.keeping import WAIT_S, Kept, keep, opened
 from baton_bus.store.bus import Bus
 
@@ -48,7 +49,8 @@ async def index(
         if not follow:
             async with opened(bus, path, words=not no_text, anew=rebuild, wait_s=WAIT_S) as kept:
                 return await _once(bus, path, kept, json, rebuild)
-        await keep(bus, path, lambda what: _tell(what, json), words=not no_text, anew=rebuild)
+        committed = _tell_of_writing if json else lambda what: None
+        await keep(bus, path, lambda what: _tell(what, json), words=not no_text, anew=rebuild, committed=committed)
     return OK
 
 
@@ -79,6 +81,11 @@ async def _once(bus: Bus, path: Path, kept: Kept, json: bool, rebuilt: bool) -> 
 
 def _size_of(path: Path) -> int:
     return path.stat().st_size
+
+
+def _tell_of_writing(what: Committed) -> None:
+    print_json({"index": "written", **to_builtins(what)})
+    sys.stdout.flush()
 
 
 def _tell(what: str, json: bool) -> None:
