@@ -85,7 +85,7 @@ async def test_failures_are_grouped_by_cause_retried_as_a_group_and_marked_as_se
 
         # What was retried and is done is nobody's affair any more; it is shown where one asks for it.
         async def is_over() -> bool:
-            return (await facts(console))["causes"] == []
+            return not (await facts(console))["causes"]
 
         await until_so(is_over)
         shown = await console.get("/attention", params={"cause": key})

@@ -90,7 +90,7 @@ async def test_page_opened_in_the_middle_shows_what_is_running(
 
 async def test_namespace_is_told_who_is_there_and_what_they_have_in_hand(server: NatsServer, namespace: str) -> None:
     held = Held()
-    flow = flow_of({"a": Step(agent="a"), "b": Step(agent="b", after=("a",))})
+    flow = flow_of({"a": Step(agent="a"), "b": Step(agent="b", after=["a"])})
     async with team(server.url, namespace, flow, {"a": held, "b": lambda: 2}) as t:
         (idle,) = await roll_call(t.bus)
         assert (idle.host, idle.pid, idle.in_hand) == (socket.gethostname(), os.getpid(), 0)

@@ -200,8 +200,9 @@ class Needs:
             return {}
         of = {retry_run(run): run for run in runs}
         with files.told(self._console.index.path):
-            question = f"SELECT run, status FROM runs WHERE run IN ({', '.join('?' * len(of))})"
-            return {of[run]: status for run, status in database.execute(question, list(of))}
+            question = "SELECT run, status FROM runs WHERE run IN (SELECT value FROM json_each(?))"
+            asked = msgspec.json.encode(list(of)).decode()
+            return {of[run]: status for run, status in database.execute(question, (asked,))}
 
     def _is_over(self, each: Failures) -> bool:
         """Say whether nobody need see to failures of a cause: somebody has, or all were retried and are done."""

@@ -95,6 +95,10 @@ class Crew:
         self._heard = {key: each for key, each in self._heard.items() if each[0] >= since}
         return [here for _, (_, here) in sorted(self._heard.items())]
 
+    def forget(self) -> None:
+        """Let go of all who said so: who is there says it again when it is asked."""
+        self._heard.clear()
+
     def _on_here(self, subject: str, body: bytes) -> None:
         here = read_here(body)
         if here is None:
