@@ -33,6 +33,7 @@ in_browser = [
 """Marks of a file whose tests are in a browser: `pytestmark = in_browser`."""
 _QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    "--host-resolver-rules=MAP stranger.test 127.0.0.1",
     *("--disable-component-update", "--disable-sync", "--force-color-profile=srgb", "--font-render-hinting=none"),
 ]
 
@@ -47,7 +48,7 @@ class Tab(Struct, frozen=True, kw_only=True):
     said: list[str]
     """Errors and warnings in its own console: violations of the policy are such."""
     refused: list[str]
-    """Answers of the console that are no success, each as `404 http://…`."""
+    """Answers that are no success, each as `404 http://…`."""
 
     async def go(self, path: str) -> None:
         """Open a page, and wait until it is there."""
@@ -137,7 +138,7 @@ async def tab(context: BrowserContext, served: Served, path: str = "/") -> Async
         opened.asked.append(request.url)
 
     def on_said(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
             opened.said.append(message.text)
 
     def on_response(response: Response) -> None:
