@@ -1,7 +1,6 @@
 // Keys: none fires in a field. What a key does is a link or a button of the page, so that all of it works without keys.
 const GO = { r: "/", f: "/flows", q: "/queues", a: "/attention", s: "/spend", l: "/log" };
 let going = 0;
-let here = "";
 
 const rows = () => [...document.querySelectorAll("[data-rows] [data-href]")];
 const inField = (target) => target.closest?.("input, textarea, select, [contenteditable]");
@@ -16,7 +15,6 @@ function move(by, wanted = () => true) {
   if (!all[next]) return;
   all[at]?.classList.remove("at");
   all[next].classList.add("at");
-  here = all[next].dataset.href;
   all[next].querySelector("a")?.focus({ preventScroll: true });
   all[next].scrollIntoView({ block: "nearest" });
 }
@@ -102,13 +100,6 @@ document.addEventListener("click", (event) => {
   if (key === "palette") found().then((palette) => palette.open());
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
-});
-
-// The row that one is at stays so while the list changes.
-document.body.addEventListener("htmx:sse:after:message", () => {
-  if (here && !document.querySelector(".at[data-href]")) {
-    document.querySelector(`[data-rows] [data-href="${CSS.escape(here)}"]`)?.classList.add("at");
-  }
 });
 
 export { KEYS, move, press };
