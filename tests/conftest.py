@@ -6,14 +6,22 @@ import gc
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 import structlog
 from hypothesis import HealthCheck, settings
 
+from .again import record
 from .commands import close_pipes
+from .hanging import bound
+from .longest import longest_first
 from .servers import NatsServer
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 # How long an example takes says how busy the machine is: whether it is too slow, others measure (`make bench`).
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,6 +41,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     shared.start_now()
     yield shared
     shared.stop_now()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser that the tests of a file share; each has a session of its own in it."""
+    from .browsers import launched  # what few files need is imported by them
+
+    async with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +93,16 @@ def own_litter() -> Iterator[None]:
 def namespace() -> str:
     """A namespace of the test's own, so that tests share the server but no stream."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    record(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    longest_first(items)
+    if not config.option.usepdb and (timeout_s := float(config.getini("timeout") or 0)):
+        bound(items, timeout_s)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

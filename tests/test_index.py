@@ -28,11 +28,14 @@ from baton_bus.index.spans import Span, joined, missing, windows
 from baton_bus.index.table import spans_of
 from baton_bus.index.using import find_runs
 from baton_bus.jetstream import reader
+from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.flow.flow import Flow
 from baton_schemas.run.fold import fold
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
+from baton_schemas.wire.codec import encode
+from baton_schemas.wire.messages import Result
 
 from .clients import cancel_run, start_run
 from .indexed import EVERY, Sent, fitting, found_in, indexed, listed, mixed, publish, recorded, said_by, simulated_runs
@@ -311,6 +314,28 @@ async def test_branch_of_a_step_that_has_none_is_shown_and_stops_nobody(bus: Bus
     state = fold(await bus.log.run(run))
     shown = rows_of(state, plan_of(state))
     assert [row.status for row in shown if row.step == "write"] == ["done"]
+
+
+def test_run_that_is_purged_while_it_is_read_has_no_row() -> None:
+    """Before, between and after its messages are folded."""
+    sent = recorded("n")[0]
+    run = sent[0][0].split(".")[3]
+    stored = [Stored(seq, NOW, subject, body, b"") for seq, (subject, body) in enumerate(sent, start=1)]
+    tomb = encode(Result(run=run, flow="f", status="cancelled", purged=True))
+    for heard_after in ("nothing", "take", "fold"):
+        projector = projecting.Projector()
+        purged = Stored(99, NOW, f"n.result.f.{run}.end", tomb, b"")
+        if heard_after == "nothing":
+            projector.hear(purged)
+        projector.take(stored)
+        if heard_after == "take":
+            projector.hear(purged)
+        projector.fold_some(1)
+        if heard_after == "fold":
+            projector.hear(purged)
+        projector.end_window()
+        assert projector.gone == {run}
+        assert (projector.ready, projector.unknown) == ({}, {run}), "its log is asked what is left"
 
 
 async def test_what_is_affordable_is_said(bus: Bus, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import get_args
@@ -318,7 +319,7 @@ async def test_whoever_keeps_it_tells_of_each_writing_at_once(bus: Bus, path: Pa
         with reading(path) as database:
             heard.append((what, position_of(database).version))
 
-    keeping = asyncio.create_task(keep_beside(bus.settings, path, told.append, committed))
+    keeping = asyncio.create_task(keep_beside(partial(open_bus, bus.settings), path, told.append, committed))
     try:
         await until(lambda: "up to date" in told)
         lags_s = []
@@ -345,7 +346,7 @@ async def test_what_keeps_a_thread_from_it_is_raised(bus: Bus, path: Path) -> No
     await start_run(bus, PLAN, {"q": "one"}, run="r1")
     async with opened(bus, path):
         with pytest.raises(IndexBusy):
-            await keep_beside(bus.settings, path, lambda what: None, lambda what: None)
+            await keep_beside(partial(open_bus, bus.settings), path, lambda what: None, lambda what: None)
 
 
 async def test_times_lead_to_the_first_run_that_began_then(bus: Bus, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 from collections.abc import Awaitable, Callable
 
@@ -31,6 +33,7 @@ FILES_MAX_BYTES = 32 * 1024 * 1024
 """Of a form with files in it, all together."""
 FIELDS_MAX = 1_000
 """Of a form: as many runs as can be marked, and some."""
+_DRAINED_BYTES, _DRAINED_S = 8 * FILES_MAX_BYTES, 1.0
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _STALE = """\
@@ -61,6 +64,7 @@ def act_route(console: Console, path: str, acting: Acting) -> Route:
         if kind not in _FORMS:
             return PlainTextResponse("Expected a form.\n", 415)
         limited = Request(request.scope, _limited(request, acting.body_max_bytes))
+        made: str | Page
         try:
             async with limited.form(
                 max_files=FIELDS_MAX, max_fields=FIELDS_MAX, max_part_size=acting.body_max_bytes
@@ -70,6 +74,7 @@ def act_route(console: Console, path: str, acting: Acting) -> Route:
                     return PlainTextResponse(_STALE, 403)
                 made = await acting.act(console, limited, form)
         except TooMuch as error:
+            await _drain(request)
             made = page_of_error(error)
         except (BusError, SchemaError, ActorError, HTTPException, ValueError) as error:
             made = page_of_error(error)
@@ -78,6 +83,18 @@ def act_route(console: Console, path: str, acting: Acting) -> Route:
         return HTMLResponse(console.rendering.whole(made, request, status=console.status()), made.status)
 
     return Route(path, answer, methods=["POST"])
+
+
+async def _drain(request: Request) -> None:
+    """Read on for a moment and keep nothing: browsers look at the answer only when they have sent all."""
+    left = _DRAINED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAINED_S):
+            while left > 0:
+                message = await request.receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def ours(path: str) -> str:

@@ -8,10 +8,20 @@ from baton_actors.agents.loading import UnknownFlow
 from baton_actors.errors import ActorError
 from baton_actors.orders.origins import CannotGoOn
 from baton_bus.client.runs import AmbiguousRun
-from baton_bus.errors import AnswerRefused, BusError, BusUnavailable, NoStream, RunExists, RunPurged, UnknownRun
+from baton_bus.errors import (
+    AnswerRefused,
+    BlobMissing,
+    BusError,
+    BusUnavailable,
+    NoStream,
+    RunExists,
+    RunPurged,
+    UnknownRun,
+)
 from baton_bus.index.errors import IndexUnusable
-from baton_schemas.errors import SchemaError, UnknownStep
+from baton_schemas.errors import BadMessage, SchemaError, UnknownStep
 
+from .core import NoServerUsed
 from .page import Page
 
 _NOT_FOUND = 404
@@ -49,6 +59,12 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
             return "No such step", _NOT_FOUND, [("All runs", "/")]
         case BusUnavailable():
             return "The server is away", _AWAY, [("Try again", ""), ("What doctor says", "/server")]
+        case NoServerUsed():
+            return "No server is used", _AWAY, [("The files that are open", "/files")]
+        case BlobMissing():
+            return "It is not there", _NOT_FOUND, [("All runs", "/")]
+        case BadMessage():
+            return "This file cannot be opened", _BAD, [("Files", "/files")]
         case NoStream():
             return "No log yet", _NOT_FOUND, [("Send a task", "/flows")]
         case CannotGoOn(run=run):

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -18,7 +19,7 @@ from baton_bus.client.runs import RunHead, find_run, read_run
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_schemas.flow.graph import Plan
-from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.fold import RunFold
 from baton_schemas.run.state import Entry, RunState, read_entry
 from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.messages import Result
@@ -31,12 +32,17 @@ _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
+_MARK_EVERY = 512
+"""Messages after which a fold of a run's past is kept: going back one message takes some milliseconds at the most."""
 _ROLL_S = 0.05
 """How long workers are waited for to say what they hold of a run that nobody watches yet."""
 _STEPS_MAX = 20_000
 """Steps of which words are kept: anybody may have written one."""
 _WROTE_CHARS = 4_000
 """Of what a model writes just now, so much of the end is kept."""
+
+
+T = TypeVar("T")
 
 
 class LiveStep:
@@ -60,6 +66,9 @@ class Feed:
         self.entries: list[Entry] = []
         self.live: dict[str, LiveStep] = {}
         self._fold = RunFold()
+        self._state: RunState | None = None
+        self._past = _Past()
+        self._made: dict[str, tuple[tuple[object, ...], Any]] = {}
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
@@ -72,7 +81,9 @@ class Feed:
     @property
     def state(self) -> RunState:
         """How it stands. Its id is the one that it was found by: what its messages say may be anything."""
-        return self._named(self._fold.state)
+        if self._state is None:
+            self._state = self._named(self._fold.state)
+        return self._state
 
     @property
     def plan(self) -> Plan | None:
@@ -81,14 +92,25 @@ class Feed:
             self._plan, self._plan_at = plan_of(self._fold.state), len(self.entries)
         return self._plan
 
+    def once(self, name: str, make: Callable[[], T], *also: object) -> T:
+        """Return what follows from the messages so far, and from what is given `also`: made once for the same of these,
+        whatever page asks for it.
+        """
+        given = (len(self.entries), *also)
+        if name not in self._made or self._made[name][0] != given:
+            self._made[name] = (given, make())
+        return self._made[name][1]  # type: ignore[no-any-return] # by its name
+
     def state_at(self, number: int) -> RunState:
         """Return how it stood after so many of its messages."""
-        return self._named(fold(self.entries[:number]))
+        if number >= len(self.entries):
+            return self.state
+        return self._named(self._past.fold_to(self.entries, number).state)
 
     def running(self) -> dict[str, int]:
         """Return the attempts that workers say they are making, by step."""
         now = time.monotonic()
-        steps = self._fold.state.steps
+        steps = self.state.steps
         return {
             step: live.attempt
             for step, live in self.live.items()
@@ -99,7 +121,7 @@ class Feed:
         """Return the steps that a worker may be doing, as far as the log tells."""
         if self.ended:
             return set()
-        steps = self._fold.state.steps.items()
+        steps = self.state.steps.items()
         return {name for name, step in steps if step.status == "queued" and step.asked in (None, "agent")}
 
     def since(self) -> dict[str, datetime]:
@@ -113,6 +135,7 @@ class Feed:
             return False
         self.entries.append(entry)
         self._fold.apply(entry)
+        self._state = None
         self.ended = self.ended or isinstance(entry.message, Result)
         return True
 
@@ -138,6 +161,26 @@ class Feed:
 
     def _named(self, state: RunState) -> RunState:
         return replace(state, run=self.head.run, flow=state.flow or self.head.flow)
+
+
+class _Past:
+    """Folds of a run's beginnings: whoever steps through its messages goes on from the last one, or from a mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[int, RunFold] = {0: RunFold()}
+        self._last, self._number = RunFold(), 0
+
+    def fold_to(self, entries: Sequence[Entry], number: int) -> RunFold:
+        """Return the fold of the first `number` entries; the next call goes on with it."""
+        mark = max(at for at in self._marks if at <= number)
+        if not mark <= self._number <= number:
+            self._last, self._number = self._marks[mark].copied(), mark
+        for entry in entries[self._number : number]:
+            self._last.apply(entry)
+            self._number += 1
+            if self._number % _MARK_EVERY == 0 and self._number not in self._marks:
+                self._marks[self._number] = self._last.copied()
+        return self._last
 
 
 class Feeds:

@@ -50,6 +50,11 @@ class Filled(Struct, kw_only=True):
         where = "" if error.place == name else f"{error.place}: "
         self.mistakes[name] = f"{where}{error.reason}" + (f" {error.hint}" if error.hint else "")
 
+    @property
+    def first_wrong(self) -> str:
+        """The first field, as the form has them, with which something is amiss: where one goes on typing."""
+        return next((name for name in self.texts if name in self.mistakes), "")
+
     def text(self, name: str) -> str:
         """Return what was typed, in one piece."""
         return "\n".join(self.texts.get(name, ()))

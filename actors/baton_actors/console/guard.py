@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from msgspec import Struct
 from starlette.datastructures import Headers, MutableHeaders
@@ -108,9 +108,9 @@ class Guard:
         if scope["path"].startswith(_OPEN):
             return None
         # 3. Who.
-        given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        if scope["method"] in _READS and TOKEN in given:
-            return self._exchanged(scope, given)
+        given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] in _READS and (shown := [value for name, value in given if name == TOKEN]):
+            return self._exchanged(scope, shown, [each for each in given if each[0] != TOKEN])
         if not self._known(headers):
             return PlainTextResponse(_NO_TOKEN, 401)
         # 4. What writes comes from a form of ours: from our origin, which every browser names.
@@ -118,11 +118,11 @@ class Guard:
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
         return None
 
-    def _exchanged(self, scope: Scope, given: dict[str, str]) -> Response:
+    def _exchanged(self, scope: Scope, shown: list[str], given: list[tuple[str, str]]) -> Response:
         """Return the same address without the token, with a cookie in its place."""
-        if not hmac.compare_digest(given.pop(TOKEN).encode(), self._secrets.token.encode()):
+        if not all(hmac.compare_digest(each.encode(), self._secrets.token.encode()) for each in shown):
             return PlainTextResponse(_NO_TOKEN, 401)
-        path = "/" + scope["path"].lstrip("/\\")  # never to another host
+        path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # never to another host
         response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
         response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
         return response

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -28,6 +28,7 @@ from baton_bus.index.failing import Failures, failures
 from baton_bus.store.log import Log
 from baton_schemas.errors import SchemaError
 from baton_schemas.wire.facts import BUDGET
+from baton_schemas.wire.names import retry_run
 
 if TYPE_CHECKING:
     from .core import Console
@@ -37,6 +38,8 @@ FAILED_WITHIN = timedelta(days=7)
 _COUNT_EVERY_S = 1.0
 _ASK_EVERY_S = 1.0
 _EXAMINE_EVERY_S = 5.0
+_SHARE = 4.0
+"""And looking takes at most a fifth of the time."""
 _CAUSES_MAX = 100
 _RUNS_SHOWN = 20
 """Of a cause: its other runs are in the list of runs."""
@@ -74,7 +77,7 @@ class Seen:
 
     def mark(self, cause: str, last: str) -> None:
         """Take the failures of a cause as seen up to a time. Raises `ValueError` for what is none."""
-        datetime.fromisoformat(last)
+        datetime.fromisoformat(last).astimezone(UTC)
         self._look()
         self._marks[cause[:100]] = max(last, self._marks.get(cause, ""))
         oldest_last = sorted(self._marks.items(), key=lambda each: each[1])[-1_000:]
@@ -108,23 +111,37 @@ class _Kept(Generic[T]):
     """Something that is looked up again when it is old, by one of those who ask."""
 
     def __init__(self, look: Callable[[], Awaitable[T]], every_s: float) -> None:
-        self._look, self._every_s = look, every_s
+        """It is as old as `every_s`, or more where looking it up takes long: that is not done all the time."""
+        self._look, self._every_s, self._took_s = look, every_s, 0.0
         self._value: T | None = None
         self._at = -1e9
         self._task: asyncio.Task[T] | None = None
 
     async def value(self) -> T:
         """Return it, at most so old. Raises as looking it up does."""
-        if self._value is not None and time.monotonic() - self._at < self._every_s:
+        if self._value is not None and time.monotonic() - self._at < max(self._every_s, _SHARE * self._took_s):
             return self._value
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._looked())
+            self._task.add_done_callback(_heard)  # who asked may have gone
         return await asyncio.shield(self._task)
 
+    def forget(self) -> None:
+        """Look it up anew the next time: somebody has changed it."""
+        self._at, self._task = -1e9, None
+
     async def _looked(self) -> T:
-        self._value = await self._look()
-        self._at = time.monotonic()
-        return self._value
+        began = time.monotonic()
+        value = await self._look()
+        if self._task is asyncio.current_task():  # else it is of before it was changed
+            self._value, self._at = value, time.monotonic()
+            self._took_s = self._at - began
+        return value
+
+
+def _heard(task: asyncio.Task[T]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 class Needs:
@@ -153,6 +170,11 @@ class Needs:
         last = datetime.max.replace(tzinfo=UTC)
         return sorted(found, key=lambda each: (each.until or last, each.since))
 
+    def answered(self) -> None:
+        """A question was answered here, or a run may spend more: whoever looks is to see that at once."""
+        self._questions.forget()
+        self._health.forget()
+
     async def rejected(self) -> list[Rejected]:
         """Return the messages that were rejected last, with their bytes."""
         return await self._rejected.value()
@@ -169,7 +191,25 @@ class Needs:
         with files.told(self._console.index.path):
             since = datetime.now(UTC) - FAILED_WITHIN
             found = failures(database, since=since, limit=_CAUSES_MAX, runs=_RUNS_SHOWN)
-        return [each for each in found if seen or not self.seen.has(each.cause.key, each.last_at)]
+        return [each for each in found if seen or not self._is_over(each)]
+
+    def retries(self, runs: Sequence[str]) -> dict[str, str]:
+        """Return how the retry of each of these runs stands, of those that have one, as far as the index has it."""
+        database = self._console.index.database
+        if database is None or not runs:
+            return {}
+        of = {retry_run(run): run for run in runs}
+        with files.told(self._console.index.path):
+            question = "SELECT run, status FROM runs WHERE run IN (SELECT value FROM json_each(?))"
+            asked = msgspec.json.encode(list(of)).decode()
+            return {of[run]: status for run, status in database.execute(question, (asked,))}
+
+    def _is_over(self, each: Failures) -> bool:
+        """Say whether nobody need see to failures of a cause: somebody has, or all were retried and are done."""
+        if self.seen.has(each.cause.key, each.last_at):
+            return True
+        retried = self.retries(each.runs) if each.count <= len(each.runs) else {}
+        return [retried.get(run) for run in each.runs] == ["done"] * each.count
 
     def _counted(self) -> int:
         database = self._console.index.database
@@ -187,12 +227,18 @@ class Needs:
 
     async def _examine(self) -> Health:
         vitals = await read_vitals(self._console.bus)
-        found = [each for each in judge(vitals, self._console.settings) if each.level in ("warning", "error")]
+        found = [each for each in judge(vitals, self._console.settings) if _needs_somebody(each)]
         parked = {each.run: each for each in vitals.waits if each.kind == BUDGET}
         return Health(
             findings=[each for each in found if "parked, as a budget is spent" not in each.says],
             parked=[parked[run] for run in sorted(parked)],
         )
+
+
+def _needs_somebody(finding: Finding) -> bool:
+    """Say whether something is lost, or stands still; what may be lost one day is on the page of the server."""
+    stands_still = finding.level == "warning" and finding.what.startswith(("consumer ", "actor ", "timers"))
+    return finding.level == "error" or stands_still
 
 
 async def _with_bytes(log: Log, told: RejectedMessage) -> Rejected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 
 from .page import Page
-from .words import FILTERS, between
+from .words import FILTERS, between, visible
 
 HERE = Path(__file__).parent
 LIVE = "live_"
@@ -30,6 +30,7 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.do"],
+            finalize=visible,
         )
         self._jinja.filters |= FILTERS
         self._jinja.globals |= {"between": between, **shared}
@@ -41,12 +42,16 @@ class Rendering:
         """Return all of a page."""
         return self._jinja.get_template(page.template).render(self._given(page, request, status))
 
-    def parts(self, page: Page, request: Request, **status: Any) -> Iterator[tuple[str, str]]:
-        """Yield the name and the HTML of each part that is sent anew."""
+    def parts(
+        self, page: Page, request: Request, wanted: Callable[[str], bool] = lambda _: True, **status: Any
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the name and the HTML of each part that is sent anew, of those whose names are `wanted`."""
         template = self._jinja.get_template(page.template)
         context = template.new_context(self._given(page, request, status))
         for name, block in self._blocks(template):
-            yield name.removeprefix(LIVE), "".join(block(context)).strip()
+            part = name.removeprefix(LIVE)
+            if wanted(part):
+                yield part, "".join(block(context)).strip()
 
     def macro(self, template: str, name: str, **given: Any) -> Markup:
         """Return what a macro of a template makes."""

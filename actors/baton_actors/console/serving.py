@@ -28,7 +28,11 @@ class Address(Struct, frozen=True, kw_only=True):
     @property
     def with_token(self) -> str:
         """The address that lets a browser in."""
-        return f"{self.url}?{TOKEN}={self.token}"
+        return self.way_in("")
+
+    def way_in(self, path: str) -> str:
+        """Return the address of a page that lets a browser in; `path` has no slash before it."""
+        return f"{self.url}{path}?{TOKEN}={self.token}"
 
 
 class _Server(uvicorn.Server):
@@ -63,6 +67,7 @@ async def serving(
             # Strict with what is no HTTP, and bounded, whatever else is installed here.
             http="h11",
             ws="none",
+            proxy_headers=False,  # nobody stands between, whoever says so
             h11_max_incomplete_event_size=64 * 1024,
         )
         server = _Server(config)

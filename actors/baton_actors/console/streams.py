@@ -32,6 +32,11 @@ class Streams:
     def __init__(self) -> None:
         self._open: list[Stream] = []
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def open(self) -> Stream:
         """Return a new one; the oldest goes to sleep for it if there are too many."""
         while len(self._open) >= OPEN_MAX:

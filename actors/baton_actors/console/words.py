@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -9,8 +10,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
+from baton_schemas.show.errors import told
+from baton_schemas.show.excerpt import size
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
+from baton_schemas.show.row_words import called, facts_in_words, status_in_words
 from baton_schemas.wire.money import shown_usd
 
 CLASSES = {
@@ -22,12 +26,18 @@ CLASSES = {
     "expired": "stopped",
 }
 """The classes of colours that statuses share."""
+_BRANCH_MARKS = {"retry": "\N{CLOCKWISE OPEN CIRCLE ARROW}", "stopped": MARKS["dropped"]}
 _SMALLEST_USD = 0.0001
+_SHAPELESS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SIGNS = {chr(code): chr(0x2400 + code) for code in range(0x20)} | {"\x7f": "\u2421"}
+"""Unicode has a picture of each control character of ASCII."""
 
 
 def mark(status: str) -> str:
     """Return the sign of a status."""
-    return MARKS.get(status, MARKS["waiting"])
+    return MARKS.get(status) or _BRANCH_MARKS.get(status, MARKS["waiting"])
 
 
 def css(status: str) -> str:
@@ -49,6 +59,8 @@ def dollars(value: float | None) -> str:
     """Return a sum: `$0.0123`; nothing where there is none."""
     if value is None:
         return ""
+    if value == 0:
+        return "$0"
     if 0 < value < _SMALLEST_USD:
         return "<$0.0001"
     return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
@@ -86,6 +98,17 @@ def in_url(text: str) -> str:
     return quote(text, safe="")
 
 
+def visible(value: Any) -> Any:
+    """Return a text with a sign in place of what has no shape or changes that of others: nothing hides in a page.
+
+    These are control characters, those that turn the direction of a line, and halves of characters. What is no text,
+    and what was made safe already, stays as it is.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__") or not _SHAPELESS.search(value):
+        return value
+    return _SHAPELESS.sub(lambda found: _SIGNS.get(found[0], "\N{REPLACEMENT CHARACTER}"), value)
+
+
 def pretty(value: Any) -> str:
     """Return a value as JSON that people can read, the text of a JSON string, or the text that it is."""
     if isinstance(value, Raw):
@@ -100,6 +123,16 @@ def pretty(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def cut(text: str, wide: int) -> str:
+    """Return a text, or its beginning with an ellipsis where it is wider than so many characters."""
+    return text if len(text) <= wide else text[: wide - 1] + "…"
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON on one line: text, which is escaped as any text is."""
+    return msgspec.json.encode(value).decode()
+
+
 FILTERS = {
     "mark": mark,
     "css": css,
@@ -112,4 +145,11 @@ FILTERS = {
     "unix_us": unix_us,
     "in_url": in_url,
     "pretty": pretty,
+    "cut": cut,
+    "as_json": as_json,
+    "called": called,
+    "facts_of": facts_in_words,
+    "status_of": status_in_words,
+    "told": told,
+    "size": size,
 }

@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-from baton_bus.settings import Settings
-from baton_bus.store.bus import open_bus
+from baton_bus.store.bus import Bus
 
 from .changing import Committed
 from .keeping import keep
 
 
 async def keep_beside(
-    settings: Settings,
+    opens: Callable[[], AbstractAsyncContextManager[Bus]],
     path: Path,
     told: Callable[[str], None],
     committed: Callable[[Committed], None],
@@ -30,7 +30,7 @@ async def keep_beside(
 ) -> None:
     """Keep an index as `keep` does, in a thread, until cancelled; `told` and `committed` are called in this loop.
 
-    Raises as `keep` and `open_bus`.
+    `opens` is called there, and opens the connection. Raises as `keep`, and as that.
     """
     here = asyncio.get_running_loop()
     stop, begun = asyncio.Event(), here.create_future()
@@ -42,7 +42,7 @@ async def keep_beside(
     async def until_stopped() -> None:
         there = asyncio.get_running_loop()
         tell(begun.set_result, there)
-        async with open_bus(settings) as bus:
+        async with opens() as bus:
             keeping = asyncio.create_task(
                 keep(bus, path, partial(tell, told), words=words, committed=partial(tell, committed))
             )

@@ -25,6 +25,10 @@ OURS = 0x42415431
 """`BAT1`, in the header of the file."""
 LAYOUT = 100 * VERSION + 2
 """Counts what a row has and how it is made; and the version of the messages that are understood. Else made anew."""
+WRITER_CACHE_KB = 32 * 1024
+"""Of the file in a writer's memory: rows come in the order of the log, and go to all places of some orders of lists."""
+_WAL_PAGES = 4_000
+"""Of 4 KiB in the write-ahead log before they go to the file: what a large writing changes, once and not four times."""
 MADE = "made"
 """The fact that tells one making of an index from another: versions of rows begin anew with each."""
 _ADVICE = "Look at the disk and the rights on it."
@@ -149,6 +153,9 @@ def connected(path: Path, *, writes: bool = False, whole: bool = False) -> sqlit
         if whole and (said := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
             raise IndexOutdated(path, f"is damaged ({said})")
         database.execute("PRAGMA synchronous = NORMAL")
+        if writes:
+            database.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
+            database.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     except BaseException:
         database.close()
         raise

@@ -239,6 +239,8 @@ class Projector:
         self.ready.pop(run, None)
         self.unknown.discard(run)
         self.gone.add(run)
+        if self._behind:  # what is read of it meanwhile is of before
+            self._read_anew.add(run)
         return True
 
     def _forget(self, run: str) -> None:

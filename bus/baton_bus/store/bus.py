@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 from nats.aio.client import Client as NatsClient
@@ -16,6 +16,7 @@ from nats.js import JetStreamContext
 
 from baton_bus.errors import BusUnavailable, JetStreamStopped, LogFull
 from baton_bus.jetstream import connection, streams
+from baton_bus.jetstream.client import denials_of
 from baton_bus.jetstream.consumer import Delivery, Puller
 from baton_bus.jetstream.nats_client import client_of, frame_of, text_of
 from baton_bus.jetstream.publisher import Publisher
@@ -87,6 +88,11 @@ class Bus:
                 logger.error("log.full", error=str(error), subject=subject)
                 await asyncio.sleep(_FULL_RETRY_S)
 
+    async def create_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Write messages, by subject and body, at the same time. Waits and raises as `create`."""
+        left = await self.publisher.create_all(messages)
+        await asyncio.gather(*(self.create(subject, body) for subject, body in left))
+
     async def replace_last(self, subject: str, body: bytes, last_seq: int) -> int | None:
         """Write behind the last message on a subject, if it still is that one, else None. Waits and raises as `create`.
 
@@ -110,6 +116,10 @@ class Bus:
         if self.is_connected and nc.pending_data_size <= _WORDS_BEHIND_BYTES and len(body) <= nc.max_payload:
             with contextlib.suppress(Exception):
                 nc.send_soon(frame_of(subject, b"", body))
+
+    def was_refused(self, end: str) -> bool:
+        """Say whether the server refused this user to publish on a subject that ends so."""
+        return any(each.kind == "publish" and each.subject.endswith(end.lower()) for each in denials_of(self.nc))
 
     # ---- hearing -----------------------------------------------------------------------------------
 

@@ -62,6 +62,13 @@ class Log:
         """Return the message with a stream sequence, or None; may lag. Raises as `last`."""
         return _entry(await self._gets.at(seq))
 
+    async def stored(self, seq: int) -> Stored | None:
+        """Return the message with a stream sequence as it is stored, with its headers, or None; may lag.
+
+        Raises as `last`.
+        """
+        return await self._gets.at(seq)
+
     async def at_sure(self, seq: int) -> Entry | None:
         """Return the message with a stream sequence; None only by the leader's word. Raises as `last`."""
         return _entry(await self._gets.at_sure(seq))
@@ -139,8 +146,8 @@ class Log:
         """
         while True:
             headers = {"Nats-TTL": f"{kept_s}s", EXPECTED: str(last_seq)}
-            if (seq := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
-                return seq
+            if (ack := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
+                return ack.seq
             last = await self._gets.last_sure(subject)
             last_seq = last.seq if last is not None else 0
 

@@ -79,9 +79,14 @@ def outlook(
     going = going_on_from(before, log, rows, plan, first)
     ended = _ended(log, plan, first)
     prices = _prices(entries, state)
-    found = [_of(row, ended, prices, going.again) for row in rows if plan.name_of(row.step) in plan.steps]
+    ours = [row for row in rows if plan.name_of(row.step) in plan.steps]
+    found = [_of(row, ended, prices, going.again, pays=_pays(plan, row.step)) for row in ours]
     there = {row.step for row in rows}
-    found += [StepOutlook(step=name, fate="first", about_usd=None) for name in plan.order if name not in there]
+    found += [
+        StepOutlook(step=name, fate="first", about_usd=None if _pays(plan, name) else 0.0)
+        for name in plan.order
+        if name not in there
+    ]
     return Outlook(
         going=going,
         steps=found,
@@ -90,6 +95,12 @@ def outlook(
         unknown=[each.step for each in found if each.about_usd is None],
         rehearsed=state.rehearsed,
     )
+
+
+def _pays(plan: Plan, step: str) -> bool:
+    """Say whether a step asks a model by itself, or a flow that may: so that it has a price that one does not know."""
+    agent = plan.flow.agents[plan.steps[plan.name_of(step)].agent]
+    return agent.asks_models or bool(agent.flow)
 
 
 def _begins(message: Handoff) -> bool:
@@ -148,7 +159,9 @@ def _asker(step: str, state: RunState) -> str:
     return step
 
 
-def _of(row: Row, ended: Collection[str], prices: Mapping[str, _Price], again: Mapping[str, str]) -> StepOutlook:
+def _of(
+    row: Row, ended: Collection[str], prices: Mapping[str, _Price], again: Mapping[str, str], *, pays: bool
+) -> StepOutlook:
     own = {name: price for name, price in prices.items() if row.step in (name, whole(name))}
     # The branches of a fan-out; of a step that is none, itself.
     parts = {name: price for name, price in own.items() if name != row.step or not row.count}
@@ -158,12 +171,12 @@ def _of(row: Row, ended: Collection[str], prices: Mapping[str, _Price], again: M
     saved = math.fsum(own[name].paid for name in (own if row.step in ended else kept))
     left = count - reused
     known = [price.usual for price in own.values() if price.done or price.usual]
-    about = math.fsum(known) / len(known) * left if known else None
+    about = math.fsum(known) / len(known) * left if known else None if pays else 0.0
     if not left:
         return StepOutlook(
             step=row.step, fate="reused", count=count, reused=reused, saved_usd=saved, why=again.get(row.step, "")
         )
-    fate: Fate = "partly" if reused else "again" if own else "first"
+    fate: Fate = "partly" if reused else "again" if known else "first"
     return StepOutlook(
         step=row.step,
         fate=fate,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +15,19 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.place import Place
 
+if TYPE_CHECKING:
+    from baton_actors.console.files import OpenFile
+
 _TOKEN_CHARS = 32
 
 
 @command(until_stopped=True)
 async def console(
     place: Place,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Exported runs, to look at with no server.", show_default=False),
+    ] = None,
     port: Annotated[int, typer.Option("--port", help="Where it listens; 0 for a free one.", min=0, max=65535)] = 0,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="The address it listens at; others need --token-file.")
@@ -37,34 +45,50 @@ async def console(
     """Open the console: runs as they happen, in a browser.
 
     It listens on this machine only, and lets in whoever has the address that it prints. It starts the embedded server
-    if none is named and none runs.
+    if none is named and none runs. With files that `baton export` made it shows these, and uses no server.
     """
     from baton_actors.console.app import make_app
     from baton_actors.console.core import Console, Options
     from baton_actors.console.serving import serving
 
     token = _token(host, token_file)
-    async with place.client() as client:
-        options = Options(
-            index=place.index_file(client.bus.settings),
-            words=not no_text,
-            read_only=read_only,
-            where=f"--nats {client.bus.settings.shown_url}" if place.named else "",
-            data_dir=None if place.named else place.data_dir,
-        )
-        async with Console(client, options).opened() as here:
-            try:
-                async with serving(make_app(here), host=host, port=port, token=token) as address:
-                    print(f"Baton's console is at {address.with_token}", flush=True)
-                    print("Ctrl-C ends it.", file=sys.stderr, flush=True)
-                    if open_:
-                        await asyncio.to_thread(webbrowser.open, address.with_token)
-                    await asyncio.Event().wait()
-            except OSError as error:
-                raise BadArgument(
-                    f"cannot listen at {host} port {port}: {error.strerror}. Use another --port"
-                ) from error
+    async with contextlib.AsyncExitStack() as stack:
+        shown, at = Console(None, Options(read_only=True)), "files"
+        if files:
+            names = [shown.files.add(_opened(file)).name for file in files]
+            at = f"files/{names[0]}" if len(files) == 1 else at
+        else:
+            client = await stack.enter_async_context(place.client())
+            options = Options(
+                index=place.index_file(client.bus.settings),
+                words=not no_text,
+                read_only=read_only,
+                where=f"--nats {client.bus.settings.shown_url}" if place.named else "",
+                data_dir=None if place.named else place.data_dir,
+            )
+            shown, at = Console(client, options), ""
+        here = await stack.enter_async_context(shown.opened())
+        try:
+            async with serving(make_app(here), host=host, port=port, token=token) as address:
+                way_in = address.way_in(at)
+                print(f"Baton's console is at {way_in}", flush=True)
+                print("Ctrl-C ends it.", file=sys.stderr, flush=True)
+                if open_:
+                    await asyncio.to_thread(webbrowser.open, way_in)
+                await asyncio.Event().wait()
+        except OSError as error:
+            raise BadArgument(f"cannot listen at {host} port {port}: {error.strerror}. Use another --port") from error
     return OK
+
+
+def _opened(file: Path) -> OpenFile:
+    """Return an exported run. Raises `BadArgument`, and `BadMessage` for what is none."""
+    from baton_actors.console.files import opened
+
+    try:
+        return opened(file.name, file.read_bytes())
+    except OSError as error:
+        raise BadArgument(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _token(host: str, file: Path | None) -> str:

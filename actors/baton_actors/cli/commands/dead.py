@@ -80,6 +80,7 @@ def _facts(dead: DeadStep | RejectedMessage, go_on: str) -> dict[str, Any]:
             "flow": dead.flow,
             "step": dead.error.step,
             "error": dead.error,
+            "cause": dead.cause.key,
             "at": dead.at,
             "forked_as": dead.forked_as,
             "go_on": go_on,

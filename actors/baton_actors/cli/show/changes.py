@@ -8,12 +8,8 @@ from rich.text import Text
 
 from baton_actors.cli.text import plain
 from baton_schemas.run.changes import Change
+from baton_schemas.show.differ_words import told_change
 from baton_schemas.show.rows import Row
-
-_SHOWN_MAX = 40
-"""Characters of a value that is shown as it was and is; one that is longer is only named."""
-_TEXTS = frozenset({"system", "prompt"})
-"""What is only named, however short it is."""
 
 
 def changes_line(file: str, changed: Mapping[str, Sequence[Change]], others: Sequence[str]) -> Text:
@@ -41,21 +37,3 @@ def failed_lines(rows: Sequence[Row]) -> list[Text]:
         elif row.status == "failed":
             lines.append(Text(plain(f"{row.step} failed: it is done again")))
     return lines
-
-
-def told_change(changes: Sequence[Change]) -> str:
-    """Return what has changed of an agent or a step, in a few words; that it is new, where nothing of it was there."""
-    return ", ".join(map(_change, changes)) if changes else "new"
-
-
-def _change(change: Change) -> str:
-    before, after = _short(change.before), _short(change.after)
-    if change.key in _TEXTS or before is None or after is None:
-        return change.key
-    return f"{change.key} {before or 'as by default'} → {after or 'as by default'}"
-
-
-def _short(value: object) -> str | None:
-    """Return a value in a few words; None for one that is too long to stand in a line."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
-    return text if len(text) <= _SHOWN_MAX and "\n" not in text else None

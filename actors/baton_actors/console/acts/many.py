@@ -13,11 +13,10 @@ from baton_actors.console.core import Console
 from baton_actors.console.page import Page
 from baton_actors.console.pages.many import runs_in
 from baton_actors.errors import ActorError
-from baton_bus.client.runs import find_run
 from baton_bus.errors import BusError, RunExists
 from baton_schemas.errors import SchemaError
 
-from .runs import reason_of, retried
+from .runs import head_of, reason_of, retried
 
 _AT_ONCE = 8
 """Each reads a run: the server has others to serve."""
@@ -28,7 +27,7 @@ async def cancel_all(console: Console, request: Request, form: FormData) -> str 
     reason = reason_of(console, form)
 
     async def cancel(name: str) -> None:
-        head = await find_run(console.bus, name)
+        head = await head_of(console, name)
         await console.client.run(head.run, head.flow).cancel(reason)
 
     return await _each(form, cancel, "/acts/cancel", "cancelled")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -12,20 +11,20 @@ from baton_actors.console.core import Console
 from baton_actors.console.forms import Filled, read_filled
 from baton_actors.console.page import Page
 from baton_actors.console.pages.answer import question_page
+from baton_actors.console.words import in_url
 from baton_bus.client.people import question_of
-from baton_bus.client.runs import find_run
 from baton_schemas.errors import SchemaError
 from baton_schemas.flow.answers import answer_in
 from baton_schemas.flow.flow import Flow
 from baton_schemas.flow.questions import BadAnswer, fields_of
 from baton_schemas.wire.messages import Question
 
-from .runs import NOTE_MAX, path_of, text_in
+from .runs import NOTE_MAX, head_of, path_of, text_in
 
 
 async def answer(console: Console, request: Request, form: FormData) -> str | Page:
     """Answer a question that a run asks; who was quicker has answered it, and the page says so."""
-    head = await find_run(console.bus, request.path_params["run"])
+    head = await head_of(console, request.path_params["run"])
     step = text_in(form, "step")
     found = await question_of(console.client.engine, head.run, step)
     question = found.cause.question or Question(text="")
@@ -37,10 +36,10 @@ async def answer(console: Console, request: Request, form: FormData) -> str | Pa
         said = "" if isinstance(error, _Mistaken) else str(error)
         return question_page(console, found, filled=filled, said=said, note=note)
     taken = await console.client.run(head.run, head.flow).answer(found.child.step, value, who=console.who, note=note)
-    back = text_in(form, "back")
-    if back == "attention":
-        return "/attention"
-    return path_of(head.run) + ("" if taken else f"?{quote('later')}=yes")
+    console.needs.answered()
+    if not taken:
+        return f"{path_of(head.run)}/answer?step={in_url(found.child.step)}&later=yes"
+    return "/attention" if text_in(form, "back") == "attention" else path_of(head.run)
 
 
 class _Mistaken(Exception):

@@ -10,7 +10,8 @@ from baton_actors.console.words import in_url
 from baton_actors.orders.again import Again, fork_of, go_on_once, retry_of
 from baton_actors.orders.again import allow as allow_more
 from baton_actors.orders.origins import CannotGoOn, read_origin, seq_of
-from baton_bus.client.runs import find_run
+from baton_bus.client.runs import RunHead, exact_run
+from baton_bus.errors import RunPurged, UnknownRun
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.budgets import read_budget
 from baton_schemas.wire.money import Budget
@@ -27,7 +28,7 @@ async def retry(console: Console, request: Request, form: FormData) -> str:
 
 async def retried(console: Console, name: str, form: FormData) -> str:
     """Go on with a run; return the id of the run that does. Raises `CannotGoOn`, and as `Client.fork`."""
-    old = await read_origin(console.bus, name)
+    old = await read_origin(console.bus, (await head_of(console, name)).run)
     same, budget = text_in(form, "same") == "yes", budget_in(form)
     _check_same(retry_of(old, same=same), form)
     return await go_on_once(
@@ -37,7 +38,7 @@ async def retried(console: Console, name: str, form: FormData) -> str:
 
 async def fork(console: Console, request: Request, form: FormData) -> str:
     """Go on from an earlier point of a run. The id of the new one was made with the form: pressed twice it is one."""
-    old = await read_origin(console.bus, request.path_params["run"])
+    old = await read_origin(console.bus, (await head_of(console, request.path_params["run"])).run)
     new = check_token("run id", text_in(form, "new"))
     same, after, at = text_in(form, "same") == "yes", text_in(form, "after"), text_in(form, "at")
     budget = budget_in(form)
@@ -49,19 +50,31 @@ async def fork(console: Console, request: Request, form: FormData) -> str:
 
 async def cancel(console: Console, request: Request, form: FormData) -> str:
     """End a run. It says who did it; one that has ended stays as it is."""
-    head = await find_run(console.bus, request.path_params["run"])
+    head = await head_of(console, request.path_params["run"])
     await console.client.run(head.run, head.flow).cancel(reason_of(console, form))
+    console.needs.answered()
     return path_of(head.run)
 
 
 async def allow(console: Console, request: Request, form: FormData) -> str:
     """Let a run that has not ended spend so much in all."""
-    old = await read_origin(console.bus, request.path_params["run"])
+    old = await read_origin(console.bus, (await head_of(console, request.path_params["run"])).run)
     budget = budget_in(form)
     if budget is None:
         raise FlowError("budget", "nothing", "an amount: `2.5` for USD, or `200000tokens`")
-    await allow_more(console.client, old, budget)
-    return path_of(old.state.run)
+    done = await allow_more(console.client, old, budget)
+    console.needs.answered()
+    return path_of(old.state.run) + ("" if done.taken or not done.waiting else "/allow?later=yes")
+
+
+async def head_of(console: Console, run: str) -> RunHead:
+    """Return the run of this very id: nothing is done with one that only a part of it names. Raises `UnknownRun`."""
+    head = await exact_run(console.bus, check_token("run id", run))
+    if head is None:
+        raise UnknownRun(run)
+    if head.purged:
+        raise RunPurged(run)
+    return head
 
 
 def path_of(run: str) -> str:

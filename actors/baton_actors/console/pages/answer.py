@@ -18,13 +18,16 @@ async def answer_page(console: Console, request: Request) -> Page:
     """Show the open question of a run that is meant: `?step=STEP`, or the question's own name, or its role."""
     head = await find_run(console.bus, request.path_params["run"])
     found = await question_of(console.client.engine, head.run, request.query_params.get("step", ""))
-    return question_page(console, found)
+    return question_page(console, found, later="later" in request.query_params)
 
 
 def question_page(
-    console: Console, found: Open, *, filled: Filled | None = None, said: str = "", note: str = ""
+    console: Console, found: Open, *, filled: Filled | None = None, said: str = "", note: str = "", later: bool = False
 ) -> Page:
-    """Return the page of a question; with what was filled in, and what is amiss with it."""
+    """Return the page of a question; with what was filled in, and what is amiss with it.
+
+    With `later` it was answered, and nobody has taken that yet.
+    """
     question = found.cause.question or Question(text="")
     run, name = found.child.run, found.child.step
     filled = filled or Filled()
@@ -43,6 +46,7 @@ def question_page(
             "filled": filled,
             "said": said,
             "note": note,
+            "later": later,
             "since": found.at,
             "expects": expects(question),
             "is_line": question.type.removesuffix("?") in ("int", "float", "bool"),

@@ -13,8 +13,9 @@ from baton_actors.console.needs import Health, stamp
 from baton_actors.console.page import LISTS, Given, Page
 from baton_bus.errors import BusError
 from baton_schemas.errors import SchemaError
+from baton_schemas.wire.names import retry_run
 
-_EVERY_S = 5.0
+_EVERY_S = 2.0
 _PATIENCE_S = 1.5
 """For what the doctor says: it asks much, and what is known already is shown meanwhile."""
 _ANSWERS_SHOWN = 4
@@ -39,6 +40,10 @@ async def attention_page(console: Console, request: Request) -> Page:
             "questions": questions,
             "answers_shown": _ANSWERS_SHOWN,
             "causes": causes,
+            "retries": console.needs.retries([run for each in causes or () for run in each.runs])
+            if given["cause"]
+            else {},
+            "retry_run": retry_run,
             "rejected": rejected,
             "health": health,
             "nothing": nothing,

@@ -15,7 +15,10 @@ from baton_bus.index.counting import FlowFigures
 from baton_bus.store.players import Player, players
 from baton_schemas.flow.graph import Plan
 from baton_schemas.show.layout import layout_of
+from baton_schemas.wire.names import sortable_id
 
+_FIRST, _QUESTION = "ask", "What is a baton?"
+"""What somebody may begin with who has no runs yet."""
 _EVERY_S = 5.0
 """Who plays an actor is asked of the server so often, while somebody looks."""
 
@@ -50,7 +53,13 @@ async def flows_page(console: Console, request: Request) -> Page:
         template="flows.html",
         title="Flows",
         here="flows",
-        facts={"lines": lines, "broken": broken},
+        facts={
+            "lines": lines,
+            "broken": broken,
+            "tries": None if figures else await _try(console),
+            "run": sortable_id(),
+            "question": _QUESTION,
+        },
         json=[
             {
                 "flow": each.name,
@@ -65,6 +74,13 @@ async def flows_page(console: Console, request: Request) -> Page:
         sources=(LISTS,),
         every_s=_EVERY_S,
     )
+
+
+async def _try(console: Console) -> bool | None:
+    """Say whether a first question would be answered; None when nobody knows."""
+    ask = await console.flows.known(_FIRST)
+    played = [each.played for each in await players(console.bus, ask.plan.actors())]
+    return None if "unknown" in played else all(each == "somebody" for each in played)
 
 
 async def flow_page(console: Console, request: Request) -> Page:
@@ -82,7 +98,7 @@ async def flow_page(console: Console, request: Request) -> Page:
             "known": known,
             "flow": plan.flow,
             "digest": plan.digest,
-            "nodes": layout_of(plan).nodes,
+            "nodes": list(layout_of(plan).nodes.values()),
             "after": {name: plan.sources.get(name, ()) for name in plan.order},
             "playing": playing,
             "down": [each for each in playing if each.played in ("nobody", "silent")],

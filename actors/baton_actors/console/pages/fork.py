@@ -11,11 +11,9 @@ from baton_actors.console.page import Given, Page
 from baton_actors.orders.again import Again, fork_of, retry_of
 from baton_actors.orders.origins import Origin, read_origin, seq_of
 from baton_actors.orders.present import shown_source, starts
-from baton_bus.client.runs import find_run
+from baton_bus.client.runs import exact_run, find_run
 from baton_bus.engine.forking import given_to
-from baton_bus.errors import UnknownRun
 from baton_bus.store.players import players
-from baton_schemas.errors import BadToken
 from baton_schemas.run.fork import reused
 from baton_schemas.show.why import error_of, why
 from baton_schemas.wire.messages import Handoff
@@ -99,6 +97,7 @@ async def allow_page(console: Console, request: Request) -> Page:
             "run": run,
             "flow": old.plan.flow.name,
             "own": _shown(own),
+            "later": "later" in request.query_params,
             "waiting": await console.client.engine.budgets.waiting(run),
         },
         json={"run": run, "status": old.state.status, "budget": own},
@@ -161,10 +160,8 @@ async def _asking(
 
 async def _status_of(console: Console, run: str) -> str | None:
     """Return how a run stands; None when there is none."""
-    try:
-        return (await find_run(console.bus, run)).status
-    except (UnknownRun, BadToken):
-        return None
+    head = await exact_run(console.bus, run)
+    return head.status if head is not None else None
 
 
 def _points(old: Origin) -> list[tuple[str, bool]]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from msgspec import Struct
 from starlette.requests import Request
 
 from baton_actors.console.core import Console
 from baton_actors.console.page import Page
-from baton_bus.client.runs import RunHead, find_run
-from baton_bus.errors import UnknownRun
+from baton_bus.client.runs import RunHead, exact_run
 from baton_bus.index import file as files
-from baton_bus.index.failing import failures
-from baton_schemas.wire.names import retry_run
+from baton_bus.index.finding import Wanted, find
+from baton_schemas.wire.names import TOKEN, retry_run
 
 RUNS_MAX = 500
 """Runs at once: more than anybody looks through."""
+_LOOKED_AT_MAX = 5_000
+"""Runs of a cause that are looked through for those without a retry."""
 _AT_ONCE = 20
 
 
@@ -53,7 +55,7 @@ async def cancel_all_page(console: Console, request: Request) -> Page:
 async def retry_all_page(console: Console, request: Request) -> Page:
     """Ask whether to go on with several runs, or with those that failed for one cause."""
     cause = request.query_params.get("cause", "")
-    runs = _of_cause(console, cause) if cause else runs_in(request.query_params.getlist("run"))
+    runs, open_ = _of_cause(console, cause) if cause else (runs_in(request.query_params.getlist("run")), 0)
     heads = await _heads(console, runs)
     after = await _heads(console, [retry_run(head.run) if head else "" for head in heads])
     marked = [
@@ -67,7 +69,8 @@ async def retry_all_page(console: Console, request: Request) -> Page:
         )
         for run, head, then in zip(runs, heads, after, strict=True)
     ]
-    return _page("retry", marked, f"baton retry {' '.join(runs[:1])}{' …' if len(runs) > 1 else ''}")
+    more = max(open_ - RUNS_MAX, 0)
+    return _page("retry", marked, f"baton retry {' '.join(runs[:1])}{' …' if len(runs) > 1 else ''}", more)
 
 
 def runs_in(given: list[str]) -> list[str]:
@@ -80,7 +83,7 @@ def runs_in(given: list[str]) -> list[str]:
     return found
 
 
-def _page(act: str, marked: list[Marked], command: str) -> Page:
+def _page(act: str, marked: list[Marked], command: str, more: int = 0) -> Page:
     count = sum(each.can for each in marked)
     verb = "Retry" if act == "retry" else "Cancel"
     title = f"{verb} {count:,} run{'' if count == 1 else 's'}?" if count else f"Nothing to {act} here"
@@ -88,19 +91,30 @@ def _page(act: str, marked: list[Marked], command: str) -> Page:
         template="many.html",
         title=title,
         here="runs",
-        facts={"act": act, "marked": marked, "count": count},
+        facts={"act": act, "marked": marked, "count": count, "more": more},
         json=marked,
         command=command,
     )
 
 
-def _of_cause(console: Console, cause: str) -> list[str]:
+def _of_cause(console: Console, cause: str) -> tuple[list[str], int]:
+    """Return the runs that failed for a cause, those without a retry first, as many as can be at once; and of how many.
+
+    Raises `ValueError` when there are none.
+    """
     database = console.index.database
     if database is None:
         raise ValueError(f"There is no index yet, which knows the causes: {console.index.why}")
     with files.told(console.index.path):
-        found = failures(database, limit=1_000, runs=RUNS_MAX)
-    return runs_in([run for each in found if each.cause.key == cause for run in each.runs])
+        rows = find(database, Wanted(limit=_LOOKED_AT_MAX, cause=cause), datetime.now(UTC))
+    runs = [row.summary.run for row in rows]
+    if not runs:
+        raise ValueError(
+            "No run failed for this cause that somebody started. What a step of another run asked for, a retry of "
+            "that run does again."
+        )
+    retried = console.needs.retries(runs)
+    return sorted(runs, key=lambda run: run in retried)[:RUNS_MAX], sum(run not in retried for run in runs)
 
 
 async def _heads(console: Console, runs: list[str]) -> list[RunHead | None]:
@@ -108,9 +122,6 @@ async def _heads(console: Console, runs: list[str]) -> list[RunHead | None]:
 
     async def one(run: str) -> RunHead | None:
         async with turn:
-            try:
-                return await find_run(console.bus, run) if run else None
-            except UnknownRun:
-                return None
+            return await exact_run(console.bus, run) if TOKEN.match(run) else None
 
     return await asyncio.gather(*map(one, runs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 
@@ -20,6 +20,7 @@ from baton_actors.console.listing import (
     wanted_in,
 )
 from baton_actors.console.page import LISTS, Given, Moved, Page
+from baton_actors.console.words import in_url
 from baton_bus.index import file as files
 from baton_bus.index.counting import counts
 from baton_bus.index.errors import IndexUnusable
@@ -58,7 +59,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         rows = (await find_runs(console.bus, wanted, None, now)).rows
         facts = {
             "rows": rows,
-            "counts": {},
+            "counts": None,
             "is_bounded": False,
             "flows": [],
             "waiting": None,
@@ -106,6 +107,31 @@ async def beside_page(console: Console, request: Request) -> Page:
     if given["to"] in paths and not getattr(request.state, "json", False):
         raise Moved(paths[given["to"]] or f"/runs/{given['run']}")
     return Page(template="error.html", title="Beside", facts={"said": "", "links": []}, json=paths)
+
+
+async def chosen_page(console: Console, request: Request) -> Page:
+    """Lead to what is to be done with the runs that are marked: it asks first. Raises `ValueError`."""
+    given = Given(request.query_params)
+    runs = list(dict.fromkeys(filter(None, request.query_params.getlist("run"))))
+    does = given["do"]
+    if not runs:
+        raise ValueError("No run is marked. Mark some in the list of runs, and try again.")
+    if does == "compare":
+        if len(runs) != 2:
+            raise ValueError(f"{len(runs)} runs are marked; two can be compared.")
+        raise Moved(f"/compare/{in_url(runs[0])}/{in_url(runs[1])}")
+    if does in ("cancel", "retry"):
+        raise Moved(f"/acts/{does}?{urlencode([('run', run) for run in runs])}")
+    if does != "export":
+        raise ValueError(f"{does!r} is none of compare, cancel, retry, export")
+    return Page(
+        template="export.html",
+        title="Export runs",
+        here="runs",
+        facts={"runs": runs},
+        json=runs,
+        command=f"baton export {runs[0]}",
+    )
 
 
 def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> dict[str, Any] | None:

@@ -1,14 +1,5 @@
 // Keys: none fires in a field. What a key does is a link or a button of the page, so that all of it works without keys.
 const GO = { r: "/", f: "/flows", q: "/queues", a: "/attention", s: "/spend", l: "/log" };
-const HELP = [
-  ["/", "search"], ["Ctrl-K", "find anything"], ["j k", "next, previous row"], ["Enter l", "open"], ["Esc h", "back"],
-  ["g r, g f, g q, g a, g s, g l", "runs, flows, queues, attention, spend, log"], ["n N", "next, previous failure"],
-  ["← →", "message before, after; with Shift ten"], ["Home End", "first, last message"], ["p", "play"],
-  ["1 … 5", "graph, timeline, steps, log, output"], ["[ ]", "previous, next run of the list"], ["f", "follow"],
-  ["space", "freeze, go on"], ["x", "mark a run"], ["d", "compare the two marked"], ["D", "compare with the parent"],
-  ["r F X", "retry, fork, cancel (each asks)"], ["e", "export"], ["c", "copy the command"], ["y", "copy the link"],
-  ["t", "dark or light"], [".", "dense"], ["?", "this"],
-];
 let going = 0;
 
 const rows = () => [...document.querySelectorAll("[data-rows] [data-href]")];
@@ -51,19 +42,10 @@ function dense() {
   localStorage.setItem("dense", root.dataset.dense ?? "");
 }
 
-function help() {
-  const dialog = document.getElementById("help");
-  const list = document.createElement("dl");
-  for (const [key, what] of HELP) {
-    const term = document.createElement("dt");
-    term.textContent = key;
-    const said = document.createElement("dd");
-    said.textContent = what;
-    list.append(term, said);
-  }
-  dialog.replaceChildren(list);
-  dialog.showModal();
-}
+const help = () => document.getElementById("help").showModal();
+
+// Finding, and the neighbours of a run in its list, are had when somebody wants them.
+const found = () => import("./palette.js");
 
 const KEYS = {
   "/": () => press("search")?.focus(),
@@ -79,6 +61,8 @@ const KEYS = {
   " ": () => document.body.dispatchEvent(new Event("baton:freeze")),
   c: () => copy(document.getElementById("command")?.textContent ?? "", "the command"),
   y: () => copy(location.href, "the link"),
+  "[": async () => (await found()).beside("before"),
+  "]": async () => (await found()).beside("after"),
   g: () => { going = Date.now(); },
 };
 
@@ -100,7 +84,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   going = 0;
-  const linked = press(event.key);
+  const linked = press(event.shiftKey && event.key.length > 1 ? `Shift-${event.key}` : event.key);
   const does = KEYS[event.key];
   if (!linked && !does) return;
   if (event.key === " " && event.target.closest?.("button, summary")) return;
@@ -113,6 +97,7 @@ document.addEventListener("click", (event) => {
   const key = event.target.closest?.("[data-key]")?.dataset.key;
   if (key === "theme") theme();
   if (key === "help") help();
+  if (key === "palette") found().then((palette) => palette.open());
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
 });

@@ -47,6 +47,14 @@ body.addEventListener("baton:freeze", () => {
   else location.reload();
 });
 
+// What is the reader's stays, though the part that comes knows nothing of it: what is open, and the row that one is at.
+htmx.registerExtension("kept", {
+  htmx_before_morph_node: (old, { newNode }) => {
+    if (old.tagName === "DETAILS") newNode.open = old.open;
+    if (old.classList?.contains("at") && old.dataset.href) newNode.classList.add("at");
+  },
+});
+
 // Times that go on, once a second.
 function tick() {
   for (const each of document.querySelectorAll("[data-since]")) {
@@ -60,6 +68,8 @@ function words(seconds) {
   if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
+// How long so many milliseconds are, as drawings say it.
+export const took = (ms) => ms < 1e3 ? `${Math.round(ms)} ms` : ms < 6e4 ? `${+(ms / 1e3).toPrecision(3)} s` : words(ms / 1e3);
 setInterval(tick, 1000);
 tick();
 body.addEventListener("htmx:sse:after:message", tick);

@@ -40,7 +40,7 @@ document.getElementById("chosen").addEventListener("submit", (event) => {
     say(refused);
     return;
   }
-  sessionStorage.removeItem(PLACE);
+  if (does === "cancel" || does === "retry") sessionStorage.removeItem(PLACE);
 });
 
 KEYS.x = () => {
