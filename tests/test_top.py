@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from msgspec import Raw, Struct
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from baton_actors import Context, Fail
+from baton_actors.cli.commands.top import top as top_command
+from baton_actors.cli.place import Place
 from baton_actors.console.core import Console, Options
 from baton_actors.top.app import Top
 from baton_actors.top.asking import AskScreen
@@ -69,7 +74,7 @@ class Driven(Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def driven(
-    settings: Settings, index: Path, size: tuple[int, int] = (120, 40), **options: bool
+    settings: Settings, index: Path, size: tuple[int, int] = (120, 40), **options: Any
 ) -> AsyncIterator[Driven]:
     async with (
         connect(settings, name="top of a test") as client,
@@ -342,6 +347,30 @@ async def test_run_that_there_is_not_and_a_server_that_is_away_say_what_to_do(na
             await top.shows("live")
     finally:
         await own.stop()
+
+
+async def test_without_a_terminal_the_runs_are_printed_once_and_without_textual_how_to_install_it(
+    server: NatsServer,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = Place(url=server.url, namespace=namespace)
+    async with playing(server, namespace) as (t, handlers):
+        handlers.goes_on.set()
+        run = await t.submit(count=1)
+        await t.result(run)
+        assert await top_command(place) == 0
+        there = capsys.readouterr()
+        assert run in there.out
+        assert "pip install" not in there.err
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert await top_command(place) == 0
+        lacking = capsys.readouterr()
+        assert run in lacking.out
+        assert "pip install 'baton-bus[top]'" in lacking.err
 
 
 def test_lines_are_cut_filled_and_wrapped_to_just_their_width() -> None:

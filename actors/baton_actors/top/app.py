@@ -15,10 +15,11 @@ from .asking import AskScreen
 from .attention_view import AttentionView
 from .doing import ASK, Ask
 from .help_view import HelpScreen
+from .looking import ERRORS
 from .palette import DARK, LIGHT, Palette, first_palette
 from .queues_view import QueuesView
 from .runs_view import RunsView
-from .view import ERRORS, View
+from .view import View
 
 if TYPE_CHECKING:
     from baton_actors.console.core import Console

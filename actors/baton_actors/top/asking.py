@@ -16,8 +16,8 @@ from baton_schemas.show.plain import plain
 
 from .doing import Ask, Preview
 from .drawn import one
+from .looking import ERRORS
 from .palette import Cell, Palette
-from .view import ERRORS
 
 if TYPE_CHECKING:
     from .app import Top

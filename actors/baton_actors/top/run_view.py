@@ -44,7 +44,7 @@ _WHY_MAX = 300
 """Characters of why it failed: the step has all of it."""
 _TEXT_MAX = 64 * 1024
 """Characters of an output that are shown."""
-_KINDS = {"result": "bold", "note": "mind", "unknown": "failed", "parked": "mind", "say": "mind"}
+_KINDS = {"result": "bold", "note": "dim", "unknown": "failed", "parked": "mind", "say": "mind"}
 
 STEPS = (
     Column(title="  step", wide=16, grows=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from baton_schemas.show.costs import cost_of
 from baton_schemas.show.summary import Summary, standing_of
 
 from .drawn import one, ticking
+from .looking import ERRORS
 from .palette import Cell, Palette, mark, state_of, words
 from .rows import Column, Row, Rows
 from .view import View
@@ -150,6 +152,14 @@ class RunsView(View):
         self.limit = _SHOWN
         self.table.follow()
         self.again()
+
+    async def action_failure(self, by: int) -> None:
+        """Go to the next failure: one that is further back than what is shown is looked for."""
+        if by > 0 and self.limit < _SHOWN_MAX and not any(row.failed for row in self.table.rows[self.table.at + 1 :]):
+            self.limit = _SHOWN_MAX
+            with contextlib.suppress(*ERRORS):
+                self.paint(await self.look())
+        await super().action_failure(by)
 
     def act_run(self) -> str:
         """Return the chosen run."""

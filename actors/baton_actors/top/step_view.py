@@ -34,7 +34,7 @@ _FETCH_MAX_BYTES = 8 * 1024 * 1024
 """Of values beside the log that are fetched for one step."""
 
 BELOW = (
-    Column(title="  branch, or asked for", wide=18),
+    Column(title="  branch, or asked for", wide=22),
     Column(title="status", wide=9),
     Column(title="tries", wide=5, right=True),
     Column(title="time", wide=9, right=True, from_wide=100),

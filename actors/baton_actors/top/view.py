@@ -1,62 +1,39 @@
-"""What all views have: a line that says where one is, what is amiss, a search, and a line that says how live it is.
-
-A view looks when something has come, at most eight times a second, and not while another one is on top of it, while it
-is frozen, or while the server is away: nothing pretends to be live.
-"""
+"""What all views have: a line that says where one is, what is amiss, a search, and a line that says how live it is."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from baton_actors.console.bell import Bell
 from baton_actors.console.failing import page_of_error
-from baton_actors.errors import ActorError
-from baton_bus.errors import BusError
-from baton_bus.index.errors import IndexUnusable
-from baton_schemas.errors import SchemaError
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.plain import plain
 
 from .drawn import one
 from .lines import Lines
+from .looking import Looking
 from .palette import Cell, Palette
 from .rows import Rows
 
 if TYPE_CHECKING:
     from baton_actors.console.core import Console
 
-    from .app import Top
 
-LOOKS_S = 1.0
-_EVERY_S = 0.125
-"""At most eight times a second."""
-_SHARE = 4
-"""Looking takes at most a fifth of the time."""
-_CONNECTED_EVERY_S = 0.5
 _SAID_MAX = 600
 """Characters of a line that says what is amiss."""
 _CHORD_S = 1.5
 """How long after `g` another key says where to go."""
-ERRORS = (BusError, SchemaError, ActorError, ValueError)
 
 
-class View(Screen[None]):
+class View(Looking):
     """A view of the console."""
-
-    app: Top
 
     CSS = """
     View { background: $paper; color: $ink; }
@@ -96,48 +73,22 @@ class View(Screen[None]):
         Binding("q", "go_to('q')"),
     ]
     here = ""
-    every_s = 10.0
-    """It looks at least so often."""
     hint = "runs, failed, steps"
     """What the search is for."""
 
     def __init__(self, console: Console, palette: Palette) -> None:
-        super().__init__()
-        self.console, self.palette = console, palette
+        super().__init__(console)
+        self.palette = palette
         self.command = "baton runs"
         """What says the same."""
-        self.frozen = False
-        self.looks = 0
-        """How often it was painted."""
         self.sought = ""
         self._put: dict[str, list[Cell]] = {}
-        self._awake = asyncio.Event()
-        self._thawed = asyncio.Event()
-        self._thawed.set()
-        self._live: asyncio.Task[None] | None = None
-        self._again = Bell()
-        self._painted_at: datetime | None = None
-        self._stored_at_s = 0.0
-        self._lag_ms: float | None = None
-        self._lost_at: float | None = None
         self._went_at = -1e9
 
     # ---- what each view says of itself ---------------------------------------------------------------------
 
     def body(self) -> Sequence[Widget]:
         """Return what is between the title and the status."""
-        raise NotImplementedError
-
-    def hearing(self) -> contextlib.AbstractAsyncContextManager[list[Bell]]:
-        """Have what it is of heard while the context is open; yield what rings when there is more."""
-        return _only([self.console.index.bell])
-
-    async def look(self) -> Any:
-        """Return what is shown. Raises `ERRORS`."""
-        raise NotImplementedError
-
-    def paint(self, facts: Any) -> None:
-        """Show it."""
         raise NotImplementedError
 
     def act_run(self) -> str:
@@ -174,15 +125,7 @@ class View(Screen[None]):
         for table in self.query(Rows):
             table.focus()
             break
-        self._awake.set()
-        self._live = asyncio.create_task(self._keep_looking(), name=f"look at {self.here}")
-        self._live.add_done_callback(self._ended)
-
-    async def on_unmount(self) -> None:
-        """End it."""
-        if self._live is not None:
-            self._live.cancel()
-            await asyncio.gather(self._live, return_exceptions=True)
+        self.begin()
 
     def on_resize(self) -> None:
         """Fit into another size."""
@@ -198,85 +141,6 @@ class View(Screen[None]):
         self.use(self.app.palette)
         self._awake.set()
         self.again()
-
-    def again(self) -> None:
-        """Look again, as soon as may be."""
-        self._again.ring()
-
-    def stored(self, at_s: float) -> None:
-        """Say when the last message was stored that is shown (Unix time)."""
-        if at_s > self._stored_at_s:
-            if self._stored_at_s:
-                self._lag_ms = max(self.console.bus.now_s() - at_s, 0.0) * 1_000
-            self._stored_at_s = at_s
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.app.broken(error)
-
-    async def _keep_looking(self) -> None:
-        while True:
-            try:
-                async with self.hearing() as bells:
-                    await self._follow([*bells, self._again])
-            except ERRORS as error:
-                self.tell(error)
-                await asyncio.sleep(LOOKS_S)
-
-    async def _follow(self, bells: list[Bell]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._awake.wait()
-            await self._thawed.wait()
-            counts = [bell.count for bell in bells]
-            began = loop.time()
-            if self._is_connected():
-                await self._look()
-            self.paint_status()
-            took_s = loop.time() - began
-            await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
-            await self._news(bells, counts)
-
-    async def _look(self) -> None:
-        try:
-            facts = await self.look()
-        except IndexUnusable as error:
-            self.console.index.broken(error)
-            return
-        except ERRORS as error:
-            self.tell(error)
-            return
-        if self.frozen:
-            return
-        self.put("said", [])
-        self.paint(facts)
-        self.looks += 1
-        self._painted_at = datetime.now(UTC)
-
-    async def _news(self, bells: Sequence[Bell], counts: Sequence[int]) -> None:
-        """Wait for something that came, or until it is time; while the server is away, a second."""
-        waiting = [asyncio.create_task(bell.wait(count)) for bell, count in zip(bells, counts, strict=True)]
-        left_s = LOOKS_S if self._lost_at is not None else self.every_s
-        try:
-            while left_s > 0:
-                done, _ = await asyncio.wait(
-                    waiting, timeout=min(left_s, _CONNECTED_EVERY_S), return_when=asyncio.FIRST_COMPLETED
-                )
-                if done or self.console.bus.is_connected != (self._lost_at is None):
-                    return
-                left_s -= _CONNECTED_EVERY_S
-        finally:
-            for task in waiting:
-                task.cancel()
-
-    def _is_connected(self) -> bool:
-        """Say whether the server is there; remember since when it is not."""
-        if self.console.bus.is_connected:
-            self._lost_at = None
-        elif self._lost_at is None:
-            self._lost_at = time.monotonic()
-        self.set_class(self._lost_at is not None, "away")
-        return self._lost_at is None
 
     # ---- what is written on it -----------------------------------------------------------------------------
 
@@ -394,7 +258,7 @@ class View(Screen[None]):
         else:
             self.app.back()
 
-    def action_failure(self, by: int) -> None:
+    async def action_failure(self, by: int) -> None:
         """Go to the next failure, or to the next place that was sought."""
         pane = self.pane
         if isinstance(pane, Lines):
@@ -476,8 +340,3 @@ class View(Screen[None]):
     def _seek(self, text: str) -> None:
         self.sought = text
         self.found(text)
-
-
-@asynccontextmanager
-async def _only(bells: list[Bell]) -> AsyncIterator[list[Bell]]:
-    yield bells
