@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import msgspec
 import structlog
@@ -25,6 +26,7 @@ from .following import follow
 from .page import MakePage, Moved, Page
 from .pages import PAGES
 from .rendering import HERE
+from .streams import partial
 
 _JSON = ".json"
 
@@ -36,6 +38,7 @@ def make_app(console: Console) -> ASGIApp:
     routes = [
         Mount("/static", StaticFiles(directory=HERE / "static")),
         Route("/live", _live(console), methods=["GET"]),
+        Route("/parts", _parts(console), methods=["GET"]),
         *(Route(path, _Endpoint(console, make), methods=["GET"]) for path, make in PAGES.items()),
     ]
     if not console.options.read_only:
@@ -77,7 +80,8 @@ def _answer(console: Console, made: Page | Response, request: Request) -> Respon
     if isinstance(made, Response):
         return made
     if wants_json(request):
-        facts = made.json if made.json is not None else {"error": made.title, "command": made.command}
+        told = made.json() if callable(made.json) else made.json
+        facts = told if told is not None else {"error": made.title, "command": made.command}
         return Response(msgspec.json.encode(facts), made.status, media_type="application/json")
     return HTMLResponse(console.rendering.whole(made, request, status=console.status()), made.status)
 
@@ -104,18 +108,40 @@ def _json_by_suffix(app: ASGIApp) -> ASGIApp:
 def _live(console: Console) -> Callable[[Request], Awaitable[Response]]:
     async def live(request: Request) -> Response:
         """Answer with the stream of a page: `/live?of=/runs/…`."""
-        of = request.query_params.get("of", "/")
-        path, _, query = of.partition("?")
-        scope: Scope = {**request.scope, "path": path, "raw_path": None, "query_string": query.encode()}
-        for route in request.app.routes:
-            match, found = route.matches(scope)
-            if match is Match.FULL and isinstance(getattr(route, "endpoint", None), _Endpoint):
-                scope = {**scope, **found}
-                parts = follow(console, route.endpoint.make, Request(scope, request.receive))
-                return StreamingResponse(parts, media_type="text/event-stream")
-        return Response("no such page", 404)
+        found = _page_of(request)
+        if found is None:
+            return Response("no such page", 404)
+        return StreamingResponse(follow(console, *found), media_type="text/event-stream")
 
     return live
+
+
+def _parts(console: Console) -> Callable[[Request], Awaitable[Response]]:
+    async def parts(request: Request) -> Response:
+        """Answer with the parts of a page once, as its stream sends them: `/parts?of=/runs/…&but=timeline`."""
+        found = _page_of(request)
+        if found is None:
+            return Response("no such page", 404)
+        make, asked = found
+        page = await made_page(console, make, asked)
+        if isinstance(page, Response) or page.status >= HTTPStatus.BAD_REQUEST:
+            return Response("this page has no parts", 404)
+        but = request.query_params.get("but", "").split(",")
+        made = console.rendering.parts(page, asked, lambda name: name not in but, status=console.status())
+        return HTMLResponse("".join(partial(name, html) for name, html in made))
+
+    return parts
+
+
+def _page_of(request: Request) -> tuple[MakePage, Request] | None:
+    """Return the page whose address is given as `of`, and the request for it; None when there is none."""
+    path, _, query = request.query_params.get("of", "/").partition("?")
+    scope: Scope = {**request.scope, "path": path, "raw_path": None, "query_string": query.encode()}
+    for route in request.app.routes:
+        match, found = route.matches(scope)
+        if match is Match.FULL and isinstance(getattr(route, "endpoint", None), _Endpoint):
+            return route.endpoint.make, Request({**scope, **found}, request.receive)
+    return None
 
 
 def _no_such_page(console: Console) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from baton_bus.client.runs import RunHead, find_run, read_run
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_schemas.flow.graph import Plan
-from baton_schemas.run.fold import RunFold, fold
+from baton_schemas.run.fold import RunFold
 from baton_schemas.run.state import Entry, RunState, read_entry
 from baton_schemas.show.plan import plan_of
 from baton_schemas.wire.messages import Result
@@ -28,6 +28,8 @@ _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
+_MARK_EVERY = 512
+"""Messages after which a fold of a run's past is kept: going back one message takes some milliseconds at the most."""
 _WROTE_CHARS = 4_000
 """Of what a model writes just now, so much of the end is kept."""
 
@@ -51,6 +53,8 @@ class Feed:
         self.entries: list[Entry] = []
         self.live: dict[str, LiveStep] = {}
         self._fold = RunFold()
+        self._state: RunState | None = None
+        self._past = _Past()
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
@@ -63,7 +67,9 @@ class Feed:
     @property
     def state(self) -> RunState:
         """How it stands. Its id is the one that it was found by: what its messages say may be anything."""
-        return self._named(self._fold.state)
+        if self._state is None:
+            self._state = self._named(self._fold.state)
+        return self._state
 
     @property
     def plan(self) -> Plan | None:
@@ -74,7 +80,9 @@ class Feed:
 
     def state_at(self, number: int) -> RunState:
         """Return how it stood after so many of its messages."""
-        return self._named(fold(self.entries[:number]))
+        if number >= len(self.entries):
+            return self.state
+        return self._named(self._past.fold_to(self.entries, number).state)
 
     def running(self) -> dict[str, int]:
         """Return the attempts that workers say they are making, by step."""
@@ -92,6 +100,7 @@ class Feed:
             return False
         self.entries.append(entry)
         self._fold.apply(entry)
+        self._state = None
         self.ended = self.ended or isinstance(entry.message, Result)
         return True
 
@@ -109,6 +118,26 @@ class Feed:
 
     def _named(self, state: RunState) -> RunState:
         return replace(state, run=self.head.run, flow=state.flow or self.head.flow)
+
+
+class _Past:
+    """Folds of a run's beginnings: whoever steps through its messages goes on from the last one, or from a mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[int, RunFold] = {0: RunFold()}
+        self._last, self._number = RunFold(), 0
+
+    def fold_to(self, entries: Sequence[Entry], number: int) -> RunFold:
+        """Return the fold of the first `number` entries; the next call goes on with it."""
+        mark = max(at for at in self._marks if at <= number)
+        if not mark <= self._number <= number:
+            self._last, self._number = self._marks[mark].copied(), mark
+        for entry in entries[self._number : number]:
+            self._last.apply(entry)
+            self._number += 1
+            if self._number % _MARK_EVERY == 0 and self._number not in self._marks:
+                self._marks[self._number] = self._last.copied()
+        return self._last
 
 
 class Feeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
@@ -41,8 +41,7 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
 
 async def _events(console: Console, make: MakePage, request: Request, stream: Stream) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    sent: dict[str, str] = {}
-    newest_s = 0.0
+    parts, lag = _Parts(), _Lag()
     page = await _made(console, make, request)
     async with _bells(console, page.sources if page is not None else ()) as bells:
         while not stream.asleep.is_set():
@@ -50,27 +49,82 @@ async def _events(console: Console, make: MakePage, request: Request, stream: St
             connected = console.bus.is_connected
             page = await _made(console, make, request) or page
             if page is not None:
-                parts = list(console.rendering.parts(page, request, status=console.status()))
-                changed = "".join(partial(name, html) for name, html in parts if sent.get(name) != html)
-                sent = dict(parts)
-                if page.stored_at_s > newest_s:
-                    age_ms = max(console.bus.now_s() - page.stored_at_s, 0.0) * 1_000
-                    if newest_s:
-                        yield event(f"{age_ms:.1f}", "lag")
-                    newest_s = page.stored_at_s
+                due = parts.due(page, began)
+                made = console.rendering.parts(page, request, due, status=console.status())
+                changed = "".join(partial(name, html) for name, html in parts.changed(made, began))
+                age_s = lag.shown(page.stored_at_s, console.bus.now_s(), changed=bool(changed), whole=not parts.held)
+                if age_s is not None:
+                    yield event(f"{age_s * 1_000:.1f}", "lag")
                 if changed:
                     yield event(changed)
             took_s = loop.time() - began
             await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
+            if parts.held:
+                left_s = max(parts.next_at - loop.time(), 0.0)
+                await _news(console, bells, counts, stream, left_s, connected)
+                continue
             every_s = page.every_s if page is not None and page.every_s else KEEPS_ALIVE_S
             if not await _news(console, bells, counts, stream, every_s, connected):
                 yield b": still here\n\n"
 
 
+class _Parts:
+    """What was sent of each part, and when it may be sent again."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, str] = {}
+        self._free_at: dict[str, float] = {}
+        self._paces: Mapping[str, float] = {}
+        self.held: set[str] = set()
+        """Parts that were not looked at for it was too soon: there may be more of them."""
+
+    @property
+    def next_at(self) -> float:
+        """When the first of those that are held may be sent (of the loop's time)."""
+        return min((self._free_at[name] for name in self.held), default=0.0)
+
+    def due(self, page: Page, now: float) -> Callable[[str], bool]:
+        """Return what says of a part whether it may be sent now."""
+        self._paces, self.held = page.paces, set()
+
+        def is_due(name: str) -> bool:
+            if self._free_at.get(name, now) <= now:
+                return True
+            self.held.add(name)
+            return False
+
+        return is_due
+
+    def changed(self, made: Iterable[tuple[str, str]], now: float) -> Iterator[tuple[str, str]]:
+        """Yield those parts that are not as they were sent."""
+        for name, html in made:
+            if self._sent.get(name) != html:
+                self._sent[name], self._free_at[name] = html, now + self._paces.get(name, 0.0)
+                yield name, html
+
+
+class _Lag:
+    """How old is what is shown: counted from the first message since the last sending."""
+
+    def __init__(self) -> None:
+        self._shown_s = self._waits_s = 0.0
+
+    def shown(self, stored_at_s: float, now_s: float, *, changed: bool, whole: bool) -> float | None:
+        """Take that a page was sent, and what is its last message; return its age in seconds, None for nothing new."""
+        if stored_at_s > self._shown_s:
+            is_first, self._shown_s = not self._shown_s, stored_at_s
+            self._waits_s = 0.0 if is_first else self._waits_s or stored_at_s
+        age_s = max(now_s - self._waits_s, 0.0) if changed and self._waits_s else None
+        if changed or whole:  # what changed nothing is not waited for
+            self._waits_s = 0.0
+        return age_s
+
+
 async def _made(console: Console, make: MakePage, request: Request) -> Page | None:
     """Return the page as it is now; None when it cannot be made: what is shown stays."""
     try:
-        return await make(console, request)
+        made = await make(console, request)
+        return made if isinstance(made, Page) else None
     except IndexUnusable as error:
         console.index.broken(error)
     except (BusError, SchemaError, ValueError):

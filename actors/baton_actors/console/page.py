@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from starlette.requests import Request
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from .core import Console
@@ -32,13 +33,16 @@ class Page(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
     """What the template is given, besides what all are: see `rendering.Rendering`."""
     json: Any = None
-    """What is answered under the same address with `.json`; None where there is nothing."""
+    """What is answered under the same address with `.json`, or a function that makes it; None where there is nothing.
+    """
     command: str = ""
     """The command that says the same."""
     sources: tuple[str, ...] = ()
     """What changes it; without any it stays as it is."""
     stored_at_s: float = 0.0
     """When the last message was stored that it shows (Unix time); 0 where that means nothing."""
+    paces: Mapping[str, float] = {}
+    """By part (without `live_`): how many seconds pass at least from one sending of it to the next."""
     every_s: float = 0.0
     """It is made anew at least so often; 0 for only when something came."""
     status: int = 200
@@ -46,8 +50,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """Which link of the top bar it belongs to."""
 
 
-MakePage = Callable[["Console", Request], Awaitable[Page]]
-"""A page as a function: reads, and writes nothing."""
+MakePage = Callable[["Console", Request], Awaitable["Page | Response"]]
+"""A page as a function: reads, and writes nothing. What is no page, a file say, is answered as it is."""
 
 
 class Given(dict[str, str]):

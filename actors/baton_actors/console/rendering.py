@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,16 @@ class Rendering:
         """Return all of a page."""
         return self._jinja.get_template(page.template).render(self._given(page, request, status))
 
-    def parts(self, page: Page, request: Request, **status: Any) -> Iterator[tuple[str, str]]:
-        """Yield the name and the HTML of each part that is sent anew."""
+    def parts(
+        self, page: Page, request: Request, wanted: Callable[[str], bool] = lambda _: True, **status: Any
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the name and the HTML of each part that is sent anew, of those whose names are `wanted`."""
         template = self._jinja.get_template(page.template)
         context = template.new_context(self._given(page, request, status))
         for name, block in self._blocks(template):
-            yield name.removeprefix(LIVE), "".join(block(context)).strip()
+            part = name.removeprefix(LIVE)
+            if wanted(part):
+                yield part, "".join(block(context)).strip()
 
     def _blocks(self, template: jinja2.Template) -> Iterator[tuple[str, Any]]:
         """Yield the blocks that are sent anew, those of the templates that it extends included."""

@@ -9,8 +9,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
+from baton_schemas.show.errors import told
+from baton_schemas.show.excerpt import size
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
+from baton_schemas.show.row_words import called, facts_in_words, status_in_words
 
 CLASSES = {
     "queued": "waiting",
@@ -21,12 +24,13 @@ CLASSES = {
     "expired": "stopped",
 }
 """The classes of colours that statuses share."""
+_BRANCH_MARKS = {"retry": "\N{CLOCKWISE OPEN CIRCLE ARROW}", "stopped": MARKS["dropped"]}
 _SMALLEST_USD = 0.0001
 
 
 def mark(status: str) -> str:
     """Return the sign of a status."""
-    return MARKS.get(status, MARKS["waiting"])
+    return MARKS.get(status) or _BRANCH_MARKS.get(status, MARKS["waiting"])
 
 
 def css(status: str) -> str:
@@ -91,6 +95,16 @@ def pretty(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def cut(text: str, wide: int) -> str:
+    """Return a text, or its beginning with an ellipsis where it is wider than so many characters."""
+    return text if len(text) <= wide else text[: wide - 1] + "…"
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON on one line: text, which is escaped as any text is."""
+    return msgspec.json.encode(value).decode()
+
+
 FILTERS = {
     "mark": mark,
     "css": css,
@@ -101,4 +115,11 @@ FILTERS = {
     "iso": iso,
     "in_url": in_url,
     "pretty": pretty,
+    "cut": cut,
+    "as_json": as_json,
+    "called": called,
+    "facts_of": facts_in_words,
+    "status_of": status_in_words,
+    "told": told,
+    "size": size,
 }

@@ -62,6 +62,13 @@ class Log:
         """Return the message with a stream sequence, or None; may lag. Raises as `last`."""
         return _entry(await self._gets.at(seq))
 
+    async def stored(self, seq: int) -> Stored | None:
+        """Return the message with a stream sequence as it is stored, with its headers, or None; may lag.
+
+        Raises as `last`.
+        """
+        return await self._gets.at(seq)
+
     async def at_sure(self, seq: int) -> Entry | None:
         """Return the message with a stream sequence; None only by the leader's word. Raises as `last`."""
         return _entry(await self._gets.at_sure(seq))

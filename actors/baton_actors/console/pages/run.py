@@ -1,42 +1,141 @@
-"""A run: how it stands, its steps, and where its time and money went."""
+"""A run: how it stands, its graph, branches, timeline, steps, log and output, as it is or as it was after a message."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from bisect import bisect_right
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from baton_actors.console.core import Console
+from baton_actors.console.feeds import Feed
 from baton_actors.console.page import Moved, Page, of_run
-from baton_schemas.show.lines import one_line
-from baton_schemas.show.rows import rows_of
-from baton_schemas.show.why import error_of
+from baton_actors.console.run_view import RunView
+from baton_bus.client.runs import RunHead, find_run
+from baton_bus.index import file as files
+from baton_bus.index.errors import IndexUnusable
+from baton_bus.index.finding import Wanted, find
+from baton_schemas.show.export import dump
 
-_LINES = 200
+_FORKS_AMONG = 200
+"""Later runs of the same flow among which forks are looked for."""
+_DIGITS_MAX = 12
 
 
 async def run_page(console: Console, request: Request) -> Page:
     """Return a run. One that is named by a part of its id is looked for, and has its whole id in its address."""
+    feed = await feed_of(console, request)
+    given = request.query_params
+    at = number_in(given.get("at", ""), feed, "at")
+    log_from = number_in(given.get("log", ""), feed, "log")
+    view = RunView(feed, datetime.now(UTC), at=at, log_from=log_from or 0)
+    return page_of(console, view)
+
+
+def page_of(console: Console, view: RunView, **more: Any) -> Page:
+    """Return the page of a run as `view` shows it; `more` is in place of what is said here."""
+    state, follows = view.state, view.at is None
+
+    def steps() -> dict[str, Any]:
+        return {
+            "run": view.run,
+            "flow": state.flow,
+            "status": state.status,
+            "at": view.number,
+            "messages": view.count,
+            "why": view.why,
+            "error": view.error,
+            "started_at": state.started_at,
+            "ended_at": state.ended_at,
+            "cost_usd": state.cost_usd,
+            "wasted_usd": state.wasted_usd,
+            "unpriced": state.unpriced,
+            "rehearsed": state.rehearsed,
+            "usage": state.usage,
+            "parent": state.parent,
+            "forked_from": state.forked_from,
+            "steps": view.rows,
+            "branches": {name: each.signs for name, each in view.branches.items()},
+            "late": state.late,
+        }
+
+    facts: dict[str, Any] = {
+        "template": "run.html",
+        "title": f"{state.flow} {view.run}",
+        "here": "runs",
+        "facts": {**view.facts(), "forks": lambda: forks_of(console, view), "message": None, "is_message": False},
+        "json": steps,
+        "command": f"baton show {view.run}" if follows else f"baton replay {view.run}",
+        "sources": (of_run(view.run),) if follows else (),
+        "stored_at_s": view.entries[-1].at.timestamp() if view.entries else 0.0,
+        "paces": view.paces,
+        "every_s": view.every_s,
+    }
+    return Page(**{**facts, **more, "facts": {**facts["facts"], **more.get("facts", {})}})
+
+
+async def feed_of(console: Console, request: Request) -> Feed:
+    """Return the run of an address. Raises `Moved` where its id is not written whole there, and as `Feeds.read`."""
     name = request.path_params["run"]
     feed = await console.feeds.read(name)
     if feed.run != name:
-        raise Moved(f"/runs/{feed.run}")
-    now = datetime.now(UTC)
-    state, plan = feed.state, feed.plan
-    rows = rows_of(state, plan, running=feed.running(), now=now)
-    return Page(
-        template="run.html",
-        title=f"{state.flow} {feed.run}",
-        here="runs",
-        facts={
-            "state": state,
-            "rows": rows,
-            "error": error_of(state),
-            "now": now,
-            "lines": [one_line(entry) for entry in feed.entries[-_LINES:]],
-        },
-        json={"run": feed.run, "status": state.status, "steps": rows},
-        command=f"baton show {feed.run}",
-        sources=(of_run(feed.run),),
-        stored_at_s=feed.entries[-1].at.timestamp() if feed.entries else 0.0,
+        path = request.url.path.replace(f"/runs/{name}", f"/runs/{feed.run}", 1)
+        raise Moved(path + (f"?{request.url.query}" if request.url.query else ""))
+    return feed
+
+
+def number_in(text: str, feed: Feed, name: str) -> int | None:
+    """Return which message a number names, from 1; None where none is given.
+
+    It may also be a time since the run began, in milliseconds: `1250ms` is the last message until then. Raises
+    `ValueError`.
+    """
+    if not text:
+        return None
+    count, digits = len(feed.entries), text.removesuffix("ms")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS_MAX:
+        raise ValueError(f"`{name}={text[:_DIGITS_MAX]}` is no number of a message: expected 1 to {count:,}")
+    number = int(digits)
+    if digits != text and feed.entries:
+        until = feed.entries[0].at + timedelta(milliseconds=number + 0.5)
+        return max(bisect_right(feed.entries, until, key=lambda entry: entry.at), 1)
+    if not 1 <= number <= count:
+        raise ValueError(f"`{name}={text}`: run {feed.run} has {count:,} messages, from 1 on")
+    return number
+
+
+def forks_of(console: Console, view: RunView) -> list[str]:
+    """Return the runs that go on from this one, as far as the index knows them, the newest first."""
+    database = console.index.database
+    if database is None:
+        return []
+    wanted = Wanted(limit=_FORKS_AMONG, flow=view.state.flow, since=view.state.started_at)
+    try:
+        with files.told(console.index.path):
+            rows = find(database, wanted, view.now)
+    except IndexUnusable as error:
+        console.index.broken(error)
+        return []
+    return [row.summary.run for row in rows if row.summary.forked_from == view.run]
+
+
+async def export_page(console: Console, request: Request) -> Response:
+    """Return a run as JSON lines, to be kept: what `baton export` writes."""
+    head = await find_run(console.bus, request.path_params["run"])
+    if head.run != request.path_params["run"]:
+        raise Moved(f"/runs/{head.run}/export")
+    return StreamingResponse(
+        _lines(console, head),
+        media_type="application/x-ndjson",
+        headers={"content-disposition": f'attachment; filename="{head.run}.jsonl"'},
     )
+
+
+async def _lines(console: Console, head: RunHead) -> AsyncIterator[bytes]:
+    async with aclosing(console.bus.log.read([console.bus.subjects.run(head.run)], head.start_seq)) as entries:
+        async for entry in entries:
+            yield dump(entry)

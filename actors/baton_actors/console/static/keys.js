@@ -100,7 +100,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   going = 0;
-  const linked = press(event.key);
+  const linked = press(event.shiftKey && event.key.length > 1 ? `Shift-${event.key}` : event.key);
   const does = KEYS[event.key];
   if (!linked && !does) return;
   if (event.key === " " && event.target.closest?.("button, summary")) return;
