@@ -15,6 +15,7 @@ from msgspec import Struct
 from baton_bus import Client, Settings
 from baton_bus.client.hub import Hub
 
+from .broadcast import Broadcasts
 from .feeds import Feeds
 from .index_watch import IndexWatch
 from .rendering import Rendering
@@ -56,6 +57,7 @@ class Console:
         self.feeds = Feeds(self.bus, self.hub)
         self.index = IndexWatch(options.index, self.settings, words=options.words)
         self.streams = Streams()
+        self.broadcasts = Broadcasts()
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
         self.who = f"console, {_user()}@{socket.gethostname()}"
         """Who acts, in what is written."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
@@ -26,6 +27,7 @@ CSRF = "csrf"
 """The field of a form, and the end of a header, with what only our pages have."""
 _TOKEN_BYTES = 24
 _NONCE_BYTES = 16
+_BROWSER_BYTES = 9
 _READS = ("GET", "HEAD")
 _OPEN = "/static/"
 """What anybody may have who asks under our name: nothing in it is anybody's."""
@@ -83,7 +85,7 @@ class Guard:
         refused = self._refused(scope, headers)
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         answer = refused if refused is not None else self._app
-        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf)
+        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf, browser=self._browser(headers))
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -124,7 +126,14 @@ class Guard:
         path = "/" + scope["path"].lstrip("/\\")  # never to another host
         response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
         response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
+        browser = secrets.token_urlsafe(_BROWSER_BYTES)
+        response.set_cookie(f"{self._cookie}-browser", browser, httponly=True, samesite="strict", path="/")
         return response
+
+    def _browser(self, headers: Headers) -> str:
+        """Return what tells a browser from the others that are let in: each has some streams for itself."""
+        found = re.search(rf"(?:^|; ?){re.escape(self._cookie)}-browser=([\w-]+)", headers.get("cookie", ""))
+        return found[1] if found is not None else ""
 
     def _known(self, headers: Headers) -> bool:
         try:

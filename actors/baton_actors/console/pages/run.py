@@ -72,10 +72,17 @@ def page_of(console: Console, view: RunView, **more: Any) -> Page:
         "command": f"baton show {view.run}" if follows else f"baton replay {view.run}",
         "sources": (of_run(view.run),) if follows else (),
         "stored_at_s": view.entries[-1].at.timestamp() if view.entries else 0.0,
+        "stored_after": lambda at_s: _first_after(view, at_s),
         "paces": view.paces,
         "every_s": view.every_s,
     }
     return Page(**{**facts, **more, "facts": {**facts["facts"], **more.get("facts", {})}})
+
+
+def _first_after(view: RunView, at_s: float) -> float:
+    entries = view.entries
+    found = bisect_right(entries, at_s, key=lambda entry: entry.at.timestamp())
+    return entries[min(found, len(entries) - 1)].at.timestamp()
 
 
 async def feed_of(console: Console, request: Request) -> Feed:

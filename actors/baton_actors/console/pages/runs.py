@@ -37,6 +37,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         command=command_of(given),
         sources=(LISTS,),
         stored_at_s=max((_last(row) for row in rows), default=0.0),
+        stored_after=lambda at_s: min(at for row in rows for at in _times(row) if at > at_s),
     )
 
 
@@ -81,5 +82,9 @@ def with_given(given: dict[str, str], **changed: str) -> str:
 
 
 def _last(row: IndexRow) -> float:
-    at = row.summary.ended_at or row.summary.started_at
-    return at.timestamp() if at is not None else 0.0
+    return max(_times(row), default=0.0)
+
+
+def _times(row: IndexRow) -> list[float]:
+    """Return when it began and ended, as far as it has."""
+    return [at.timestamp() for at in (row.summary.started_at, row.summary.ended_at) if at is not None]
