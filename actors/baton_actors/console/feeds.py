@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -25,13 +26,18 @@ from baton_schemas.wire.words import Running, Said, Word, Wrote
 from .bell import Bell
 
 _KEPT_MAX = 20
-"""Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
+"""Runs that are kept when nobody looks at them any more: going back to one is at once, and a page whose stream begins
+has read it already."""
+_KEPT_MESSAGES_MAX = 15_000
+"""Messages of these, but for the last run: some 25 MB."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
 """Messages after which a fold of a run's past is kept: going back one message takes some milliseconds at the most."""
 _WROTE_CHARS = 4_000
 """Of what a model writes just now, so much of the end is kept."""
+
+_Made = TypeVar("_Made")
 
 
 class LiveStep:
@@ -57,6 +63,7 @@ class Feed:
         self._past = _Past()
         self._plan: Plan | None = None
         self._plan_at = -1
+        self._made: dict[str, tuple[int, Any]] = {}
         self.ended = False
 
     @property
@@ -87,12 +94,20 @@ class Feed:
     def running(self) -> dict[str, int]:
         """Return the attempts that workers say they are making, by step."""
         now = time.monotonic()
-        steps = self._fold.state.steps
+        steps = self.state.steps if self.live else {}
         return {
             step: live.attempt
             for step, live in self.live.items()
             if now - live.at < _SAYS_S and step in steps and steps[step].status == "queued"
         }
+
+    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """Return what follows from all of its messages, made once for each further one."""
+        count, made = self._made.get(name, (-1, None))
+        if count != len(self.entries):
+            made = make()
+            self._made[name] = len(self.entries), made
+        return cast(_Made, made)
 
     def apply(self, entry: Entry) -> bool:
         """Take the next message in; return whether it was new."""
@@ -156,6 +171,11 @@ class Feeds:
             return watched[0]
         if (kept := self._kept.get(name)) is not None:
             self._kept.move_to_end(name)
+            if not kept.ended:
+                count = len(kept.entries)
+                await self._fill(kept)
+                if len(kept.entries) > count:
+                    kept.bell.ring()
             return kept
         feed = Feed(await find_run(self._bus, name))
         await self._fill(feed)
@@ -215,11 +235,13 @@ class Feeds:
             feed.apply(entry)
 
     def _keep(self, feed: Feed) -> None:
-        """Keep one that has ended: nothing more comes, or what comes is late and changes nothing."""
-        if feed.ended:
-            self._kept[feed.run] = feed
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
+        """Keep one that nobody watches: of one that has ended nothing more comes that changes it."""
+        self._kept[feed.run] = feed
+        self._kept.move_to_end(feed.run)
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_MAX or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES_MAX
+        ):
+            self._kept.popitem(last=False)
 
 
 def _entry(each: Stored) -> Entry:

@@ -182,11 +182,14 @@ class RunView:
     @cached_property
     def timeline(self) -> Timeline:
         """Who waited and worked when: of the whole run, whatever message is looked at."""
-        return timeline_of(self.feed.entries, self.feed.state)
+        return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
 
     @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
+        return self.feed.once("strokes", self._strokes)
+
+    def _strokes(self) -> str:
         facts = [
             [each.step, each.count, each.lanes, each.within, "" if each.is_child else self.path_of(each.step)]
             for each in strokes_of(self.timeline)
