@@ -7,11 +7,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check chaos chaos-long chaos-matrix mutants bench maps clean
+.PHONY: help demo test again lint types check chaos chaos-long chaos-matrix mutants bench maps clean
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
 	@echo "make test     the tests; on two cores; some of them with ARGS='-k join', one after another with ARGS='-n 0'"
+	@echo "make again    the tests that failed last, one after another: each passes three times, or it is broken"
 	@echo "make check    lint, types and tests: what has to pass before a commit"
 	@echo "make chaos    workers, server and connections crashed under load, and nothing lost or doubled"
 	@echo "              (chaos-long: 1,100 runs, 300 faults; chaos-matrix: a death at every bus operation)"
@@ -24,7 +25,10 @@ demo: $(READY)
 	@$(BIN)/baton run report document=@"$(FILE)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+again: $(READY)
+	@$(BIN)/python -m tests.again
 
 lint: $(READY)
 	@$(BIN)/ruff check .

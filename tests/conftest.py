@@ -12,7 +12,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from .again import record
 from .commands import close_pipes
+from .hanging import bound
+from .longest import longest_first
 from .servers import NatsServer
 
 # How long an example takes says how busy the machine is: whether it is too slow, others measure (`make bench`).
@@ -76,6 +79,16 @@ def own_litter() -> Iterator[None]:
 def namespace() -> str:
     """A namespace of the test's own, so that tests share the server but no stream."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    record(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    longest_first(items)
+    if not config.option.usepdb and (timeout_s := float(config.getini("timeout") or 0)):
+        bound(items, timeout_s)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

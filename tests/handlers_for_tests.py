@@ -22,6 +22,10 @@ async def exclaim(upper: str) -> str:
     return f"{upper}!"
 
 
+async def tell_pid(folder: str) -> int:
+    return os.getpid()
+
+
 async def die_once(folder: str) -> int:
     """Die of SIGKILL the first time."""
     if not is_marked(folder, "died"):

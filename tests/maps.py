@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,7 @@ def write_map(folder: str) -> None:
     (ROOT / folder / "README.md").write_text(before + make_map(folder) + after, "utf-8")
 
 
+@functools.cache
 def _first_line(file: Path) -> str:
     """Return what a module's docstring, or the comment at the head of another file, says first."""
     text = file.read_text("utf-8")

@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
 from baton_bus.server.embedded import find_server, start_tied
 
 WAIT_S = 20.0
@@ -123,6 +126,18 @@ async def peer(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Aw
             await asyncio.gather(*open_ones)
             said = await asyncio.gather(*talking, return_exceptions=True)
             assert [each for each in said if isinstance(each, Exception)] == []  # a cancellation is none
+
+
+async def subscribed(nc: Client, subject: str, **how: Any) -> Subscription:
+    """Subscribe by nats-py, and return once the server knows of it.
+
+    One flush is not enough: its ping overtakes the subscription before it, and on a busy machine one in a hundred
+    messages that somebody else sends then is missed.
+    """
+    subscription = await nc.subscribe(subject, **how)
+    await nc.flush()
+    await nc.flush()
+    return subscription
 
 
 async def until(condition: Callable[[], object]) -> None:

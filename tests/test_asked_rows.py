@@ -15,7 +15,6 @@ from rich.console import Console, RenderableType
 from baton_actors.cli.output import print_json, run_facts
 from baton_actors.cli.show.lost import with_lost
 from baton_actors.cli.show.run_page import run_page
-from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.steps_table import in_brief
@@ -27,6 +26,7 @@ from baton_schemas.show.children import Children, short_name
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import Row, rows_of
 from baton_schemas.show.seeing import see, wanted
+from baton_schemas.show.step_facts import step_facts
 from baton_schemas.show.unfolding import CHILDREN_MAX
 from baton_schemas.wire.facts import Recorded, Unasked
 from baton_schemas.wire.messages import Message, Question

@@ -17,7 +17,7 @@ from baton_actors.cli.teams import BadTeamName, examples, team_files
 from baton_schemas.flow.file import load_flow
 from baton_schemas.flow.schema import flow_schema
 
-from .commands import WAIT_S, baton, environ
+from .commands import WAIT_S, baton, environ, here
 from .maps import ROOT
 
 # ---- help and version ----------------------------------------------------------------------------
@@ -47,10 +47,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (written.returncode, written.stderr) == (0, "")
     assert written.stdout.splitlines()[0] == "✓ wrote my-team/"
     assert "  baton run ./my-team.toml" in written.stdout
-    copied = json.loads(baton("new", "--example", "triage", "--json", cwd=home).stdout)
+    copied = json.loads(here("new", "--example", "triage", "--json", cwd=home).stdout)
     assert copied["folder"] == str(home / "triage")
     assert {"triage.toml", "triage.py", "emails.json", "flow.schema.json", ".gitignore"} <= set(copied["files"])
-    assert baton("new", "--example", "desk", cwd=home).returncode == 0
+    assert here("new", "--example", "desk", cwd=home).returncode == 0
     return home
 
 
@@ -88,7 +88,7 @@ def test_new_writes_over_nothing(home: Path) -> None:
     (home / "mine" / "notes.txt").touch()
     for name in ("my-team", "mine"):
         before = sorted((home / name).iterdir())
-        ended = baton("new", name, cwd=home)
+        ended = here("new", name, cwd=home)
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr.startswith(f"baton: {name} is there already, and is left as it is.")
         assert sorted((home / name).iterdir()) == before
@@ -127,7 +127,7 @@ def test_team_of_any_other_name_is_a_flow_that_can_run(name: str) -> None:
 
 
 def test_example_that_there_is_not_is_told_with_those_that_there_are(tmp_path: Path) -> None:
-    ended = baton("new", "--example", "trage", "--json", cwd=tmp_path)
+    ended = here("new", "--example", "trage", "--json", cwd=tmp_path)
     assert (ended.returncode, list(tmp_path.iterdir())) == (2, [])
     message = "there is no example 'trage'. Did you mean 'triage'?"
     assert json.loads(ended.stdout)["error"] == {

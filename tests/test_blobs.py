@@ -19,7 +19,7 @@ from baton_bus.store.blobs import CHUNK_BYTES
 from baton_bus.store.bus import Bus, open_bus
 from baton_schemas.wire.outcomes import Blob
 
-from .servers import WAIT_S, NatsServer, nats_server
+from .servers import WAIT_S, NatsServer, nats_server, subscribed
 
 LARGE = os.urandom(CHUNK_BYTES * 20 + 17)
 SHORT_S = 0.5
@@ -220,10 +220,9 @@ async def seen(server: NatsServer, subject: str) -> AsyncIterator[asyncio.Event]
     async def say_nothing(_: Exception) -> None:
         pass
 
-    nc = await nats.connect(server.url, error_cb=say_nothing)
-    await nc.subscribe(subject, cb=on_msg)
-    await nc.flush()
+    nc = await nats.connect(server.url, error_cb=say_nothing, allow_reconnect=False)
     try:
+        await subscribed(nc, subject, cb=on_msg)
         yield came
     finally:
         with contextlib.suppress(Exception):

@@ -23,7 +23,7 @@ from baton_bus.jetstream.streams import ensure_consumer, ensure_stream
 from baton_bus.store.bus import open_bus
 from baton_bus.subjects import Subjects
 
-from .servers import NatsServer, nats_server
+from .servers import NatsServer, nats_server, subscribed
 
 SOON_S = 10.0
 """An answer that comes within this is bounded: no loop, and no patience of half a minute."""
@@ -171,8 +171,7 @@ async def test_result_is_heard_again_once_it_is_stored_with_its_place_in_the_log
     server: NatsServer, namespace: str
 ) -> None:
     async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
-        heard = await bus.nc.subscribe(bus.subjects.stored_result("*", "*"))
-        await bus.nc.flush()
+        heard = await subscribed(bus.nc, bus.subjects.stored_result("*", "*"))
         await bus.publisher.append(bus.subjects.task("any"), b"{}")
         seq = await bus.publisher.create(bus.subjects.result("any", "run"), b'{"a":1}')
         msg = await heard.next_msg(timeout=5)

@@ -25,7 +25,7 @@ from .chaos.model import Model, RateLimit
 from .chaos.proxy import Proxy
 from .chaos.worker import FLOWS
 from .clusters import cluster
-from .servers import WAIT_S, NatsServer, nats_server, until
+from .servers import WAIT_S, NatsServer, nats_server, subscribed, until
 
 DISK_BYTES = 32 * 1024 * 1024
 STREAM = "log"
@@ -94,8 +94,7 @@ async def test_half_open_link_carries_what_clients_say_and_not_what_they_are_tol
             heard.append(msg.data)
             await msg.respond(msg.data)
 
-        await near.subscribe("said", cb=echo)
-        await near.flush()
+        await subscribed(near, "said", cb=echo)
         holding = asyncio.create_task(proxy.hold(WAIT_S, ("to clients",)))
         await asyncio.sleep(0)
         with pytest.raises(nats.errors.TimeoutError):

@@ -88,7 +88,11 @@ def assert_told(ended: Any) -> None:
 
 @pytest.mark.parametrize("command", ["runs", "dead", "schedules", "show", "log", "replay", "export"])
 def test_command_survives_what_is_in_the_log(command: str, place: list[str], tmp_path: Path) -> None:
-    assert_told(baton(command, *place, cwd=tmp_path))
+    assert_told(here(command, *place, cwd=tmp_path))
+
+
+def test_command_with_pipes_of_its_own_survives_it_too(place: list[str], tmp_path: Path) -> None:
+    assert_told(baton("export", *place, cwd=tmp_path))
 
 
 @pytest.mark.parametrize("command", ["show", "log", "replay", "export"])

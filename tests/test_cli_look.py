@@ -25,8 +25,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         up = json.loads(command.stdout.readline())
         assert list(up["flows"][0]["actors"]) == ["words--splitter", "words--counter", "words--adder", "words--writer"]
-        baton("submit", WORDS, "text=a b\nc", "--run", "done-run", "--wait", cwd=home)
-        baton("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
+        here("submit", WORDS, "text=a b\nc", "--run", "done-run", "--wait", cwd=home)
+        here("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "failed-run", "--wait", cwd=home)
         yield home
     finally:
         command.send_signal(signal.SIGTERM)
@@ -52,7 +52,7 @@ def test_submit_prints_the_id_of_a_durable_run(home: Path) -> None:
 
 
 def test_submit_waits_for_the_output(home: Path) -> None:
-    ended = baton("submit", WORDS, "text=x y", "--run", "waited", "--wait", cwd=home)
+    ended = here("submit", WORDS, "text=x y", "--run", "waited", "--wait", cwd=home)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2 words in 1 lines\n", "waited\n")
 
 
@@ -82,24 +82,24 @@ def test_show_has_the_steps_and_the_output(home: Path) -> None:
 
 
 def test_show_of_a_step_has_what_it_read_and_how_it_failed(home: Path) -> None:
-    shown = baton("show", "failed-run", "count-1", cwd=home).stdout
+    shown = here("show", "failed-run", "count-1", cwd=home).stdout
     assert shown.splitlines()[1].startswith("  failed after 2 tries in ")
     assert "branch 2 of 2 of count, handler ./words.py:count" in shown
     assert [line.split() for line in shown.splitlines() if "item " in line] == [["item", "c"]]
     assert "the line has 'c' in it at words.py:19 in count (2 tries)" in " ".join(shown.split())
-    facts = json.loads(baton("show", "failed-run", "count-1", "--json", cwd=home).stdout)
+    facts = json.loads(here("show", "failed-run", "count-1", "--json", cwd=home).stdout)
     assert (facts["status"], facts["index"], facts["count"], facts["values"]["breaks_on"]) == ("failed", 1, 2, "c")
     assert [attempt["came_to"] for attempt in facts["attempts"]] == ["failed", "failed"]
     assert facts["error"]["at"]["function"] == "count"
 
 
 def test_show_of_a_step_that_there_is_not_says_which_there_are(home: Path) -> None:
-    ended = baton("show", "done-run", "cont", cwd=home)
+    ended = here("show", "done-run", "cont", cwd=home)
     says = "baton: run done-run has no step 'cont'. Did you mean 'count'? Its steps: split, count, add, write.\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", says)
-    told = json.loads(baton("show", "done-run", "count-9", "--json", cwd=home).stdout)
+    told = json.loads(here("show", "done-run", "count-9", "--json", cwd=home).stdout)
     assert told["error"]["code"] == "unknown_step"
-    hint = baton("show", "count-0", cwd=home).stderr
+    hint = here("show", "count-0", cwd=home).stderr
     assert "It is a step of the latest run: `baton show " in hint
 
 
@@ -107,7 +107,7 @@ def test_show_takes_the_end_of_an_id_and_names_the_step_that_broke(home: Path) -
     shown = here("show", "led-run", cwd=home)
     assert "✗ count  2/2" in shown.stdout
     assert "✗ count-1  Retry: the line has 'c' in it at words.py:19 in count (2 tries)" in shown.stdout
-    facts = json.loads(baton("show", "failed-run", "--json", cwd=home).stdout)
+    facts = json.loads(here("show", "failed-run", "--json", cwd=home).stdout)
     assert (facts["status"], facts["error"]["step"]) == ("failed", "count-1")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from baton_actors.cli.nobody import _SURE_S, FIRST_LOOK_S
 
-from .commands import WAIT_S, baton, start
+from .commands import WAIT_S, baton, here, start
 from .servers import NatsServer
 
 FLOW = """\
@@ -200,8 +200,8 @@ def test_retry_on_a_server_that_is_named_leaves_the_work_to_its_actors(
 ) -> None:
     desk_in(tmp_path)
     where = ["--nats", server.url, "--namespace", namespace]
-    baton("submit", "desk.toml", "text=a", "--run", "first", *where, cwd=tmp_path)
-    baton("cancel", "first", *where, cwd=tmp_path)
+    here("submit", "desk.toml", "text=a", "--run", "first", *where, cwd=tmp_path)
+    here("cancel", "first", *where, cwd=tmp_path)
     ended = baton("retry", "first", "--run", "second", *where, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "second\n")
     assert ended.stderr.splitlines()[-2:] == [

@@ -85,7 +85,7 @@ def test_retry_does_again_what_failed_and_shows_what_it_reused(home: Path, retri
     assert shown[4].split() == ["✓", "split", "done,", "reused"]
     assert shown[5].split() == ["✓", "each", "2/2", "done,", "reused"]
     assert shown[6].split()[:4] == ["✓", "merge", "done", "1"]
-    step = baton("show", retried, "each-1", cwd=home).stdout
+    step = here("show", retried, "each-1", cwd=home).stdout
     assert "  done in run broken, and reused here" in step.splitlines()
     assert "put out\n  Y" in step
 
@@ -104,10 +104,10 @@ def test_retry_prints_the_id_and_how_to_follow(home: Path, broken: str) -> None:
 
 
 def test_retry_with_an_id_of_its_own_starts_one_run(home: Path, broken: str) -> None:
-    first, second = (json.loads(baton("retry", broken, "--run", "r", "--json", cwd=home).stdout) for _ in "12")
+    first, second = (json.loads(here("retry", broken, "--run", "r", "--json", cwd=home).stdout) for _ in "12")
     reused = {"reused": ["split", "each"], "again": {}, "changed": {}}
     assert first == second == {"run": "r", "flow": "mend", "forked_from": "broken", **reused}
-    taken = baton("retry", broken, "--run", broken, cwd=home)
+    taken = here("retry", broken, "--run", broken, cwd=home)
     assert (taken.returncode, "take another id" in taken.stderr) == (2, True)
 
 
@@ -183,7 +183,7 @@ def test_task_that_was_refused_cannot_be_retried_and_is_dead(home: Path) -> None
 
 def test_dead_lists_failed_steps_with_the_command_to_go_on(home: Path, retried: str) -> None:
     here("submit", WORDS, "text=a b\nc", "breaks_on=c", "--run", "newest", "--wait", cwd=home)
-    dead = baton("dead", cwd=home).stdout.splitlines()
+    dead = here("dead", cwd=home).stdout.splitlines()
     assert dead[0].split()[::3] == ["✗", "newest"]
     assert dead[1:4] == [
         "  count-1  Retry: the line has 'c' in it at words.py:19 in count (2 tries)",
@@ -224,7 +224,7 @@ def test_schedule_runs_a_flow_again_and_again_until_it_is_removed(home: Path) ->
     assert (made.returncode, made.stdout) == (0, "often\n")
     assert "runs words at * * * * * * (UTC)" in made.stderr
     until_so(lambda: len(due_runs(home) - before) >= 2)
-    (listed,) = json.loads(baton("schedules", "--json", cwd=home).stdout)
+    (listed,) = json.loads(here("schedules", "--json", cwd=home).stdout)
     assert (listed["name"], listed["flow"], listed["cron"]) == ("often", "words", "* * * * * *")
     assert listed["last_at"] < listed["next_at"]
     removed = baton("unschedule", "often", cwd=home)

@@ -173,7 +173,7 @@ def test_handler_that_cannot_be_imported_ends_the_run_and_the_command(tmp_path: 
 
 
 def test_server_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
-    ended = baton("run", WORDS, "text=a", "--nats", "nats://127.0.0.1:1", cwd=tmp_path)
+    ended = here("run", WORDS, "text=a", "--nats", "nats://127.0.0.1:1", cwd=tmp_path)
     assert ended.returncode == 3
     assert ended.stderr.startswith("baton: no NATS server at nats://127.0.0.1:1: the connection was refused.")
 

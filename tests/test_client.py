@@ -15,7 +15,7 @@ from baton_schemas.flow.flow import Field, Step
 from baton_schemas.wire.messages import Handoff, Started
 
 from .clients import cancel_run, result_of, start_run
-from .servers import NatsServer
+from .servers import NatsServer, subscribed
 from .team import flow_of, kind_of, team, value_of
 
 TEXT = {"text": Field(), "times": Field(type="int", default=msgspec.Raw(b"1"))}
@@ -161,7 +161,7 @@ async def test_full_log_refuses_new_work_and_keeps_what_was_done(server: NatsSer
         async def on_result(_: object) -> None:
             result_heard.set()
 
-        await t.bus.nc.subscribe(t.bus.subjects.result("flow", run), cb=on_result)
+        await subscribed(t.bus.nc, t.bus.subjects.result("flow", run), cb=on_result)
         go_on.set()
         await result_heard.wait()
         assert await t.bus.log.last(t.bus.subjects.result("flow", run)) is None

@@ -126,3 +126,21 @@ async def test_doubt_from_a_message_is_resolved_by_the_server(server: NatsServer
             clock.heard(clock.now_s() + HOUR_S)
             await until(lambda: not clock.in_doubt)
             assert abs(clock.now_s() - time.time()) < 0.5
+
+
+async def test_clock_that_was_told_slowly_is_told_again_at_once(server: NatsServer, namespace: str) -> None:
+    class Starved(Clock):
+        """The first answer lies for a while before it is read, as in a process that gets no processor."""
+
+        asked = 0
+
+        def measured(self, broker_s: float, asked_s: float, answered_s: float) -> None:
+            self.asked += 1
+            super().measured(broker_s, asked_s, answered_s + (1.0 if self.asked == 1 else 0.0))
+
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
+        clock = Starved()
+        async with clock.kept(bus.requests, namespace):
+            assert abs(clock.now_s() - time.time()) > 0.3  # half of what the answer seems to have taken
+            await until(lambda: abs(clock.now_s() - time.time()) < 0.1)
+            assert clock.asked <= 5

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
+from pathlib import Path
 
+from baton_actors.console.assets import served_as
 from baton_actors.console.rendering import HERE
 
 STATIC = HERE / "static"
@@ -19,9 +22,37 @@ def test_files_of_others_are_as_they_were_published() -> None:
         assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == sha256, name
 
 
-def test_scripts_and_styles_of_all_pages_together_are_small() -> None:
-    sizes = {path: len(gzip.compress(path.read_bytes())) for path in [*STATIC.glob("*.js"), *STATIC.glob("*.css")]}
-    assert sum(sizes.values()) < MOST_BYTES, sizes
+def loaded_by(template: Path) -> set[str]:
+    """The scripts and styles of a page: its own, those of the templates that it extends, and what they import."""
+    text = template.read_text("utf-8")
+    found = set(re.findall(r'"/static/([\w.-]+\.(?:js|css))"', text))
+    for other in re.findall(r'{% extends "([\w.-]+)" %}', text):
+        found |= loaded_by(template.with_name(other))
+    for name in tuple(found):
+        found |= set(re.findall(r'from "\./([\w.-]+)"', (STATIC / name).read_text("utf-8")))
+    return found
+
+
+def test_scripts_and_styles_of_each_page_are_small() -> None:
+    pages = {template: loaded_by(template) for template in (HERE / "templates").rglob("*.html")}
+    assert all(any(path.name in files for files in pages.values()) for path in STATIC.glob("*.[jc]s*"))
+    for template, files in pages.items():
+        sizes = {name: len(gzip.compress(text_of(name))) for name in files}
+        assert sum(sizes.values()) < MOST_BYTES, (template.name, sizes)
+
+
+def text_of(name: str) -> bytes:
+    """A file as it is served."""
+    path = STATIC / name
+    return path.read_bytes() if name.endswith(".min.js") else served_as(path).encode()
+
+
+def test_scripts_and_styles_of_ours_have_no_text_of_several_lines() -> None:
+    for path in STATIC.glob("*.js"):
+        if not path.name.endswith(".min.js"):
+            assert all(line.count("`") % 2 == 0 for line in path.read_text("utf-8").splitlines()), path
+    for path in STATIC.glob("*.css"):
+        assert all(line.count("/*") == line.count("*/") for line in path.read_text("utf-8").splitlines()), path
 
 
 def test_templates_have_no_script_style_or_handler_of_their_own() -> None:

@@ -33,7 +33,7 @@ from .dying import MORTAL, at_once, dying
 from .servers import NatsServer
 from .simulator import Simulator
 from .strategies import flows
-from .team import encode_items, first_of, flow_of, team, value_of
+from .team import Team, encode_items, first_of, flow_of, team, value_of
 from .timed import until_so
 
 ITEMS = {"items": Field(type="list[int]")}
@@ -343,7 +343,7 @@ async def test_fork_of_a_fan_out_that_is_half_done_goes_on_where_each_place_was(
         run = await t.submit(items=list(range(9)))
         assert (await t.result(run)).step == "do-3"
         await t.until_settled("handoff", "do")
-        done = {entry.message.index for entry in await t.log(run) if isinstance(entry.message, Reply)} - {3}
+        done = await ended(t, run) - {3}
         calls.clear()
         broken.clear()
         forked = await fork_run(t.client, run)
@@ -356,29 +356,47 @@ def copied(message: Message | None) -> bool:
     return bool(getattr(message, "copied", False))
 
 
+@pytest.mark.parametrize("was_done", [True, False])
 @pytest.mark.parametrize("concurrency", [1, 3, 20, None])
 async def test_fork_under_a_changed_number_keeps_what_was_done(
-    concurrency: int | None, server: NatsServer, namespace: str
+    concurrency: int | None, was_done: bool, server: NatsServer, namespace: str
 ) -> None:
+    """Whether the branch beside the one that failed has ended by then, or is under way and comes too late."""
     calls: Counter[int] = Counter()
+    may_fail = asyncio.Event()
 
     async def fails(item: int) -> int:
         calls[item] += 1
-        if item == 5 and calls[item] == 1:
+        if item == 5 and not may_fail.is_set():
+            await may_fail.wait()
             raise Fail("not yet")
+        if item == 6 and not was_done and not may_fail.is_set():
+            await asyncio.Event().wait()
         return item
 
     async with team(server.url, namespace, limited(2), {**HANDLERS, "do": fails}) as t:
         run = await t.submit(items=list(range(9)))
+        done = {0, 1, 2, 3, 4, *([6, 8] if was_done else [])}  # and 7 is to follow 5
+
+        async def is_so_far() -> bool:
+            return calls[5] == calls[6] == 1 and await ended(t, run) == done
+
+        await until_so(is_so_far)
+        may_fail.set()
         assert (await t.result(run)).step == "do-5"
         await t.until_settled("handoff", "do")
-        done = {entry.message.index for entry in await t.log(run) if isinstance(entry.message, Reply)} - {5}
-        later = check_flow(limited(concurrency))
-        forked = (await t.client.fork(run, plan=later)).id
+        assert await ended(t, run) == done | {5}
+        calls.clear()
+        forked = (await t.client.fork(run, plan=check_flow(limited(concurrency)))).id
         assert value_of((await t.result(forked)).outcome) == list(range(9))
-        assert calls == Counter([*range(9), 5])
+        assert calls == Counter(set(range(9)) - done)
         state = await t.state(forked)
         assert {parse(name).index for name, step in state.steps.items() if step.reused} == done
+
+
+async def ended(t: Team, run: str) -> set[int | None]:
+    """Which branches have their replies in the log."""
+    return {entry.message.index for entry in await t.log(run) if isinstance(entry.message, Reply)}
 
 
 # ---- what it costs ---------------------------------------------------------------------------------

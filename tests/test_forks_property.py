@@ -25,7 +25,7 @@ from .strategies import flows
 from .test_lifecycle import leaves_branches, outcomes_in
 from .test_lifecycle_events import SPREAD, plan_of
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 
 
 class Fork(Simulator):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.transport import TcpTransport
 
 from baton_bus import Settings
 from baton_bus.jetstream.connection import opened
+from baton_bus.jetstream.nats_client import NatsClient
 from baton_bus.store.bus import open_bus
 
 from .commands import WAIT_S, WORDS, environ
-from .servers import NatsServer
+from .servers import NatsServer, nats_server, until
+from .wired import wired
 
 INTERRUPTED = """
 import os, signal, sys
@@ -95,6 +101,58 @@ async def test_cancellation_that_comes_with_an_answer_is_not_lost(server: NatsSe
         answer.add_done_callback(lambda _: asking.cancel())
         with pytest.raises(asyncio.CancelledError):
             await asking
+        flushing = asyncio.create_task(bus.nc.flush())
+        while not bus.nc._pongs:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        bus.nc._pongs[0].add_done_callback(lambda _: flushing.cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+
+
+async def test_connection_that_is_closed_while_it_is_mended_stays_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its new socket comes together with the cancellation, which `asyncio.wait_for` then drops."""
+    is_mended, connect = asyncio.Event(), TcpTransport.connect
+
+    async def unheeding(self: TcpTransport, *args: Any, **more: Any) -> None:
+        is_mended.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        monkeypatch.setattr(TcpTransport, "connect", connect)
+        await connect(self, *args, **more)
+
+    before = asyncio.all_tasks()
+    async with nats_server(tmp_path) as server:
+        async with opened(Settings(url=server.url), name="t", on_lost=lambda: None, on_back=lambda: None) as nc:
+            monkeypatch.setattr(TcpTransport, "connect", unheeding)
+            await server.restart()
+            await is_mended.wait()
+        assert nc.is_closed
+        assert asyncio.all_tasks() == before
+
+
+async def test_connection_for_leases_that_is_made_while_it_is_no_longer_needed_is_closed(
+    server: NatsServer, namespace: str
+) -> None:
+    """Also when its socket comes together with the cancellation."""
+    is_begun, made = threading.Event(), NatsClient()
+
+    async def unheeding() -> NatsClient:
+        is_begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await made.connect(server.url)
+        return made
+
+    async with wired(server.url, namespace) as t:
+        assert t.nc.leases is not None
+        t.nc.leases._connect = unheeding
+        async with t.pulling(1, lambda _: None, lease_s=0.6):
+            await t.fill(1)
+            await until(is_begun.is_set)
+        await t.js.delete_stream(namespace)
+    assert made.is_closed
 
 
 async def test_connection_that_is_given_up_while_it_is_made_leaves_nothing() -> None:

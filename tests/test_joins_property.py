@@ -161,7 +161,7 @@ def interleaved(case: Case) -> Broker:
     return broker
 
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 
 
 def closed(case: Case) -> Broker:

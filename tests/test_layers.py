@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -56,8 +57,9 @@ ROOMS = {
         "batches": {"errors", "models", "steps"},
         "processes": {"errors", "models", "agents", "steps", "services", "batches"},
         "team": {"errors", "models", "agents", "steps", "services", "processes"},
-        "console": {"errors", "models", "agents", "steps", "services", "processes"},
-        "cli": {"errors", "models", "agents", "steps", "services", "processes", "console"},
+        "orders": {"errors", "agents"},
+        "console": {"errors", "models", "agents", "steps", "services", "processes", "orders"},
+        "cli": {"errors", "models", "agents", "steps", "services", "processes", "orders", "console"},
         "flows": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
         "examples": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
     },
@@ -71,26 +73,33 @@ def modules(package: str) -> list[Path]:
     return sorted(PACKAGES[package].rglob("*.py"))
 
 
-def imports(module: Path) -> set[str]:
+@functools.cache
+def tree_of(module: Path) -> ast.Module:
+    return ast.parse(module.read_text("utf-8"))
+
+
+@functools.cache
+def imports(module: Path) -> frozenset[str]:
     """Return the top-level names of the packages that a module imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             found.add(node.module.partition(".")[0])
-    return found
+    return frozenset(found)
 
 
-def full_imports(module: Path) -> set[str]:
+@functools.cache
+def full_imports(module: Path) -> frozenset[str]:
     """Return the full names of the modules that a module imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def uses(module: Path, package: str) -> set[str]:
@@ -112,7 +121,7 @@ def importers(library: str) -> set[str]:
 
 def strings(module: Path) -> Iterator[str]:
     """Yield the strings of a module, docstrings left out; what an f-string fills in is an asterisk."""
-    tree = ast.parse(module.read_text("utf-8"))
+    tree = tree_of(module)
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -211,7 +220,7 @@ def test_map_of_a_folder_says_what_its_files_say(folder: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_module_begins_with_what_it_is_for(package: str) -> None:
-    silent = [str(module) for module in modules(package) if not ast.get_docstring(ast.parse(module.read_text("utf-8")))]
+    silent = [str(module) for module in modules(package) if not ast.get_docstring(tree_of(module))]
     assert silent == []
 
 

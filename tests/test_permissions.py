@@ -38,7 +38,7 @@ from .clusters import free_ports
 from .commands import FLOWS, here, start
 from .maps import ROOT
 from .nested_teams import inner
-from .servers import WAIT_S, nats_server, until
+from .servers import WAIT_S, nats_server, subscribed, until
 from .timed import until_so
 
 DEPLOY = ROOT / "deploy"
@@ -387,6 +387,7 @@ OPERATES = (
     "baton.handoff.actor.r.step.start",
     "baton.result.words.r.end",
     "baton.live.r.end",
+    "baton.live.r.roll.-",
     "baton.timer.task.f.n",
     "baton.timer.words.r.end--stopped",
 )
@@ -410,8 +411,7 @@ FORBIDDEN = {
 @pytest.mark.parametrize("user", FORBIDDEN)
 async def test_forbidden_is_refused_and_changes_nothing(working: Guarded, user: str) -> None:
     async with connected(working, "admin") as admin, connected(working, user) as forger:
-        heard = await admin.subscribe("baton-stored.>")
-        await admin.flush()
+        heard = await subscribed(admin, "baton-stored.>")
         before = await facts(admin)
         for subject in FORBIDDEN[user]:
             await forger.publish(subject, b'{"forged":true}', headers={"Nats-Rollup": "all"})
@@ -441,8 +441,7 @@ async def test_answer_cannot_be_sent_to_where_it_would_be_a_forged_message(worki
         f"{API}.DIRECT.GET.baton.baton.result.words.first.end": b"",
     }
     async with connected(working, "admin") as admin, connected(working, user) as forger:
-        heard = await admin.subscribe("baton-stored.>")
-        await admin.flush()
+        heard = await subscribed(admin, "baton-stored.>")
         before = await facts(admin)
         for subject, question in questions.items():
             for target in (*WORDS_OF_WORKERS, *HEARD, *OPERATES):

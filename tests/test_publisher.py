@@ -22,6 +22,7 @@ from baton_bus.errors import (
     LogFull,
     PayloadTooLarge,
 )
+from baton_bus.jetstream import connection
 from baton_bus.jetstream import publisher as publisher_module
 from baton_bus.jetstream import silence as silence_module
 
@@ -210,3 +211,68 @@ async def test_start_is_taken_when_another_subject_of_the_pattern_has_a_message(
         assert await t.publisher.create(f"{namespace}.a.r1", b"x", once_in=f"{namespace}.*.r1") == 1
         assert await t.publisher.create(f"{namespace}.b.r1", b"x", once_in=f"{namespace}.*.r1") is None
         assert await t.publisher.create(f"{namespace}.b.r2", b"x", once_in=f"{namespace}.*.r2") == 2
+
+
+# ---- many at the same time -----------------------------------------------------------------------
+
+
+def many(namespace: str, count: int, size: int = 1) -> list[tuple[str, bytes]]:
+    return [(f"{namespace}.{number}", b"x" * size) for number in range(count)]
+
+
+async def test_of_messages_written_together_those_that_are_there_already_change_nothing(
+    server: NatsServer, namespace: str
+) -> None:
+    async with wired(server.url, namespace) as t:
+        assert await t.publisher.create(f"{namespace}.7", b"who was first") == 1
+        assert await t.publisher.create_all(many(namespace, 500)) == []
+        assert (await t.js.stream_info(namespace)).state.messages == 500
+        assert (await t.js.get_last_msg(namespace, f"{namespace}.7")).data == b"who was first"
+
+
+async def test_messages_that_the_connection_does_not_hold_at_once_are_left_to_be_written_one_by_one(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_PENDING_BYTES", 2_000_000)
+    async with wired(server.url, namespace) as t:
+        messages = many(namespace, 50, size=200_000)
+        left = await t.publisher.create_all(messages)
+        assert 0 < len(left) < 50
+        assert (await t.js.stream_info(namespace)).state.messages == 50 - len(left)
+        for subject, body in left:
+            assert await t.publisher.create(subject, body) is not None
+
+
+async def test_messages_written_together_without_a_connection_are_all_left(tmp_path: Path) -> None:
+    async with nats_server(tmp_path) as server, wired(server.url) as t:
+        await server.stop()
+        await until(lambda: not t.nc.is_connected)
+        messages = many("s", 20)
+        assert await t.publisher.create_all(messages) == messages
+
+
+async def test_messages_written_together_whose_answers_are_lost_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "UNANSWERED_S", 0.3)
+    async with nats_server(tmp_path) as server, wired(server.url) as t:
+        messages = many("s", 20)
+        with stopped(server):
+            assert await t.publisher.create_all(messages) == messages
+        await asyncio.gather(*(t.publisher.create(*each) for each in messages))
+        assert (await t.js.stream_info("s")).state.messages == 20
+
+
+@pytest.mark.parametrize(
+    ("odd", "error"),
+    [(("s.odd", b"x" * 2_000_000), PayloadTooLarge), (("s.a b", b"x"), BadSubject)],
+    ids=["too large", "no subject"],
+)
+async def test_one_message_that_cannot_be_written_is_said_of_those_written_together(
+    server: NatsServer, namespace: str, odd: tuple[str, bytes], error: type[Exception]
+) -> None:
+    async with wired(server.url, namespace) as t:
+        with pytest.raises(error):
+            await t.publisher.create_all([*many(namespace, 10), odd])
+        assert await t.publisher.create_all(many(namespace, 20)) == []
+        assert (await t.js.stream_info(namespace)).state.messages == 20

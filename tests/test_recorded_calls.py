@@ -36,7 +36,7 @@ from baton_schemas.wire.outcomes import Blob, Done
 
 from .clients import result_of, start_run
 from .model_servers import end, settings_for, sse, start, text
-from .servers import WAIT_S, NatsServer, until
+from .servers import WAIT_S, NatsServer, subscribed, until
 from .timed import until_so
 
 FLOW = """
@@ -291,7 +291,7 @@ async def test_two_workers_that_ask_at_the_same_time_use_the_answer_that_is_reco
         if msg.data == b"+WPI":
             leases.append(msg.subject)
 
-    await bus.nc.subscribe(f"$JS.ACK.{bus.settings.namespace}.>", cb=on_lease)
+    await subscribed(bus.nc, f"$JS.ACK.{bus.settings.namespace}.>", cb=on_lease)
     run = await start_run(bus, found.plan, {"topic": "tea"})
     async with working(bus, found, writer):
         await until(lambda: writer.prompts and leases)

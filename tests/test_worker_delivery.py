@@ -17,7 +17,7 @@ from baton_schemas.wire.facts import Begun
 from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.outcomes import Done, State
 
-from .servers import NatsServer, until
+from .servers import NatsServer, subscribed, until
 from .slow_worker import FLOW, LEASE_S, slow_worker
 from .team import Team, flow_of, team, value_of
 
@@ -110,7 +110,7 @@ async def test_worker_that_was_stopped_beyond_its_lease_changes_nothing(
             async def on_result(msg: Msg) -> None:
                 written.append(msg.data)
 
-            await t.bus.nc.subscribe(t.bus.subjects.result("flow", run), cb=on_result)
+            await subscribed(t.bus.nc, t.bus.subjects.result("flow", run), cb=on_result)
             slow.send_signal(signal.SIGSTOP)
             async with t.process():
                 result = await t.result(run)
@@ -174,7 +174,7 @@ async def test_same_handoff_twice_in_one_worker_runs_its_handler_once(server: Na
             kept.append(msg.subject)
 
     async with team(server.url, namespace, ONE, {"a": slow}, lease_s=0.5) as t:
-        await t.bus.nc.subscribe(f"$JS.ACK.{namespace}.>", cb=on_keep)
+        await subscribed(t.bus.nc, f"$JS.ACK.{namespace}.>", cb=on_keep)
         run = await t.submit(text="x")
         await until(lambda: kept)
         await t.bus.nc.publish(kept[0], b"-NAK")

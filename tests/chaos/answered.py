@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .asked import KINDS, Child, with_defaults, words_of
@@ -19,10 +19,12 @@ Slot = tuple[str, str]
 """A run, and the subject of an answer in it."""
 
 
-def answers_once(runs: Mapping[str, Demands], records: list[Record], slack_s: float) -> Iterator[str]:
+def answers_once(
+    runs: Mapping[str, Demands], records: list[Record], slack_s: Callable[[float], float]
+) -> Iterator[str]:
     """I12: where an answer belongs there is one, behind words that its step was parked, the last of which it wakes.
 
-    `slack_s` is by how much an answer may seem to come before it is due.
+    `slack_s` says by how much an answer that is stored at a time may seem to come before it is due.
     """
     slots: dict[Slot, list[Record]] = defaultdict(list)
     for record in records:
@@ -70,7 +72,7 @@ def _wakes(demands: Demands, found: list[Record]) -> Iterator[str]:
         yield f"I12 {parked.subject} at {parked.seq} is parked for ever: its run is done"
 
 
-def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterator[str]:
+def _is_asked_rightly(demands: Demands, child: Child, slack_s: Callable[[float], float]) -> Iterator[str]:
     what = f"I12 step {child.token} of run {demands.run}"
     kind = KINDS.get(child.kind)
     if kind is None:
@@ -80,7 +82,7 @@ def _is_asked_rightly(demands: Demands, child: Child, slack_s: float) -> Iterato
     if child.handoff.who != due + (demands.flow.actor(child.asker) if kind.is_of_asker else ""):
         yield f"{what} was handed to {child.handoff.who}"
     answer = demands.log.answers.get(child.token)
-    is_early = answer is not None and child.due_s and answer.at_s < child.due_s - slack_s
+    is_early = answer is not None and child.due_s and answer.at_s < child.due_s - slack_s(answer.at_s)
     if is_early and (child.kind == "sleep" or demands.asking.is_late(child.token)):
         yield f"{what} was answered by itself before it was due"
 

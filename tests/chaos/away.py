@@ -81,6 +81,14 @@ class Away:
         """Say whether the machine was: some process was starved for so long, and then the server may have been, too."""
         return any(end - begin >= at_least_s and begin <= end_s and end >= begin_s for begin, end in self._starved)
 
+    def clock_off_s(self, at_s: float) -> float:
+        """Return by how much a process may have been wrong of the server's clock then: half of what a question took.
+
+        How long it took is not known; so as long as the longest time for which anybody stood still before.
+        """
+        spans = [*self._all, *self._starved, *(span for of in self._of.values() for span in of)]
+        return max((min(end, at_s) - begin for begin, end in spans if begin < at_s), default=0.0) / 2
+
     def stood_still(self, before_s: float, within_s: float, at_least_s: float) -> bool:
         """Say whether some process was away by itself for so long, and came back within this time before."""
         spans = [span for of in self._of.values() for span in of]

@@ -83,11 +83,11 @@ class Checker:
             *self.deaths.nobody_pays_for_a_death_beside_it(),
             *acks_too_early(history, self.by_seq, self.demands),
             *self.no_timer_is_left_over(),
-            *answers_once(self.demands, records, CLOCK_S),
+            *answers_once(self.demands, records, self._slack_s),
             *sees_one_history(self.demands, history),
             *made_once(self.demands, records, history, self.attempts.was_kept_from, self.attempts.knew_nothing),
             *runs_no_more_than_it_may(self.demands, history),
-            *words_are_taken(self.demands, records, history, CLOCK_S),
+            *words_are_taken(self.demands, records, history, self._slack_s),
             *nobody_holds_who_waits_for_people(self.demands, history, self.away),
             *runs_within_runs(self.demands, self.results, history, self.away),
             *tools_run_once(self.demands, records, history, self.attempts),
@@ -95,6 +95,10 @@ class Checker:
             *spends_what_it_may(self.demands, records, spent),
         ]
         self.wrong = len(self.violations) - self.lost - self.doubled
+
+    def _slack_s(self, at_s: float) -> float:
+        """Return by how much the clocks of two processes may differ then, as each has it from the server."""
+        return CLOCK_S + self.away.clock_off_s(at_s)
 
     def _sort(self, record: Record, body: dict[str, Any]) -> None:
         step, outcome = "", body.get("outcome")
@@ -165,7 +169,7 @@ class Checker:
         start = self.demands[run].log.start if run in self.demands else None
         if not deadline_s or start is None:
             yield f"I2 run {run} is expired, and had no deadline"
-        elif result.at_s < start.at_s + deadline_s - CLOCK_S:
+        elif result.at_s < start.at_s + deadline_s - self._slack_s(result.at_s):
             yield f"I2 run {run} expired {result.at_s - start.at_s:.2f} s after its start, of {deadline_s:.2f} s"
 
     def garbage_is_kept_and_noted(self) -> Iterator[str]:

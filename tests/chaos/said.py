@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .asked import TIME_IS_UP, WITHDRAWN, Child
@@ -39,7 +39,7 @@ class Words:
                 self._answers[seq].append(answer)
         self._waiting = [c for c in demands.asking.children.by_token.values() if c.kind in ("person", "event")]
 
-    def violations(self, slack_s: float) -> Iterator[str]:
+    def violations(self, slack_s: Callable[[float], float]) -> Iterator[str]:
         by_seq = {word.seq: word for word in self._words}
         for seq, answers in self._answers.items():
             if len(answers) > 1:
@@ -90,7 +90,7 @@ class Words:
         answer = self._run.log.answers.get(child.token)
         return answer is not None and answer.seq < by_seq
 
-    def _answer(self, child: Child, words: Mapping[int, Record], slack_s: float) -> Iterator[str]:
+    def _answer(self, child: Child, words: Mapping[int, Record], slack_s: Callable[[float], float]) -> Iterator[str]:
         """An answer is what somebody said; or what holds when nobody did in time; or there is nobody left to tell."""
         answer = self._run.log.answers.get(child.token)
         if answer is None:
@@ -107,7 +107,7 @@ class Words:
                 yield f"{what} takes back {child.token}, and {child.asker} had not ended"
         elif not child.due_s:
             yield f"{what} is of nobody, and {child.token} has no deadline"
-        elif answer.at_s < child.due_s - slack_s:
+        elif answer.at_s < child.due_s - slack_s(answer.at_s):
             yield f"{what} came by itself, {child.due_s - answer.at_s:.2f} s before its time"
         elif error not in (None, TIME_IS_UP):
             yield f"{what} came by itself, as {error}"
@@ -142,11 +142,11 @@ class Words:
 
 
 def words_are_taken(
-    runs: Mapping[str, Demands], records: list[Record], history: list[Event], slack_s: float
+    runs: Mapping[str, Demands], records: list[Record], history: list[Event], slack_s: Callable[[float], float]
 ) -> Iterator[str]:
     """I17: each word is the answer to one question, or refused and noted; and each answer is a word, or due.
 
-    `slack_s` is by how much an answer may seem to come before it is due.
+    `slack_s` says by how much an answer that is stored at a time may seem to come before it is due.
     """
     words: dict[str, list[Record]] = defaultdict(list)
     refused: dict[int, Record] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -26,7 +26,7 @@ from baton_actors.models.sent import Overtaken
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.branches import fan_outs
 from baton_schemas.wire.facts import Exchange
-from baton_schemas.wire.files import Collecting, ReadBy
+from baton_schemas.wire.files import read_by, with_made
 from baton_schemas.wire.outcomes import total
 
 Run = Callable[[StepTask, Any, Callable[..., None]], Awaitable[Any]]
@@ -64,28 +64,34 @@ class PythonAgent:
         calls it in another way. Raises as `AgentKind.perform` says, and what the handler raises.
         """
         reads = Reads(journal, None if self.handler.is_async else asyncio.get_running_loop())
-        if run is not None and not self.handler.is_async:
-            await reads.ahead(values_of(task).values())
+        read_by(reads)
+        used: Sequence[Exchange] = ()
         try:
-            with ReadBy(reads):
-                return await self._perform(task, journal, run)
+            if run is None and self._is_simple:
+                call = self.handler.call(values_of(task), task.context)
+                output = await contained(call, task.plan.timeout_s(task.step))
+            else:
+                if run is not None and not self.handler.is_async:
+                    await reads.ahead(values_of(task).values())
+                output, used = await self._run_with_all(task, journal, run or self._run)
+            data, made = with_made(self.handler.encode, output)
+            if made:
+                await journal.keep(made)
         finally:
             reads.close()
+        return _performed(data, used) if used else Performed(output=data)
 
-    async def _perform(self, task: StepTask, journal: Journal, run: Run | None) -> Performed:
-        if run is None and self._is_simple:
-            call = self.handler.call(values_of(task), task.context)
-            return Performed(output=await self._kept(await contained(call, task.plan.timeout_s(task.step)), journal))
-        run = run or self._run
+    async def _run_with_all(self, task: StepTask, journal: Journal, run: Run) -> tuple[Any, Sequence[Exchange]]:
+        """Return what the handler puts out, with all that it asks for, and the calls of its client."""
         if not self.handler.asks_models:
-            return Performed(output=await self._kept(await run(task, None, task.asks.told), journal))
+            return await run(task, None, task.asks.told), ()
         while True:
             try:
                 return await self._with_client(task, journal, run)
             except Overtaken as error:
                 logger.info("handler.begins_again", why=str(error))
 
-    async def _with_client(self, task: StepTask, journal: Journal, run: Run) -> Performed:
+    async def _with_client(self, task: StepTask, journal: Journal, run: Run) -> tuple[Any, Sequence[Exchange]]:
         assert self._models is not None
         own = Exchanges(self._models, journal, task.context.attempt, task.asks.busy, flow=task.plan.flow.name)
         async with own as exchanges:
@@ -101,15 +107,7 @@ class PythonAgent:
                 exchanges.check()
                 raise
             exchanges.check()
-        return _performed(await self._kept(output, journal), exchanges.used)
-
-    async def _kept(self, output: Any, journal: Journal) -> bytes:
-        """Return what the handler put out as JSON; the files that it made are stored by then."""
-        with Collecting() as made:
-            data = self.handler.encode(output)
-        if made:
-            await journal.keep(made)
-        return data
+        return output, exchanges.used
 
     async def _run(self, task: StepTask, client: Any, told: Callable[..., None]) -> Any:
         timeout_s = task.plan.timeout_s(task.step)
@@ -139,10 +137,8 @@ class PythonAgent:
                 raise HandlerHung(timeout_s, hung) from error
 
 
-def _performed(output: bytes, used: list[Exchange]) -> Performed:
-    """Return what a handler put out, with what its calls took."""
-    if not used:
-        return Performed(output=output)
+def _performed(output: bytes, used: Sequence[Exchange]) -> Performed:
+    """Return what a handler put out, with what its calls took: there are some."""
     prices = [exchange.cost_usd for exchange in used if exchange.cost_usd is not None]
     last = used[-1]
     return Performed(

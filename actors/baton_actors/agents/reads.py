@@ -21,15 +21,15 @@ class Reads:
         """`loop` does the reading of a plain handler."""
         self._journal: Journal | None = journal
         self._loop = loop
-        self._ahead: dict[str, bytes] = {}
+        self._ahead: dict[str, bytes] | None = None
 
     def close(self) -> None:
         """The handler has ended: what it left behind (tasks, timers, files) holds nothing of its step any more."""
-        self._journal = None
-        self._ahead.clear()
+        self._journal = self._ahead = None
 
     async def ahead(self, values: Iterable[Raw]) -> None:
         """Read what these values name, for a plain handler that has the thread of the loop, in front of a debugger."""
+        self._ahead = {}
         for value in values:
             for ref in refs_in(msgspec.json.decode(value)) if may_name_files(bytes(value)) else ():
                 self._ahead[ref.sha256] = await self._load(ref)
@@ -43,6 +43,7 @@ class Reads:
             return self._load(ref)
         if asyncio._get_running_loop() is self._loop:
             self._of_whom(ref)
+            assert self._ahead is not None  # it is in front of a debugger
             return self._ahead[ref.sha256]
         return asyncio.run_coroutine_threadsafe(self._load(ref), self._loop).result()
 

@@ -12,18 +12,16 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from baton_actors.cli.place import Place
-from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.people import open_lines
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.text import plain
+from baton_actors.orders.present import starts
 from baton_bus import BusError
 from baton_bus.addresses import redacted
 from baton_bus.client.runs import find_run, read_last
 from baton_bus.store.bus import Bus
 from baton_bus.store.players import Player, players
-from baton_schemas.flow.flow import IN_PROCESS
 from baton_schemas.flow.graph import Plan
-from baton_schemas.flow.used_tools import functions_of
 from baton_schemas.run.fold import fold
 from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState, StepState
@@ -84,15 +82,8 @@ def nobody_lines(left: Sequence[Player], start: str) -> list[Text]:
 
 
 def up_command(place: Place, source: str, plan: Plan) -> str:
-    """Return the command that plays a flow's actors where this command looks; `source` is where its file is.
-
-    One whose handlers or tools are functions of a program is played by that program only.
-    """
-    named = [use for agent in plan.flow.agents.values() for use in (agent.handler, *functions_of(agent).values())]
-    if any(use.startswith(IN_PROCESS) for use in named):
-        return "Baton.local(…), in the program that built this flow,"
-    what = shlex.quote(shown_source(source)) if source else f"{plan.flow.name}.toml"
-    return f"baton up{options_of(place)} {what}"
+    """Return the command that plays a flow's actors where this command looks; `source` is where its file is."""
+    return starts(plan, source, options_of(place))
 
 
 def options_of(place: Place) -> str:

@@ -13,14 +13,14 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_actors.cli.exits import ENDED, FAILED, OK
-from baton_actors.cli.show.saving import saved_by_run
-from baton_actors.cli.show.step_facts import person_facts
 from baton_actors.cli.text import plain_lines, wrapped
+from baton_actors.models.saved import saved_by_run
 from baton_bus.client.runs import RunHead
 from baton_bus.store.bus import Bus
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.rows import Row
+from baton_schemas.show.step_facts import person_facts
 from baton_schemas.show.why import error_of
 from baton_schemas.wire.messages import Result
 from baton_schemas.wire.outcomes import NULL, Done, Skipped

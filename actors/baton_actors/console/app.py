@@ -12,19 +12,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Match, Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from baton_actors.errors import ActorError
 from baton_bus.errors import BusError
 from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
-from .acting import ACTS, act_route
+from .acting import act_route
+from .acts import ACTS
+from .assets import Assets
 from .core import Console
 from .failing import page_of_error
 from .following import follow
 from .page import MakePage, Moved, Page
-from .pages import PAGES
+from .pages import OPENS, PAGES
 from .rendering import HERE
 from .streams import partial
 
@@ -36,13 +38,14 @@ logger = structlog.get_logger("baton.console")
 def make_app(console: Console) -> ASGIApp:
     """Return the application. It is to stand behind `guard.Guard`."""
     routes = [
-        Mount("/static", StaticFiles(directory=HERE / "static")),
+        Mount("/static", Assets(directory=HERE / "static")),
         Route("/live", _live(console), methods=["GET"]),
         Route("/parts", _parts(console), methods=["GET"]),
         *(Route(path, _Endpoint(console, make), methods=["GET"]) for path, make in PAGES.items()),
     ]
-    if not console.options.read_only:
-        routes += [act_route(console, path, act) for path, act in ACTS.items()]
+    routes += [Route(path, _Endpoint(console, make), methods=["POST"]) for path, make in OPENS.items()]
+    if console.has_server and not console.options.read_only:
+        routes += [act_route(console, path, acting) for path, acting in ACTS.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_page(console)})
     app.state.console = console
     return _json_by_suffix(app)
@@ -69,7 +72,7 @@ async def made_page(console: Console, make: MakePage, request: Request) -> Page 
     except IndexUnusable as error:
         console.index.broken(error)
         return page_of_error(error)
-    except (BusError, SchemaError, HTTPException, ValueError) as error:
+    except (BusError, SchemaError, ActorError, HTTPException, ValueError) as error:
         return page_of_error(error)
     except Exception as error:  # of ours: the other pages still work
         logger.exception("page.broken", path=request.url.path)

@@ -8,11 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from datetime import datetime
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from baton_bus.client.hub import Hub
+from baton_bus.client.roll import held_of
 from baton_bus.client.runs import RunHead, find_run, read_run
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
@@ -24,6 +26,7 @@ from baton_schemas.wire.messages import Result
 from baton_schemas.wire.words import Running, Said, Word, Wrote
 
 from .bell import Bell
+from .words import unix_us
 
 _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more: going back to one is at once, and a page whose stream begins
@@ -34,19 +37,26 @@ _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
 """Messages after which a fold of a run's past is kept: going back one message takes some milliseconds at the most."""
+_ROLL_S = 0.05
+"""How long workers are waited for to say what they hold of a run that nobody watches yet."""
+_STEPS_MAX = 20_000
+"""Steps of which words are kept: anybody may have written one."""
 _WROTE_CHARS = 4_000
 """Of what a model writes just now, so much of the end is kept."""
 
-_Made = TypeVar("_Made")
+
+T = TypeVar("T")
 
 
 class LiveStep:
     """What is heard of a step while it is done."""
 
-    __slots__ = ("at", "attempt", "says", "wrote")
+    __slots__ = ("at", "attempt", "says", "since", "wrote")
 
     def __init__(self) -> None:
         self.at, self.attempt, self.says, self.wrote = 0.0, 0, "", ""
+        self.since: datetime | None = None
+        """When the attempt came into its worker's hands; None when an older worker does not say so."""
 
 
 class Feed:
@@ -61,9 +71,9 @@ class Feed:
         self._fold = RunFold()
         self._state: RunState | None = None
         self._past = _Past()
+        self._made: dict[str, tuple[int, Any]] = {}
         self._plan: Plan | None = None
         self._plan_at = -1
-        self._made: dict[str, tuple[int, Any]] = {}
         self.ended = False
 
     @property
@@ -85,6 +95,13 @@ class Feed:
             self._plan, self._plan_at = plan_of(self._fold.state), len(self.entries)
         return self._plan
 
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what follows from the messages so far: made once for so many of them, whatever page asks for it."""
+        count, made = self._made.get(name, (-1, None))
+        if count != len(self.entries):
+            count, made = self._made[name] = len(self.entries), make()
+        return made  # type: ignore[no-any-return] # by its name
+
     def state_at(self, number: int) -> RunState:
         """Return how it stood after so many of its messages."""
         if number >= len(self.entries):
@@ -101,13 +118,17 @@ class Feed:
             if now - live.at < _SAYS_S and step in steps and steps[step].status == "queued"
         }
 
-    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
-        """Return what follows from all of its messages, made once for each further one."""
-        count, made = self._made.get(name, (-1, None))
-        if count != len(self.entries):
-            made = make()
-            self._made[name] = len(self.entries), made
-        return cast(_Made, made)
+    def queued(self) -> set[str]:
+        """Return the steps that a worker may be doing, as far as the log tells."""
+        if self.ended:
+            return set()
+        steps = self._fold.state.steps.items()
+        return {name for name, step in steps if step.status == "queued" and step.asked in (None, "agent")}
+
+    def since(self) -> dict[str, datetime]:
+        """Return since when these attempts are being made, as far as workers say so, by step."""
+        begun = {step: self.live[step].since for step in self.running()}
+        return {step: at for step, at in begun.items() if at is not None}
 
     def apply(self, entry: Entry) -> bool:
         """Take the next message in; return whether it was new."""
@@ -121,13 +142,21 @@ class Feed:
 
     def hear(self, word: Running | Word) -> None:
         """Take a live word in."""
-        live = self.live.setdefault(word.step, LiveStep())
+        live = self.live.get(word.step)
+        if live is None:
+            if len(self.live) >= _STEPS_MAX:
+                return
+            live = self.live[word.step] = LiveStep()
+        if word.attempt != live.attempt:
+            live.says = live.wrote = ""
+            live.since = None
         live.at, live.attempt = time.monotonic(), word.attempt
         match word:
             case Said(text=text):
                 live.says = text
-            case Running(says=says):
+            case Running(says=says, since_us=since_us):
                 live.says = says or live.says
+                live.since = unix_us(since_us) or live.since
             case Wrote(text=text):
                 live.wrote = (live.wrote + text)[-_WROTE_CHARS:]
 
@@ -179,6 +208,9 @@ class Feeds:
             return kept
         feed = Feed(await find_run(self._bus, name))
         await self._fill(feed)
+        if queued := feed.queued():
+            for word in (await held_of(self._bus, feed.run, queued, len(queued), _ROLL_S)).values():
+                feed.hear(word)
         self._keep(feed)
         return feed
 

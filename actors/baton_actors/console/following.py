@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from baton_bus.client.hub import EVERYTHING
+from baton_actors.errors import ActorError
 from baton_bus.errors import BusError
 from baton_bus.index.errors import IndexUnusable
-from baton_bus.store.log import Stored
 from baton_schemas.errors import SchemaError
 
 from .bell import Bell
 from .broadcast import Broadcast
 from .core import Console
-from .page import LISTS, LOG, MakePage, Page
+from .page import LISTS, LOG, QUEUES, MakePage, Page
 from .streams import ASLEEP, KEEPS_ALIVE_S, event
 
 _EVERY_S = 0.04
@@ -44,7 +43,7 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
                 await asyncio.wait([came, asleep], timeout=KEEPS_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
                 came.cancel()
                 if (more := seat.take()) is not None:
-                    yield _told_lag(more.waits_s, console.bus.now_s()) + more.data
+                    yield (_told_lag(more.waits_s, console.bus.now_s()) if more.waits_s else b"") + more.data
                 elif there.is_over:
                     return
                 elif not asleep.done():
@@ -57,7 +56,7 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
 
 def _told_lag(waits_s: float, now_s: float) -> bytes:
     """Return the event that says how old is what comes with it, and when that was said: both in milliseconds."""
-    return event(f"{max(now_s - waits_s, 0.0) * 1e3:.1f} {now_s * 1e3:.1f}", "lag") if waits_s else b""
+    return event(f"{max(now_s - waits_s, 0.0) * 1e3:.1f} {now_s * 1e3:.1f}", "lag")
 
 
 async def _broadcast(console: Console, make: MakePage, request: Request, there: Broadcast) -> None:
@@ -68,7 +67,7 @@ async def _broadcast(console: Console, make: MakePage, request: Request, there: 
     async with _bells(console, page.sources if page is not None else ()) as bells:
         while True:
             began, counts = loop.time(), [bell.count for bell in bells]
-            connected = console.bus.is_connected
+            connected = console.is_connected
             page = await _made(console, make, request) or page
             if page is not None:
                 due = parts.due(page, began)
@@ -146,7 +145,7 @@ async def _made(console: Console, make: MakePage, request: Request) -> Page | No
         return made if isinstance(made, Page) else None
     except IndexUnusable as error:
         console.index.broken(error)
-    except (BusError, SchemaError, ValueError):
+    except (BusError, SchemaError, ActorError, ValueError):
         pass
     return None
 
@@ -165,7 +164,7 @@ async def _news(
             else:
                 done = set()
                 await asyncio.sleep(within_s)
-            if done or console.bus.is_connected != connected:
+            if done or console.is_connected != connected:
                 return
             left_s -= within_s
     finally:
@@ -184,13 +183,9 @@ async def _bells(console: Console, sources: Sequence[str]) -> AsyncIterator[list
                 if kind == LISTS:
                     bells.append(console.index.bell)
                 elif kind == LOG:
-                    bell = Bell()
-                    await stack.enter_async_context(console.hub.hearing(EVERYTHING, _ringing(bell)))
-                    bells.append(bell)
+                    bells.append(await stack.enter_async_context(console.tail.watching()))
+                elif kind == QUEUES:
+                    bells.append(await stack.enter_async_context(console.queues.watching()))
                 elif kind == "run":
                     bells.append((await stack.enter_async_context(console.feeds.watching(run))).bell)
         yield bells
-
-
-def _ringing(bell: Bell) -> Callable[[Stored], None]:
-    return lambda _: bell.ring()

@@ -13,8 +13,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from msgspec import Struct
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,7 +37,7 @@ _FROM_ELSEWHERE = """\
 This request comes from another page than the console's own. Open the console from its own address.
 """
 _OTHER_NAME = """\
-The console answers at %s only. If it should have another name, start it with --host.
+The console answers at %s only. If it should have another name, start it with --name.
 """
 
 
@@ -70,16 +69,22 @@ class Secrets(Struct, frozen=True, kw_only=True):
 class Guard:
     """Lets through what our own pages ask. Outermost: nothing of the console sees what is refused here."""
 
-    def __init__(self, app: ASGIApp, secrets_: Secrets, hosts: Iterable[str]) -> None:
-        """`hosts` are the names with ports under which the console is asked."""
+    def __init__(self, app: ASGIApp, secrets_: Secrets, hosts: Iterable[str], fronts: Iterable[str] = ()) -> None:
+        """`hosts` are the names with ports under which the console is asked.
+
+        `fronts` are further ones, as they stand in addresses: pages that are from there may have come by TLS.
+        """
         self._app, self._secrets = app, secrets_
-        self._hosts = frozenset(hosts)
-        self._cookie = cookie_name(self._hosts)
+        own = list(hosts)
+        self._fronts = frozenset(fronts)
+        self._hosts = frozenset(own) | self._fronts
+        self._cookie = cookie_name(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say why not."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] != "http":  # nothing of ours is asked in another way, and so nobody is let in by one
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
         refused = self._refused(scope, headers)
@@ -97,33 +102,35 @@ class Guard:
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         """Return what is answered in place of the console; None when it is to answer."""
         # 1. Under which name: a page elsewhere whose name leads here has another.
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        host = hosts[0] if len(hosts) == 1 else ""
         if host not in self._hosts:
             return PlainTextResponse(_OTHER_NAME % " and ".join(sorted(self._hosts)), 400)
         # 2. From where. Browsers say it; what says nothing is no page.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
-        origin = headers.get("origin")
-        if origin is not None and origin != f"{scope['scheme']}://{host}":
+        origins = headers.getlist("origin")
+        schemes = (scope["scheme"], "https") if host in self._fronts else (scope["scheme"],)
+        if any(origin not in [f"{scheme}://{host}" for scheme in schemes] for origin in origins):
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
         if scope["path"].startswith(_OPEN):
             return None
         # 3. Who.
-        given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        if scope["method"] in _READS and TOKEN in given:
-            return self._exchanged(scope, given)
+        given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] in _READS and (shown := [value for name, value in given if name == TOKEN]):
+            return self._exchanged(scope, shown, [each for each in given if each[0] != TOKEN])
         if not self._known(headers):
             return PlainTextResponse(_NO_TOKEN, 401)
         # 4. What writes comes from a form of ours: from our origin, which every browser names.
-        if scope["method"] not in _READS and origin is None:
+        if scope["method"] not in _READS and not origins:
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
         return None
 
-    def _exchanged(self, scope: Scope, given: dict[str, str]) -> Response:
+    def _exchanged(self, scope: Scope, shown: list[str], given: list[tuple[str, str]]) -> Response:
         """Return the same address without the token, with a cookie in its place."""
-        if not hmac.compare_digest(given.pop(TOKEN).encode(), self._secrets.token.encode()):
+        if not all(hmac.compare_digest(each.encode(), self._secrets.token.encode()) for each in shown):
             return PlainTextResponse(_NO_TOKEN, 401)
-        path = "/" + scope["path"].lstrip("/\\")  # never to another host
+        path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # never to another host
         response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
         response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
         browser = secrets.token_urlsafe(_BROWSER_BYTES)
@@ -136,12 +143,10 @@ class Guard:
         return found[1] if found is not None else ""
 
     def _known(self, headers: Headers) -> bool:
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        shown = cookies.get(self._cookie)
-        return shown is not None and hmac.compare_digest(shown.value.encode(), self._secrets.cookie.encode())
+        # Each for itself: what other programs of this machine have set comes along, whatever it is.
+        pairs = [pair.strip().partition("=") for each in headers.getlist("cookie") for pair in each.split(";")]
+        shown = [value for name, _, value in pairs if name == self._cookie]
+        return any(hmac.compare_digest(value.encode(), self._secrets.cookie.encode()) for value in shown)
 
 
 def cookie_name(hosts: Iterable[str]) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 
 from .page import Page
-from .words import FILTERS, between
+from .words import FILTERS, between, visible
 
 HERE = Path(__file__).parent
 LIVE = "live_"
@@ -29,11 +30,13 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.do"],
+            finalize=visible,
         )
         self._jinja.filters |= FILTERS
         self._jinja.globals |= {"between": between, **shared}
         # Blocks that are made by themselves see no imports of their template.
         self._jinja.globals["parts"] = self._jinja.get_template("parts.html").module
+        self._jinja.globals["acts"] = self._jinja.get_template("acts.html").module
 
     def whole(self, page: Page, request: Request, **status: Any) -> str:
         """Return all of a page."""
@@ -49,6 +52,10 @@ class Rendering:
             part = name.removeprefix(LIVE)
             if wanted(part):
                 yield part, "".join(block(context)).strip()
+
+    def macro(self, template: str, name: str, **given: Any) -> Markup:
+        """Return what a macro of a template makes."""
+        return Markup(getattr(self._jinja.get_template(template).module, name)(**given))
 
     def _blocks(self, template: jinja2.Template) -> Iterator[tuple[str, Any]]:
         """Yield the blocks that are sent anew, those of the templates that it extends included."""

@@ -14,6 +14,7 @@ from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.boxes import Drawing, drawing_of
 from baton_schemas.show.branching import Branches, branches_in
+from baton_schemas.show.children import is_child
 from baton_schemas.show.costs import cost_of
 from baton_schemas.show.errors import told
 from baton_schemas.show.excerpt import Excerpt, excerpt, head_of
@@ -22,14 +23,14 @@ from baton_schemas.show.lines import one_line, seconds
 from baton_schemas.show.row_words import called
 from baton_schemas.show.rows import Row, rows_of
 from baton_schemas.show.spans import SpanKind, Timeline, shares_of, time_in_words
-from baton_schemas.show.strokes import gaps_of, strokes_of
+from baton_schemas.show.strokes import Strokes, gaps_of, strokes_of
 from baton_schemas.show.summary import waits_of
 from baton_schemas.show.timeline import timeline_of
 from baton_schemas.show.why import error_of, why
 from baton_schemas.wire.messages import Handoff, Started
 from baton_schemas.wire.outcomes import Blob, Done, Error, Value
 
-from .feeds import Feed
+from .sources import Source
 from .words import pretty
 
 LINES = 200
@@ -45,6 +46,7 @@ _SAYS_MAX = 5
 """Steps whose words are shown at once."""
 _WROTE_SHOWN = 400
 """Characters, at the end of what a model writes."""
+_LOOKED_AT_S = 2.0
 _BRANCHES_FAST, _LANES_EACH_S = 2_000, 0.0005
 
 
@@ -87,8 +89,9 @@ class Says(NamedTuple):
 class RunView:
     """What pages show of a run after its first `at` messages; without `at`, of all of it, as it goes on."""
 
-    def __init__(self, feed: Feed, now: datetime, *, at: int | None = None, log_from: int = 0) -> None:
-        self.feed, self.run = feed, feed.run
+    def __init__(self, source: Source, now: datetime, *, at: int | None = None, log_from: int = 0) -> None:
+        feed = source.feed
+        self.source, self.feed, self.run = source, feed, feed.run
         self.count = len(feed.entries)
         """Messages in all."""
         self.at = at
@@ -96,7 +99,7 @@ class RunView:
         self.now = feed.entries[at - 1].at if at is not None and feed.entries else now
         """Broker's time of what is shown."""
         self.log_from = log_from
-        self.path = f"/runs/{quote(feed.run, safe='')}"
+        self.path = source.base
         # The one before first: the other goes on from it.
         self._before = feed.state_at(at - 1) if at is not None and at > 1 else None
         self.state: RunState = feed.state if at is None else feed.state_at(at)
@@ -132,6 +135,16 @@ class RunView:
             waits = waits_of(state, self.now)
             return f"running, waits for {waits}" if waits else "running"
         return state.status
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether there is something to try again: it has ended, and not all of it well."""
+        state = self.state
+        if state.result is None:
+            return False
+        return state.status != "done" or any(
+            step.status == "failed" and not is_child(step.name) for step in state.steps.values()
+        )
 
     @property
     def why(self) -> str:
@@ -185,6 +198,11 @@ class RunView:
         return self.feed.once("timeline", lambda: timeline_of(self.feed.entries, self.feed.state))
 
     @property
+    def lanes(self) -> list[Strokes]:
+        """The lanes of each step."""
+        return self.feed.once("lanes", lambda: strokes_of(self.timeline))
+
+    @property
     def strokes(self) -> str:
         """The timeline for whoever draws it: a list of steps as JSON, see `strokes.py`."""
         return self.feed.once("strokes", self._strokes)
@@ -192,24 +210,45 @@ class RunView:
     def _strokes(self) -> str:
         facts = [
             [each.step, each.count, each.lanes, each.within, "" if each.is_child else self.path_of(each.step)]
-            for each in strokes_of(self.timeline)
+            for each in self.lanes
         ]
         return msgspec.json.encode(facts).decode()
 
     @property
+    def _heard_at(self) -> datetime:
+        """When the last message was stored: what is drawn stays as it is until there is another."""
+        return self.feed.entries[-1].at if self.feed.entries else self.now
+
+    @property
     def gaps(self) -> str:
         """Times that are folded where it is drawn, as JSON."""
-        return msgspec.json.encode(gaps_of(self.timeline, self.now)).decode()
+        return msgspec.json.encode(gaps_of(self.timeline, self._heard_at)).decode()
 
     @cached_property
     def shares(self) -> dict[SpanKind, float]:
         """On what its time went."""
-        return shares_of(self.timeline, self.now if self.feed.state.result is None else None)
+        until = self._heard_at if self.feed.state.result is None else None
+        return self.feed.once("shares", lambda: shares_of(self.timeline, until))
 
     @property
     def time_in_words(self) -> str:
         """The same in words."""
         return time_in_words(self.shares)
+
+    @property
+    def drawn_to(self) -> int | str:
+        """When the timeline ends, in milliseconds since the run began; nothing where it goes on."""
+        state = self.feed.state
+        if state.result is None and self.at is None:
+            return ""
+        last = self.feed.entries[-1].at if self.feed.entries else None
+        return self.ms(state.ended_at or last) or 0
+
+    @property
+    def begin_ms(self) -> int:
+        """When it began, in milliseconds since 1970."""
+        begin = self.feed.state.started_at
+        return round(begin.timestamp() * 1_000) if begin is not None else 0
 
     def at_ms(self) -> int | None:
         """When the message that is looked at was stored, since the run began."""
@@ -348,7 +387,8 @@ class RunView:
         """How often it is to be made anew although nothing came: what is due, or said no more, is seen by the clock."""
         if self.at is not None or self.state.result is not None:
             return 0.0
-        return 2.0
+        due = any(step.due_at is not None and step.due_at > self.now for step in self.state.steps.values())
+        return _LOOKED_AT_S if due or self.running else 0.0
 
     def facts(self) -> dict[str, Any]:
         """Return what templates are given."""

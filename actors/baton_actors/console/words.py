@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from baton_schemas.show.excerpt import size
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.marks import MARKS
 from baton_schemas.show.row_words import called, facts_in_words, status_in_words
+from baton_schemas.wire.money import shown_usd
 
 CLASSES = {
     "queued": "waiting",
@@ -26,6 +28,11 @@ CLASSES = {
 """The classes of colours that statuses share."""
 _BRANCH_MARKS = {"retry": "\N{CLOCKWISE OPEN CIRCLE ARROW}", "stopped": MARKS["dropped"]}
 _SMALLEST_USD = 0.0001
+_SHAPELESS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SIGNS = {chr(code): chr(0x2400 + code) for code in range(0x20)} | {"\x7f": "\u2421"}
+"""Unicode has a picture of each control character of ASCII."""
 
 
 def mark(status: str) -> str:
@@ -52,6 +59,8 @@ def dollars(value: float | None) -> str:
     """Return a sum: `$0.0123`; nothing where there is none."""
     if value is None:
         return ""
+    if value == 0:
+        return "$0"
     if 0 < value < _SMALLEST_USD:
         return "<$0.0001"
     return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
@@ -76,9 +85,28 @@ def iso(at: datetime | None) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds") if at is not None else ""
 
 
+def unix_us(value: int) -> datetime | None:
+    """Return a time that is given in microseconds of Unix time; None for one that is none."""
+    try:
+        return datetime.fromtimestamp(value / 1e6, UTC) if value else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 def in_url(text: str) -> str:
     """Return a text as one part of a path."""
     return quote(text, safe="")
+
+
+def visible(value: Any) -> Any:
+    """Return a text with a sign in place of what has no shape or changes that of others: nothing hides in a page.
+
+    These are control characters, those that turn the direction of a line, and halves of characters. What is no text,
+    and what was made safe already, stays as it is.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__") or not _SHAPELESS.search(value):
+        return value
+    return _SHAPELESS.sub(lambda found: _SIGNS.get(found[0], "\N{REPLACEMENT CHARACTER}"), value)
 
 
 def pretty(value: Any) -> str:
@@ -110,9 +138,11 @@ FILTERS = {
     "css": css,
     "took": took,
     "dollars": dollars,
+    "usd": shown_usd,
     "number": number,
     "clock": clock,
     "iso": iso,
+    "unix_us": unix_us,
     "in_url": in_url,
     "pretty": pretty,
     "cut": cut,

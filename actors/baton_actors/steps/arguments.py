@@ -12,7 +12,7 @@ from baton_bus.engine.engine import Engine
 from baton_schemas.errors import InputError
 from baton_schemas.flow.nested import input_of
 from baton_schemas.flow.types import has_files
-from baton_schemas.wire.files import Collecting
+from baton_schemas.wire.files import with_made
 
 from .allowed import fitting
 from .claim import Claim
@@ -21,8 +21,7 @@ from .sure import sure
 
 async def given_with(engine: Engine, work: Claim, agent: str, arguments: Mapping[str, Any]) -> dict[str, Raw]:
     """Return arguments as JSON, as the agent's input has them, with defaults. Raises `AskRefused`, `NotRecorded`."""
-    with Collecting() as made:
-        values = fitting(work, agent, arguments)
+    values, made = with_made(fitting, work, agent, arguments)
     fields = input_of(work.plan.flow, agent)
     if not made and not any(map(has_files, fields.values())):
         return values

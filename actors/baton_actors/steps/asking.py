@@ -19,7 +19,7 @@ from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_schemas.errors import BadContent
 from baton_schemas.wire.facts import Recorded
-from baton_schemas.wire.files import Collecting
+from baton_schemas.wire.files import with_made
 from baton_schemas.wire.messages import NO_DEFAULT, Asked, Note, Question
 from baton_schemas.wire.names import BATCH
 from baton_schemas.wire.outcomes import NULL, Blob, State
@@ -122,8 +122,7 @@ class StepAsks:
         with self.busy():
             value = await make()
             try:
-                with Collecting() as made:
-                    data = encode_value(value, name)
+                data, made = with_made(encode_value, value, name)
             except BadContent as error:
                 raise AskRefused(f"record {name!r}: what it gave cannot be recorded: {error}") from error
             if made:

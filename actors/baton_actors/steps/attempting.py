@@ -20,13 +20,12 @@ from baton_schemas.run.carry import state_at
 from baton_schemas.run.leaving_out import left_out_before
 from baton_schemas.run.lifecycle import Ended, Entered, spreads
 from baton_schemas.run.refs import base_of, joined, key_of_child
-from baton_schemas.wire.facts import Begun, Retry
+from baton_schemas.wire.facts import Begun
 from baton_schemas.wire.messages import Asked, Note, OutcomeRecord
 from baton_schemas.wire.outcomes import NULL, Blob, Done, Error, Failed, Outcome, Skipped, State, Work
 
 from .asking import StepAsks
 from .attempts import Tries, is_suspect, tries_of
-from .batching import Batching
 from .claim import Claim
 from .failing import Failing
 from .hearing import Answers
@@ -35,12 +34,10 @@ from .live import live_of
 from .looking import look
 from .memory import Memory
 from .not_recorded import NotRecorded
-from .paying import Paying
 from .reading import Reading, Seen
 from .retries import as_error
 from .settlement import Ack, Settlement
 from .shared import Shared
-from .turns import Turns
 
 NO_NOTES: list[Note] = []
 """In place of the notes on a step that is done for the first time."""
@@ -52,9 +49,8 @@ class Attempting:
     """Makes attempts at the steps of one actor."""
 
     def __init__(self, shared: Shared, reading: Reading, answers: Answers) -> None:
-        self._engine, self._agents, self._worker = shared.engine, shared.agents, shared.worker
-        self._answers = answers
-        self._limiting, self._warming, self._reading = shared.limiting, shared.warming, reading
+        self._shared, self._engine, self._agents, self._worker = shared, shared.engine, shared.agents, shared.worker
+        self._answers, self._reading = answers, reading
         self._suspects, self._held = shared.suspects, shared.held
         self._failing = Failing(shared)
 
@@ -154,7 +150,7 @@ class Attempting:
         """
         suspect = is_suspect(notes, job.delivery)
         if not suspect and not self._suspects.is_shut:
-            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
+            await self._perform(job, agent, task, Memory(self._shared, work, journal, task, notes))
             return True
         is_last = job.attempt >= work.plan.agent(job.step).max_attempts
         turn = self._suspects.alone(work.asks_models, quite=is_last) if suspect else self._suspects.admitted(job)
@@ -170,20 +166,8 @@ class Attempting:
                     return False
                 notes = now
                 task.asks.knows(now)
-            await self._perform(job, agent, task, self._memory(job, work, journal, task, notes))
+            await self._perform(job, agent, task, Memory(self._shared, work, journal, task, notes))
         return True
-
-    def _memory(self, job: Job, work: Claim, journal: Journal, task: StepTask, notes: list[Note]) -> Memory:
-        def turns() -> Turns:
-            return Turns(self._limiting, work, task.context.attempt, notes)
-
-        paying = Paying(self._engine, work, job.step, journal)
-        batching: Batching | None = None
-        policy = work.plan.by_batch(job.step)
-        if policy is not None and isinstance(task.asks, StepAsks):
-            failed = max((note.fact.attempt for note in notes if isinstance(note.fact, Retry)), default=0)
-            batching = Batching(self._engine, task.asks, work, job.attempt, failed, policy, paying)
-        return Memory(self._engine, journal, turns, self._warming, paying, task.context, notes, batching)
 
     async def _wait_for_turn(self, job: Job, turn: Awaitable[None]) -> None:
         """Wait until a step may begin that is a suspect, or beside one, or until it need not any more."""
@@ -225,7 +209,8 @@ class Attempting:
         elif isinstance(came_to, Performed):
             await task.asks.note_unasked()
         job.came_to = came_to
-        await memory.close()
+        if not memory.is_settled:
+            await memory.close()
 
     async def _done(self, job: Job, work: Claim, state: State, performed: Performed) -> Done | BadOutput:
         """Return how a step ended well, unless what it put out is no list where one is needed."""

@@ -92,6 +92,8 @@ class Children:
             handoff = child_handoff(self._work.handoff, self._work.start_seq, token, cause, state)
             answer = await self._answer(handoff, cause, begin)
         match answer.outcome:
+            case Done(blob=None, output=output):
+                return output
             case Done():
                 return await sure(lambda: self._engine.asking.value(answer))
             case Failed(error=error):
@@ -141,7 +143,8 @@ class Children:
         engine, token, kind = self._engine, handoff.step, cause.kind
         if self.waiting.is_closed:
             raise asyncio.CancelledError
-        await sure(lambda: self._answers.begin(self._job.delivery.seq))
+        if not self._answers.are_followed:
+            await sure(lambda: self._answers.begin(self._job.delivery.seq))
         child = self.waiting.begin(token, kind)
         try:
             async with self._answers.places:

@@ -44,10 +44,13 @@ class Answers:
         self._follower: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
+    @property
+    def are_followed(self) -> bool:
+        """Whether `begin` has been called."""
+        return self._follower is not None
+
     async def begin(self, seq: int) -> None:
         """Have the answers followed that come from now on; they come after `seq`. Raises `BusUnavailable`."""
-        if self._follower is not None:
-            return
         async with self._lock:
             if self._follower is None:
                 last = await self._engine.bus.log.last_sure(self._engine.bus.subjects.for_actor("answer", self._actor))

@@ -17,35 +17,36 @@ Cancelled = Literal["run ended", "worker stops", "parked"]
 class Job:
     """A delivery being worked on, and what is known of it so far."""
 
+    flow = ""
+    run = ""
+    step = ""
+    attempt = 1
+    begun = 0
+    """The number of its `begun` note; 0 without one."""
+    again = False
+    """Whether this worker tried before, and the bus did not let it finish."""
+    came_to: Performed | BaseException | None = None
+    """What doing the step came to, once it is done: the bus may refuse what follows, and it is not done again."""
+    in_handler = False
+    waits_for_turn = False
+    """Whether it may be done only once others have begun."""
+    waits = False
+    """Whether its handler waits for what it asked, and holds no place."""
+    let_go: Callable[[], None] | None = None
+    """Lets go of a handler that waits in a thread: nobody can cancel that."""
+    live: Live | None = None
+    """Speaks for the attempt that is being made."""
+    asks_outside = False
+    """Whether it has asked people, or waited for events: what is open when it has ended is to be taken back."""
+    announced_at: float | None = None
+    """When watchers were last told that it is running, by the monotonic clock."""
+    cancelled: Cancelled | None = None
+    task: asyncio.Task[None] | None = None
+
     def __init__(self, delivery: Delivery, epoch: int) -> None:
         """`epoch` is that of the connection on which it came."""
         self.delivery, self.epoch = delivery, epoch
         self.started = time.monotonic()
-        self.flow = ""
-        self.run = ""
-        self.step = ""
-        self.attempt = 1
-        self.begun = 0
-        """The number of its `begun` note; 0 without one."""
-        self.again = False
-        """Whether this worker tried before, and the bus did not let it finish."""
-        self.came_to: Performed | BaseException | None = None
-        """What doing the step came to, once it is done: the bus may refuse what follows, and it is not done again."""
-        self.in_handler = False
-        self.waits_for_turn = False
-        """Whether it may be done only once others have begun."""
-        self.waits = False
-        """Whether its handler waits for what it asked, and holds no place."""
-        self.let_go: Callable[[], None] | None = None
-        """Lets go of a handler that waits in a thread: nobody can cancel that."""
-        self.live: Live | None = None
-        """Speaks for the attempt that is being made."""
-        self.asks_outside = False
-        """Whether it has asked people, or waited for events: what is open when it has ended is to be taken back."""
-        self.announced_at: float | None = None
-        """When watchers were last told that it is running, by the monotonic clock."""
-        self.cancelled: Cancelled | None = None
-        self.task: asyncio.Task[None] | None = None
 
     @property
     def elapsed_s(self) -> float:

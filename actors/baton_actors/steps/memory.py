@@ -6,36 +6,38 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 
-from baton_actors.agents.context import Context
+from baton_actors.agents.kinds import StepTask
 from baton_actors.models import ModelAnswer, ModelError, ModelRequest
 from baton_actors.models.caching import Prefix
 from baton_actors.models.types import Bound
-from baton_bus.engine.engine import Engine
 from baton_bus.engine.journal import Journal
 from baton_bus.errors import BlobMissing, BusError
 from baton_schemas.errors import NewerMessage
 from baton_schemas.show.batching import LOST
-from baton_schemas.wire.facts import Exchange, ModelCall, Spent, Waits
+from baton_schemas.wire.facts import Exchange, ModelCall, Retry, Spent, Waits
 from baton_schemas.wire.files import File, FileRef
 from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import sortable_id
 from baton_schemas.wire.outcomes import Work
 
+from .asking import StepAsks
 from .batching import Batching
 from .calls import as_fact
+from .claim import Claim
 from .exchanges import Recording
 from .files import StepFiles
 from .not_recorded import NotRecorded
 from .paying import Paying, held_now
+from .shared import Shared
 from .tool_records import ToolRecords
 from .turns import Turns
-from .warming import Warming
 
 T = TypeVar("T")
 _AGAIN_S = 2.0
@@ -47,47 +49,64 @@ logger = structlog.get_logger("baton.worker")
 
 
 class Memory:
-    """The journal of one attempt of one step, as an agent sees it. `notes` are those that earlier attempts left."""
+    """The journal of one attempt of one step, as an agent sees it. Its parts are made when they are first needed: most
+    agents need none of them."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        journal: Journal,
-        turns: Callable[[], Turns],
-        warming: Warming,
-        paying: Paying,
-        context: Context,
-        notes: Sequence[Note],
-        batching: Batching | None = None,
-    ) -> None:
-        """`turns` makes those of the attempt, once a model is asked; `batching` is that of a step whose calls go in
-        batches."""
-        self._engine, self._journal, self._warming, self._context = engine, journal, warming, context
-        self._make_turns: Callable[[], Turns] = turns
-        self._turns: Turns | None = None
-        self._paying, self._batching = paying, batching
-        self._files = StepFiles(engine)
-        self._calls = {note.fact.request_sha256: note.fact for note in notes if isinstance(note.fact, ModelCall)}
-        told = [note.fact.since_s for note in notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
-        self._waits_since_s = min(told, default=0.0)
+    def __init__(self, shared: Shared, work: Claim, journal: Journal, task: StepTask, notes: Sequence[Note]) -> None:
+        """`notes` are those that earlier attempts left."""
+        self._shared, self._engine, self._work, self._journal = shared, shared.engine, work, journal
+        self._task, self._notes = task, notes
         self._in_vain: list[Spent] = []
-        self._notes = notes
-        self._exchanges: Recording | None = None
-        self._tools: ToolRecords | None = None
+        self._pays: Paying | None = None
 
-    @property
+    @cached_property
     def tools(self) -> ToolRecords:
-        """What is recorded of the tools that the step's model calls: few agents have some."""
-        if self._tools is None:
-            self._tools = ToolRecords(self._engine, self._journal, self._notes)
-        return self._tools
+        """What is recorded of the tools that the step's model calls."""
+        return ToolRecords(self._engine, self._journal, self._notes)
+
+    @cached_property
+    def _recording(self) -> Recording:
+        """The exchanges of a handler's own client."""
+        return Recording(self._engine, self._journal, self._notes)
+
+    @cached_property
+    def _files(self) -> StepFiles:
+        return StepFiles(self._engine)
+
+    @cached_property
+    def _calls(self) -> dict[str, ModelCall]:
+        """The answers that are recorded, by what was asked."""
+        return {note.fact.request_sha256: note.fact for note in self._notes if isinstance(note.fact, ModelCall)}
+
+    @cached_property
+    def _waits_since_s(self) -> float:
+        """When the step was first told to wait by a provider; 0 when it was not."""
+        waits = [note.fact for note in self._notes if isinstance(note.fact, Waits) and note.fact.what == _PROVIDER]
+        return min((fact.since_s for fact in waits), default=0.0)
+
+    @cached_property
+    def _turns(self) -> Turns:
+        return Turns(self._shared.limiting, self._work, self._attempt, self._notes)
 
     @property
-    def _recording(self) -> Recording:
-        """The exchanges of a handler's own client: few handlers have one."""
-        if self._exchanges is None:
-            self._exchanges = Recording(self._engine, self._journal, self._notes)
-        return self._exchanges
+    def _paying(self) -> Paying:
+        if self._pays is None:
+            self._pays = Paying(self._engine, self._work, self._work.handoff.step, self._journal)
+        return self._pays
+
+    @cached_property
+    def _batching(self) -> Batching | None:
+        """That of a step whose calls go in batches."""
+        work, asks = self._work, self._task.asks
+        policy = work.plan.by_batch(work.handoff.step)
+        if policy is None or not isinstance(asks, StepAsks):
+            return None
+        failed = max((note.fact.attempt for note in self._notes if isinstance(note.fact, Retry)), default=0)
+        return Batching(self._engine, asks, work, self._attempt, failed, policy, self._paying)
+
+    @property
+    def _attempt(self) -> int:
+        return self._task.context.attempt
 
     async def recall(self, digest: str) -> ModelAnswer | None:
         """Return the recorded answer to a request; None also when its text is gone. Raises `NotRecorded`."""
@@ -117,7 +136,7 @@ class Memory:
         await self._batching.ask(request, digest, bound)
         notes = await self._settling(self._journal.read())
         calls = [note.fact for note in notes if isinstance(note.fact, ModelCall)]
-        self._calls |= {call.request_sha256: call for call in calls}
+        self._calls.update({call.request_sha256: call for call in calls})
         answer = await self.recall(digest)
         if answer is None:
             message = f"what a batch brought of {request.model} is not stored any more"
@@ -145,7 +164,7 @@ class Memory:
         """Write an answer into the log; return the one that was there already, if there was one."""
         hold = held_now()
         held = hold.id if hold is not None else ""
-        call = await as_fact(self._engine.values, digest, self._context.attempt, answer, held)
+        call = await as_fact(self._engine.values, digest, self._attempt, answer, held)
         if hold is not None:
             self._paying.recording(hold, functools.partial(self._journal.write, call))
         stored = await self._journal.write(call)
@@ -200,7 +219,6 @@ class Memory:
         """
         if bound.rehearsed:
             return await call()
-        self._turns = self._turns or self._make_turns()
         waited_s = self._engine.bus.now_s() - self._waits_since_s if self._waits_since_s else 0.0
         try:
             return await self._turns.in_turn(
@@ -211,7 +229,7 @@ class Memory:
 
     def warmed(self, prefix: Prefix) -> AbstractAsyncContextManager[Callable[[], None]]:
         """Wait until a call with this prefix is to be made, within; call what is given when its answer has begun."""
-        return self._warming.warmed(prefix)
+        return self._shared.warming.warmed(prefix)
 
     async def _paid(self, call: Callable[[], Awaitable[T]], bound: Bound) -> T:
         """Make it with what it may take held: not while it waits, which may be long."""
@@ -244,7 +262,7 @@ class Memory:
     def spent(self, error: ModelError) -> None:
         """Take what a call that gave no answer was paid all the same; `settle_up` writes it."""
         if error.usage is not None:
-            work = paid_of(error, self._context.attempt)
+            work = paid_of(error, self._attempt)
             self._in_vain.append(self._spent(f"{error.type}: {error.message}", work))
 
     def _spent(self, reason: str, work: Work) -> Spent:
@@ -268,12 +286,17 @@ class Memory:
                 raise
             self._paying.paid(spent.work.held, spent.work.usage, spent.work.cost_usd)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing that `close` would do."""
+        return not self._in_vain and (self._pays is None or not self._pays.owes)
+
     async def close(self) -> None:
         """Write what was paid for nothing, and settle what is held. Raises the errors of the bus."""
         if self._in_vain:
             await self.settle_up()
-        if self._paying.owes:
-            await self._paying.close()
+        if self._pays is not None:
+            await self._pays.close()
 
     async def _told_to_wait(self, wait_s: float, error: ModelError | None) -> None:
         try:
@@ -283,7 +306,7 @@ class Memory:
             if not self._waits_since_s:
                 self._waits_since_s = self._engine.bus.now_s()
                 reason = f"the model's provider, which asks for {wait_s:.0f} s"
-                attempt = self._context.attempt
+                attempt = self._attempt
                 await self._journal.write(
                     Waits(what=_PROVIDER, reason=reason, attempt=attempt, since_s=self._waits_since_s)
                 )

@@ -28,6 +28,8 @@ class Waiting:
         """Whether it waits, and is counted among those that this process holds."""
         self._back: asyncio.Future[None] | None = None
         """Its place, which it is to have again."""
+        self._comes = False
+        """Whether something has come in this turn of the loop, of which parking is to be told once."""
         self._clock: Clock | None = None
         self._in_thread = False
         self.is_closed = False
@@ -64,12 +66,18 @@ class Waiting:
         if not self._children:
             self._is_over()
             self._back = self._job.delivery.take_back()
-        else:
-            self.parking.soon()
+        elif not self._comes:  # of a thousand answers that come together it is told once
+            self._comes = True
+            asyncio.get_running_loop().call_soon(self._came)
         if self._back is not None and not self._back.done():
             await asyncio.shield(self._back)
         if not self._children and self._clock is not None:
             self._clock.go_on()
+
+    def _came(self) -> None:
+        self._comes = False
+        if self._is_held and not self.is_closed and self._job.cancelled is None:
+            self.parking.soon()
 
     def _is_over(self) -> None:
         self._answers.forget(self._job.run, self._job.step, self.heard)

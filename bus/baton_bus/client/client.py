@@ -22,7 +22,7 @@ from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.inputs import encode_input
 from baton_schemas.run.state import RunStatus
 from baton_schemas.wire.codec import encode
-from baton_schemas.wire.files import Collecting, File, ref_in
+from baton_schemas.wire.files import File, ref_in, with_made
 from baton_schemas.wire.messages import Task
 from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import check_token, sortable_id
@@ -94,9 +94,9 @@ class Client:
 
         Raises `BadContent`, `BadFile`, and the errors of `Publisher.create`.
         """
-        with Collecting() as made:
-            encoded = encode_input(await uploaded(self.engine.files, given))
-        await self.engine.files.keep(made)
+        encoded, made = with_made(encode_input, await uploaded(self.engine.files, given))
+        if made:
+            await self.engine.files.keep(made)
         return encoded
 
     async def upload(self, file: Path | bytes, *, name: str = "") -> File:

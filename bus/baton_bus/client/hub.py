@@ -18,6 +18,8 @@ from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_schemas.wire.words import Running, Word, read_running, read_word
 
+from .roll import ask_roll
+
 EVERYTHING = ""
 """In place of a run: all runs."""
 _AGAIN_S = 0.5
@@ -41,7 +43,8 @@ class Hub:
         self.bus = bus
         self._by_run: dict[str, list[_Listener]] = {}
         self._following: asyncio.Task[None] | None = None
-        self._began = asyncio.Event()
+        self._hears = False
+        """Whether live words are heard: what is asked before is asked then."""
         self._opening = asyncio.Lock()
 
     @asynccontextmanager
@@ -56,13 +59,16 @@ class Hub:
     async def hearing(self, run: str, on_stored: OnStored, on_word: OnWord | None = None) -> AsyncIterator[None]:
         """Call `on_stored` with each message of a run that is stored from now on, while the context is open.
 
-        And `on_word` with its step and each live word. `EVERYTHING` is all runs. Both are called in the loop and must
-        be quick; after a lost connection some messages may come twice. Raises `BusUnavailable`, `NoStream`.
+        And `on_word` with its step and each live word, the first of which say what workers hold of the run already.
+        `EVERYTHING` is all runs. Both are called in the loop and must be quick; after a lost connection some messages
+        may come twice. Raises `BusUnavailable`, `NoStream`.
         """
         listener = _Listener(run, on_stored, on_word)
         self._by_run.setdefault(run, []).append(listener)
         try:
             await self._ensure()
+            if on_word is not None:
+                self._ask(run)
             yield
         finally:
             self._by_run[run].remove(listener)
@@ -96,6 +102,11 @@ class Hub:
                     break
                 except BusError:
                     await asyncio.sleep(_AGAIN_S)
+            self._hears = True
+            stack.callback(self._hear_no_more)
+            for run, listeners in self._by_run.items():
+                if any(each.on_word for each in listeners):
+                    self._ask(run)
             while True:
                 try:
                     async with aclosing(self.bus.log.raw_follow(next_seq)) as log:
@@ -105,6 +116,14 @@ class Hub:
                 except BusError as error:
                     logger.info("hub.waits", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
+
+    def _hear_no_more(self) -> None:
+        self._hears = False
+
+    def _ask(self, run: str) -> None:
+        """Have workers say what they hold of a run."""
+        if self._hears and run != EVERYTHING:
+            ask_roll(self.bus, run)
 
     def _tell(self, each: Stored) -> None:
         for run in (self.bus.subjects.split(each.subject).run, EVERYTHING):

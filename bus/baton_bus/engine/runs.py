@@ -113,7 +113,8 @@ class Runs:
     ) -> Create:
         """Return the handoff that starts a run with this input, checked. Raises as `start`."""
         checked = check_input(plan.flow, given)
-        checked = await self._engine.files.settled(plan.flow.name, plan.flow.input, checked)
+        if plan.takes_files:
+            checked = await self._engine.files.settled(plan.flow.name, plan.flow.input, checked)
         spread = await self._engine.fan_outs.first(plan, checked)
         state = await self._engine.values.fitted(State(input=checked))
         (first,) = decide(View(plan, 0.0, *spread), Submitted(run, state, deadline_s, parent, budget))

@@ -51,7 +51,15 @@ class Writing:
             await self._create(creates[0])
             return
         for start in range(0, len(creates), AT_ONCE):
-            await asyncio.gather(*map(self._create, creates[start : start + AT_ONCE]))
+            small: list[tuple[str, bytes]] = []
+            large: list[Create] = []
+            for create in creates[start : start + AT_ONCE]:
+                subject, body, is_large = self._encoded(create)
+                if not is_large:
+                    small.append((subject, body))
+                else:
+                    large.append(create)
+            await asyncio.gather(self._bus.create_all(small), *map(self._create, large))
 
     async def _create(self, create: Create) -> None:
         await self._bus.create(*await self._fitted(create))
@@ -88,9 +96,17 @@ class Writing:
         return result
 
     async def _fitted(self, create: Create) -> tuple[str, bytes]:
-        """Return the subject of a message, and its bytes."""
-        subject, message = self._bus.subjects.of(*create), create.message
-        body = encode(message)
-        if len(body) > self._bus.inline_limit_bytes and not isinstance(message, Result | Answer):
+        """Return the subject of a message, and its bytes, with what is large beside the log by then."""
+        subject, body, is_large = self._encoded(create)
+        if is_large:
+            message = create.message
+            assert not isinstance(message, Result | Answer)
             body = encode(replace(message, state=await self._values.fitted(message.state)))
         return subject, body
+
+    def _encoded(self, create: Create) -> tuple[str, bytes, bool]:
+        """Return the subject of a message, its bytes, and whether some of these are to be beside the log."""
+        message = create.message
+        body = encode(message)
+        is_large = len(body) > self._bus.inline_limit_bytes and not isinstance(message, Result | Answer)
+        return self._bus.subjects.of(*create), body, is_large

@@ -26,6 +26,8 @@ _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
 VERSION = "version"
 """The fact that says how often rows were written."""
+REMOVED = "deleted"
+"""The fact that says where the log began, and how much of it was removed, when that was looked at."""
 FORGOT = "forgot"
 """The fact that says up to which version it is not known any more which runs went."""
 GONE_KEPT = 10_000

@@ -17,15 +17,13 @@ from baton_bus.jetstream.api import DEFAULT_PREFIX, Api
 from baton_bus.jetstream.client import PlainServer
 from baton_bus.jetstream.leases import LeaseKeeper
 from baton_bus.jetstream.login import login_options
-from baton_bus.jetstream.nats_client import NatsClient
+from baton_bus.jetstream.nats_client import NatsClient, end
 from baton_bus.settings import Settings
 
 NEEDED = (2, 12)
 """Message schedules, which deadlines use, came with nats-server 2.12 (ADR-51)."""
 _PENDING_BYTES = 64 * 1024 * 1024
 """What may wait for a connection that is being mended: the decisive records of every step in hand."""
-_GIVE_UP_AGAIN_S = 0.1
-"""After this a connection that is being made and did not end is told so once more."""
 _GONE = (OSError, NoServersError, TimeoutError, UnexpectedEOF)
 """What nats-py tells again and again while there is no server: `bus.lost` has said it."""
 
@@ -145,10 +143,8 @@ async def opened(
 
 
 async def _give_up(nc: NatsClient, connecting: asyncio.Task[None]) -> None:
-    """End a connection that is being made: left to itself, it would try again for ever, and the loop never end."""
-    while not connecting.done():
-        connecting.cancel()  # more than once: `wait_for`, which the library uses, may lose it
-        await asyncio.wait([connecting], timeout=_GIVE_UP_AGAIN_S)
+    """End a connection that is being made."""
+    await end(connecting)
     with contextlib.suppress(Exception):
         await nc.close()
 

@@ -18,7 +18,7 @@ import structlog
 from nats.errors import Error
 
 from baton_bus.jetstream.delivery import Delivery
-from baton_bus.jetstream.nats_client import NatsClient
+from baton_bus.jetstream.nats_client import NatsClient, end
 
 BLOCKED_S = 1.0
 """A loop that does not turn for this long is reported: handlers beside the one that blocks it stand still as well."""
@@ -109,7 +109,7 @@ class LeaseKeeper:
                     await self._renew(watch, now)
         finally:
             if self._opening is not None:
-                self._opening.cancel()
+                await end(self._opening)
             if self._nc is not None:
                 with contextlib.suppress(Exception):
                     await self._nc.close()

@@ -9,8 +9,8 @@ the tests of this room fail when it does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -31,6 +31,9 @@ Heard = Callable[[bytes, bytes, bytes, bytes], None]
 """Is called with subject, reply, data and the raw headers (empty when there are none)."""
 _VERSION = b"NATS/1.0"
 _NO_STATUS = _VERSION + b"\r\n"
+_CANCEL_AGAIN_S = 0.1
+"""After this whoever connects, and should not, is told so once more."""
+T = TypeVar("T")
 
 
 class NatsClient(BatonClient):
@@ -57,17 +60,26 @@ class NatsClient(BatonClient):
         return await self.subscribe(subject)
 
     async def request(self, *args: Any, **kwargs: Any) -> Msg:
-        """As the library's, but a cancellation that comes together with the answer is not lost.
+        """As the library's, but a cancellation that comes together with the answer is not lost."""
+        return await _heeding(super().request(*args, **kwargs))
 
-        The library uses `asyncio.wait_for`, which drops it before Python 3.12
-        (https://github.com/python/cpython/issues/86296): Ctrl-C in that moment would go unheard.
-        """
-        task = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
-        answer = await super().request(*args, **kwargs)
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
-        return answer
+    async def flush(self, *args: Any, **kwargs: Any) -> None:
+        """As the library's, but a cancellation that comes together with the answer is not lost."""
+        await _heeding(super().flush(*args, **kwargs))
+
+    async def close(self) -> None:
+        """As the library's, and nobody connects any more, though its word to whoever mends the connection was lost."""
+        await _heeding(super().close())
+        mending = self._reconnection_task
+        if mending is None or mending is asyncio.current_task():  # which gives up
+            return
+        await end(mending)
+        if not self.is_closed:  # it had gone on after the first word
+            await _heeding(super().close())
+
+    def takes(self, frame: bytes) -> bool:
+        """Whether what `frame_of` made can be sent without waiting."""
+        return self._status == Client.CONNECTED and len(frame) + self._pending_data_size <= self._max_pending_size
 
     async def send(self, frame: bytes) -> None:
         """Send what `frame_of` made; waits when more is on its way than the connection may hold.
@@ -174,6 +186,30 @@ class NatsClient(BatonClient):
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self.listeners.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task in which the library connects, more than once: `wait_for`, which it uses, may lose it.
+
+    Left to itself it would try for ever, and the loop never end; or it would leave a connection that nobody knows.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
+
+
+async def _heeding(call: Coroutine[Any, Any, T]) -> T:
+    """Await a call of the library's, and raise the cancellation that it swallowed.
+
+    It uses `asyncio.wait_for`, which drops one that comes together with the answer before Python 3.12
+    (https://github.com/python/cpython/issues/86296): Ctrl-C in that moment would go unheard.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    answer = await call
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 def client_of(nc: Client) -> NatsClient:

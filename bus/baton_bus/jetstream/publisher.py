@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +22,7 @@ from baton_bus.errors import (
     PayloadTooLarge,
     PublishRefused,
 )
-from baton_bus.jetstream.nats_client import header_of
+from baton_bus.jetstream.nats_client import Answer, header_of
 from baton_bus.jetstream.requests import NoAnswer, Requests
 from baton_bus.jetstream.silence import ELECTS_S, STOPPED, UNANSWERED_S, ApiError, Silence
 
@@ -84,20 +84,31 @@ class Publisher:
         `PublishRefused`.
         """
         header = _CREATE if once_in is None else header_of({EXPECTED: "0", EXPECTED_IN: once_in})
-        return await self.publish(subject, body, header, patience_s)
+        ack = await self.publish(subject, body, header, patience_s)
+        return None if ack is None else ack.seq
+
+    async def create_all(self, messages: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Write messages, by subject and body, as `create` does, at the same time, and try each of them once.
+
+        Return those of which it is not certain that something is on their subjects: `create` sees to that, one by one.
+        Raises `PayloadTooLarge`, `BadSubject`, `NotAllowed`.
+        """
+        answers = await self._requests.ask_all(messages, _CREATE, within_s=UNANSWERED_S)
+        return [each for each, answer in zip(messages, answers, strict=True) if answer is None or not _is_there(answer)]
 
     async def update(self, subject: str, body: bytes, last_seq: int, *, patience_s: float | None = None) -> int | None:
         """Write to a subject whose last message has this sequence; None when it is another. Raises as `create`."""
-        return await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
+        ack = await self.publish(subject, body, {EXPECTED: str(last_seq)}, patience_s)
+        return None if ack is None else ack.seq
 
     async def append(self, subject: str, body: bytes, *, patience_s: float | None = None) -> int:
         """Write to a subject, whatever is there. A message may be stored twice if an answer was lost.
 
         Raises as `create`.
         """
-        seq = await self.publish(subject, body, None, patience_s)
-        assert seq is not None
-        return seq
+        ack = await self.publish(subject, body, None, patience_s)
+        assert ack is not None
+        return ack.seq
 
     async def publish(
         self,
@@ -105,23 +116,12 @@ class Publisher:
         body: bytes,
         headers: Mapping[str, str] | bytes | None,
         patience_s: float | None = None,
-    ) -> int | None:
-        """Write with these headers; return the sequence, or None when an expectation in them does not hold.
+    ) -> Ack | None:
+        """Write with these headers; return what the stream answers, or None when an expectation in them does not hold.
 
         `patience_s` is for all of it: every try, every answer that is waited for, every wait in between. Raises as
         `create`.
         """
-        ack = await self.publish_acked(subject, body, headers, patience_s)
-        return None if ack is None else ack.seq
-
-    async def publish_acked(
-        self,
-        subject: str,
-        body: bytes,
-        headers: Mapping[str, str] | bytes | None,
-        patience_s: float | None = None,
-    ) -> Ack | None:
-        """Write as `publish`, and return all that the stream answers. Raises as `create`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         left_s = math.inf if patience_s is None else patience_s
@@ -169,3 +169,9 @@ class Publisher:
                 raise PayloadTooLarge(len(body), self._nc.max_payload)
             case code:
                 raise PublishRefused(subject, code, error.description)
+
+
+def _is_there(answer: Answer) -> bool:
+    """Say whether what was to be created is there, whoever wrote it."""
+    error = (_decode_ack(answer.data) if answer.data else _NOBODY).error
+    return error is None or error.err_code == TAKEN

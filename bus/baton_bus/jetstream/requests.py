@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 from nats.aio.client import Client
@@ -48,14 +48,16 @@ _Answers = asyncio.Future[Answer] | _Several
 class _Waiting:
     """A request that waits for its answer, or for its answers."""
 
-    __slots__ = ("again", "again_at", "connection", "deadline", "frame", "queue", "sent_at", "tries")
+    __slots__ = ("again", "again_at", "connection", "deadline", "frame", "queue", "sent_at", "token", "tries")
 
-    def __init__(self, queue: _Answers, again: bool, deadline: float) -> None:
-        self.queue, self.again, self.deadline = queue, again, deadline
-        self.frame = b""
-        self.connection = self.tries = 0
+    def __init__(
+        self, queue: _Answers, token: bytes, frame: bytes, again: bool, now: float, within_s: float, connection: int
+    ) -> None:
+        self.queue, self.token, self.frame, self.again = queue, token, frame, again
+        self.deadline = now + within_s
+        self.connection, self.tries = connection, 0
         """On which connection it was sent last, and how often because no answer came."""
-        self.sent_at = self.again_at = 0.0
+        self.sent_at, self.again_at = now, now + AGAIN_AFTER_S[0]
 
 
 class Requests:
@@ -120,11 +122,40 @@ class Requests:
         the connection. `headers` may come encoded, from `header_of`.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
-        token = await self._send(future, subject, payload, headers, again, within_s)
+        waiting = self._made(future, subject, payload, headers, again, within_s)
+        if not self._sent(waiting):
+            await self._send(waiting)
         try:
             return await future
         finally:
-            self._waiting.pop(token, None)
+            self._waiting.pop(waiting.token, None)
+
+    async def ask_all(
+        self, asked: Sequence[tuple[str, bytes]], headers: bytes, *, within_s: float
+    ) -> list[Answer | None]:
+        """Send requests, each a subject and what goes there, at the same time; return the answers, in their order.
+
+        They may be sent more than once. None is for what cannot be sent at once, or got no answer: who asked asks
+        again, one by one. Raises as `ask`, but for `NoAnswer`. A task for each would cost more than the request.
+        """
+        sent: list[tuple[_Waiting, asyncio.Future[Answer]] | None] = []
+        answers: list[Answer | None] = []
+        try:
+            for subject, payload in asked:
+                future: asyncio.Future[Answer] = self._loop.create_future()
+                waiting = self._made(future, subject, payload, headers, True, within_s)
+                sent.append((waiting, future) if self._sent(waiting) else None)
+            for each in sent:
+                try:
+                    answers.append(None if each is None else await each[1])
+                except NoAnswer:
+                    answers.append(None)
+            return answers
+        finally:
+            for waiting, future in filter(None, sent):
+                self._waiting.pop(waiting.token, None)
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # of the others nobody is told
 
     async def collect(self, subject: str, payload: bytes, *, within_s: float | None = None) -> list[Answer]:
         """Send a request that is answered by several messages; return them up to the first status.
@@ -132,12 +163,14 @@ class Requests:
         The last message is the one with the status. Raises as `ask`.
         """
         several = _Several(self._loop.create_future())
-        token = await self._send(several, subject, payload, None, False, within_s)
+        waiting = self._made(several, subject, payload, None, False, within_s)
+        if not self._sent(waiting):
+            await self._send(waiting)
         try:
             await several.whole
             return several.answers
         finally:
-            self._waiting.pop(token, None)
+            self._waiting.pop(waiting.token, None)
 
     async def check_imported(self, subject: str, stream: str) -> None:
         """Nobody listened on a subject of the JetStream API: note it, or say that it is not for this account.
@@ -167,7 +200,7 @@ class Requests:
         self.connected.set()
         self.changed_at = self._loop.time()
 
-    async def _send(
+    def _made(
         self,
         queue: _Answers,
         subject: str,
@@ -175,31 +208,43 @@ class Requests:
         headers: Mapping[str, str] | bytes | None,
         again: bool,
         within_s: float | None,
-    ) -> bytes:
+    ) -> _Waiting:
+        """Return a request that is to be sent. Raises `BadSubject`, `PayloadTooLarge`."""
         self._count += 1
         token = b"%d" % self._count
         header = headers if isinstance(headers, bytes) else header_of(headers)
         limit = self._nc.max_payload
         if len(header) + len(payload) > limit:  # told of the body alone, if that is too large already
             raise PayloadTooLarge(len(payload) + (len(header) if len(payload) <= limit else 0), limit)
-        now = self._loop.time()
-        waiting = _Waiting(queue, again, now + (self.timeout_s if within_s is None else within_s))
-        waiting.frame = frame_of(subject, self._prefix + token, payload, header)
+        frame = frame_of(subject, self._prefix + token, payload, header)
+        within_s = self.timeout_s if within_s is None else within_s
+        return _Waiting(queue, token, frame, again, self._loop.time(), within_s, self._nc.stats["reconnects"])
+
+    def _sent(self, waiting: _Waiting) -> bool:
+        """Send a request if that can be done at once."""
+        if self._closed or not self._nc.takes(waiting.frame):
+            return False
+        self._waiting[waiting.token] = waiting
+        self._asked.set()
+        self._nc.send_soon(waiting.frame)
+        return True
+
+    async def _send(self, waiting: _Waiting) -> None:
+        """Send a request once it can be. Raises `NoAnswer`."""
         if self._closed or not self._nc.is_connected:
             await self._until_connected(waiting.deadline)
-            now = self._loop.time()
-        waiting.sent_at, waiting.again_at = now, now + AGAIN_AFTER_S[0]
-        waiting.connection = self._nc.stats["reconnects"]
-        self._waiting[token] = waiting
+            waiting.connection = self._nc.stats["reconnects"]
+            waiting.sent_at = self._loop.time()
+            waiting.again_at = waiting.sent_at + AGAIN_AFTER_S[0]
+        self._waiting[waiting.token] = waiting
         self._asked.set()
         try:
             await self._nc.send(waiting.frame)
         except BaseException as error:
-            self._waiting.pop(token, None)
+            self._waiting.pop(waiting.token, None)
             if isinstance(error, Error | OSError):
                 raise NoAnswer(str(error)) from error
             raise
-        return token
 
     async def _until_connected(self, deadline: float) -> None:
         while self._closed or not self._nc.is_connected:

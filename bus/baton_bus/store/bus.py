@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 from nats.aio.client import Client as NatsClient
@@ -86,6 +86,11 @@ class Bus:
             except (LogFull, JetStreamStopped) as error:
                 logger.error("log.full", error=str(error), subject=subject)
                 await asyncio.sleep(_FULL_RETRY_S)
+
+    async def create_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Write messages, by subject and body, at the same time. Waits and raises as `create`."""
+        left = await self.publisher.create_all(messages)
+        await asyncio.gather(*(self.create(subject, body) for subject, body in left))
 
     async def replace_last(self, subject: str, body: bytes, last_seq: int) -> int | None:
         """Write behind the last message on a subject, if it still is that one, else None. Waits and raises as `create`.

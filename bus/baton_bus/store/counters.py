@@ -132,10 +132,10 @@ class Counters:
         subject, headers = self._subjects.counter(self.kind, name), {_INCR: str(by), _ID: id, **about}
         try:
             try:
-                ack = await self._publisher.publish_acked(subject, b"", headers, patience_s)
+                ack = await self._publisher.publish(subject, b"", headers, patience_s)
             except NoStream:  # the first, or it was deleted behind our back
                 await self.ensure()
-                ack = await self._publisher.publish_acked(subject, b"", headers, patience_s)
+                ack = await self._publisher.publish(subject, b"", headers, patience_s)
         except PublishRefused as error:
             if error.err_code == _NO_COUNTERS:
                 raise StreamMismatch(self.stream, "allow_msg_counter", False, True) from error

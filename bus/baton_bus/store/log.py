@@ -118,6 +118,13 @@ class Log:
             async for batch in found:
                 yield batch
 
+    async def raw_some(self, pattern: str, start_seq: int, count: int) -> list[Stored]:
+        """Return at most so many messages that match, undecoded, from a sequence on; may lag, and fewer is not the end.
+
+        Raises as `last`.
+        """
+        return await self._gets.batch(pattern, start_seq, count)
+
     async def raw_follow(self, start_seq: int) -> AsyncGenerator[Stored, None]:
         """Yield every message from a sequence on, undecoded, and then as they come, until closed. Raises as `last`."""
         async with aclosing(self._reader.follow([EVERYTHING], start_seq)) as found:
@@ -139,8 +146,8 @@ class Log:
         """
         while True:
             headers = {"Nats-TTL": f"{kept_s}s", EXPECTED: str(last_seq)}
-            if (seq := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
-                return seq
+            if (ack := await self._publisher.publish(subject, body, headers, self._patience_s)) is not None:
+                return ack.seq
             last = await self._gets.last_sure(subject)
             last_seq = last.seq if last is not None else 0
 

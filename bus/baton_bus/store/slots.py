@@ -107,4 +107,5 @@ class Slots:
 
     async def _write(self, subject: str, last_seq: int, body: bytes = b"", for_s: int = 0) -> int | None:
         headers = {EXPECTED: str(last_seq), _TTL: f"{for_s or HELD_S}s"}
-        return await self._publisher.publish(subject, body, headers, PATIENCE_S)
+        ack = await self._publisher.publish(subject, body, headers, PATIENCE_S)
+        return None if ack is None else ack.seq

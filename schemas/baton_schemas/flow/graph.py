@@ -25,6 +25,7 @@ from baton_schemas.flow.implied import CLOSING, IMPLIED, OPENING, lay_out, sourc
 from baton_schemas.flow.loops import loops_of
 from baton_schemas.flow.nested import FILE, flow_of, input_of, taken
 from baton_schemas.flow.prompts import parse
+from baton_schemas.flow.types import has_files
 from baton_schemas.flow.versions import version_needed
 from baton_schemas.run.refs import key_of_child
 from baton_schemas.run.refs import name_of as step_of
@@ -82,6 +83,7 @@ class Plan:
         """Whether a step may be left out."""
         self.starts_many = len(self.first) > 1 or bool(self.steps[self.first[0]].each)
         """Whether more than one message may begin a run."""
+        self.followers = {name: frozenset(found) for name, found in self.successors.items()}
         self.timed_joins = frozenset(name for name in self.joins if self.join_policy(name).deadline_s is not None)
         self.earlier: dict[str, frozenset[str]] = {}
         """By step: all that come before it, near and far."""
@@ -164,6 +166,11 @@ class Plan:
         """Return the id of a model that is named by its tier or as it is."""
         tier = self.flow.tiers.get(name)
         return name if tier is None else tier.model
+
+    @cached_property
+    def takes_files(self) -> bool:
+        """Whether the input has files, or may have some in it."""
+        return any(map(has_files, self.flow.input.values()))
 
     @cached_property
     def limits(self) -> dict[str, Limit]:

@@ -12,8 +12,8 @@ from baton_schemas.wire.names import DEADLINE, TOKEN
 from baton_schemas.wire.values import check_json
 
 from .leaving_out import is_left_out
-from .refs import INDEX_MAX, base_of, ended_by, indices, key_of_child, name_of, parse, replied, whole
-from .rounds import may_follow, round_of
+from .refs import INDEX_MAX, StepRef, base_of, ended_by, indices, key_of_child, parse, replied, whole
+from .rounds import may_follow
 
 _SEQ_MAX = 2**63 - 1
 """No stream gets there, and no server reads a larger number."""
@@ -54,19 +54,19 @@ def misplaced(message: Handoff | Reply, subject: str, subject_of: Callable[[], s
 
 
 def _misfit_of_handoff(plan: Plan, handoff: Handoff) -> str:
-    base, branch = base_of(handoff), handoff.branch
-    key = key_of_child(handoff.step)
-    if isinstance(handoff.cause, Asked) or key:
+    ref, branch = parse(handoff.step), handoff.branch
+    base = ref.name
+    if isinstance(handoff.cause, Asked) or ref.key:
         return _misfit_of_child(plan, handoff)
     if base not in plan.steps:
         return f"flow {plan.flow.name!r} has no step {handoff.step!r}"
     if isinstance(handoff.cause, Woken):
         return ""
-    if (branch is None) == bool(plan.step(base).each):
+    if (branch is None) == bool(plan.steps[base].each):
         return f"it says {branch} of step {base!r}, which cannot be"
-    if (wrong := _misfit_of_round(plan, handoff.step)) or (round_of(handoff.step) > 1 and not _comes_after(handoff)):
+    if (wrong := _misfit_of_round(plan, ref)) or (ref.round > 1 and not _comes_after(handoff)):
         return wrong or f"nothing is before {handoff.step!r}, which begins no run"
-    if branch is not None and parse(handoff.step).index != branch.index:
+    if branch is not None and ref.index != branch.index:
         return f"it says {branch.index} is the index of {handoff.step!r}"
     if branch is not None and not 0 <= branch.index < branch.count <= INDEX_MAX:
         return f"it is branch {branch.index} of {branch.count}, which cannot be"
@@ -96,9 +96,10 @@ def knows_step(plan: Plan, step: str) -> bool:
     return ref.name in (plan.flow.agents if ref.key else plan.steps)
 
 
-def _misfit_of_round(plan: Plan, token: str) -> str:
-    number, most = round_of(token), plan.rounds_max(name_of(token))
-    return f"it is round {number} of step {name_of(token)!r}, which has {most}" if number > most else ""
+def _misfit_of_round(plan: Plan, ref: StepRef) -> str:
+    if ref.round <= 1 or ref.round <= (most := plan.rounds_max(ref.name)):
+        return ""
+    return f"it is round {ref.round} of step {ref.name!r}, which has {most}"
 
 
 def _comes_after(handoff: Handoff) -> bool:
@@ -139,19 +140,20 @@ def _misfit_of_closing(plan: Plan, base: str, closing: Joined) -> str:
 
 
 def _misfit_of_reply(plan: Plan, reply: Reply) -> str:
-    step, source = name_of(reply.step), reply.source
+    join, source = parse(reply.step), reply.source
+    step = join.name
     if step not in plan.joins:
         return f"step {reply.step!r} of flow {plan.flow.name!r} joins nothing"
-    if wrong := _misfit_of_round(plan, reply.step):
+    if wrong := _misfit_of_round(plan, join):
         return wrong
     if source == DEADLINE:
         return ""
     if source not in plan.sources[step]:
         return f"step {step!r} waits for no branch {replied(reply)!r}"
-    if reply.each != bool(plan.step(source).each):
+    if reply.each != bool(plan.steps[source].each):
         return f"step {source!r} has no branch {replied(reply)!r}"
     token = ended_by(reply)
-    if wrong := _misfit_of_round(plan, token):
+    if wrong := _misfit_of_round(plan, parse(token)):
         return wrong
     if reply.step not in may_follow(plan, token):
         return f"step {reply.step!r} does not wait for {token!r}"

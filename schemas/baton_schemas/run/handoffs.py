@@ -9,7 +9,7 @@ from baton_schemas.wire.messages import After, Branch, Handoff, Joined, OutcomeR
 from baton_schemas.wire.outcomes import Blob, Done, Outcome, ResultStatus, Skipped, State, Value
 
 from .child_runs import version_in
-from .refs import base_of, parse
+from .refs import base_of, parse, token_of
 
 
 def handoff_to(
@@ -34,7 +34,8 @@ def to_branch(entry: Handoff, item: Value, index: int, count: int) -> Handoff:
         branch = Branch(index=index, count=count, blob=item)
     else:
         branch = Branch(index=index, count=count, item=item)
-    return replace(entry, step=replace(parse(entry.step), index=index).token, branch=branch)
+    ref = parse(entry.step)
+    return replace(entry, step=token_of(ref.name, index, ref.round, ref.key), branch=branch)
 
 
 def place(branch: Branch | None) -> Branch | None:

@@ -28,10 +28,10 @@ def decisive(plan: Plan, event: Ended) -> Create:
     if isinstance(handoff.cause, Asked):
         return Create(plan.actor(handoff.cause.step), answer_to(handoff, outcome, start_seq))
     base = base_of(handoff)
-    successors, ends_loop = plan.successors[base], plan.step(base).again is not None
+    successors, ends_loop = plan.successors[base], plan.steps[base].again is not None
     if not successors and not ends_loop:
         return Create(plan.actor(base), result_of(plan, handoff.run, handoff.step, outcome, start_seq))
-    if len(successors) == 1 and not plan.step(successors[0]).each and not ends_loop:
+    if len(successors) == 1 and not plan.steps[successors[0]].each and not ends_loop:
         (successor,) = successors
         kept, to = select(event.state, plan.carried[successor] - {base}), after(plan, handoff.step, successor)
         if successor in plan.joins:

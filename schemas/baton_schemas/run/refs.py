@@ -42,10 +42,15 @@ class StepRef(Struct, frozen=True):
     @property
     def token(self) -> str:
         """The reference as one token."""
-        token = self.name if self.index is None else f"{self.name}-{self.index}"
-        if self.round:
-            token += f"--r{self.round}"
-        return f"{token}--k{self.key}" if self.key else token
+        return token_of(self.name, self.index, self.round, self.key)
+
+
+def token_of(name: str, index: int | None = None, round: int = 0, key: str = "") -> str:
+    """Return the token of the `StepRef` with these."""
+    token = name if index is None else f"{name}-{index}"
+    if round:
+        token += f"--r{round}"
+    return f"{token}--k{key}" if key else token
 
 
 @lru_cache(maxsize=16_384)
@@ -96,12 +101,12 @@ def is_plain(name: str) -> bool:
 def whole(token: str) -> str:
     """Return the token of a step in its round, without the index of a branch."""
     ref = parse(token)
-    return token if ref.index is None else replace(ref, index=None).token
+    return token if ref.index is None else token_of(ref.name, None, ref.round, ref.key)
 
 
 def ended_by(reply: Reply) -> str:
     """Return the token of the step or branch whose end a reply tells: as its own handoff calls it."""
-    return StepRef(reply.source, reply.index if reply.each and reply.count else None, reply.round).token
+    return token_of(reply.source, reply.index if reply.each and reply.count else None, reply.round)
 
 
 def replied(reply: Reply) -> str:
@@ -109,12 +114,12 @@ def replied(reply: Reply) -> str:
 
     That is its token without its round: a join waits for one round of what comes before it.
     """
-    return StepRef(reply.source, reply.index if reply.each and reply.count else None).token
+    return token_of(reply.source, reply.index if reply.each and reply.count else None)
 
 
 def tokens(source: str, text: str) -> list[str]:
     """Return the tokens of the branches that a join names by source and `ranges`. Raises ValueError."""
-    return [source] if text == ITSELF else [StepRef(source, index).token for index in indices(text)]
+    return [source] if text == ITSELF else [token_of(source, index) for index in indices(text)]
 
 
 def named(closing: Joined) -> list[str]:
@@ -156,7 +161,7 @@ def joined(handoff: Handoff) -> Joined | None:
 
 def base_of(message: Handoff | OutcomeRecord) -> str:
     """Return the step of a message, without the index of a branch."""
-    return name_of(message.step)
+    return parse(message.step).name
 
 
 def ranges(indices: Iterable[int]) -> str:

@@ -12,7 +12,7 @@ from baton_schemas.flow.graph import LAST, Plan
 from baton_schemas.wire.messages import Message, OutcomeRecord, Result
 from baton_schemas.wire.outcomes import Done, State
 
-from .refs import StepRef, parse
+from .refs import parse, token_of
 
 Follows = Literal["on", "again", "fail"]
 """What comes after a step: those after it in the flow, another round of its loop, or the failure of the run."""
@@ -25,7 +25,7 @@ def round_of(token: str) -> int:
 
 def in_round(step: str, number: int) -> str:
     """Return the token of a step in a round, from 1: in the first it is its name."""
-    return StepRef(step, round=number if number > 1 else 0).token
+    return token_of(step, round=number if number > 1 else 0)
 
 
 def after(plan: Plan, token: str, successor: str) -> str:
@@ -39,6 +39,8 @@ def after(plan: Plan, token: str, successor: str) -> str:
 def may_follow(plan: Plan, token: str) -> frozenset[str]:
     """Return the tokens of all that may be handed on by a step of the flow, without the indices of branches."""
     name = plan.name_of(token)
+    if not plan.loops:
+        return plan.followers.get(name, frozenset())
     found = {after(plan, token, successor) for successor in plan.successors.get(name, ())}
     if name in plan.loops and round_of(token) < plan.rounds_max(name):
         found.add(next_first(plan, token))

@@ -23,6 +23,8 @@ _GAP_MIN, _GAP_MAX = 56, 260
 _DOWN = 24
 """From a box to the one below."""
 _MARGIN = 14
+_ASIDE = 24
+"""How far right of the steps those stand that are asked."""
 _CHAR = 6.2
 """About how wide a letter is, at 11 px."""
 _LABEL_MAX = 38
@@ -43,6 +45,10 @@ class Box(Struct, frozen=True, kw_only=True):
     """None for an agent beside."""
     rounds: int = 0
     """Of a step in a loop: how many have begun; 0 for one in none."""
+    asked: int = 0
+    answered: int = 0
+    failed: int = 0
+    """Of an agent beside: how often it was asked, and how often that has ended, and badly."""
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -97,7 +103,14 @@ def drawing_of(layout: Layout, rows: Sequence[Row], state: RunState) -> Drawing:
         for name, node in layout.nodes.items()
     ]
     boxes += [
-        Box(name=each.agent, x=lefts[each.place.row], y=middle(each.place) - HIGH / 2, row=None, node=None)
+        Box(
+            name=each.agent,
+            x=lefts[each.place.row] + _ASIDE,
+            y=middle(each.place) - HIGH / 2,
+            row=None,
+            node=None,
+            **_asked(each.agent, rows),
+        )
         for each in layout.beside
     ]
     at = {box.name if box.node is not None else "@" + box.name: box for box in boxes}
@@ -119,7 +132,7 @@ def drawing_of(layout: Layout, rows: Sequence[Row], state: RunState) -> Drawing:
         for ask in layout.asks
     ]
     labels = [
-        Label(at[name].x - 8, at[name].y + HIGH / 2 - 6 - 13 * (len(node.when) - 1 - number), _cut(text), text)
+        Label(at[name].x - 8, at[name].y + HIGH / 2 + _beside_line(number, name, at, layout), _cut(text), text)
         for name, node in layout.nodes.items()
         for number, text in enumerate(node.when)
     ]
@@ -146,6 +159,23 @@ def _rows_by_step(layout: Layout, rows: Sequence[Row]) -> dict[str, Row]:
         if not row.depth and name in layout.nodes and (name not in found or row.status not in _NOT_BEGUN):
             found[name] = row
     return found
+
+
+def _asked(agent: str, rows: Sequence[Row]) -> dict[str, int]:
+    """Return how often an agent was asked, and what came of it, as far as there are rows of that."""
+    asked = answered = failed = 0
+    for row in rows:
+        if row.depth and agent in (row.step, row.step.rpartition("#")[0]):
+            asked += row.count or 1
+            answered += row.ended if row.count else row.status in _ENDED
+            failed += row.failed if row.count else row.status == "failed"
+    return {"asked": asked, "answered": answered, "failed": failed}
+
+
+def _beside_line(number: int, name: str, at: Mapping[str, Box], layout: Layout) -> float:
+    """Return how far below the end of its arrow a condition is written: on the side from which no arrow comes."""
+    below = any(edge.target == name and at[edge.source].y < at[name].y for edge in layout.edges)
+    return 16 + 13 * number if below else -6 - 13 * (len(layout.nodes[name].when) - 1 - number)
 
 
 def _rounds(name: str, rows: Sequence[Row], layout: Layout) -> int:
@@ -213,10 +243,11 @@ def _back(last: Box, first: Box, top: float) -> str:
 
 
 def _aside(asker: Box, asked: Box) -> str:
-    if asked.x == asker.x:
-        down = asked.y > asker.y
-        x, begin, end = asker.x + 24, asker.y + (HIGH if down else 0), asked.y + (0 if down else HIGH)
-        return f"M{x:g} {begin:g}V{end:g}"
+    """Return a line from the foot of who asks to who is asked, beside the boxes between them."""
+    if asked.node is None and asker.x <= asked.x <= asker.x + _ASIDE:
+        x = asker.x + _ASIDE / 2
+        begin = asker.y + HIGH if asked.y > asker.y else asker.y
+        return f"M{x:g} {begin:g}V{asked.y + HIGH / 2:g}H{asked.x:g}"
     right = asked.x > asker.x
     x, to_x = asker.x + (WIDE if right else 0), asked.x + (0 if right else WIDE)
     return f"M{x:g} {asker.y + HIGH - 10:g}" + _curve(x, asker.y + HIGH - 10, to_x, asked.y + HIGH - 10)

@@ -7,7 +7,8 @@ goes on. Lanes are parted by semicolons.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import Struct
 
@@ -46,10 +47,17 @@ class Strokes(Struct, frozen=True, kw_only=True):
     within: str = ""
     """Calls of models within: pairs of when each began and how long it took, lanes parted by semicolons."""
     is_child: bool = False
+    begin_ms: int = 0
+    """When the first of them began, in milliseconds since the run did."""
+    end_ms: int | None = None
+    """When the last ended; None while one goes on."""
+    worked_s: float = 0.0
+    waited_s: float = 0.0
+    """All of them together, as far as it is over."""
 
 
 def strokes_of(timeline: Timeline) -> list[Strokes]:
-    """Return the lanes of a run, those of one step together, in the order of the log."""
+    """Return the lanes of a run, those of one step together, in the order of the log; very many by when they began."""
     groups: dict[tuple[str, bool], list[Lane]] = {}
     for lane in timeline.lanes.values():
         if lane.spans:
@@ -58,6 +66,9 @@ def strokes_of(timeline: Timeline) -> list[Strokes]:
     zero = timeline.begin
     if zero is None:
         return []
+    for lanes in groups.values():
+        if len(lanes) > _WITHIN_MAX:  # so one sees the slope of the queue, and who straggles
+            lanes.sort(key=lambda lane: lane.spans[0].begin)
     return [
         Strokes(
             step=name,
@@ -65,9 +76,23 @@ def strokes_of(timeline: Timeline) -> list[Strokes]:
             lanes=";".join(_lane(lane, zero) for lane in lanes),
             within=";".join(_within(lane, zero) for lane in lanes) if len(lanes) <= _WITHIN_MAX else "",
             is_child=child,
+            **_sums(lanes, zero),
         )
         for (name, child), lanes in groups.items()
     ]
+
+
+def _sums(lanes: list[Lane], zero: datetime) -> dict[str, Any]:
+    """Return when lanes began and ended, and for how long they worked and waited in all."""
+    ends = [lane.end for lane in lanes]
+    spans = [(span.kind == "working", span.end - span.begin) for lane in lanes for span in lane.spans if span.end]
+    worked = sum((length for works, length in spans if works), timedelta()).total_seconds()
+    return {
+        "begin_ms": min(_ms(lane.spans[0].begin, zero) for lane in lanes),
+        "end_ms": None if None in ends else max(_ms(end, zero) for end in ends if end is not None),
+        "worked_s": worked,
+        "waited_s": sum((length for _, length in spans), timedelta()).total_seconds() - worked,
+    }
 
 
 def gaps_of(timeline: Timeline, end: datetime | None = None) -> list[tuple[int, int]]:

@@ -9,9 +9,9 @@ import asyncio
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,7 @@ MARKS = (b'"file":{"', b'"sha256":"')
 """What JSON has that names a file, as we write it: what has not both names none."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _KEY = "file"
+_A = TypeVar("_A")
 
 
 class FileRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,33 +174,19 @@ _reader: ContextVar[Reader | None] = ContextVar("baton_files_reader", default=No
 _made: ContextVar[list[File] | None] = ContextVar("baton_files_made", default=None)
 
 
-class ReadBy:
-    """Files that are decoded while the context is open are read by this reader. No generator: it is on every step."""
-
-    __slots__ = ("_reader", "_token")
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    def __enter__(self) -> None:
-        self._token = _reader.set(self._reader)
-
-    def __exit__(self, *_: object) -> None:
-        _reader.reset(self._token)
+def read_by(reader: Reader) -> None:
+    """Have files that this task, and what it begins, decodes from here on be read by this reader."""
+    _reader.set(reader)
 
 
-class Collecting:
-    """Gives a list, which has the files whose bytes are to be stored that were encoded while the context was open."""
-
-    __slots__ = ("_token",)
-
-    def __enter__(self) -> list[File]:
-        made: list[File] = []
-        self._token = _made.set(made)
-        return made
-
-    def __exit__(self, *_: object) -> None:
-        _made.reset(self._token)
+def with_made(encode: Callable[..., _A], *given: Any) -> tuple[_A, Sequence[File]]:
+    """Return what encoding gives, and the files in it whose bytes are to be stored."""
+    made: list[File] = []
+    token = _made.set(made)
+    try:
+        return encode(*given), made
+    finally:
+        _made.reset(token)
 
 
 class File:

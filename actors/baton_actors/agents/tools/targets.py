@@ -18,7 +18,7 @@ from baton_actors.agents.tools.function import FunctionTool, raised
 from baton_actors.errors import HandlerHung
 from baton_actors.models.rehearsal.schema_values import filled
 from baton_schemas.errors import BadContent
-from baton_schemas.wire.files import Collecting, File
+from baton_schemas.wire.files import File, with_made
 from baton_schemas.wire.media import is_text
 from baton_schemas.wire.values import encode_value, valid_text
 
@@ -106,13 +106,12 @@ def _told(name: str, value: Any) -> Given:
     if isinstance(value, File) and is_text(value.media_type) and value.data is not None:
         return Given(text=valid_text(value.data.decode(errors="replace")))
     try:
-        with Collecting() as made:
-            text = encode_value(value, "result").decode()
+        data, made = with_made(encode_value, value, "result")
         if made:
             files = ", ".join(file.ref.label for file in made)
             only = "a tool tells text and JSON, and of files only a text that is all it gives."
             return Given(text=f"{name} ran, and gave {files}: {only}", is_error=True)
-        return Given(text=text)
+        return Given(text=data.decode())
     except (BadContent, msgspec.EncodeError) as error:
         return Given(text=f"{name} ran, and gave what is no JSON, so it cannot be told: {error}", is_error=True)
 

@@ -25,7 +25,6 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.log_lines import log_line
 from baton_actors.cli.show.run_page import header, run_page, totals
-from baton_actors.cli.show.step_facts import brought_facts
 from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.show.stepping import Stepping
 from baton_actors.cli.show.steps_table import in_brief, steps_table
@@ -40,6 +39,7 @@ from baton_schemas.show.given import Fetched
 from baton_schemas.show.lines import one_line
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
+from baton_schemas.show.step_facts import brought_facts
 from baton_schemas.show.unfolding import room_for
 
 _INDENT = " " * 6

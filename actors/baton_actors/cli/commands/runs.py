@@ -21,7 +21,6 @@ from baton_actors.cli.show.console import console
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.size import size_line
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import read_since, short_time
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
 from baton_bus.client.size import log_size
 from baton_bus.index.finding import Wanted
@@ -32,6 +31,7 @@ from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
 from baton_schemas.show.spending import calls_of
 from baton_schemas.show.summary import Summary, summary_of
+from baton_schemas.show.times import read_since, short_time
 from baton_schemas.wire.names import TOKEN
 
 

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from baton_actors.cli.show.answering import Answering
 from baton_actors.cli.text import plain, plain_lines
-from baton_actors.cli.times import short_time
 from baton_bus.client.people import Waiting
 from baton_schemas.flow.questions import expects
+from baton_schemas.show.times import short_time
 
 _SHOWN_MAX = 20
 """Questions of a list that are shown on a terminal at once, about the one that is chosen."""

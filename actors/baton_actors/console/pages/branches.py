@@ -10,8 +10,9 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from baton_actors.console.core import Console
-from baton_actors.console.page import Given, Page, of_run
+from baton_actors.console.page import Given, Page
 from baton_actors.console.run_view import RunView
+from baton_actors.console.sources import source_of
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import RunState, StepState
 from baton_schemas.show.branching import (
@@ -28,7 +29,7 @@ from baton_schemas.show.errors import told
 from baton_schemas.show.excerpt import head_of, text_of
 from baton_schemas.wire.messages import Handoff
 
-from .run import feed_of, number_in
+from .run import number_in
 
 _PAGE = 200
 """Branches in the list at a time."""
@@ -65,10 +66,11 @@ def is_fan_out(state: RunState, step: str) -> bool:
 
 async def branches_page(console: Console, request: Request) -> Page:
     """Return the branches of the fan-out that the address names."""
-    feed = await feed_of(console, request)
+    source = await source_of(console, request)
+    feed = source.feed
     name, given = request.path_params["step"], Given(request.query_params)
     at = number_in(given["at"], feed, "at")
-    view = RunView(feed, datetime.now(UTC), at=at)
+    view = RunView(source, datetime.now(UTC), at=at)
     branches = view.branches.get(name) or Branches(step=name, branches=(), statuses=())
     looked = Looked(
         statuses=tuple(each for each in given["status"].split(",") if each),
@@ -89,7 +91,7 @@ async def branches_page(console: Console, request: Request) -> Page:
     return Page(
         template="branches.html",
         title=f"{name} of {view.run}",
-        here="runs",
+        here=source.here,
         facts={
             **view.facts(),
             "branches": branches,
@@ -102,9 +104,9 @@ async def branches_page(console: Console, request: Request) -> Page:
             "with_given": with_given,
         },
         json=lambda: {"run": view.run, "step": name, "counts": branches.counts, "branches": rows_json(view, branches)},
-        command=f"baton show {view.run} {name}",
-        sources=(of_run(view.run),) if at is None else (),
-        stored_at_s=feed.entries[-1].at.timestamp() if feed.entries else 0.0,
+        command=source.command("show", name),
+        sources=source.sources if at is None else (),
+        stored_at_s=feed.entries[-1].at.timestamp() if feed.entries and source.sources else 0.0,
         paces={"cells": view.paces["cells"], "figures": 0.5, "list": 0.25},
         every_s=view.every_s,
     )

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from baton_actors.console.core import Console
 from baton_actors.console.page import Page
 from baton_actors.console.run_view import RunView, Shown, shown
-from baton_bus.client.seen import fetch_small
+from baton_actors.console.sources import source_of
 from baton_schemas.show.brought import Brought, blobs_named, brought_by
 from baton_schemas.show.errors import told
 from baton_schemas.show.lines import is_rehearsed
 
-from .run import feed_of, number_in, page_of
+from .run import number_in, page_of
 
 _SMALL_BYTES = 64 * 1024
 """Values beside the log that are shown with a message."""
@@ -36,13 +36,14 @@ class BroughtShown(Struct, frozen=True, kw_only=True):
 
 async def message_page(console: Console, request: Request) -> Page:
     """Return a run as it stood after one of its messages, with that message."""
-    feed = await feed_of(console, request)
+    source = await source_of(console, request)
+    feed = source.feed
     number = number_in(request.path_params["number"], feed, "message") or 1
-    view = RunView(feed, datetime.now(UTC), at=number)
+    view = RunView(source, datetime.now(UTC), at=number)
     entry = feed.entries[number - 1]
-    fetched = await fetch_small(console.bus, blobs_named(entry.message), _SMALL_BYTES)
+    fetched, _ = await source.fetch([blob for blob in blobs_named(entry.message) if blob.size_bytes <= _SMALL_BYTES])
     brought = brought_by(view.plan, feed.entries, number, fetched)
-    stored = await console.bus.log.stored(entry.seq)
+    headers = await source.headers(entry.seq)
     text = _as_text(entry.data)
     begin = min(int(start), len(text)) if (start := request.query_params.get("from", "0")).isdecimal() else 0
     message = {
@@ -50,7 +51,7 @@ async def message_page(console: Console, request: Request) -> Page:
         "line": view.last_line,
         "rehearsed": is_rehearsed(entry),
         "brought": [_shown(each) for each in brought],
-        "headers": dict(stored.headers) if stored is not None else None,
+        "headers": headers,
         "text": text[begin : begin + _WINDOW_CHARS],
         "begin": begin,
         "next": begin + _WINDOW_CHARS if begin + _WINDOW_CHARS < len(text) else 0,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,9 +11,9 @@ from starlette.responses import Response, StreamingResponse
 
 from baton_actors.console.core import Console
 from baton_actors.console.feeds import Feed
-from baton_actors.console.page import Moved, Page, of_run
+from baton_actors.console.page import Page
 from baton_actors.console.run_view import RunView
-from baton_bus.client.runs import RunHead, find_run
+from baton_actors.console.sources import source_of
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.finding import Wanted, find
@@ -28,11 +26,11 @@ _DIGITS_MAX = 12
 
 async def run_page(console: Console, request: Request) -> Page:
     """Return a run. One that is named by a part of its id is looked for, and has its whole id in its address."""
-    feed = await feed_of(console, request)
-    given = request.query_params
+    source = await source_of(console, request)
+    feed, given = source.feed, request.query_params
     at = number_in(given.get("at", ""), feed, "at")
     log_from = number_in(given.get("log", ""), feed, "log")
-    view = RunView(feed, datetime.now(UTC), at=at, log_from=log_from or 0)
+    view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0)
     return page_of(console, view)
 
 
@@ -66,13 +64,13 @@ def page_of(console: Console, view: RunView, **more: Any) -> Page:
     facts: dict[str, Any] = {
         "template": "run.html",
         "title": f"{state.flow} {view.run}",
-        "here": "runs",
+        "here": view.source.here,
         "facts": {**view.facts(), "forks": lambda: forks_of(console, view), "message": None, "is_message": False},
         "json": steps,
-        "command": f"baton show {view.run}" if follows else f"baton replay {view.run}",
-        "sources": (of_run(view.run),) if follows else (),
-        "stored_at_s": view.entries[-1].at.timestamp() if view.entries else 0.0,
+        "command": view.source.command("show" if follows else "replay"),
+        "sources": view.source.sources if follows else (),
         "stored_after": lambda at_s: _first_after(view, at_s),
+        "stored_at_s": view.entries[-1].at.timestamp() if view.entries and view.source.sources else 0.0,
         "paces": view.paces,
         "every_s": view.every_s,
     }
@@ -83,16 +81,6 @@ def _first_after(view: RunView, at_s: float) -> float:
     entries = view.entries
     found = bisect_right(entries, at_s, key=lambda entry: entry.at.timestamp())
     return entries[min(found, len(entries) - 1)].at.timestamp()
-
-
-async def feed_of(console: Console, request: Request) -> Feed:
-    """Return the run of an address. Raises `Moved` where its id is not written whole there, and as `Feeds.read`."""
-    name = request.path_params["run"]
-    feed = await console.feeds.read(name)
-    if feed.run != name:
-        path = request.url.path.replace(f"/runs/{name}", f"/runs/{feed.run}", 1)
-        raise Moved(path + (f"?{request.url.query}" if request.url.query else ""))
-    return feed
 
 
 def number_in(text: str, feed: Feed, name: str) -> int | None:
@@ -117,6 +105,8 @@ def number_in(text: str, feed: Feed, name: str) -> int | None:
 
 def forks_of(console: Console, view: RunView) -> list[str]:
     """Return the runs that go on from this one, as far as the index knows them, the newest first."""
+    if not view.source.can_act:
+        return []
     database = console.index.database
     if database is None:
         return []
@@ -132,17 +122,9 @@ def forks_of(console: Console, view: RunView) -> list[str]:
 
 async def export_page(console: Console, request: Request) -> Response:
     """Return a run as JSON lines, to be kept: what `baton export` writes."""
-    head = await find_run(console.bus, request.path_params["run"])
-    if head.run != request.path_params["run"]:
-        raise Moved(f"/runs/{head.run}/export")
+    feed = (await source_of(console, request)).feed
     return StreamingResponse(
-        _lines(console, head),
+        (dump(entry) for entry in tuple(feed.entries)),
         media_type="application/x-ndjson",
-        headers={"content-disposition": f'attachment; filename="{head.run}.jsonl"'},
+        headers={"content-disposition": f'attachment; filename="{feed.run}.jsonl"'},
     )
-
-
-async def _lines(console: Console, head: RunHead) -> AsyncIterator[bytes]:
-    async with aclosing(console.bus.log.read([console.bus.subjects.run(head.run)], head.start_seq)) as entries:
-        async for entry in entries:
-            yield dump(entry)

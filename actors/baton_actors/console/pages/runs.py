@@ -2,89 +2,201 @@
 
 from __future__ import annotations
 
-import shlex
-from datetime import UTC, datetime
-from typing import get_args
-from urllib.parse import urlencode
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 
 from baton_actors.console.core import Console
-from baton_actors.console.page import LISTS, Given, Page
+from baton_actors.console.listing import (
+    COUNTED_MAX,
+    SHOWN,
+    Excluded,
+    Query,
+    command_of,
+    excluded,
+    first_after,
+    last_at,
+    wanted_in,
+)
+from baton_actors.console.page import LISTS, Given, Moved, Page
+from baton_actors.console.words import in_url
 from baton_bus.index import file as files
-from baton_bus.index.finding import Order, Wanted, find
-from baton_bus.index.row import IndexRow
+from baton_bus.index.counting import counts
+from baton_bus.index.errors import IndexUnusable
+from baton_bus.index.finding import Reach, Wanted, beside, count, find, reach_of
+from baton_bus.index.histogram import Bar, histogram
 from baton_bus.index.using import find_runs
 from baton_schemas.run.state import RunStatus
 
-_SHOWN = 50
+_HOURS = 24
+_SINCE = (
+    ("", "any time"),
+    ("1h", "last hour"),
+    ("1d", "last 24 hours"),
+    ("7d", "last 7 days"),
+    ("30d", "last 30 days"),
+)
+_STACK = ("done", "running", "failed", "expired", "cancelled")
+"""From below: what failed stands out on top of what is well."""
+_TALL = 40.0
+"""Units of the picture of a day."""
+_FLOWS_MAX = 200
+"""Flows that can be chosen by their names; a further one can be asked for in the address."""
 
 
 async def runs_page(console: Console, request: Request) -> Page:
     """Return the list: filtered, sorted, and searched by the words that the index has."""
     now = datetime.now(UTC)
-    given = Given(request.query_params)
-    wanted = wanted_in(given)
-    rows = _found(console, wanted, now)
-    if rows is None:  # no index yet: what the log says in some seconds
+    query = Query(request.query_params)
+    wanted = wanted_in(query.given, now, SHOWN + 1)
+    facts: dict[str, Any] | None = None
+    try:
+        facts = _by_index(console, query, wanted, now)
+    except IndexUnusable as error:  # it is being made anew
+        console.index.broken(error)
+    if facts is None:  # no index yet: what the log says in some seconds
         rows = (await find_runs(console.bus, wanted, None, now)).rows
+        facts = {
+            "rows": rows,
+            "counts": None,
+            "is_bounded": False,
+            "flows": [],
+            "waiting": None,
+            "bars": [],
+            "why_none": [],
+            "reach": None,
+        }
+    rows = facts["rows"][:SHOWN]
+    older = query.with_(before=rows[-1].summary.run) if len(facts["rows"]) > SHOWN else ""
     return Page(
         template="runs.html",
-        title="Runs",
+        title=f"Runs that {query.get('of')} asked for" if query.get("of") else "Runs",
         here="runs",
-        facts={"rows": rows, "given": given, "now": now, "wanted": wanted, "statuses": get_args(RunStatus)},
+        facts={
+            **facts,
+            "rows": rows,
+            "html_of": console.rows.html,
+            "query": query,
+            "older": older,
+            "statuses": get_args(RunStatus),
+            "chosen": wanted.statuses,
+            "wanted": wanted,
+            "since": _since(query.get("since")),
+        },
         json=[row.summary for row in rows],
-        command=command_of(given),
+        command=command_of(query.given),
         sources=(LISTS,),
-        stored_at_s=max((_last(row) for row in rows), default=0.0),
-        stored_after=lambda at_s: min(at for row in rows for at in _times(row) if at > at_s),
+        stored_at_s=last_at(rows),
+        stored_after=lambda at_s: first_after(rows, at_s),
     )
 
 
-def _found(console: Console, wanted: Wanted, now: datetime) -> list[IndexRow] | None:
+async def beside_page(console: Console, request: Request) -> Page:
+    """Lead to the run before or after one in a list: `list` is what stands after the `?` of the list's address."""
+    given = Given(request.query_params)
+    now = datetime.now(UTC)
+    database = console.index.database
+    if database is None:
+        raise ValueError(f"no list without an index: {console.index.why}")
+    with files.told(console.index.path):
+        found = beside(database, wanted_in(dict(parse_qsl(given["list"])), now), given["run"], now)
+    paths = {
+        "before": f"/runs/{found.before.summary.run}" if found.before else "",
+        "after": f"/runs/{found.after.summary.run}" if found.after else "",
+    }
+    if given["to"] in paths and not getattr(request.state, "json", False):
+        raise Moved(paths[given["to"]] or f"/runs/{given['run']}")
+    return Page(template="error.html", title="Beside", facts={"said": "", "links": []}, json=paths)
+
+
+async def chosen_page(console: Console, request: Request) -> Page:
+    """Lead to what is to be done with the runs that are marked: it asks first. Raises `ValueError`."""
+    given = Given(request.query_params)
+    runs = list(dict.fromkeys(filter(None, request.query_params.getlist("run"))))
+    does = given["do"]
+    if not runs:
+        raise ValueError("No run is marked. Mark some in the list of runs, and try again.")
+    if does == "compare":
+        if len(runs) != 2:
+            raise ValueError(f"{len(runs)} runs are marked; two can be compared.")
+        raise Moved(f"/compare/{in_url(runs[0])}/{in_url(runs[1])}")
+    if does in ("cancel", "retry"):
+        raise Moved(f"/acts/{does}?{urlencode([('run', run) for run in runs])}")
+    if does != "export":
+        raise ValueError(f"{does!r} is none of compare, cancel, retry, export")
+    return Page(
+        template="export.html",
+        title="Export runs",
+        here="runs",
+        facts={"runs": runs},
+        json=runs,
+        command=f"baton export {runs[0]}",
+    )
+
+
+def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> dict[str, Any] | None:
+    """Return what the index says; None while there is none."""
     database = console.index.database
     if database is None:
         return None
     with files.told(console.index.path):
-        return find(database, wanted, now)
+        console.rows.look(database)
+        rows = find(database, wanted, now, after=query.get("before"))
+        sums = counts(
+            database,
+            since=wanted.since,
+            flow=wanted.flow,
+            statuses=wanted.statuses,
+            nested=bool(wanted.parent),
+        )
+        by_status: dict[str, int] = sums.by_status
+        has_sums = not (wanted.text or wanted.until or wanted.waiting or wanted.parent)
+        if not has_sums:
+            each = {name: value for name, value in query.given.items() if name != "status"}
+            by_status = count(database, wanted_in(each, now, COUNTED_MAX), now)
+        waiting = sum(count(database, Wanted(limit=COUNTED_MAX, waiting=True), now).values())
+        why_none: list[Excluded] = excluded(database, query, now) if not rows and query.filters else []
+        reach = reach_of(database)
+        bars = histogram(database, now, _HOURS, flow=wanted.flow, nested=bool(wanted.parent))
+        return {
+            "rows": rows,
+            "counts": by_status,
+            "is_bounded": not has_sums and sum(by_status.values()) >= COUNTED_MAX,
+            "flows": list(sums.by_flow)[:_FLOWS_MAX],
+            "waiting": waiting,
+            "bars": _drawn(bars),
+            "why_none": why_none,
+            "reach": _told(reach),
+        }
 
 
-def wanted_in(given: dict[str, str]) -> Wanted:
-    """Return which runs an address asks for. Raises `ValueError`."""
-    status, sort = given.get("status", ""), given.get("sort", "started")
-    if sort not in get_args(Order):
-        raise ValueError(f"the order {sort!r} is none of {', '.join(get_args(Order))}")
-    return Wanted(
-        limit=_SHOWN,
-        flow=given.get("flow", ""),
-        statuses=tuple(status.split(",")) if status else (),  # type: ignore[arg-type] # `Wanted` looks at them
-        waiting="waiting" in given,
-        text=given.get("text", ""),
-        parent=given.get("of", ""),
-        order=sort,  # type: ignore[arg-type] # looked at above
-    )
+def _drawn(bars: list[Bar]) -> list[dict[str, Any]]:
+    """Return the bars of a picture: where each of their parts is, in units of it, and what it is of."""
+    most = max((bar.runs for bar in bars), default=0)
+    found = []
+    for number, bar in enumerate(bars):
+        top, parts = _TALL, []
+        for status in _STACK:
+            if runs := bar.by_status.get(status, 0):
+                tall = max(_TALL * runs / most, 1.0)
+                top = max(top - tall, 0.0)
+                parts.append({"status": status, "y": round(top, 2), "tall": round(tall, 2)})
+        until = bar.at + timedelta(hours=1)
+        words = ", ".join(f"{bar.by_status[status]:,} {status}" for status in _STACK if bar.by_status.get(status))
+        found.append({"x": number * 20, "parts": parts, "at": bar.at, "until": until, "runs": bar.runs, "words": words})
+    return found
 
 
-def command_of(given: dict[str, str]) -> str:
-    """Return the command that lists the same."""
-    parts = ["baton runs"]
-    parts += [
-        f"--{name} {shlex.quote(given[name])}" for name in ("flow", "text", "since", "sort", "of") if given.get(name)
-    ]
-    parts += [f"--status {status}" for status in given.get("status", "").split(",") if status]
-    return " ".join(parts)
+def _told(reach: Reach) -> dict[str, Any] | None:
+    """Return how far the index reaches; None when all of the log is in it."""
+    read = sum(span.high - span.low + 1 for span in reach.spans)
+    if reach.low_seq <= 1 or not reach.high_seq:
+        return None
+    return {"back_to": reach.back_to, "share": read / reach.high_seq, "runs": reach.runs}
 
 
-def with_given(given: dict[str, str], **changed: str) -> str:
-    """Return the address with some of it changed; an empty value takes it away."""
-    merged = {name: value for name, value in {**given, **changed}.items() if value}
-    return "/?" + urlencode(merged) if merged else "/"
-
-
-def _last(row: IndexRow) -> float:
-    return max(_times(row), default=0.0)
-
-
-def _times(row: IndexRow) -> list[float]:
-    """Return when it began and ended, as far as it has."""
-    return [at.timestamp() for at in (row.summary.started_at, row.summary.ended_at) if at is not None]
+def _since(given: str) -> list[tuple[str, str]]:
+    """Return the times from which on runs may be asked for, and the one that is."""
+    return [*_SINCE, *([(given, given)] if given and given not in dict(_SINCE) else [])]

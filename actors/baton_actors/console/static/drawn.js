@@ -1,5 +1,6 @@
 // What is drawn of a run, and not written: the branches of a fan-out as cells, and time. And the way through its messages.
 import { say } from "./keys.js";
+import { took } from "./live.js";
 
 const { body } = document, $ = (id) => document.getElementById(id);
 const make = (tag, given) => Object.assign(document.createElement(tag), given);
@@ -11,9 +12,6 @@ function colour(name) {
   probe.style.color = `var(--${name})`;
   return known[name] ??= getComputedStyle(probe).color;
 }
-const took = (ms) => ms < 1e3 ? `${Math.round(ms)} ms` : ms < 6e4 ? `${+(ms / 1e3).toPrecision(3)} s`
-  : ms < 36e5 ? `${Math.floor(ms / 6e4)} min ${Math.round(ms / 1e3) % 60} s` : `${Math.floor(ms / 36e5)} h ${Math.round(ms / 6e4) % 60} min`;
-
 // A canvas of this height in a place, a line below it for what is pointed at, and its pen; `listen` gets a new one.
 function canvasIn(place, high, role, listen) {
   let canvas = place.querySelector("canvas");
@@ -165,7 +163,6 @@ function shape(pen, sign, x, y, size) {
 // ---- time: steps from above, what is folded of it, and what of it is seen
 
 const BAND = 160, AXIS = 24, MANY = 24, COUNTED = 2000, KEPT = 0.04;
-const KINDS = { w: "working", q: "queued", j: "waits for branches", y: "waits for a retry", p: "waits for people", a: "waits for what it asked", h: "waits" };
 const time = { from: 0 };
 
 function readStrokes([name, count, lanes, within, path]) {
@@ -175,7 +172,6 @@ function readStrokes([name, count, lanes, within, path]) {
     const spans = parts.map(([, kind, length]) => [kind, at, at = length ? at + +length : Infinity]);
     return { sign, begin: +begin, spans, end: at, calls: insets[number] ? insets[number].split(",").map((each) => each.split("-")) : [] };
   });
-  if (count > MANY) read.sort((one, other) => one.begin - other.begin);
   return { name, count, lanes: read, path, high: count === 1 ? 18 : count <= MANY ? clamp(96 / count, 3, 8) * count : BAND };
 }
 
@@ -200,21 +196,16 @@ function see(from, to) {
 }
 
 function takeTime(place) {
-  const { strokes, now, gaps } = place.dataset;
+  const { strokes, gaps } = place.dataset;
   time.place = place;
-  time.now = now && +now;
   time.gaps = JSON.parse(gaps);
-  if (time.raw !== strokes) {
-    time.raw = strokes;
-    time.groups = JSON.parse(strokes).map(readStrokes);
-    time.heard = performance.now();
-  }
+  if (time.raw !== strokes) time.groups = JSON.parse(time.raw = strokes).map(readStrokes);
   paintTime();
 }
 
 function paintTime() {
-  const { place, groups, all } = time, { end: ended, last, deadline } = place.dataset;
-  const end = Math.max(time.now === "" ? ended || last : time.now + performance.now() - time.heard, 1);
+  const { place, groups, all } = time, { end: ended, begin, deadline } = place.dataset;
+  const end = Math.max(ended || Date.now() - begin, 1);
   time.all = folded(end);
   if (!all || (!time.from && time.to === all)) time.to = time.all;
   const high = groups.reduce((sum, group) => sum + group.high + 8, 4);
@@ -258,20 +249,8 @@ function mark(pen, x, high, name) {
   pen.fillRect(x, 0, 1, high + 6);
 }
 
-function hatch(pen) {
-  const tile = make("canvas", { width: 6, height: 6 }), brush = tile.getContext("2d");
-  brush.strokeStyle = colour("retry");
-  for (const shift of [-6, 0, 6]) {
-    brush.moveTo(shift - 1, 7);
-    brush.lineTo(shift + 7, -1);
-  }
-  brush.stroke();
-  return known.hatch ??= pen.createPattern(tile, "repeat");
-}
-
 function paintLanes(pen, { lanes, count, y: top, high: all }, end) {
   const pitch = all / lanes.length, usual = Math.max(0.8, pitch - (count > 1 && pitch > 4 ? 1 : 0)), right = time.left + time.wide + 12;
-  const slash = hatch(pen);
   // Failures last: nothing is over them.
   for (const failed of [false, true]) lanes.forEach((lane, number) => {
     if ((lane.sign === "f") !== failed) return;
@@ -280,9 +259,9 @@ function paintLanes(pen, { lanes, count, y: top, high: all }, end) {
       const works = kind === "w", x = xOf(from), wide = Math.max(xOf(Math.min(to, end)) - x, works ? 0.8 : 0);
       if (x > right || x + wide < time.left) continue;
       pen.globalAlpha = works || kind === "y" ? 1 : 0.5;
-      pen.fillStyle = works ? colour({ f: "failed", d: "done", s: "stopped" }[lane.sign] ?? "running") : kind === "y" ? slash : colour("waiting");
-      pen.strokeStyle = colour("dim");
-      if (kind === "p" && high > 4) pen.strokeRect(x + 0.5, y + 0.5, wide - 1, high - 1);
+      pen.fillStyle = pen.strokeStyle = colour(works ? { f: "failed", d: "done", s: "stopped" }[lane.sign] ?? "running" : kind === "y" ? "retry" : "waiting");
+      if (kind === "y") for (let at = x; at < x + wide; at += 4) pen.fillRect(at, y, 2, high);
+      else if (kind === "p" && high > 4) pen.strokeRect(x + 0.5, y + 0.5, wide - 1, high - 1);
       else pen.fillRect(x, y, wide, high);
     }
     pen.globalAlpha = 0.4;
@@ -335,11 +314,10 @@ function paintAxis(pen, y, end) {
   pen.fillStyle = colour("dim");
   let last = -99;
   for (let ms = Math.ceil(msAt(time.left) / step) * step; ms <= end; ms += step) {
-    const gap = time.gaps.find(([from, to]) => ms > from && ms < to - step), x = xOf(ms);
+    const x = xOf(ms);
     if (x > right) break;
     pen.fillRect(x, y, 1, 4);
     if (x - last > 70 && x < right - 20) pen.fillText(took(ms), (last = x) + 3, y + 13);
-    if (gap) ms = Math.floor((gap[1] - step) / step) * step;
   }
   for (const [from, to] of time.gaps) pen.fillText("≈", (xOf(from) + xOf(to)) / 2 - 4, y - 6);
 }
@@ -367,11 +345,7 @@ function listenTime(canvas, line) {
       held.moved ||= Math.abs(held.x - x) > 3;
       const by = clamp((held.x - x) / time.wide * (held.to - held.from), -held.from, time.all - held.to);
       see(held.from + by, held.to + by);
-    } else {
-      const group = groupAt(y), ms = msAt(x), lane = group?.count <= MANY && group.lanes[Math.floor((y - group.y) / group.high * group.count)];
-      const span = lane && lane.spans.find(([, from, to]) => ms >= from && ms < to);
-      line.textContent = group && x >= time.left ? [group.name, took(Math.max(ms, 0)), span && KINDS[span[0]]].filter(Boolean).join(" · ") : "";
-    }
+    } else line.textContent = x < time.left ? "" : [groupAt(y)?.name, took(msAt(x))].filter(Boolean).join(" · ");
   };
   canvas.onpointerup = (event) => {
     const path = groupAt(event.offsetY)?.path;
@@ -415,7 +389,7 @@ async function go(href) {
 }
 addEventListener("popstate", () => { if (here !== location.pathname + location.search) location.reload(); });
 document.addEventListener("click", (event) => {
-  const link = event.target.closest?.("a[data-step]");
+  const link = event.target.closest("a[data-step]");
   if (!link || event.ctrlKey || event.metaKey || isLive) return;
   event.preventDefault();
   go(link.href);
@@ -426,21 +400,16 @@ let speed = 0, waiting;
 async function play() {
   const link = document.querySelector('[data-key="ArrowRight"]'), ms = () => +$("scrubber").dataset.ms, before = ms();
   if (!link) speed = 0;
-  $("play").firstChild.textContent = speed ? `Playing ${speed}×` : "Play";
+  $("play").textContent = speed ? `Playing ${speed}×` : "Play";
   if (!speed) return;
   await go(link.href);
   waiting = setTimeout(play, clamp((ms() - before) / speed, 20, 3e3));
 }
-function offerPlay() {
-  if ($("play").firstChild) return;
-  const button = make("button", { type: "button", textContent: "Play", onclick() {
-    if (isLive) { location.href = "?at=1"; return; }
-    speed = { 0: 1, 1: 10, 10: 100, 100: 0 }[speed];
-    clearTimeout(waiting);
-    play();
-  } });
-  button.dataset.key = "p";
-  $("play").append(button);
+function faster() {
+  if (isLive) return go("?at=1");
+  speed = { 0: 1, 1: 10, 10: 100, 100: 0 }[speed];
+  clearTimeout(waiting);
+  play();
 }
 
 // ---- again, whenever there is more or it is to look otherwise
@@ -452,7 +421,8 @@ function draw() {
     fields.get(place.id).paint();
   }
   if ($("timeline")) takeTime($("timeline"));
-  if ($("play")) offerPlay();
+  const button = $("play");
+  if (button) Object.assign(button, { hidden: false, onclick: faster });
 }
 function redraw() {
   known = {};
@@ -462,6 +432,6 @@ new MutationObserver(redraw).observe(document.documentElement, { attributeFilter
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("resize", draw);
 body.addEventListener("htmx:sse:after:message", (event) => { if (!event.detail.message.event) draw(); });
-setInterval(() => { if (time.place && time.now !== "" && !document.hidden) paintTime(); }, 500);
+setInterval(() => { if (time.place?.dataset.end === "" && !document.hidden) paintTime(); }, 500);
 draw();
 export { draw, fields, time };

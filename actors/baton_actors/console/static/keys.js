@@ -10,6 +10,7 @@ const HELP = [
   ["t", "dark or light"], [".", "dense"], ["?", "this"],
 ];
 let going = 0;
+let here = "";
 
 const rows = () => [...document.querySelectorAll("[data-rows] [data-href]")];
 const inField = (target) => target.closest?.("input, textarea, select, [contenteditable]");
@@ -24,6 +25,7 @@ function move(by, wanted = () => true) {
   if (!all[next]) return;
   all[at]?.classList.remove("at");
   all[next].classList.add("at");
+  here = all[next].dataset.href;
   all[next].querySelector("a")?.focus({ preventScroll: true });
   all[next].scrollIntoView({ block: "nearest" });
 }
@@ -115,6 +117,13 @@ document.addEventListener("click", (event) => {
   if (key === "help") help();
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
+});
+
+// The row that one is at stays so while the list changes.
+document.body.addEventListener("htmx:sse:after:message", () => {
+  if (here && !document.querySelector(".at[data-href]")) {
+    document.querySelector(`[data-rows] [data-href="${CSS.escape(here)}"]`)?.classList.add("at");
+  }
 });
 
 export { KEYS, move, press };

@@ -67,6 +67,8 @@ function words(seconds) {
   if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
+// How long so many milliseconds are, as drawings say it.
+export const took = (ms) => ms < 1e3 ? `${Math.round(ms)} ms` : ms < 6e4 ? `${+(ms / 1e3).toPrecision(3)} s` : words(ms / 1e3);
 setInterval(tick, 1000);
 tick();
 body.addEventListener("htmx:sse:after:message", tick);

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from baton_actors.cli.exits import CommandError
+from baton_schemas.errors import SchemaError
 
 _SPAN = re.compile(r"\+(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
 
 
-class BadTime(CommandError):
+class BadTime(SchemaError):
     """A time cannot be read, or is past."""
 
     def __init__(self, text: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""A step as the object that `baton show RUN STEP --json` prints: all of it, nothing cut."""
+"""A step as the object that `baton show RUN STEP --json` prints: all of it, nothing cut. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from typing import Any
 
 from msgspec import Raw
 
-from baton_actors.cli.show.saving import saved_by_step
 from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import StepState
-from baton_schemas.show.brought import Brought
-from baton_schemas.show.paid import paid_for
-from baton_schemas.show.step import StepSeen
-from baton_schemas.show.tool_calls import ToolSeen
 from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
+from .brought import Brought
+from .paid import paid_for
+from .step import StepSeen
+from .tool_calls import ToolSeen
 
-def step_facts(seen: StepSeen) -> dict[str, Any]:
-    """Return a step as JSON has it. A value that is kept beside the log and was not fetched is its `Blob`."""
+
+def step_facts(seen: StepSeen, saved_usd: float | None = None) -> dict[str, Any]:
+    """Return a step as JSON has it. A value that is kept beside the log and was not fetched is its `Blob`.
+
+    `saved_usd` is what caching saved, which only who has the prices can tell.
+    """
     state, asked, paid = seen.state, seen.asked, paid_for(seen)
     return {
         "run": seen.run,
@@ -47,7 +50,7 @@ def step_facts(seen: StepSeen) -> dict[str, Any]:
         "error": seen.error,
         "usage": paid.usage if paid is not None else None,
         "cost_usd": paid.cost_usd if paid is not None else None,
-        "saved_usd": saved_by_step(paid) if paid is not None else None,
+        "saved_usd": saved_usd,
         "rehearsed": paid.rehearsed if paid is not None else False,
         "attempts": seen.attempts,
         "calls": [_call(seen, call) for call in seen.calls] + [_exchange(exchange) for exchange in seen.exchanges],

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
-from baton_actors.cli.show.changes import steps_in_words
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change, changed_agents, why_changed
 from baton_schemas.run.fork import copied_into, origin_of, told_by
 from baton_schemas.run.keeping import keeping, texts_needed
 from baton_schemas.run.past import Logged, Past, past_of
-from baton_schemas.show.rows import Row
+from baton_schemas.run.refs import whole
 from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.outcomes import NULL
+
+from .rows import Row
 
 
 class Going(Struct, frozen=True):
@@ -60,3 +61,15 @@ def _others(past: Past, plan: Plan, first: Handoff, changed: Mapping[str, object
             whys[of] = why_changed(past, plan, first.state, step)
     words = [f"{step} ({why})" for step, why in whys.items() if why and plan.flow.steps[step].agent not in changed]
     return [*words, *(f"{step} (gone)" for step in past.plan.flow.steps if step not in plan.flow.steps)]
+
+
+def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> list[str]:
+    """Return the steps that are among these, in the order of the flow; of a fan-out, how many branches if not all."""
+    words = []
+    for row in rows:
+        branches = sum(1 for name in ended if name != row.step and whole(name) == row.step)
+        if row.step in ended or branches == row.count > 0:
+            words.append(row.step)
+        elif branches:
+            words.append(f"{row.step} {branches}/{row.count}")
+    return words

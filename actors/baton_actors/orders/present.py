@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from msgspec import Struct
 
 from baton_actors.agents.loading import SHIPPED, FoundFlow, find_flow, recorded_flow, shipped_flows
-from baton_actors.cli.exits import CommandError
+from baton_actors.errors import ActorError
 from baton_schemas.errors import FlowError
+from baton_schemas.flow.flow import IN_PROCESS
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.used_tools import functions_of
 
 
-class FlowBroken(CommandError):
+class FlowBroken(ActorError):
     """The flow of a run cannot be read as its file is now."""
 
     def __init__(self, reason: str) -> None:
@@ -65,6 +67,18 @@ def shown_source(source: str) -> str:
     if not path.is_absolute():
         return source
     return f"./{path.relative_to(here)}" if path.is_relative_to(here) else source
+
+
+def starts(plan: Plan, source: str, options: str = "") -> str:
+    """Return the command that plays a flow's actors; `source` is where its file is, `options` say which server.
+
+    One whose handlers or tools are functions of a program is played by that program only.
+    """
+    named = [use for agent in plan.flow.agents.values() for use in (agent.handler, *functions_of(agent).values())]
+    if any(use.startswith(IN_PROCESS) for use in named):
+        return "Baton.local(…), in the program that built this flow,"
+    what = shlex.quote(shown_source(source)) if source else f"{plan.flow.name}.toml"
+    return f"baton up{options} {what}"
 
 
 def _read(source: str, name: str) -> FoundFlow | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from baton_actors.agents.loading import FoundFlow, find_flow
-from baton_actors.cli.exits import BadArgument, CommandError
-from baton_actors.cli.present import Present, playable, present_flow
+from baton_actors.errors import ActorError
+from baton_actors.orders.present import Present, playable, present_flow
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.engine.forking import given_to
 from baton_bus.store.bus import Bus
@@ -23,7 +23,7 @@ from baton_schemas.wire.messages import Handoff
 from baton_schemas.wire.money import Budget
 
 
-class CannotGoOn(CommandError):
+class CannotGoOn(ActorError):
     """No run can go on from this one, or not in this way."""
 
     def __init__(self, run: str, reason: str, advice: str) -> None:
@@ -70,12 +70,10 @@ async def read_origin(bus: Bus, name: str) -> Origin:
 def version_of(old: Origin, flow: str, same: bool, budget: Budget | None = None) -> Version:
     """Return the flow to go on with: the one that is named, or the present version of the run's own.
 
-    `budget` is what the new run may spend, where somebody says so.
+    With `same` that one as the run has it. `budget` is what the new run may spend, where somebody says so.
 
-    Raises `BadArgument`, `UnknownFlow`, `FlowError`, `FlowBroken`.
+    Raises `UnknownFlow`, `FlowError`, `FlowBroken`.
     """
-    if flow and same:
-        raise BadArgument("--flow takes another flow and --same that of the run: give one of them")
     source = old.state.source
     present = Present(find_flow(flow)) if flow else Present() if same else present_flow(old.state.flow, source)
     # What somebody allowed the run to spend is in the flow that it has.
@@ -102,9 +100,10 @@ def has_failed(state: RunState) -> bool:
 
 
 def seq_of(old: Origin, number: int) -> int:
-    """Return the stream sequence of the message with this number, from 1."""
-    if number > len(old.entries):
-        raise BadArgument(f"the run has {len(old.entries)} messages: --until {number} is past its end")
+    """Return the stream sequence of the message with this number, from 1. Raises `CannotGoOn`."""
+    if not 1 <= number <= len(old.entries):
+        advice = f"Its messages are 1 to {len(old.entries)}"
+        raise CannotGoOn(old.state.run, f"has no message {number}", advice)
     return old.entries[number - 1].seq
 
 
