@@ -386,7 +386,7 @@ async def _going_on(server: Embedded, per_s: int) -> AsyncIterator[None]:
     """Have so many messages a second of other runs stored while the context is open."""
 
     async def send() -> None:
-        choose, kinds = Random(1), [sent for sent in recorded(mixed.NAMESPACE) if not _acts(sent)]
+        choose, kinds = Random(1), [sent for sent in recorded(mixed.NAMESPACE) if not mixed.acts(sent)]
         async with open_bus(Settings(url=server.url, namespace=mixed.NAMESPACE)) as bus:
             at, sent = time.perf_counter(), 0
             while True:
@@ -403,8 +403,3 @@ async def _going_on(server: Embedded, per_s: int) -> AsyncIterator[None]:
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-
-
-def _acts(sent: mixed.Sent) -> bool:
-    """Whether services of a real team would do something for a run: what people say is looked at, tasks become runs."""
-    return any(subject.split(".")[1] in ("say", "task") for subject, _ in sent)

@@ -17,6 +17,7 @@ from baton_schemas.errors import SchemaError
 from .bell import Bell
 from .broadcast import Broadcast
 from .core import Console
+from .making import make_page
 from .page import LISTS, LOG, QUEUES, MakePage, Page
 from .streams import ASLEEP, KEEPS_ALIVE_S, event
 
@@ -141,7 +142,7 @@ class _Lag:
 async def _made(console: Console, make: MakePage, request: Request) -> Page | None:
     """Return the page as it is now; None when it cannot be made: what is shown stays."""
     try:
-        made = await make(console, request)
+        made = await make_page(console, make, request)
         return made if isinstance(made, Page) else None
     except IndexUnusable as error:
         console.index.broken(error)
