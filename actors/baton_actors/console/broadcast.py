@@ -79,6 +79,16 @@ class Broadcasts:
     def __init__(self) -> None:
         self._by_key: dict[Hashable, Broadcast] = {}
 
+    @property
+    def pages(self) -> int:
+        """How many pages are followed."""
+        return len(self._by_key)
+
+    @property
+    def seats(self) -> int:
+        """How many follow them."""
+        return sum(len(each.seats) for each in self._by_key.values())
+
     @asynccontextmanager
     async def joined(
         self, key: Hashable, work: Callable[[Broadcast], Awaitable[None]]

@@ -38,9 +38,10 @@ class Streams:
     def open(self, browser: str = "") -> Stream:
         """Return a new one of a browser; the oldest goes to sleep for it if there are too many."""
         own = [stream for stream in self._open if stream.browser == browser]
-        for stream in [*own[: len(own) + 1 - OPEN_MAX], *self._open[: len(self._open) + 1 - OPEN_ALL_MAX]]:
-            stream.asleep.set()
-            self.close(stream)
+        for streams, most in ((own, OPEN_MAX), (self._open, OPEN_ALL_MAX)):
+            for stream in streams[: max(len(streams) + 1 - most, 0)]:
+                stream.asleep.set()
+                self.close(stream)
         stream = Stream(browser, time.monotonic(), asyncio.Event())
         self._open.append(stream)
         return stream
