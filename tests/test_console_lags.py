@@ -7,12 +7,16 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from playwright.async_api import Browser
+
 from baton_schemas.flow.flow import Field, Step
 
-from .browsers import Tab, browsing, in_browser, tab, when
+from .browsers import Tab, browsing, in_browser, tab
 from .consoles import served
 from .servers import NatsServer
 from .team import Team, flow_of, team
+
+pytestmark = in_browser
 
 FLOW = flow_of({"do": Step(agent="do")}, {"value": Field(type="int")})
 RUNS = 12
@@ -44,20 +48,19 @@ async def double(value: int) -> int:
 
 async def told(page: Tab, t: Team, run: str) -> tuple[float, float]:
     """The lag of a run's first message as the page says it, and as the log and the clock do: in milliseconds."""
-    await when(page.page, f"painted['run-{run}']?.at && batonLags.length > painted['run-{run}'].next")
+    await page.until(f"painted['run-{run}']?.at && batonLags.length > painted['run-{run}'].next")
     said: list[Any] = await page.page.evaluate(f"[batonLags[painted['run-{run}'].next], painted['run-{run}'].at]")
     (first, *_) = await t.log(run)
     return said[0], said[1] - first.at.timestamp() * 1_000
 
 
-@in_browser
 async def test_lag_that_a_page_shows_is_the_time_from_stored_to_painted_also_when_the_page_is_busy(
-    server: NatsServer, namespace: str, tmp_path: Path
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
 ) -> None:
     async with (
         team(server.url, namespace, FLOW, {"do": double}) as t,
         served(t.bus.settings, tmp_path / "index.sqlite") as console,
-        browsing() as browser,
+        browsing(chromium) as browser,
         tab(browser, console) as page,
     ):
         await t.run(value=0)

@@ -13,6 +13,7 @@ import pytest
 from baton_bus import Settings
 from baton_bus.client.hub import Hub
 from baton_bus.client.roll import Crew, ask_roll, held_of, roll_call
+from baton_bus.jetstream.nats_client import NatsClient
 from baton_bus.store.bus import open_bus
 from baton_schemas.flow.flow import Step
 from baton_schemas.wire.words import Here, Running, Word, encode_word, read_here
@@ -178,3 +179,12 @@ async def test_nobody_is_asked_where_nobody_would_hear_it(server: NatsServer, na
                 assert await held_of(bus, "r", {"a"}, 1, 0.0) == {}
             await bus.nc.flush()
         assert asked == [f"{namespace}.live.r.roll.-"]
+
+
+async def test_who_was_refused_to_ask_asks_no_more(server: NatsServer, namespace: str) -> None:
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
+        assert ask_roll(bus)
+        assert isinstance(bus.nc, NatsClient)
+        bus.nc.heard(Exception(f'nats: permissions violation for publish to "{bus.subjects.roll("other")}"'))
+        assert not ask_roll(bus)
+        assert not ask_roll(bus, "r")

@@ -71,7 +71,7 @@ class Feed:
         self._fold = RunFold()
         self._state: RunState | None = None
         self._past = _Past()
-        self._made: dict[str, tuple[int, Any]] = {}
+        self._made: dict[str, tuple[tuple[object, ...], Any]] = {}
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
@@ -95,12 +95,14 @@ class Feed:
             self._plan, self._plan_at = plan_of(self._fold.state), len(self.entries)
         return self._plan
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return what follows from the messages so far: made once for so many of them, whatever page asks for it."""
-        count, made = self._made.get(name, (-1, None))
-        if count != len(self.entries):
-            count, made = self._made[name] = len(self.entries), make()
-        return made  # type: ignore[no-any-return] # by its name
+    def once(self, name: str, make: Callable[[], T], *also: object) -> T:
+        """Return what follows from the messages so far, and from what is given `also`: made once for the same of these,
+        whatever page asks for it.
+        """
+        given = (len(self.entries), *also)
+        if name not in self._made or self._made[name][0] != given:
+            self._made[name] = (given, make())
+        return self._made[name][1]  # type: ignore[no-any-return] # by its name
 
     def state_at(self, number: int) -> RunState:
         """Return how it stood after so many of its messages."""
@@ -122,7 +124,7 @@ class Feed:
         """Return the steps that a worker may be doing, as far as the log tells."""
         if self.ended:
             return set()
-        steps = self._fold.state.steps.items()
+        steps = self.state.steps.items()
         return {name for name, step in steps if step.status == "queued" and step.asked in (None, "agent")}
 
     def since(self) -> dict[str, datetime]:

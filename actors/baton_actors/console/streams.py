@@ -35,6 +35,11 @@ class Streams:
     def __init__(self) -> None:
         self._open: list[Stream] = []
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def open(self, browser: str = "") -> Stream:
         """Return a new one of a browser; the oldest goes to sleep for it if there are too many."""
         own = [stream for stream in self._open if stream.browser == browser]

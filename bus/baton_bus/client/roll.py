@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 from baton_bus.errors import BusUnavailable
 from baton_bus.store.bus import Bus
+from baton_bus.subjects import ROLL
 from baton_schemas.wire.words import Here, Running, read_here, read_running
 
 _HERE_MAX = 2_000
@@ -29,9 +30,10 @@ def ask_roll(bus: Bus, run: str | None = None) -> bool:
 
     What they say is heard by whoever listens to the live words of the run, or on `Subjects.here`.
     """
-    if not bus.settings.api_prefix.startswith(_OF_STREAM):
-        return False
-    bus.say_soon(bus.subjects.roll(run) if run is not None else bus.subjects.roll(), b"")
+    subject = bus.subjects.roll(run) if run is not None else bus.subjects.roll()
+    if not bus.settings.api_prefix.startswith(_OF_STREAM) or bus.was_refused(subject[subject.rfind(f".{ROLL}.") :]):
+        return False  # users of an earlier release may not ask, and the server tells each time
+    bus.say_soon(subject, b"")
     return True
 
 

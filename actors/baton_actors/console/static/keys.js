@@ -1,16 +1,6 @@
 // Keys: none fires in a field. What a key does is a link or a button of the page, so that all of it works without keys.
 const GO = { r: "/", f: "/flows", q: "/queues", a: "/attention", s: "/spend", l: "/log" };
-const HELP = [
-  ["/", "search"], ["Ctrl-K", "find anything"], ["j k", "next, previous row"], ["Enter l", "open"], ["Esc h", "back"],
-  ["g r, g f, g q, g a, g s, g l", "runs, flows, queues, attention, spend, log"], ["n N", "next, previous failure"],
-  ["← →", "message before, after; with Shift ten"], ["Home End", "first, last message"], ["p", "play"],
-  ["1 … 5", "graph, timeline, steps, log, output"], ["[ ]", "previous, next run of the list"], ["f", "follow"],
-  ["space", "freeze, go on"], ["x", "mark a run"], ["d", "compare the two marked"], ["D", "compare with the parent"],
-  ["r F X", "retry, fork, cancel (each asks)"], ["e", "export"], ["c", "copy the command"], ["y", "copy the link"],
-  ["t", "dark or light"], [".", "dense"], ["?", "this"],
-];
 let going = 0;
-let here = "";
 
 const rows = () => [...document.querySelectorAll("[data-rows] [data-href]")];
 const inField = (target) => target.closest?.("input, textarea, select, [contenteditable]");
@@ -25,7 +15,6 @@ function move(by, wanted = () => true) {
   if (!all[next]) return;
   all[at]?.classList.remove("at");
   all[next].classList.add("at");
-  here = all[next].dataset.href;
   all[next].querySelector("a")?.focus({ preventScroll: true });
   all[next].scrollIntoView({ block: "nearest" });
 }
@@ -53,19 +42,10 @@ function dense() {
   localStorage.setItem("dense", root.dataset.dense ?? "");
 }
 
-function help() {
-  const dialog = document.getElementById("help");
-  const list = document.createElement("dl");
-  for (const [key, what] of HELP) {
-    const term = document.createElement("dt");
-    term.textContent = key;
-    const said = document.createElement("dd");
-    said.textContent = what;
-    list.append(term, said);
-  }
-  dialog.replaceChildren(list);
-  dialog.showModal();
-}
+const help = () => document.getElementById("help").showModal();
+
+// Finding, and the neighbours of a run in its list, are had when somebody wants them.
+const found = () => import("./palette.js");
 
 const KEYS = {
   "/": () => press("search")?.focus(),
@@ -81,6 +61,8 @@ const KEYS = {
   " ": () => document.body.dispatchEvent(new Event("baton:freeze")),
   c: () => copy(document.getElementById("command")?.textContent ?? "", "the command"),
   y: () => copy(location.href, "the link"),
+  "[": async () => (await found()).beside("before"),
+  "]": async () => (await found()).beside("after"),
   g: () => { going = Date.now(); },
 };
 
@@ -115,15 +97,9 @@ document.addEventListener("click", (event) => {
   const key = event.target.closest?.("[data-key]")?.dataset.key;
   if (key === "theme") theme();
   if (key === "help") help();
+  if (key === "palette") found().then((palette) => palette.open());
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
-});
-
-// The row that one is at stays so while the list changes.
-document.body.addEventListener("htmx:sse:after:message", () => {
-  if (here && !document.querySelector(".at[data-href]")) {
-    document.querySelector(`[data-rows] [data-href="${CSS.escape(here)}"]`)?.classList.add("at");
-  }
 });
 
 export { KEYS, move, press };

@@ -54,6 +54,14 @@ body.addEventListener("baton:freeze", () => {
   else location.reload();
 });
 
+// What is the reader's stays, though the part that comes knows nothing of it: what is open, and the row that one is at.
+htmx.registerExtension("kept", {
+  htmx_before_morph_node: (old, { newNode }) => {
+    if (old.tagName === "DETAILS") newNode.open = old.open;
+    if (old.classList?.contains("at") && old.dataset.href) newNode.classList.add("at");
+  },
+});
+
 // Times that go on, once a second.
 function tick() {
   for (const each of document.querySelectorAll("[data-since]")) {

@@ -1,11 +1,11 @@
 // Find anything (Ctrl-K): runs, flows, actors and pages from the console, actions from the page itself. And the next and
 // the previous run of the list that was looked at last.
-import { KEYS, press, say } from "./keys.js";
+import { say } from "./keys.js";
 
 const dialog = document.getElementById("palette");
 let asked = 0;
 
-function open() {
+export function open() {
   const field = document.createElement("input");
   Object.assign(field, { type: "search", placeholder: "a run, a flow, an actor, a page, an action", autocomplete: "off" });
   field.setAttribute("aria-label", "Find");
@@ -84,7 +84,7 @@ function actions(words) {
   return found;
 }
 
-async function beside(to) {
+export async function beside(to) {
   const run = location.pathname.match(/^\/runs\/([^/]+)/)?.[1];
   if (!run) return;
   const of = new URLSearchParams({ run: decodeURIComponent(run), list: (sessionStorage.getItem("list") ?? "").replace(/^\?/, "") });
@@ -93,7 +93,3 @@ async function beside(to) {
   if (path) location.href = path;
   else say(to === "before" ? "this is the first of the list" : "this is the last of the list");
 }
-
-KEYS["["] ??= () => beside("before");
-KEYS["]"] ??= () => beside("after");
-press("palette")?.addEventListener("click", open);

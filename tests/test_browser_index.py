@@ -1,0 +1,129 @@
+"""The index of a console is deleted, damaged, another's, or kept by another console: pages say so and go on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
+
+from baton_schemas.flow.flow import Field, Step
+
+from .browsers import Tab, browsing, in_browser, tab
+from .consoles import Served, served
+from .servers import NatsServer
+from .team import flow_of, team
+from .timed import until_so
+
+pytestmark = in_browser
+FLOW = flow_of({"do": Step(agent="do")}, {"text": Field()})
+
+
+async def double(text: str) -> str:
+    return text * 2
+
+
+async def shows(page: Tab, runs: list[str]) -> None:
+    """Wait until the page has these runs, all done and nothing else, without being loaded again."""
+    await page.until(
+        """runs => {
+            const rows = [...document.querySelectorAll('#runs tr[id]')];
+            return rows.map(each => each.id).join() === runs.map(each => `run-${each}`).join()
+                && rows.every(each => each.querySelector('.state.done'));
+        }""",
+        runs[::-1],
+    )
+
+
+def deleted(path: Path) -> None:
+    for each in path.parent.glob(path.name + "*"):
+        if each.suffix != ".lock":
+            each.unlink()
+
+
+def truncated(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(100)
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(0)
+        file.write(b"\0" * 8192)
+
+
+@pytest.mark.parametrize("damage", [deleted, truncated, overwritten])
+async def test_index_that_was_damaged_under_a_page_is_made_anew_and_the_page_goes_on(
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "index.sqlite"
+    async with (
+        team(server.url, namespace, FLOW, {"do": double}) as t,
+        served(t.bus.settings, path) as console,
+        browsing(chromium) as browser,
+        tab(browser, console) as page,
+    ):
+        runs = [await t.submit(text=f"number {number}") for number in range(5)]
+        await page.live()
+        await shows(page, runs)
+        damage(path)
+        runs.append(await t.submit(text="acme"))
+        await shows(page, runs)
+        await page.go("/?text=acme")
+        await shows(page, runs[-1:])
+        await page.sees("index complete", "#status")
+        page.check()
+
+
+async def test_index_of_another_stream_is_made_anew(
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "index.sqlite"
+    async with team(server.url, f"{namespace}x", FLOW, {"do": double}) as t, served(t.bus.settings, path) as console:
+        old = [await t.submit(text="1")]
+        await has(console, old)
+    async with (
+        team(server.url, namespace, FLOW, {"do": double}) as t,
+        served(t.bus.settings, path) as console,
+        browsing(chromium) as browser,
+        tab(browser, console) as page,
+    ):
+        await page.live()
+        runs = [await t.submit(text=f"number {number}") for number in range(3)]
+        await shows(page, runs)  # and none of the other
+        page.check()
+
+
+async def test_index_that_another_console_keeps_is_shared_and_kept_when_that_is_gone(
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "index.sqlite"
+    async with (
+        team(server.url, namespace, FLOW, {"do": double}) as t,
+        contextlib.AsyncExitStack() as first,
+        contextlib.AsyncExitStack() as second,
+        browsing(chromium) as browser,
+    ):
+        runs = [await t.submit(text="1")]
+        await has(await first.enter_async_context(served(t.bus.settings, path)), runs)
+        async with tab(browser, await second.enter_async_context(served(t.bus.settings, path))) as page:
+            await page.live()
+            runs.append(await t.submit(text="2"))
+            await shows(page, runs)
+            await page.sees("index complete", "#status")
+            await first.aclose()
+            runs.append(await t.submit(text="3"))
+            await shows(page, runs)
+            page.check()
+
+
+async def has(console: Served, runs: list[str]) -> None:
+    """Wait until its index has these runs."""
+
+    async def are_there() -> bool:
+        facts = (await console.get("/runs.json")).json()
+        return {each["run"] for each in facts} == set(runs)
+
+    await until_so(are_there)
