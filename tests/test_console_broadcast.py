@@ -100,3 +100,22 @@ async def test_two_streams_of_a_page_are_sent_the_same_bytes(
         one, other = [chunk[chunk.index(b"data: <hx-partial") :] for chunk in await asyncio.gather(*both)]
         assert one == other
         assert console.console.broadcasts.pages == 1
+
+
+async def test_run_is_read_once_by_its_page_its_stream_and_the_page_that_is_loaded_again(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    async def double(value: int) -> int:
+        return value * 2
+
+    flow = flow_of({"do": Step(agent="do")}, {"value": Field(type="int")})
+    async with team(server.url, namespace, flow, {"do": double}) as t, AsyncExitStack() as stack:
+        console = await stack.enter_async_context(served(t.bus.settings, tmp_path / "index.sqlite"))
+        run = await t.submit(value=1)
+        await t.result(run)
+        feeds = console.console.feeds
+        feed = await feeds.read(run)
+        async with feeds.watching(run) as watched:
+            assert watched is feed
+            assert await feeds.read(run) is feed
+        assert await feeds.read(run) is feed

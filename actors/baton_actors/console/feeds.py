@@ -237,7 +237,7 @@ class Feeds:
                     self._keep(feed)
 
     async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
-        kept = self._kept.pop(run, None)
+        kept = self._kept.get(run)  # it stays there, for pages that are asked for in the meantime
         feed = kept or Feed(await find_run(self._bus, run))
         early: list[Stored] = []
         filled = False
