@@ -8,6 +8,7 @@ from pathlib import Path
 
 from baton_actors.console.broadcast import Broadcast, Broadcasts, Seat, sending
 from baton_actors.console.streams import OPEN_MAX, Streams
+from baton_bus import Settings
 from baton_schemas.flow.flow import Field, Step
 
 from .consoles import served
@@ -119,3 +120,16 @@ async def test_run_is_read_once_by_its_page_its_stream_and_the_page_that_is_load
             assert watched is feed
             assert await feeds.read(run) is feed
         assert await feeds.read(run) is feed
+
+
+async def test_browser_is_told_from_others_by_a_cookie_that_it_keeps(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    async with served(Settings(url=server.url, namespace=namespace), tmp_path / "index.sqlite") as console:
+        first = await console.get("/", headers={"accept": "text/html"})
+        (cookie,) = first.headers.get_list("set-cookie")
+        name, _, value = cookie.partition(";")[0].partition("=")
+        assert name.endswith("-browser")
+        assert len(value) >= 12
+        again = await console.get("/", headers={"accept": "text/html"})
+        assert again.headers.get_list("set-cookie") == []

@@ -90,11 +90,16 @@ class Guard:
         refused = self._refused(scope, headers)
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         answer = refused if refused is not None else self._app
-        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf, browser=self._browser(headers))
+        browser = self._browser(headers)
+        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf, browser=browser)
+        is_new = refused is None and not browser and "text/html" in headers.get("accept", "")
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                harden(MutableHeaders(scope=message), nonce)
+                harden(answered := MutableHeaders(scope=message), nonce)
+                if is_new:
+                    named = f"{self._cookie}-browser={secrets.token_urlsafe(_BROWSER_BYTES)}"
+                    answered.append("set-cookie", f"{named}; HttpOnly; Path=/; SameSite=lax")
             await send(message)
 
         await answer(scope, receive, send_guarded)
@@ -133,12 +138,13 @@ class Guard:
         path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # never to another host
         response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
         response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
-        browser = secrets.token_urlsafe(_BROWSER_BYTES)
-        response.set_cookie(f"{self._cookie}-browser", browser, httponly=True, samesite="strict", path="/")
         return response
 
     def _browser(self, headers: Headers) -> str:
-        """Return what tells a browser from the others that are let in: each has some streams for itself."""
+        """Return what tells a browser from the others that are let in: each has some streams for itself.
+
+        It is no secret: whoever shows another browser's takes streams from it.
+        """
         found = re.search(rf"(?:^|; ?){re.escape(self._cookie)}-browser=([\w-]+)", headers.get("cookie", ""))
         return found[1] if found is not None else ""
 
