@@ -41,8 +41,10 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
         ):
             while not asleep.done():
                 came = asyncio.create_task(seat.came.wait())
-                await asyncio.wait([came, asleep], timeout=KEEPS_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
-                came.cancel()
+                try:
+                    await asyncio.wait([came, asleep], timeout=KEEPS_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    came.cancel()
                 if (more := seat.take()) is not None:
                     yield (_told_lag(more.waits_s, console.bus.now_s()) if more.waits_s else b"") + more.data
                 elif there.is_over:

@@ -33,8 +33,11 @@ body.addEventListener("htmx:sse:after:message", (event) => {
 
 body.addEventListener("htmx:sse:error", () => say("no answer from the console: is it still running?"));
 body.addEventListener("htmx:sse:after:connection", () => say("live"));
+let sleeps = false;
+// Who sleeps does not call again by itself: it would send another tab to sleep, and that one it.
+body.addEventListener("htmx:sse:before:connection", (event) => { if (sleeps) event.preventDefault(); });
 body.addEventListener("asleep", () => {
-  frozen = true;
+  frozen = sleeps = true;
   say("asleep: other tabs are live. Load the page to wake it");
 });
 
