@@ -377,6 +377,58 @@ async def test_calls_of_a_run_that_has_ended_are_not_sent(server: NatsServer, na
         assert api.sizes == [3]
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_calls_that_stayed_out_of_a_batch_are_not_in_it_for_whoever_goes_on_with_it(
+    server: NatsServer, namespace: str, arrived: bool
+) -> None:
+    async with batched(server, namespace, batch={"count": 5, "seconds": 60}, max_attempts=1) as (api, crew):
+        api.script, api.keeps_first = [lambda _: None], arrived
+        first = await crew.start(items=["a", "b"])
+        async with crew.working():
+            await until_waiting(crew, first, 2)
+            await cancel_run(crew.bus, first)
+            second = await crew.start(items=["c", "d", "e"])
+            await until(lambda: not api.script)
+        async with crew.working():
+            assert output_of(await crew.result(second)) == ["Of c: yes", "Of d: yes", "Of e: yes"]
+        assert api.sizes == [3]
+        (sent,) = await crew.bus.log.matching_sure([crew.bus.subjects.note("*", "*", BATCH, "sent")])
+        assert isinstance(sent.message, Note)
+        assert isinstance(sent.message.fact, BatchSent)
+        assert (sent.message.fact.id, sent.message.fact.count) == ("msgbatch_1", 3)
+        assert not [fact for fact in await crew.facts(first) if isinstance(fact, InBatch)]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_was_held_for_calls_that_are_not_sent_is_given_back(
+    server: NatsServer, namespace: str, restarts: bool
+) -> None:
+    """Their run has ended when their batch is to be sent, or while no worker was there to gather them."""
+    of_flow = {"budget": {"usd": 1.0, "usd_per_day": 1.0}}
+    async with batched(server, namespace, batch={"count": 2, "seconds": 60}, of_flow=of_flow) as (api, crew):
+
+        async def until_given_back(run: str, of_day: int) -> None:
+            assert await until_settled(crew.bus, run) == 0
+
+            async def is_so() -> bool:
+                entries = [entry async for entry in crew.bus.counters.entries(("flow", "many", "*", "usd"))]
+                return entries[-1].total == of_day
+
+            await until_true(is_so)
+
+        run = await crew.start(items=["a"])
+        async with crew.working():
+            await until_waiting(crew, run, 1)
+            await cancel_run(crew.bus, run)
+            if not restarts:
+                assert output_of(await crew.result(await crew.start(items=["b"]))) == ["Of b: yes"]
+                await until_given_back(run, round(HALF * 1e9))
+        if restarts:
+            async with crew.working():
+                await until_given_back(run, 0)
+        assert api.sizes == ([] if restarts else [1])
+
+
 async def until_waiting(crew: Crew, run: str, count: int) -> None:
     """Wait until so many steps of a run are parked."""
 
