@@ -128,7 +128,7 @@ class OneBatch:
         return None
 
     async def _sent(self, sent: Sent, *, rehearsed: bool = False) -> BatchSent:
-        fact = BatchSent(id=sent.id, count=sent.count, at_s=self._bus.now_s(), rehearsed=rehearsed)
+        fact = BatchSent(id=sent.id, count=sent.size, at_s=self._bus.now_s(), rehearsed=rehearsed)
         stored = await self._journal.write(fact)
         assert isinstance(stored, BatchSent)
         logger.info("batch.sent", batch=self._batch.run, id=stored.id, count=stored.count)

@@ -37,7 +37,7 @@ class Sent(NamedTuple):
     """A batch that the provider has."""
 
     id: str
-    count: int
+    size: int
     """Calls in it: fewer than we have of it by now, where another worker left some out."""
 
 
