@@ -131,7 +131,7 @@ async def test_what_is_held_for_a_step_that_is_done_gives_way_to_who_waits_for_i
         await is_late.wait()
         return await answer_of(client)
 
-    flow = Flow("two", budget={"usd": 2 * BOUND / 10**9})
+    flow = Flow("two", budget={"usd": 2 * BOUND / 10**9, "usd_per_day": 1.0})
     flow.step(first, name="first")
     flow.step(second, name="second", after="first")
     found = flow.found()
@@ -147,10 +147,11 @@ async def test_what_is_held_for_a_step_that_is_done_gives_way_to_who_waits_for_i
             journal = Journal(crew.bus, found.plan.actor("first"), run, "first", "the dead one")
             usage = Usage(input_tokens=100, output_tokens=10)
             await journal.write(ModelCall(request_sha256="0" * 64, usage=usage, cost_usd=COST / 10**9, held=hold.id))
-            await hold_late(crew.bus, found, run, "first", BOUND)
+            other = await hold_late(crew.bus, found, run, "first", BOUND)
             is_late.set()
             assert (await crew.result(run)).status == "done"
             assert await until_settled(crew.bus, run) == 3 * COST
+            assert await held_on(crew.bus, hold) == await held_on(crew.bus, other) == [0, 0]
 
 
 async def test_what_is_held_of_a_day_for_a_run_that_has_ended_gives_way_to_other_runs(

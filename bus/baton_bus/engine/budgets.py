@@ -379,13 +379,7 @@ class Budgets:
             return 0
         notes = await journal.read()
         for each in left:
-            amount = paid_in(notes, each.call).of(each.unit)
-            by_log = functools.partial(_paid, journal, each)
-            for name in (*each.others, each.name):
-                # It may have died before it was held for the others too, or while that was on its way.
-                of_other = name != each.name
-                given = (name, each.call, amount, each.held, each.seq, each.about)
-                await self._settled(*given, look=of_other, by_log=by_log, may_come=of_other)
+            await self._give_back(each, paid_in(notes, each.call).of(each.unit), journal)
         return len(left)
 
     async def free(self, plan: Plan, first_seq: int, run: str, name: Name) -> int:
@@ -398,9 +392,18 @@ class Budgets:
         ended = await ended_of(self._bus, plan, first_seq, run, {(each.run, each.step) for each in left})
         freed = [each for each in left if (each.run, each.step) in ended]
         for each in freed:
-            by_log = functools.partial(_paid, Journal(self._bus, "*", each.run, each.step, ""), each)
-            await self._settled(name, each.call, 0, each.held, each.seq, each.about, look=True, by_log=by_log)
+            journal = Journal(self._bus, "*", each.run, each.step, "")
+            await self._give_back(each, await _paid(journal, each), journal)
         return len(freed)
+
+    async def _give_back(self, left: _Left, paid: int, journal: Journal) -> None:
+        """Settle what a dead worker left held on a counter, and on those that this one names; on them first."""
+        by_log = functools.partial(_paid, journal, left)
+        for name in (*left.others, left.name):
+            # It may have died before it was held for the others too, or while that was on its way.
+            of_other = name != left.name
+            given = (name, left.call, paid, left.held, left.seq, left.about)
+            await self._settled(*given, look=of_other, by_log=by_log, may_come=of_other)
 
     async def _left(self, name: Name) -> list[_Left]:
         """Return the calls for which something is held on a counter.
