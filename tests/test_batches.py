@@ -13,7 +13,7 @@ import pytest
 from baton_actors import Flow
 from baton_actors.agents.loading import FoundFlow
 from baton_actors.batches import one, sending
-from baton_actors.models import ModelSettings
+from baton_actors.models import ModelRequest, Models, ModelSettings
 from baton_bus import Settings
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.survey import survey
@@ -311,6 +311,21 @@ async def test_batch_of_others_with_as_many_calls_is_not_taken_for_ours(server: 
         _, result = await crew.play(items=ITEMS)
         assert output_of(result) == [f"Of {item}: yes" for item in ITEMS]
         assert api.sizes == [5, 5]
+
+
+async def test_batch_in_doubt_is_known_for_ours_by_any_of_its_calls(server: NatsServer, namespace: str) -> None:
+    """The others were sent with it, and what they ask is gone since."""
+    async with batched(server, namespace) as (api, crew), Models(api.settings) as models:
+        body = {"model": HAIKU, "max_tokens": 1, "messages": [{"role": "user", "content": "of ours"}]}
+        api._create([{"custom_id": f"call-{n}", "params": body} for n in range(20)])
+        provider = await models.batches(models.where("many", HAIKU))
+        journal = Journal(crew.bus, sender_of(crew.found.plan.actor("tell")), "batch-1", BATCH, "another")
+        await journal.write(BatchSending(number=1, count=20, at_s=crew.bus.now_s()))
+        doubt = [note.fact for note in await journal.read() if isinstance(note.fact, BatchSending)]
+        asks = {"call-7": ModelRequest(model=HAIKU, system="", prompt="of ours", max_tokens=1, timeout_s=1.0)}
+        sent = await sending.Sending(crew.bus, provider, "batch-1", 1, journal, 1.0).send(asks, doubt)
+        assert sent == ("msgbatch_1", 20)
+        assert api.sizes == [20]
 
 
 async def test_batch_in_doubt_fails_where_the_provider_lists_none(server: NatsServer, namespace: str) -> None:

@@ -165,7 +165,7 @@ class Sending:
     async def _is_in(self, requests: Iterable[str], out: Out) -> bool:
         """Say whether a batch that has ended is ours, by what its calls are called.
 
-        Any of them: others may be of runs that were purged since, and unknown to us.
+        Any of them: what others ask may be gone since they were sent, and then they are not among ours.
         """
         if not out.has_results:
             return False
