@@ -58,29 +58,33 @@ async def kept(server: NatsServer, namespace: str, tmp_path: Path) -> AsyncItera
         fork = (await t.client.fork(runs[1])).id
         await t.client.run(fork).ended(20)
         done, failed = runs
-        yield t, console, [
-            "/",
-            "/?status=cancelled",
-            f"/runs/{failed}",
-            f"/runs/{failed}?at=3",
-            f"/runs/{failed}/messages/2",
-            f"/runs/{done}/steps/write",
-            f"/runs/{failed}/steps/check",
-            f"/runs/{failed}/fork",
-            f"/runs/{failed}/fork?after=write",
-            f"/runs/{failed}/retry",
-            f"/compare/{failed}/{fork}",
-            "/flows",
-            "/flows/story",
-            "/queues",
-            "/attention",
-            "/spend",
-            "/schedules",
-            "/log",
-            "/files",
-            "/server",
-            "/runs/nosuch",
-        ]
+        yield (
+            t,
+            console,
+            [
+                "/",
+                "/?status=cancelled",
+                f"/runs/{failed}",
+                f"/runs/{failed}?at=3",
+                f"/runs/{failed}/messages/2",
+                f"/runs/{done}/steps/write",
+                f"/runs/{failed}/steps/check",
+                f"/runs/{failed}/fork",
+                f"/runs/{failed}/fork?after=write",
+                f"/runs/{failed}/retry",
+                f"/compare/{failed}/{fork}",
+                "/flows",
+                "/flows/story",
+                "/queues",
+                "/attention",
+                "/spend",
+                "/schedules",
+                "/log",
+                "/files",
+                "/server",
+                "/runs/nosuch",
+            ],
+        )
 
 
 async def test_nothing_serious_stands_in_the_way_of_anybody_on_any_page_in_either_theme(
