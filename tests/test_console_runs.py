@@ -237,8 +237,8 @@ async def test_marked_runs_lead_to_a_question_and_two_to_their_comparison(
         status, text = await leads("export", one)
         assert status == 200
         assert f"baton export {one}" in text
-        for does, runs in (("compare", [one]), ("cancel", []), ("odd", [one])):
-            assert (await leads(does, *runs))[0] == 400
+        for does, few in (("compare", [one]), ("cancel", []), ("odd", [one])):
+            assert (await leads(does, *few))[0] == 400
         asked = await t.console.get(f"/acts/cancel?run={one}&run={two}")
         assert asked.status_code == 200
 

@@ -16,6 +16,7 @@ from baton_actors.console.listing import (
     Query,
     command_of,
     excluded,
+    first_after,
     last_at,
     wanted_in,
 )
@@ -90,6 +91,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         command=command_of(query.given),
         sources=(LISTS,),
         stored_at_s=last_at(rows),
+        stored_after=lambda at_s: first_after(rows, at_s),
     )
 
 
