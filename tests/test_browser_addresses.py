@@ -17,7 +17,7 @@ async def test_addresses_opened_cold_show_what_they_showed_and_back_and_forward_
     server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
 ) -> None:
     async with (
-        kept(server, namespace, tmp_path) as (t, console, paths),
+        kept(server, namespace, tmp_path) as (_, console, paths),
         browsing(chromium) as browser,
         browsing(chromium) as stranger,
         tab(browser, console) as page,
