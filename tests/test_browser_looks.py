@@ -16,6 +16,7 @@ from .consoles import Served
 from .servers import NatsServer
 from .team import Team
 from .test_browser_stranger import library
+from .timed import until_so
 
 pytestmark = in_browser
 AXE = """rules => axe.run(document, {
@@ -58,6 +59,11 @@ async def kept(server: NatsServer, namespace: str, tmp_path: Path) -> AsyncItera
         fork = (await t.client.fork(runs[1])).id
         await t.client.run(fork).ended(20)
         done, failed = runs
+
+        async def has_all() -> bool:
+            return (reach := console.console.index.reach()) is not None and reach.runs == 3
+
+        await until_so(has_all)
         yield (
             t,
             console,
@@ -142,7 +148,7 @@ async def test_every_state_is_told_from_every_other_without_colour_in_both_theme
             "[...document.querySelectorAll('#chips .state')].map(each => [each.className, each.firstChild.textContent])"
         )
         assert len({mark for _, mark in marks}) == len({name for name, _ in marks}) > 2
-        await page.go(paths[2])
+        await page.go(paths[3])  # which nothing that comes changes
         await page.asks("""() => {
             const place = document.createElement('div'), drawn = document.createElement('div');
             Object.assign(place, {className: 'field', id: 'field-of-all'});
