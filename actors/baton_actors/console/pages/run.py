@@ -16,11 +16,11 @@ from baton_actors.console.run_view import RunView
 from baton_actors.console.sources import source_of
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
-from baton_bus.index.finding import Wanted, find
+from baton_bus.index.forking import Fork, forks_of
 from baton_schemas.show.export import dump
 
-_FORKS_AMONG = 200
-"""Later runs of the same flow among which forks are looked for."""
+_FORKS_MAX = 100
+"""Forks of which it is said how many there are."""
 _DIGITS_MAX = 12
 
 
@@ -65,7 +65,7 @@ def page_of(console: Console, view: RunView, **more: Any) -> Page:
         "template": "run.html",
         "title": f"{state.flow} {view.run}",
         "here": view.source.here,
-        "facts": {**view.facts(), "forks": lambda: forks_of(console, view), "message": None, "is_message": False},
+        "facts": {**view.facts(), "forks": lambda: forks_in(console, view), "message": None, "is_message": False},
         "json": steps,
         "command": view.source.command("show" if follows else "replay"),
         "sources": view.source.sources if follows else (),
@@ -96,21 +96,20 @@ def number_in(text: str, feed: Feed, name: str) -> int | None:
     return number
 
 
-def forks_of(console: Console, view: RunView) -> list[str]:
+def forks_in(console: Console, view: RunView) -> list[Fork]:
     """Return the runs that go on from this one, as far as the index knows them, the newest first."""
     if not view.source.can_act:
         return []
     database = console.index.database
     if database is None:
         return []
-    wanted = Wanted(limit=_FORKS_AMONG, flow=view.state.flow, since=view.state.started_at)
     try:
         with files.told(console.index.path):
-            rows = find(database, wanted, view.now)
+            found = forks_of(database, [view.run], _FORKS_MAX)
     except IndexUnusable as error:
         console.index.broken(error)
         return []
-    return [row.summary.run for row in rows if row.summary.forked_from == view.run]
+    return found.get(view.run, [])
 
 
 async def export_page(console: Console, request: Request) -> Response:

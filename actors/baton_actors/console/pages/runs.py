@@ -71,7 +71,7 @@ async def runs_page(console: Console, request: Request) -> Page:
     older = query.with_(before=rows[-1].summary.run) if len(facts["rows"]) > SHOWN else ""
     return Page(
         template="runs.html",
-        title=f"Runs that {query.get('of')} asked for" if query.get("of") else "Runs",
+        title=_title(query),
         here="runs",
         facts={
             **facts,
@@ -134,6 +134,12 @@ async def chosen_page(console: Console, request: Request) -> Page:
     )
 
 
+def _title(query: Query) -> str:
+    if query.get("from"):
+        return f"Runs that go on from {query.get('from')}"
+    return f"Runs that {query.get('of')} asked for" if query.get("of") else "Runs"
+
+
 def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> dict[str, Any] | None:
     """Return what the index says; None while there is none."""
     database = console.index.database
@@ -150,7 +156,7 @@ def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> 
             nested=bool(wanted.parent),
         )
         by_status: dict[str, int] = sums.by_status
-        has_sums = not (wanted.text or wanted.until or wanted.waiting or wanted.parent)
+        has_sums = not (wanted.text or wanted.until or wanted.waiting or wanted.parent or wanted.forked_from)
         if not has_sums:
             each = {name: value for name, value in query.given.items() if name != "status"}
             by_status = count(database, wanted_in(each, now, COUNTED_MAX), now)
