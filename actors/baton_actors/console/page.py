@@ -54,6 +54,12 @@ MakePage = Callable[["Console", Request], Awaitable["Page | Response"]]
 """A page as a function: reads, and writes nothing. What is no page, a file say, is answered as it is."""
 
 
+def wants_json(request: Request) -> bool:
+    """Say whether a page is wanted as facts."""
+    accepted = request.headers.get("accept", "")
+    return bool(getattr(request.state, "json", False)) or ("json" in accepted and "html" not in accepted)
+
+
 class Given(dict[str, str]):
     """What an address gives after its `?`; what it does not give is empty."""
 

@@ -6,18 +6,24 @@ from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from baton_actors.console.core import Console
 from baton_actors.console.feeds import Feed
-from baton_actors.console.page import Page
+from baton_actors.console.page import Page, wants_json
 from baton_actors.console.run_view import RunView
 from baton_actors.console.sources import source_of
+from baton_actors.models.run_facts import output_in, shown_facts
+from baton_bus.client.left import left_alone
+from baton_bus.errors import BlobMissing
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.forking import Fork, forks_of
 from baton_schemas.show.export import dump
+from baton_schemas.show.timeline import timeline_of
+from baton_schemas.wire.outcomes import Blob
 
 _FORKS_MAX = 100
 """Forks of which it is said how many there are."""
@@ -31,42 +37,44 @@ async def run_page(console: Console, request: Request) -> Page:
     at = number_in(given.get("at", ""), feed, "at")
     log_from = number_in(given.get("log", ""), feed, "log")
     view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0)
-    return page_of(console, view)
+    return page_of(console, view, json=await facts_of(console, view) if wants_json(request) else None)
+
+
+async def facts_of(console: Console, view: RunView) -> dict[str, Any]:
+    """Return a run as `baton show --json` prints it; with how it was after a message, the number of that, and signs of
+    its branches.
+
+    Of a file the output may be lacking, as files have nothing of what is kept beside the log: then it is said why.
+    Raises `BlobMissing`, `BusUnavailable`.
+    """
+    state, plan, source = view.state, view.plan, view.source
+    follows, missing = view.at is None, {}
+    output = output_in(state.result)
+    if isinstance(output, Blob):
+        try:
+            output = Raw(await source.blob(output))
+        except BlobMissing as error:
+            if source.can_act:
+                raise
+            output, missing = None, {"missing": str(error)}
+    left = await left_alone(console.bus, plan, state) if source.can_act and follows and plan is not None else []
+    timeline = view.time.timeline if follows else timeline_of(view.entries, state)
+    facts = shown_facts(state, view.rows, timeline, view.now, output=output, unplayed=[each.actor for each in left])
+    if follows:
+        return facts | missing
+    branches = {name: each.signs for name, each in view.branches.items()}
+    return {**facts, **missing, "at": view.number, "late": state.late, "branches": branches}
 
 
 def page_of(console: Console, view: RunView, **more: Any) -> Page:
     """Return the page of a run as `view` shows it; `more` is in place of what is said here."""
     state, follows = view.state, view.at is None
 
-    def steps() -> dict[str, Any]:
-        return {
-            "run": view.run,
-            "flow": state.flow,
-            "status": state.status,
-            "at": view.number,
-            "messages": view.count,
-            "why": view.why,
-            "error": view.error,
-            "started_at": state.started_at,
-            "ended_at": state.ended_at,
-            "cost_usd": state.cost_usd,
-            "wasted_usd": state.wasted_usd,
-            "unpriced": state.unpriced,
-            "rehearsed": state.rehearsed,
-            "usage": state.usage,
-            "parent": state.parent,
-            "forked_from": state.forked_from,
-            "steps": view.rows,
-            "branches": {name: each.signs for name, each in view.branches.items()},
-            "late": state.late,
-        }
-
     facts: dict[str, Any] = {
         "template": "run.html",
         "title": f"{state.flow} {view.run}",
         "here": view.source.here,
         "facts": {**view.facts(), "forks": lambda: forks_in(console, view), "message": None, "is_message": False},
-        "json": steps,
         "command": view.source.command("show" if follows else "replay"),
         "sources": view.source.sources if follows else (),
         "stored_at_s": view.entries[-1].at.timestamp() if view.entries and view.source.sources else 0.0,
