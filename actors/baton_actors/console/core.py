@@ -29,6 +29,7 @@ from .listing import Rows
 from .needs import Needs
 from .queue_watch import QueueWatch
 from .rendering import Rendering
+from .step_times import TimesOfSteps
 from .streams import Streams
 from .tail import Tail
 
@@ -88,6 +89,7 @@ class _Served:
         self.examined = Examined(client.bus)
         self.needs = Needs(console)
         self.flows = Flows(console)
+        self.step_times = TimesOfSteps(console)
 
 
 class Console:
@@ -186,6 +188,11 @@ class Console:
     def flows(self) -> Flows:
         """The flows that are known here."""
         return self._server.flows
+
+    @property
+    def step_times(self) -> TimesOfSteps:
+        """What the steps of flows took lately."""
+        return self._server.step_times
 
     @property
     def _server(self) -> _Served:
