@@ -8,7 +8,6 @@ from typing import Any
 
 from msgspec import Raw
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 
 from baton_actors.console.core import Console
 from baton_actors.console.feeds import Feed
@@ -21,7 +20,6 @@ from baton_bus.errors import BlobMissing
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.forking import Fork, forks_of
-from baton_schemas.show.export import dump
 from baton_schemas.show.timeline import timeline_of
 from baton_schemas.wire.outcomes import Blob
 
@@ -118,13 +116,3 @@ def forks_in(console: Console, view: RunView) -> list[Fork]:
         console.index.broken(error)
         return []
     return found.get(view.run, [])
-
-
-async def export_page(console: Console, request: Request) -> Response:
-    """Return a run as JSON lines, to be kept: what `baton export` writes."""
-    feed = (await source_of(console, request)).feed
-    return StreamingResponse(
-        (dump(entry) for entry in tuple(feed.entries)),
-        media_type="application/x-ndjson",
-        headers={"content-disposition": f'attachment; filename="{feed.run}.jsonl"'},
-    )

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from baton_actors.console.core import Console
 from baton_actors.console.listing import (
@@ -20,6 +21,8 @@ from baton_actors.console.listing import (
     wanted_in,
 )
 from baton_actors.console.page import LISTS, Given, Moved, Page
+from baton_actors.console.pages.export import exported
+from baton_actors.console.pages.many import runs_in
 from baton_actors.console.words import in_url
 from baton_bus.index import file as files
 from baton_bus.index.counting import counts
@@ -109,13 +112,14 @@ async def beside_page(console: Console, request: Request) -> Page:
     return Page(template="error.html", title="Beside", facts={"said": "", "links": []}, json=paths)
 
 
-async def chosen_page(console: Console, request: Request) -> Page:
-    """Lead to what is to be done with the runs that are marked: it asks first. Raises `ValueError`."""
+async def chosen_page(console: Console, request: Request) -> Page | Response:
+    """Lead to what is to be done with the runs that are marked, which asks first; or return them as files to be kept.
+
+    Raises `ValueError`.
+    """
     given = Given(request.query_params)
-    runs = list(dict.fromkeys(filter(None, request.query_params.getlist("run"))))
+    runs = runs_in(request.query_params.getlist("run"))
     does = given["do"]
-    if not runs:
-        raise ValueError("No run is marked. Mark some in the list of runs, and try again.")
     if does == "compare":
         if len(runs) != 2:
             raise ValueError(f"{len(runs)} runs are marked; two can be compared.")
@@ -124,14 +128,7 @@ async def chosen_page(console: Console, request: Request) -> Page:
         raise Moved(f"/acts/{does}?{urlencode([('run', run) for run in runs])}")
     if does != "export":
         raise ValueError(f"{does!r} is none of compare, cancel, retry, export")
-    return Page(
-        template="export.html",
-        title="Export runs",
-        here="runs",
-        facts={"runs": runs},
-        json=runs,
-        command=f"baton export {runs[0]}",
-    )
+    return await exported(console, request, runs)
 
 
 def _title(query: Query) -> str:
