@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -84,9 +85,9 @@ class Tab(Struct, frozen=True, kw_only=True):
             await self.page.keyboard.press(name)
 
     async def leads(self, path: str, *keys: str) -> None:
-        """Press keys, and wait until they have led to a page: whose path begins so."""
+        """Press keys, and wait until they have led to a page; `*` in its path is anything."""
         await self.keys(*keys)
-        await self.page.wait_for_url(lambda url: url.removeprefix(self.base).startswith(path), wait_until="load")
+        await self.page.wait_for_url(lambda url: fnmatchcase(url.removeprefix(self.base), path), wait_until="load")
 
     @property
     def path(self) -> str:

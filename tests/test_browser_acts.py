@@ -82,7 +82,7 @@ async def test_cancel_asks_first_and_pressed_twice_ends_the_run_once(
                 await page.page.get_by_label("why").fill("it is late")
                 await page.page.locator("button.confirms").evaluate(DOUBLE_CLICK)
                 await page.page.wait_for_url(f"**/runs/{run}")
-                await page.page.locator(".state.cancelled").first.wait_for()
+                await page.sees("cancelled", "#head h1")
                 await other.page.locator("button.confirms").click()
                 await other.page.wait_for_url(f"**/runs/{run}")
                 results = [each for each in await idle.kinds(run) if each == "result"]

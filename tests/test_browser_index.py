@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.async_api import Browser
 
+from baton_actors.console.keeping import COMMAND, KeepThis
 from baton_schemas.flow.flow import Field, Step
 
 from .browsers import Tab, browsing, in_browser, tab
@@ -48,13 +51,7 @@ def truncated(path: Path) -> None:
         file.truncate(100)
 
 
-def overwritten(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(0)
-        file.write(b"\0" * 8192)
-
-
-@pytest.mark.parametrize("damage", [deleted, truncated, overwritten])
+@pytest.mark.parametrize("damage", [deleted, truncated])
 async def test_index_that_was_damaged_under_a_page_is_made_anew_and_the_page_goes_on(
     server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser, damage: Callable[[Path], None]
 ) -> None:
@@ -96,25 +93,53 @@ async def test_index_of_another_stream_is_made_anew(
         page.check()
 
 
+async def test_file_that_is_no_index_is_left_alone_and_runs_are_listed_from_the_log(
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "index.sqlite"
+    path.write_text("This is somebody's letter, and no index at all. " * 10)
+    async with (
+        team(server.url, namespace, FLOW, {"do": double}) as t,
+        served(t.bus.settings, path) as console,
+        browsing(chromium) as browser,
+    ):
+        runs = [await t.submit(text="1")]
+        await t.result(runs[0])
+        async with tab(browser, console) as page:
+            await shows(page, runs)
+            await page.sees("is no database. Expected an index that `baton index` has made", "#status")
+            assert path.read_text().startswith("This is somebody's letter")
+            page.check()
+
+
 async def test_index_that_another_console_keeps_is_shared_and_kept_when_that_is_gone(
     server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
 ) -> None:
     path = tmp_path / "index.sqlite"
-    async with (
-        team(server.url, namespace, FLOW, {"do": double}) as t,
-        contextlib.AsyncExitStack() as first,
-        contextlib.AsyncExitStack() as second,
-        browsing(chromium) as browser,
-    ):
-        runs = [await t.submit(text="1")]
-        await has(await first.enter_async_context(served(t.bus.settings, path)), runs)
-        async with tab(browser, await second.enter_async_context(served(t.bus.settings, path))) as page:
+    async with team(server.url, namespace, FLOW, {"do": double}) as t:
+        order = msgspec.json.encode(KeepThis(settings=t.bus.settings, path=str(path)))
+        other = await asyncio.create_subprocess_exec(*COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(order + b"\n")
+        assert (await other.stdout.readline()).startswith(b"keeps the index")
+        async with (
+            served(t.bus.settings, path) as console,
+            browsing(chromium) as browser,
+            tab(browser, console) as page,
+        ):
             await page.live()
-            runs.append(await t.submit(text="2"))
+            runs = [await t.submit(text="1")]
             await shows(page, runs)
             await page.sees("index complete", "#status")
-            await first.aclose()
-            runs.append(await t.submit(text="3"))
+
+            async def is_busy() -> bool:
+                return console.console.index.says == "another process keeps the index"
+
+            await until_so(is_busy)
+            other.kill()
+            await other.communicate()
+            runs.append(await t.submit(text="2"))
             await shows(page, runs)
             page.check()
 

@@ -18,7 +18,8 @@ PAGES = ("/", "/flows", "/queues", "/attention", "/spend", "/schedules", "/log",
 OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 BARS = "document.querySelector('.top').offsetHeight + document.querySelector('.status').offsetHeight"
 IN_SIGHT = """() => {
-  const [here, bar] = [".top [aria-current]", ".top nav"].map((each) => document.querySelector(each)?.getBoundingClientRect());
+  const found = [".top [aria-current]", ".top nav"].map((each) => document.querySelector(each));
+  const [here, bar] = found.map((each) => each?.getBoundingClientRect());
   return !here || here.left >= bar.left - 1 && here.right <= bar.right + 1;
 }"""
 
@@ -38,7 +39,7 @@ async def test_narrow_pages_have_small_bars_and_do_not_scroll_sideways(
         own = (f"/runs/{run}", f"/runs/{run}/steps/one", f"/runs/{run}/messages/2", f"/runs/{run}/fork", "/flows/flow")
         for path in (*PAGES, *own, f"/compare/{run}/{run}"):
             await shown.go(path)
-            assert await shown.asks(OVER) == 0, path
+            assert await shown.asks(OVER) <= 0, path
             assert await shown.asks(BARS) <= 3 * 38, path
             assert await shown.asks(IN_SIGHT), path
         shown.check()

@@ -29,7 +29,10 @@ from .bell import Bell
 from .words import unix_us
 
 _KEPT_MAX = 20
-"""Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
+"""Runs that are kept when nobody looks at them any more: going back to one is at once, and a page whose stream begins
+has read it already."""
+_KEPT_MESSAGES_MAX = 15_000
+"""Messages of these, but for the last run: some 25 MB."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
@@ -110,7 +113,7 @@ class Feed:
     def running(self) -> dict[str, int]:
         """Return the attempts that workers say they are making, by step."""
         now = time.monotonic()
-        steps = self.state.steps
+        steps = self.state.steps if self.live else {}
         return {
             step: live.attempt
             for step, live in self.live.items()
@@ -199,6 +202,11 @@ class Feeds:
             return watched[0]
         if (kept := self._kept.get(name)) is not None:
             self._kept.move_to_end(name)
+            if not kept.ended:
+                count = len(kept.entries)
+                await self._fill(kept)
+                if len(kept.entries) > count:
+                    kept.bell.ring()
             return kept
         feed = Feed(await find_run(self._bus, name))
         await self._fill(feed)
@@ -229,7 +237,7 @@ class Feeds:
                     self._keep(feed)
 
     async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
-        kept = self._kept.pop(run, None)
+        kept = self._kept.get(run)  # it stays there, for pages that are asked for in the meantime
         feed = kept or Feed(await find_run(self._bus, run))
         early: list[Stored] = []
         filled = False
@@ -261,11 +269,13 @@ class Feeds:
             feed.apply(entry)
 
     def _keep(self, feed: Feed) -> None:
-        """Keep one that has ended: nothing more comes, or what comes is late and changes nothing."""
-        if feed.ended:
-            self._kept[feed.run] = feed
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
+        """Keep one that nobody watches: of one that has ended nothing more comes that changes it."""
+        self._kept[feed.run] = feed
+        self._kept.move_to_end(feed.run)
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_MAX or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES_MAX
+        ):
+            self._kept.popitem(last=False)
 
 
 def _entry(each: Stored) -> Entry:

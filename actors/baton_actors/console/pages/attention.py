@@ -11,6 +11,7 @@ from starlette.requests import Request
 from baton_actors.console.core import Console
 from baton_actors.console.needs import Health, stamp
 from baton_actors.console.page import LISTS, Given, Page
+from baton_bus.client.people import waiting_facts
 from baton_bus.errors import BusError
 from baton_schemas.errors import SchemaError
 
@@ -67,7 +68,7 @@ async def _soon(needs: Any) -> Health | None:
 
 def _facts(questions: Any, causes: Any, rejected: Any, health: Health | None) -> dict[str, Any]:
     return {
-        "questions": questions,
+        "questions": [waiting_facts(each) for each in questions],
         "causes": causes,
         "rejected": [each.told for each in rejected],
         "parked": health.parked if health else None,

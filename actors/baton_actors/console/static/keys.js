@@ -47,6 +47,14 @@ const help = () => document.getElementById("help").showModal();
 // Finding, and the neighbours of a run in its list, are had when somebody wants them.
 const found = () => import("./palette.js");
 
+// What is typed at once goes into its field already.
+function find() {
+  const dialog = document.getElementById("palette");
+  dialog.querySelector("input").value = "";
+  dialog.showModal();
+  found().then((palette) => palette.open());
+}
+
 const KEYS = {
   "/": () => press("search")?.focus(),
   "?": help,
@@ -56,6 +64,7 @@ const KEYS = {
   N: () => move(-1, (row) => row.querySelector(".failed")),
   l: () => { const row = document.querySelector(".at[data-href]"); if (row) location.href = row.dataset.href; },
   h: () => history.back(),
+  Escape: () => history.back(),
   t: theme,
   ".": dense,
   " ": () => document.body.dispatchEvent(new Event("baton:freeze")),
@@ -97,7 +106,7 @@ document.addEventListener("click", (event) => {
   const key = event.target.closest?.("[data-key]")?.dataset.key;
   if (key === "theme") theme();
   if (key === "help") help();
-  if (key === "palette") found().then((palette) => palette.open());
+  if (key === "palette") find();
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
 });
