@@ -45,6 +45,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """Returns when the first message that it shows was stored after such a time, which is before the last one's."""
     paces: Mapping[str, float] = {}
     """By part (without `live_`): how many seconds pass at least from one sending of it to the next."""
+    by_row: tuple[str, ...] = ()
+    """Parts of which the rows of a table that changed are sent, where none came or went: those with an id."""
     every_s: float = 0.0
     """It is made anew at least so often; 0 for only when something came."""
     status: int = 200

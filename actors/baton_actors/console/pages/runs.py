@@ -93,6 +93,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         json=[row.summary for row in rows],
         command=command_of(query.given),
         sources=(LISTS,),
+        by_row=("runs",),
         stored_at_s=last_at(rows),
         stored_after=lambda at_s: first_after(rows, at_s),
     )
