@@ -108,9 +108,7 @@ async def test_run_of_a_thousand_branches_shows_each_as_the_log_has_it_while_it_
         await t.submit(run, items=list(range(MANY)))
         async with tab(browser, console, f"/runs/{run}") as page:
             await page.live()
-            await page.until(
-                "[...document.querySelector('.field').dataset.cells].filter(each => each === 'd').length > 500"
-            )
+            await page.until("[...document.querySelector('.field').dataset.cells].filter(each => each === 'd').length > 500")
             signs = await cells_are(page, t, run)
             assert set("dfr") <= set(signs)  # those that are held run, as their workers say
             await page.page.reload()

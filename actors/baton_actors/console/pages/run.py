@@ -34,7 +34,7 @@ async def run_page(console: Console, request: Request) -> Page:
     feed, given = source.feed, request.query_params
     at = number_in(given.get("at", ""), feed, "at")
     log_from = number_in(given.get("log", ""), feed, "log")
-    view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0)
+    view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0, fits=bool(given.get("fit")))
     return page_of(console, view, json=await facts_of(console, view) if wants_json(request) else None)
 
 
