@@ -17,14 +17,14 @@ from rich.console import Console, RenderableType
 
 from baton_actors import File, Flow
 from baton_actors.agents.loading import FoundFlow, find_flow
-from baton_actors.cli.output import run_facts
 from baton_actors.cli.show.costs import dollars
 from baton_actors.cli.show.run_page import run_page
-from baton_actors.cli.show.step_facts import step_facts
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.models import Models, ModelSettings
 from baton_actors.models.body import body_of
 from baton_actors.models.caching import prefix_of
+from baton_actors.models.run_facts import run_facts
+from baton_actors.models.saved import saved_by_seen
 from baton_actors.processes.hosting import hosting
 from baton_bus import Client, Settings, connect
 from baton_bus.client.runs import find_run
@@ -38,6 +38,7 @@ from baton_schemas.flow.versions import version_needed
 from baton_schemas.show.asked import Asked, asked_by
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.rows import rows_of
+from baton_schemas.show.step_facts import step_facts
 from baton_schemas.wire.messages import ASKING, FIRST, Result
 
 from .caching_server import CachingServer, caching_server
@@ -319,10 +320,10 @@ async def test_what_was_saved_is_shown_with_what_was_read_and_written(settings: 
     page = shown(run_page(state, rows_of(state, plan_of(state))))
     assert f"({2 * written:,} cached, {written:,} written to the cache)" in page
     assert f"caching saved {dollars(saved_usd)}" in page
-    wrote, *others = sorted(steps, key=lambda seen: step_facts(seen)["saved_usd"])
+    wrote, *others = sorted(steps, key=lambda seen: saved_by_seen(seen) or 0.0)
     assert f"caching cost {dollars(written * (WRITTEN - INPUT) / 1e6)} more" in shown(step_page(wrote, 160))
     for seen in others:
-        assert step_facts(seen)["saved_usd"] == pytest.approx(written * (INPUT - READ) / 1e6)
+        assert step_facts(seen, saved_by_seen(seen))["saved_usd"] == pytest.approx(written * (INPUT - READ) / 1e6)
 
 
 def shown(page: RenderableType) -> str:

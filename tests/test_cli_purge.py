@@ -17,10 +17,10 @@ from baton_actors import Baton, Flow
 from baton_actors.cli.commands.purge import _choice, _lines
 from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.show.size import size_line
-from baton_actors.cli.times import BadTime, read_age
 from baton_bus.client.purge import Choice, Plan
 from baton_bus.client.size import LogSize
 from baton_bus.client.survey import Counted, Survey
+from baton_schemas.show.times import BadTime, read_age
 
 from .commands import BATON, WAIT_S, baton, environ
 

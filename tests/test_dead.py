@@ -51,6 +51,7 @@ async def test_failed_steps_come_from_the_newest_and_no_more_than_asked_for(serv
         newest = dead[0]
         assert (newest.flow, newest.error.step, newest.error.message) == ("flow", "b", "three is broken")
         assert (newest.began, newest.forked_as) == (True, "")
+        assert (newest.cause.step, newest.cause.message) == ("b", "three is broken")
         assert newest.at == (await t.state("three")).ended_at
 
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from baton_actors.cli.show.diff_page import diff_page, prompts_of
+from baton_actors.cli.show.diff_page import diff_page
 from baton_schemas.flow.flow import Flow
 from baton_schemas.run.state import Entry
 from baton_schemas.show.compared import Run, same
 from baton_schemas.show.differ import Difference, StepDiffers, differ
+from baton_schemas.show.differ_words import prompts_of
 from baton_schemas.show.running_order import running_order, together
 from baton_schemas.show.text_diff import WORDS_MAX, pieces
 from baton_schemas.wire.facts import ModelCall

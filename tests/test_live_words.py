@@ -165,7 +165,8 @@ async def test_whoever_comes_late_hears_what_was_said_last(server: NatsServer, n
         async with asyncio.timeout(WAIT_S), aclosing(run.watch()) as events:
             async for event in events:
                 if isinstance(event, Running) and event.says:
-                    assert event == Running(step="a", attempt=1, says="loads the model")
+                    assert event == Running(step="a", attempt=1, says="loads the model", since_us=event.since_us)
+                    assert abs(event.since_us / 1e6 - t.bus.now_s()) < WAIT_S
                     go.set()
         assert (await t.result(run.id)).status == "done"
 

@@ -387,6 +387,7 @@ OPERATES = (
     "baton.handoff.actor.r.step.start",
     "baton.result.words.r.end",
     "baton.live.r.end",
+    "baton.live.r.roll.-",
     "baton.timer.task.f.n",
     "baton.timer.words.r.end--stopped",
 )

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from baton_actors.cli.output import print_json
-from baton_actors.cli.show.step_facts import brought_facts, step_facts
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.values import brought_lines, brought_table
 from baton_schemas.errors import UnknownStep
@@ -29,6 +28,7 @@ from baton_schemas.show.paid import paid_for
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.seeing import see, wanted
 from baton_schemas.show.step import StepSeen, step_of
+from baton_schemas.show.step_facts import brought_facts, step_facts
 from baton_schemas.wire.facts import Begun, GivenBack, ModelCall, Retry, Spent, Waits
 from baton_schemas.wire.messages import Begins, Branch, Handoff, Message, Origin, Started
 from baton_schemas.wire.outcomes import Blob, Done, Error, Failed, Place, Skipped, State, Usage, Work

@@ -13,6 +13,11 @@ from baton_schemas.run.refs import key_of_child, replied, source_token
 from baton_schemas.wire.messages import Answer, Decisive, Handoff, OutcomeRecord, Reply, Result
 from baton_schemas.wire.names import BATCH, JOIN, MORE, REJECTED, TOKEN, WHOLE_RUN, check_token, gatherer_of, sender_of
 
+ROLL = "roll"
+"""The kind of the live word that asks who is at work."""
+WHOLE_ROLL = "-"
+"""In place of a run: of all runs, and of those who have no work."""
+
 
 class Parts(NamedTuple):
     """The tokens of a stored subject."""
@@ -185,6 +190,19 @@ class Subjects:
     def live(self, run: str, *what: str) -> str:
         """Return a subject of core NATS, not stored: `running.{step}` of a run, or, by its token, a model's `pace`."""
         return ".".join((self.namespace, "live", run, *what))
+
+    def roll(self, run: str = WHOLE_ROLL) -> str:
+        """Return where workers are asked what they hold of a run; without one, who is there; `*` for both."""
+        return self.live(run, ROLL, WHOLE_RUN)
+
+    def here(self) -> str:
+        """Return where workers say that they are there."""
+        return self.live(WHOLE_ROLL, "here", WHOLE_RUN)
+
+    def live_of(self, subject: str) -> tuple[str, str, str] | None:
+        """Return run, kind and step in a subject made by `live`; None when it is another."""
+        tokens = subject.removeprefix(f"{self.namespace}.live.").split(".")
+        return (tokens[0], tokens[1], tokens[2]) if len(tokens) == 3 else None
 
     def run_of_stored(self, subject: str) -> str:
         """Return the run of a subject made by `stored_result`."""

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import short_time
 from baton_bus import BusError
 from baton_bus.client.runs import RunHead, recent_runs
 from baton_bus.store.bus import Bus
 from baton_bus.store.players import players
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.times import short_time
 
 _RUNS_MAX = 100
 """Runs that are counted one by one; where more wait, that there are more says enough."""

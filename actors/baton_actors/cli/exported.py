@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from baton_schemas.errors import BadMessage
 from baton_schemas.run.state import Entry
-from baton_schemas.show.export import load
+from baton_schemas.show.export import load_all
 from baton_schemas.wire.names import TOKEN
 
 
@@ -18,7 +17,4 @@ def names_file(name: str) -> bool:
 def read_exported(path: Path) -> list[Entry]:
     """Return the entries of an exported run. Raises `BadMessage`, naming the line."""
     with path.open("rb") as lines:
-        entries = [load(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not entries:
-        raise BadMessage(f"{path} has no messages in it. Export the run again with `baton export`")
-    return entries
+        return load_all(lines, str(path))

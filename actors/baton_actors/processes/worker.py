@@ -58,6 +58,7 @@ class Worker:
         self._answers = Answers(shared.engine, actor, agent.max_in_flight)
         self._doing = Doing(shared, actor, reading, self._answers)
         self._jobs: dict[int, Job] = {}
+        self._roll = shared.roll
         self._in_hand = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         shared.ends.tell(self._run_ended)
@@ -76,6 +77,7 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             announcer = asyncio.create_task(self._announce(), name=f"announce {self._actor}")
             stack.callback(announcer.cancel)
+            stack.enter_context(self._roll.playing(self._actor, self._jobs.values))
             pullers = []
             if joins:
                 pullers.append(

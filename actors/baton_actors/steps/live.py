@@ -27,7 +27,8 @@ def live_of(bus: Bus, job: Job) -> Live:
 
 
 def announce(bus: Bus, job: Job) -> None:
-    """Say that the step of a job is being done, and what it said last."""
+    """Say that the step of a job is being done, since when, and what it said last."""
     says = job.live.says if job.live is not None else ""
-    word = Running(attempt=job.attempt, says=says)
+    since_us = int((bus.now_s() - job.elapsed_s) * 1_000_000)
+    word = Running(attempt=job.attempt, says=says, since_us=max(since_us, 0))
     bus.say_soon(bus.subjects.live(job.run, "running", job.step), encode_word(word))

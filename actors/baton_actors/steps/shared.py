@@ -15,6 +15,7 @@ from .ends import Ends
 from .held import Held
 from .limiting import Limiting
 from .plans import Plans
+from .roll import Roll, answering
 from .suspects import Suspects
 from .warming import Warming
 
@@ -33,6 +34,7 @@ class Shared(NamedTuple):
     held: Held
     limiting: Limiting
     warming: Warming
+    roll: Roll
 
 
 @contextlib.asynccontextmanager
@@ -53,12 +55,12 @@ async def sharing(
     ends, limiting = Ends(engine.bus), Limiting(engine.bus, models)
     warming = Warming(engine.bus.slots)
     ends.tell(lambda _, run: limiting.run_ended(run))
-    async with ends.listening(), limiting.working():
+    async with ends.listening(), limiting.working(), answering(engine.bus) as roll:
         await ends.hear(plan)
         try:
             suspects = Suspects(how_it_died)
             plans, held = Plans(engine.bus, plan), held or Held()
-            yield Shared(engine, agents, plans, ends, worker, suspects, held, limiting, warming)
+            yield Shared(engine, agents, plans, ends, worker, suspects, held, limiting, warming, roll)
         finally:
             agents.threads.close()
             await warming.close()

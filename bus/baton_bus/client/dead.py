@@ -11,6 +11,7 @@ from baton_bus.client.runs import from_the_end
 from baton_bus.store.bus import Bus
 from baton_schemas.run.child_runs import may_be_child, parent_of
 from baton_schemas.run.state import Entry
+from baton_schemas.show.cause import Cause, cause_of_error
 from baton_schemas.wire.facts import Rejected
 from baton_schemas.wire.messages import Handoff, Note, Result, Started
 from baton_schemas.wire.outcomes import Error, Failed
@@ -27,6 +28,11 @@ class DeadStep(Struct, frozen=True, kw_only=True):
     """False for a task that was refused: there is no step to go on from."""
     forked_as: str = ""
     """The latest run that goes on from this one, if there is one."""
+
+    @property
+    def cause(self) -> Cause:
+        """What it has in common with other failures: those of one cause have one key, as the index has it."""
+        return cause_of_error(self.flow, self.error)
 
 
 class RejectedMessage(Struct, frozen=True, kw_only=True):

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_bus.errors import BlobMissing, BlobWrong, UnknownRun
 from baton_bus.store.bus import Bus
 from baton_schemas.errors import FlowUnreadable, UnknownStep
+from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
-from baton_schemas.run.state import RunState
+from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.plan import plan_of
 from baton_schemas.show.seeing import see, wanted
 from baton_schemas.show.step import StepSeen, step_of
 from baton_schemas.wire.outcomes import Blob
 from baton_schemas.wire.words import read_running
 
+from .roll import ask_roll
 from .runs import RunHead, find_run, read_last
 
 LISTEN_S = 2.2
-"""A worker says every two seconds what it is doing: who listens for longer has heard all."""
+"""A worker says at once what it is doing when it is asked, and an older one every two seconds: who listens for longer
+has heard all."""
 _ORIGINS_MAX = 32
 """Runs that go on from one another: so many are followed to where a step was done."""
 _SMALL_IN_ALL = 100
+
+
+class Read(Struct, frozen=True, kw_only=True):
+    """A run that was read: its messages, and the state that they make, with the id by which it was found."""
+
+    entries: Sequence[Entry]
+    state: RunState
+
+
+Fetch = Callable[[Sequence[Blob]], Awaitable[tuple[dict[str, bytes], dict[str, str]]]]
+"""Returns what is kept beside the log by its SHA-256, and why what is lacking was not fetched."""
+ReadOrigin = Callable[[str], Awaitable[Read | None]]
+"""Returns the run of this very id; None when it is not there."""
 
 
 async def see_step(
@@ -36,17 +54,43 @@ async def see_step(
     A step that is in nobody's hands as far as the log says is listened for, up to `listen_s`. Values are fetched up to
     `fetch_max_bytes` in all (None: all of them). Raises `UnknownStep`, `FlowUnreadable`, `BusUnavailable`, `NoStream`.
     """
-    seen, state = await _see(bus, head, name, listen_s, fetch_max_bytes)
+    read = await _read(bus, head)
+    step = step_of(_plan(read.state), read.state, name)
+    own, running = read.state.steps.get(step), 0
+    if own is not None and own.status == "queued" and not own.waits and own.asked in (None, "agent") and listen_s:
+        running = await _heard(bus, head.run, step, listen_s)
+
+    async def origin(run: str) -> Read | None:
+        try:
+            found = await find_run(bus, run)
+        except UnknownRun:
+            return None
+        return await _read(bus, found) if found.run == run else None
+
+    return await see_read(read, step, fetcher(bus, fetch_max_bytes), origin, running=running)
+
+
+async def see_read(read: Read, name: str, fetch: Fetch, origin: ReadOrigin, *, running: int = 0) -> StepSeen:
+    """Return what `see_step` does of a run that was read, wherever it is from; `running` as in `seeing.see`.
+
+    Raises `UnknownStep`, `FlowUnreadable`, and what `fetch` and `origin` raise.
+    """
+    seen = await _see(read, name, fetch, running)
     if not seen.reused_from:
         return seen
-    done = await _where_it_was_done(bus, seen, fetch_max_bytes) or seen
+    done = await _where_it_was_done(seen, fetch, origin) or seen
     run = done.reused_from or done.run
     gone = ", which is not in the log any more" if done.reused_from else ""
     says = f"done in run {run}{gone}, and reused here"
     # A child may be another one of its name there.
     return replace(
-        done, run=state.run, state=seen.state, status=seen.status, says=says, reused_from=run, label=seen.label
+        done, run=read.state.run, state=seen.state, status=seen.status, says=says, reused_from=run, label=seen.label
     )
+
+
+def fetcher(bus: Bus, max_bytes: int | None) -> Fetch:
+    """Return what fetches from beside the log of this bus, up to so many bytes in all (None: everything)."""
+    return partial(_fetch, bus, max_bytes=max_bytes)
 
 
 async def fetch_small(bus: Bus, blobs: Iterable[Blob], max_bytes: int) -> dict[str, bytes]:
@@ -59,17 +103,17 @@ async def fetch_small(bus: Bus, blobs: Iterable[Blob], max_bytes: int) -> dict[s
     return fetched
 
 
-async def _where_it_was_done(bus: Bus, seen: StepSeen, fetch_max_bytes: int | None) -> StepSeen | None:
+async def _where_it_was_done(seen: StepSeen, fetch: Fetch, origin: ReadOrigin) -> StepSeen | None:
     """Return a reused step as it is in the run in which it was done, or in the first that is still in the log."""
     found: StepSeen | None = None
     run = seen.reused_from
     for _ in range(_ORIGINS_MAX):
+        read = await origin(run)
+        if read is None:
+            return found
         try:
-            head = await find_run(bus, run)
-            if head.run != run:
-                return found
-            found, _ = await _see(bus, head, seen.step, 0.0, fetch_max_bytes)
-        except (UnknownRun, UnknownStep, FlowUnreadable):
+            found = await _see(read, seen.step, fetch, 0)
+        except (UnknownStep, FlowUnreadable):
             return found
         if not found.reused_from:
             return found
@@ -77,21 +121,24 @@ async def _where_it_was_done(bus: Bus, seen: StepSeen, fetch_max_bytes: int | No
     return found
 
 
-async def _see(
-    bus: Bus, head: RunHead, name: str, listen_s: float, fetch_max_bytes: int | None
-) -> tuple[StepSeen, RunState]:
+async def _read(bus: Bus, head: RunHead) -> Read:
     entries = await read_last(bus, head)
-    state = replace(fold(entries), run=head.run)
+    return Read(entries=entries, state=replace(fold(entries), run=head.run))
+
+
+def _plan(state: RunState) -> Plan:
     plan = plan_of(state)
     if plan is None:
-        raise FlowUnreadable(head.run, state.result.reason if state.result else "")
+        raise FlowUnreadable(state.run, state.result.reason if state.result else "")
+    return plan
+
+
+async def _see(read: Read, name: str, fetch: Fetch, running: int) -> StepSeen:
+    state, entries, plan = read.state, read.entries, _plan(read.state)
     step = step_of(plan, state, name)
-    own, running = state.steps.get(step), 0
-    if own is not None and own.status == "queued" and not own.waits and own.asked in (None, "agent") and listen_s:
-        running = await _heard(bus, head.run, step, listen_s)
-    fetched, lacking = await _fetch(bus, wanted(plan, state, entries, step), fetch_max_bytes)
+    fetched, lacking = await fetch(wanted(plan, state, entries, step))
     now = datetime.now(UTC)
-    return see(plan, state, entries, step, fetched=fetched, lacking=lacking, running=running, now=now), state
+    return see(plan, state, entries, step, fetched=fetched, lacking=lacking, running=running, now=now)
 
 
 async def _fetch(bus: Bus, blobs: Sequence[Blob], max_bytes: int | None) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -122,6 +169,7 @@ async def _heard(bus: Bus, run: str, step: str, listen_s: float) -> int:
 
     # Whatever it says is a sign of life: each word has the attempt.
     async with bus.hearing(bus.subjects.live(run, "*", step), on_word, sure=False):
+        ask_roll(bus, run)
         try:
             async with asyncio.timeout(listen_s):
                 return await word

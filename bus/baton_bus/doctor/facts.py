@@ -108,6 +108,8 @@ class Position(Struct, frozen=True):
     """How far a consumer has come."""
 
     stream_seq: int = 0
+    consumer_seq: int = 0
+    """Counts what was handed out, again or not."""
     last_active: datetime | None = None
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from baton_bus.doctor.facts import Account, Consumer, Stream, Vitals
 from baton_bus.doctor.monitor import read_monitor
 from baton_bus.doctor.waits import read_newer, read_waits
-from baton_bus.errors import BusError, NotAllowed, StreamMismatch
+from baton_bus.errors import BusError, BusUnavailable, NotAllowed, StreamMismatch
 from baton_bus.jetstream.requests import NoAnswer
 from baton_bus.jetstream.streams import Lack, ensure_stream
 from baton_bus.store.bus import Bus
@@ -96,6 +96,15 @@ async def read_vitals(bus: Bus, monitor_url: str = "") -> Vitals:
         withheld=tuple(ask.withheld) if ask.answers else (),
         silent=tuple(ask.silent),
     )
+
+
+async def read_consumers(bus: Bus) -> list[Consumer] | None:
+    """Return the consumers of the log as they stand; None when this user may not ask. Raises `BusUnavailable`."""
+    ask = _Asking(bus)
+    found = await ask.consumers(bus.settings.namespace)
+    if ask.silent:
+        raise BusUnavailable("look at the consumers of the log", _SILENCE_S)
+    return None if ask.withheld else found
 
 
 async def _all_there() -> tuple[tuple[Lack, ...], str]:

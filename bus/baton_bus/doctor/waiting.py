@@ -32,7 +32,7 @@ def judge_consumers(vitals: Vitals, log: Stream, settings: Settings) -> Iterator
     if "the consumers" in vitals.withheld:
         return
     ours = [consumer for consumer in vitals.consumers if consumer.config.durable_name]
-    found = [finding for consumer in ours for finding in _judge(consumer, settings)]
+    found = [finding for consumer in ours for finding in judge_consumer(consumer, settings)]
     yield from found
     if not found:
         yield Finding("ok", "consumers", f"{len(ours)} actors and stewards; none has work that stands still")
@@ -110,7 +110,7 @@ def _due(vitals: Vitals, timers: Stream) -> Iterator[Finding]:
     waiting = due.num_pending if due else sum(timers.state.subjects.values())
     if due is not None and due.paused:
         yield _paused("timers", due, "deadlines and scheduled tasks")
-    elif waiting and (due is None or _is_down(due)):
+    elif waiting and (due is None or is_down(due)):
         says = f"{waiting:,} deadlines or tasks are due and no process takes them; they are kept {span(KEPT_S)}"
         yield Finding("warning", "timers", says, "Start any worker, or `baton steward FLOW`.")
     elif due is not None and _is_stuck(due):
@@ -120,7 +120,8 @@ def _due(vitals: Vitals, timers: Stream) -> Iterator[Finding]:
         yield Finding("ok", "timers", "nothing is due that nobody takes")
 
 
-def _judge(consumer: Consumer, settings: Settings) -> Iterator[Finding]:
+def judge_consumer(consumer: Consumer, settings: Settings) -> Iterator[Finding]:
+    """Say what is not well with one consumer; nothing of one that is."""
     what, config = f"consumer {consumer.name}", consumer.config
     if config.max_deliver > 0:
         says = f"max_deliver = {config.max_deliver}: after that the server drops a handoff, and its run never ends"
@@ -130,7 +131,7 @@ def _judge(consumer: Consumer, settings: Settings) -> Iterator[Finding]:
         yield Finding("note", what, says, "Give all workers one BATON_LEASE_S: the last to start wins.")
     if consumer.paused:
         yield _paused(what, consumer, f"its {consumer.num_pending:,} messages")
-    elif consumer.num_pending and _is_down(consumer):
+    elif consumer.num_pending and is_down(consumer):
         wait = "1 message waits" if consumer.num_pending == 1 else f"{consumer.num_pending:,} messages wait"
         says = f"{wait} and no process takes them; they are kept until one does"
         yield Finding("warning", what, says, "Start it: `baton up FLOW`, `baton actor` or `baton steward`.")
@@ -161,7 +162,7 @@ def _paused(what: str, consumer: Consumer, held: str) -> Finding:
 
 def _left_over(ours: Sequence[Consumer]) -> Iterator[Finding]:
     """Actors whose flows may be gone. Each costs the server memory, and counts for its limit."""
-    idle = [each.name for each in ours if not each.num_pending and _is_down(each) and _silent_s(each) > LEFT_OVER_S]
+    idle = [each.name for each in ours if not each.num_pending and is_down(each) and _silent_s(each) > LEFT_OVER_S]
     if idle:
         says = f"{len(idle):,} had neither work nor a process for {span(LEFT_OVER_S)}: {_some(idle)}"
         yield Finding("note", "consumers", says, "If their flows are gone, `nats consumer rm` removes them.")
@@ -171,7 +172,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED_MAX]) + (", …" if len(names) > _NAMED_MAX else "")
 
 
-def _is_down(consumer: Consumer) -> bool:
+def is_down(consumer: Consumer) -> bool:
     """Nobody asks for work, and nobody has any."""
     return not consumer.num_waiting and not consumer.num_ack_pending
 

@@ -88,6 +88,27 @@ def dearest(database: sqlite3.Connection, limit: int, *, since: datetime | None 
     return rows_in(database.execute(question, (low, limit)).fetchall())
 
 
+class Lost(Struct, frozen=True, kw_only=True):
+    """What runs cost that came to nothing."""
+
+    status: str
+    runs: int
+    cost_usd: float
+
+
+def lost(database: sqlite3.Connection, *, since: datetime | None = None) -> list[Lost]:
+    """Return what runs cost that failed, expired or were cancelled, of those that began from a time on, by status.
+
+    Raises as SQLite does.
+    """
+    low = first_seq(database, since) if since is not None else 0
+    question = (
+        "SELECT status, count(*), sum(cost) FROM runs WHERE status IN ('failed', 'expired', 'cancelled')"
+        " AND start_seq >= ? AND cost > 0 GROUP BY status ORDER BY sum(cost) DESC"
+    )
+    return [Lost(status=status, runs=runs, cost_usd=cost) for status, runs, cost in database.execute(question, (low,))]
+
+
 def _spend(by: Sequence[By], each: Sequence[int]) -> Spend:
     calls, cost, waste, unpriced, anew, cached, into, output = each[len(by) :]
     prompt = anew + cached + into

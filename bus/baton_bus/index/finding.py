@@ -18,7 +18,7 @@ from .errors import NoWords
 from .file import facts
 from .row import IndexRow
 from .spans import Span, last_of
-from .table import microseconds, spaced, spans_of
+from .table import REMOVED, microseconds, spaced, spans_of
 
 Order = Literal["started", "cost", "time", "tokens"]
 """What comes first: the newest, the dearest, what took (or has taken) longest, what read and wrote most."""
@@ -76,7 +76,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """The key of what they failed for."""
     parent: str = ""
     """Those that this run asked for; without it, those that nobody's step did."""
+    forked_from: str = ""
+    """Those that go on from this run."""
     order: Order = "started"
+    ascending: bool = False
+    """The least of it, or the oldest, first."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a status that there is not, and `NoWords`."""
@@ -93,13 +97,50 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return self != bare
 
 
-def find(database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0) -> list[IndexRow]:
+def find(
+    database: sqlite3.Connection, wanted: Wanted, now: datetime, low_seq: int = 0, *, after: str = ""
+) -> list[IndexRow]:
     """Return the runs that are wanted, of those that began at this sequence or later.
 
-    `now` is for the time of runs that have not ended. Raises as SQLite does.
+    With `after`, those that come after this run in their order: none for one that is not there. `now` is for the time
+    of runs that have not ended. Raises as SQLite does.
     """
     conditions, given = _asked(wanted, now, low_seq)
-    return _first(database, wanted.order, conditions, {**given, "limit": wanted.limit})
+    given |= {"limit": wanted.limit}
+    if not after:
+        return _first(database, wanted, conditions, given)
+    place = _place_of(database, wanted, after, now)
+    return _first(database, wanted, conditions, {**given, **place}, past=_Past.AFTER) if place else []
+
+
+def count(database: sqlite3.Connection, wanted: Wanted, now: datetime) -> dict[str, int]:
+    """Return how many runs are wanted, by status: `wanted.limit` in all at most, whichever they are.
+
+    Raises as SQLite does.
+    """
+    conditions, given = _asked(wanted, now, 0)
+    source = "found JOIN runs ON start_seq = found.rowid" if _WORDS in conditions else "runs"
+    question = (
+        f"SELECT status, count(*) FROM (SELECT status FROM {source} WHERE {' AND '.join(conditions)} LIMIT :limit)"
+        " GROUP BY status"
+    )
+    return dict(database.execute(question, {**given, "limit": wanted.limit}).fetchall())
+
+
+def named(database: sqlite3.Connection, part: str, limit: int) -> list[IndexRow]:
+    """Return runs whose ids begin or end so, nested ones too: those that begin so first. Raises as SQLite does."""
+    question = "SELECT row FROM runs WHERE run >= ? AND run < ? ORDER BY run DESC LIMIT ?"
+    found = rows_in(database.execute(question, (part, part + "\U0010ffff", limit)).fetchall())
+    if len(found) < limit:
+        # The ids are in an index of their own, which is looked through without the rows.
+        question = (
+            "SELECT row FROM runs WHERE start_seq IN (SELECT start_seq FROM runs WHERE substr(run, ?) = ?"
+            " AND length(run) > ? LIMIT ?) ORDER BY start_seq DESC"
+        )
+        given = (-len(part), part, len(part), limit - len(found))
+        have = {row.start_seq for row in found}
+        found += [row for row in rows_in(database.execute(question, given).fetchall()) if row.start_seq not in have]
+    return found
 
 
 class Beside(Struct, frozen=True, kw_only=True):
@@ -116,48 +157,53 @@ def beside(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime
     The run itself need not be wanted any more: then they are those between which it would be. Without a row it has no
     neighbours. Raises as SQLite does.
     """
-    keys = {"time": "coalesce(took_us, :now - started_us)", "started": "0"}
-    key = keys.get(wanted.order, wanted.order)
-    at = database.execute(
-        f"SELECT start_seq, {key} FROM runs WHERE run = :run", {"run": run, "now": microseconds(now)}
-    ).fetchone()
-    if at is None:
+    place = _place_of(database, wanted, run, now)
+    if not place:
         return Beside(before=None, after=None)
     conditions, given = _asked(wanted, now, low_seq)
-    given |= {"seq": at[0], "key": at[1], "limit": 1}
-    found = [_first(database, wanted.order, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)]
+    given |= {**place, "limit": 1}
+    found = [_first(database, wanted, conditions, given, past=past) for past in (_Past.BEFORE, _Past.AFTER)]
     return Beside(before=next(iter(found[0]), None), after=next(iter(found[1]), None))
 
 
-class _Past(Enum):
-    """On which side of a run: what is compared, and in which order."""
+def _place_of(database: sqlite3.Connection, wanted: Wanted, run: str, now: datetime) -> dict[str, object]:
+    """Return where a run is in an order; nothing for one without a row."""
+    keys = {"time": "coalesce(took_us, :now - started_us)", "started": "0"}
+    question = f"SELECT start_seq, {keys.get(wanted.order, wanted.order)} FROM runs WHERE run = :run"
+    at = database.execute(question, {"run": run, "now": microseconds(now)}).fetchone()
+    return {"seq": at[0], "key": at[1]} if at is not None else {}
 
-    BEFORE = (">", "ASC")
-    AFTER = ("<", "DESC")
+
+class _Past(Enum):
+    """On which side of a run."""
+
+    BEFORE = "before"
+    AFTER = "after"
 
 
 def _first(
     database: sqlite3.Connection,
-    order: Order,
+    wanted: Wanted,
     conditions: Sequence[str],
     given: dict[str, object],
     past: _Past | None = None,
 ) -> list[IndexRow]:
     """Return the first runs in an order, or the nearest to one with this `key` and `seq`."""
-    compared, way = past.value if past is not None else ("", "DESC")
+    up = wanted.ascending != (past is _Past.BEFORE)
+    compared, way = (">", "ASC") if up else ("<", "DESC")
     words = _WORDS in conditions
     where = " AND ".join(conditions)
     # Words are found in the order of this number, so that no more of them are looked at than are wanted.
     seq = "found.rowid" if words else "start_seq"
-    if order == "started":
+    if wanted.order == "started":
         source = "found JOIN runs ON start_seq = found.rowid" if words else "runs"
         side = f" AND {seq} {compared} :seq" if past is not None else ""
         question = f"SELECT row FROM {source} WHERE {where}{side} ORDER BY {seq} {way} LIMIT :limit"
         return rows_in(database.execute(question, given).fetchall())
     parts = []
-    for each in _SORTED[order]:
+    for each in _SORTED[wanted.order]:
         source = "found JOIN runs ON start_seq = found.rowid" if words else f"runs INDEXED BY {each.index}"
-        column_way, column_compared = (_TURNED[way], _TURNED.get(compared)) if each.turned else (way, compared)
+        column_way, column_compared = (_TURNED[way], _TURNED[compared]) if each.turned else (way, compared)
         sides = [""]
         if past is not None:
             sides = [
@@ -187,6 +233,8 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict
         conditions.append("asks_people")
     if wanted.cause:
         conditions.append("cause = :cause AND cause != ''")
+    if wanted.forked_from:
+        conditions.append("forked_from = :forked_from AND forked_from != ''")
     if wanted.since is not None:
         conditions.append("started_us >= :since")
     if wanted.until is not None:
@@ -198,6 +246,7 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict
         "low": min(low_seq, _SEQ_MAX),
         "flow": wanted.flow,
         "cause": wanted.cause,
+        "forked_from": wanted.forked_from,
         "since": microseconds(wanted.since) if wanted.since is not None else None,
         "until": microseconds(wanted.until) if wanted.until is not None else None,
         "words": words_in(wanted.text) if wanted.text else "",
@@ -237,6 +286,13 @@ class Reach(Struct, frozen=True, kw_only=True):
     spans: list[Span]
     """All parts that were read."""
     runs: int
+    first_seq: int = 1
+    """Of the log: what was before is gone."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing older is to be read."""
+        return self.low_seq <= self.first_seq and self.high_seq > 0
 
 
 def reach_of(database: sqlite3.Connection) -> Reach:
@@ -252,6 +308,7 @@ def reach_of(database: sqlite3.Connection) -> Reach:
         back_to=started_at(database, newest.low),
         spans=spans,
         runs=runs,
+        first_seq=max(int(said.get(REMOVED, "1").split()[0]), 1),
     )
 
 

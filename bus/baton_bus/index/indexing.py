@@ -25,7 +25,7 @@ from .projecting import Projector
 from .row import Folding
 from .spans import Span, last_of, missing, windows
 from .stream import Look, look, runs_there
-from .table import Table
+from .table import REMOVED, Table
 
 WINDOW, WINDOW_MAX = 4_000, 32_000
 """Messages of the first window back, about a thousand short runs, and of later ones: the runs of one are in memory."""
@@ -38,7 +38,6 @@ CHECK_S = 2.0
 """How often it is looked whether the stream is the same, and whether something is gone from it."""
 _GARBAGE_EVERY = 200_000
 """Objects made between two looks for garbage: with Python's 700, looking takes a third of the time."""
-_REMOVED = "deleted"
 
 
 class Indexer:
@@ -77,8 +76,8 @@ class Indexer:
         whole = Span(first_seq, end_seq or last_seq)
         with table.changing():
             table.drop_below(first_seq)
-            if not table.fact(_REMOVED):
-                table.say(_REMOVED, _removed(self._stream))
+            if not table.fact(REMOVED):
+                table.say(REMOVED, _removed(self._stream))
         with _rarely_collected():
             return await self._catch_up(whole, most, enough, newest)
 
@@ -99,13 +98,13 @@ class Indexer:
     async def remove_gone(self) -> int:
         """Remove rows of runs that are gone from the log, if anything is; return how many. Raises as `look`."""
         now = _removed(self._stream)
-        if self._table.fact(_REMOVED) == now:
+        if self._table.fact(REMOVED) == now:
             return 0
         known = self._table.begins().keys()
         gone = known - await runs_there(self._bus)
         with self._table.changing():
             self._table.drop(gone)
-            self._table.say(_REMOVED, now)
+            self._table.say(REMOVED, now)
         if gone:
             self._tell()
         return len(gone)

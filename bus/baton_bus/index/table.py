@@ -20,12 +20,14 @@ from .tallies import Tallies
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Scripts that put no spaces between words: each of their characters counts as a word, and a word is a phrase."""
-_INSERT = f"INSERT INTO runs VALUES({', '.join(15 * '?')})"
+_INSERT = f"INSERT INTO runs VALUES({', '.join(16 * '?')})"
 _INSERT_WORDS = "INSERT INTO found(rowid, words) VALUES(?, ?)"
 _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
 VERSION = "version"
 """The fact that says how often rows were written."""
+REMOVED = "deleted"
+"""The fact that says where the log began, and how much of it was removed, when that was looked at."""
 FORGOT = "forgot"
 """The fact that says up to which version it is not known any more which runs went."""
 GONE_KEPT = 10_000
@@ -235,6 +237,7 @@ def _values(row: IndexRow, text: str, version: int) -> tuple[object, ...]:
         one.usage.tokens,
         row.asks_people,
         row.cause.key if row.cause is not None else "",
+        one.forked_from,
         version,
         encode(row),
         text,

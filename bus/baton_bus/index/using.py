@@ -152,7 +152,7 @@ async def _by_log(bus: Bus, wanted: Wanted, now: datetime, why: str) -> Found:
 
 def is_enough(database: sqlite3.Connection, wanted: Wanted, rows: list[IndexRow], low_seq: int) -> bool:
     """Say whether no run that began before this sequence could be among the ones that are wanted."""
-    if wanted.order == "started" and len(rows) >= wanted.limit:
+    if wanted.order == "started" and not wanted.ascending and len(rows) >= wanted.limit:
         return True
     if wanted.since is None:
         return False

@@ -16,6 +16,7 @@ from nats.js import JetStreamContext
 
 from baton_bus.errors import BusUnavailable, JetStreamStopped, LogFull
 from baton_bus.jetstream import connection, streams
+from baton_bus.jetstream.client import denials_of
 from baton_bus.jetstream.consumer import Delivery, Puller
 from baton_bus.jetstream.nats_client import client_of, frame_of, text_of
 from baton_bus.jetstream.publisher import Publisher
@@ -115,6 +116,10 @@ class Bus:
         if self.is_connected and nc.pending_data_size <= _WORDS_BEHIND_BYTES and len(body) <= nc.max_payload:
             with contextlib.suppress(Exception):
                 nc.send_soon(frame_of(subject, b"", body))
+
+    def was_refused(self, end: str) -> bool:
+        """Say whether the server refused this user to publish on a subject that ends so."""
+        return any(each.kind == "publish" and each.subject.endswith(end.lower()) for each in denials_of(self.nc))
 
     # ---- hearing -----------------------------------------------------------------------------------
 

@@ -62,6 +62,13 @@ class Log:
         """Return the message with a stream sequence, or None; may lag. Raises as `last`."""
         return _entry(await self._gets.at(seq))
 
+    async def stored(self, seq: int) -> Stored | None:
+        """Return the message with a stream sequence as it is stored, with its headers, or None; may lag.
+
+        Raises as `last`.
+        """
+        return await self._gets.at(seq)
+
     async def at_sure(self, seq: int) -> Entry | None:
         """Return the message with a stream sequence; None only by the leader's word. Raises as `last`."""
         return _entry(await self._gets.at_sure(seq))
@@ -110,6 +117,13 @@ class Log:
         async with aclosing(self._reader.batches(EVERYTHING, start_seq, end_seq)) as found:
             async for batch in found:
                 yield batch
+
+    async def raw_some(self, pattern: str, start_seq: int, count: int) -> list[Stored]:
+        """Return at most so many messages that match, undecoded, from a sequence on; may lag, and fewer is not the end.
+
+        Raises as `last`.
+        """
+        return await self._gets.batch(pattern, start_seq, count)
 
     async def raw_follow(self, start_seq: int) -> AsyncGenerator[Stored, None]:
         """Yield every message from a sequence on, undecoded, and then as they come, until closed. Raises as `last`."""

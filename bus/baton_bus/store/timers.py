@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from msgspec import Struct
 from nats.js import JetStreamContext
@@ -29,6 +30,7 @@ from baton_bus.jetstream.requests import Requests
 from baton_bus.jetstream.streams import ensure_made, ensure_replicas, placement
 from baton_bus.settings import Settings
 from baton_bus.subjects import Subjects
+from baton_schemas.wire.names import run_of_firing
 
 from .removing import purge
 
@@ -38,6 +40,9 @@ REPEATS_NEED = (2, 14)
 """The version of nats-server with schedules that repeat; 2.12 has those that fire once."""
 _BAD_PATTERN = 10189
 _AT = "@at "
+_FIRINGS_BACK = 500
+"""Sequences that are looked through for what came before the last: of a schedule beside many, some may be older."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 OfRuns = dict[str, list[Stored]]
@@ -56,6 +61,16 @@ class Scheduled(Struct, frozen=True, kw_only=True):
     """None for one that repeats and has not come yet: the broker says it with each task that it publishes."""
     last_at: datetime | None
     """When it came last; None also when that is more than `KEPT_S` ago."""
+    last_seq: int = 0
+    """Where that is in the stream of timers; 0 without one."""
+
+
+class Firing(NamedTuple):
+    """A task that came of a schedule."""
+
+    at: datetime
+    run: str
+    """The run that it began."""
 
 
 class Timers:
@@ -133,6 +148,21 @@ class Timers:
         timers.sort(key=lambda timer: timer.subject)
         return tuple(self._scheduled(timer, last.get(self._due_of(timer.subject))) for timer in timers)
 
+    async def firings(self, schedule: Scheduled, count: int) -> tuple[Firing, ...]:
+        """Return the last tasks that came of a schedule, the newest first, as far as they are kept (`KEPT_S`).
+
+        Raises `BusUnavailable`.
+        """
+        if not schedule.last_seq:
+            return ()
+        subject = self._subjects.due("task", schedule.flow, schedule.name)
+        first = max(schedule.last_seq - _FIRINGS_BACK, 1)
+        try:
+            found = await self._gets.batch(subject, first, _FIRINGS_BACK)
+        except NoStream:
+            return ()
+        return tuple(Firing(each.at, run_of_firing(_ns(each.at), each.seq)) for each in reversed(found[-count:]))
+
     async def cancel(self, who: str, run: str, step: str) -> bool:
         """Remove a timer; False when there was none. One that was due a moment ago may still come.
 
@@ -201,7 +231,13 @@ class Timers:
             body=timer.data,
             next_at=datetime.fromisoformat(next_at) if next_at else None,
             last_at=came.at if came is not None else None,
+            last_seq=came.seq if came is not None else 0,
         )
+
+
+def _ns(at: datetime) -> int:
+    """Return a time as nanoseconds of Unix time, as far as a `datetime` knows them."""
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1_000
 
 
 def _at(due_s: float) -> str:

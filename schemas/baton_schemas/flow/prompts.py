@@ -96,6 +96,14 @@ class Absent(Struct, frozen=True):
     """What keys lead into, if anything."""
 
 
+class Filled(Struct, frozen=True):
+    """A part of a text that was made of a template."""
+
+    text: str
+    placeholder: str = ""
+    """In whose place it stands, as it is written; empty for what stands in the template itself."""
+
+
 class Places(Struct, frozen=True):
     """The results of a fan-out by their places in its list, of which some may be missing."""
 
@@ -132,18 +140,39 @@ def pieces(template: str, value_of: Callable[[str], Any]) -> list[str | FileRef]
     `MissingValue`.
     """
     found: list[str | FileRef] = []
+    for piece, _ in _filled(template, value_of):
+        _add(found, piece)
+    return found
+
+
+def filled(template: str, value_of: Callable[[str], Any]) -> list[Filled]:
+    """Fill in the template as `render` does, and say what of the text came from which placeholder.
+
+    Raises `MissingValue`.
+    """
+    found: list[Filled] = []
+    for piece, placeholder in _filled(template, value_of):
+        text = piece.label if isinstance(piece, FileRef) else piece
+        if found and found[-1].placeholder == placeholder:
+            text = found.pop().text + text
+        if text:
+            found.append(Filled(text, placeholder))
+    return found
+
+
+def _filled(template: str, value_of: Callable[[str], Any]) -> Iterator[tuple[str | FileRef, str]]:
+    """Yield the parts of a template that is filled in, each with the placeholder in whose place it stands."""
     start = 0
     for match in _PATTERN.finditer(template):
         placeholder = _placeholder(match)
-        _add(found, template[start : match.start()])
+        yield template[start : match.start()], ""
         start = match.end()
         if placeholder is None:
-            _add(found, match[0][0])
+            yield match[0][0], ""
             continue
         for piece in _pieces_of(value_at(placeholder, value_of(placeholder.name))):
-            _add(found, piece)
-    _add(found, template[start:])
-    return found
+            yield piece, placeholder.text
+    yield template[start:], ""
 
 
 def _add(pieces: list[str | FileRef], piece: str | FileRef) -> None:

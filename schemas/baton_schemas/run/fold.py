@@ -7,6 +7,7 @@ Its parts: where each step stands (`fold_steps.py`), who has replied to joins (`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -93,6 +94,15 @@ class RunFold:
         take = _TAKEN_BY.get(type(message))
         if take is not None:
             take(self, message, entry.at)
+
+    def copied(self) -> RunFold:
+        """Return another one that has taken the same entries, and goes on by itself."""
+        other = copy(self)
+        other._seen, other._rejected = set(self._seen), list(self._rejected)
+        other._joins = self._joins.copied()
+        other._steps = self._steps.copied(other._joins)
+        other._costs = self._costs.copied()
+        return other
 
     @property
     def count(self) -> int:

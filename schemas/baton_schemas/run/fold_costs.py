@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import NamedTuple
 
 from baton_schemas.wire.facts import Exchange, ModelCall
@@ -36,6 +37,14 @@ class FoldedCosts:
         """Steps with answers of the run that this one goes on from, paid there: their outcomes tell of them too."""
         self._rehearsed = False
         """Whether any of these was rehearsed."""
+
+    def copied(self) -> FoldedCosts:
+        """Return the same, to go on by itself."""
+        other = copy(self)
+        other.in_vain = list(self.in_vain)
+        other._calls = {step: list(calls) for step, calls in self._calls.items()}
+        other._several, other._taken_over = set(self._several), set(self._taken_over)
+        return other
 
     def called(self, step: str, call: ModelCall | Exchange) -> None:
         """Take a call that was recorded."""

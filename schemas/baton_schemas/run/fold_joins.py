@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 from baton_schemas.wire.messages import Joined, Reply
 from baton_schemas.wire.names import DEADLINE, JOIN
@@ -22,6 +23,13 @@ class FoldedJoins:
         """By join: the branches that replied, in order: their tokens, by what the join calls them."""
         self.counts: dict[str, int] = {}
         """By step, with its round: how many branches it has."""
+
+    def copied(self) -> FoldedJoins:
+        """Return the same, to go on by itself."""
+        other = copy(self)
+        other.arrived = {name: dict(branches) for name, branches in self.arrived.items()}
+        other.counts = dict(self.counts)
+        return other
 
     def arrive(self, reply: Reply) -> str | None:
         """Take a reply; return the branch that it comes from, None for the deadline."""

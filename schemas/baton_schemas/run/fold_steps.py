@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
@@ -28,6 +29,12 @@ class FoldedSteps:
         self._joins = joins
         self._batches: dict[str, str] = {}
         """What is waited for by whoever asked for these children, model calls that went with a batch."""
+
+    def copied(self, joins: FoldedJoins) -> FoldedSteps:
+        """Return the same beside other joins, to go on by itself."""
+        other = copy(self)
+        other.found, other._joins, other._batches = dict(self.found), joins, dict(self._batches)
+        return other
 
     def named(self, name: str, status: StepStatus) -> StepState:
         """Return the state of a step, which begins with this status if the log has not named it before."""

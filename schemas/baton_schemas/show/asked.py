@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from baton_schemas.flow.flow import Caching
 from baton_schemas.flow.graph import Plan
 from baton_schemas.flow.outputs import asked_schema
-from baton_schemas.flow.prompts import FileMisplaced, parse, pieces, split_at
+from baton_schemas.flow.prompts import FileMisplaced, Filled, filled, parse, pieces, split_at
 from baton_schemas.flow.tools import OfferedTool, Tool, tools_of
 from baton_schemas.flow.used_tools import ProvidedTool, provided_of
 from baton_schemas.run.branches import BranchEnds
@@ -151,6 +151,18 @@ def asked_by(
         cache=agent.cache,
         lone_system=any(found.name in varying for found in parse(agent.system)),
     )
+
+
+def filled_by(
+    plan: Plan, step: str, values: Mapping[str, Raw], branches: Mapping[str, BranchEnds]
+) -> tuple[list[Filled], list[Filled]]:
+    """Return the system prompt and the prompt of `asked_by`, with what of them came from which placeholder.
+
+    Raises as that does.
+    """
+    agent = plan.agent(step)
+    value_of = PromptValues(values, branches, partial(_why_missing, plan, plan.name_of(step))).of
+    return filled(agent.system, value_of), filled(agent.prompt, value_of)
 
 
 def _varying(plan: Plan, step: str) -> frozenset[str]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from baton_schemas.run.refs import name_of
 from baton_schemas.run.state import RunState
 from baton_schemas.wire.names import short_hash
+from baton_schemas.wire.outcomes import Error
 
 from .children import asked_name, is_child
 from .excerpt import head_of
@@ -54,8 +55,13 @@ def cause_of(state: RunState) -> Cause | None:
     error = error_of(state)
     if error is None:
         return made(state.flow, "", state.status, state.result.reason if state.result else "")
+    return cause_of_error(state.flow, error)
+
+
+def cause_of_error(flow: str, error: Error) -> Cause:
+    """Return the cause of the failure of a step of this flow."""
     step = asked_name(error.step) if is_child(error.step) else name_of(error.step)
-    return made(state.flow, step, error.type, error.message)
+    return made(flow, step, error.type, error.message)
 
 
 @lru_cache(maxsize=_KEPT)

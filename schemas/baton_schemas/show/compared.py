@@ -12,7 +12,7 @@ from msgspec import Struct
 from baton_schemas.flow.graph import Plan
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState, StepState
-from baton_schemas.wire.outcomes import Blob, Value
+from baton_schemas.wire.outcomes import Blob, Usage, Value, total
 
 from .asked import Asked
 from .given import Fetched, given_to, inline, values_of
@@ -55,6 +55,10 @@ class Run:
             if call.cost_usd is not None:
                 found[call.step] = found.get(call.step, 0.0) + call.cost_usd
         return found
+
+    def usage_of(self, step: str) -> Usage:
+        """Return the tokens of all calls that were made for a step."""
+        return total(call.usage for call in self.calls if call.step == step)
 
     @property
     def input(self) -> dict[str, Value]:

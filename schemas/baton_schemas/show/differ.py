@@ -92,7 +92,7 @@ def differ(before: Run, after: Run) -> Difference:
     """Return how two runs differ."""
     old, new = before.state, after.state
     names = together(running_order(before.plan, old), running_order(after.plan, new))
-    found = [_step(before, after, name) for name in names]
+    found = [step_differs(before, after, name) for name in names]
     return Difference(
         before=summary_of(old, before.calls),
         after=summary_of(new, after.calls),
@@ -103,14 +103,14 @@ def differ(before: Run, after: Run) -> Difference:
     )
 
 
-def _step(before: Run, after: Run, name: str) -> StepDiffers | None:
+def step_differs(before: Run, after: Run, name: str) -> StepDiffers | None:
     """Return how a step differs; None when it does not."""
     old, new = before.state.steps.get(name), after.state.steps.get(name)
     if old is None or new is None:
         return StepDiffers(
             step=name,
-            before=_side(before, old) if old is not None else None,
-            after=_side(after, new) if new is not None else None,
+            before=side_of(before, old) if old is not None else None,
+            after=side_of(after, new) if new is not None else None,
         )
     reads: list[Pair] = []
     asked = answered = 0
@@ -122,8 +122,8 @@ def _step(before: Run, after: Run, name: str) -> StepDiffers | None:
         return None
     return StepDiffers(
         step=name,
-        before=_side(before, old),
-        after=_side(after, new),
+        before=side_of(before, old),
+        after=side_of(after, new),
         reads=reads,
         asked=asked,
         answered=answered,
@@ -155,7 +155,8 @@ def _ended_alike(old: StepState, new: StepState) -> bool:
             return same(old.blob or old.output, new.blob or new.output)
 
 
-def _side(run: Run, step: StepState) -> Side:
+def side_of(run: Run, step: StepState) -> Side:
+    """Return a step of a run as a side of the comparison."""
     elapsed_s = (step.ended_at - step.queued_at).total_seconds() if step.ended_at and step.queued_at else None
     return Side(
         status=step.status,

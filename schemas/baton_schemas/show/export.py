@@ -6,6 +6,7 @@ stored; where that cannot be (no JSON, or a line break in it), `"bytes"` holds t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -55,6 +56,14 @@ def load(line: bytes, number: int) -> Entry:
     else:
         raise _bad_line(number, "it has neither `message` nor `bytes`")
     return read_entry(found.seq, at, found.subject, data)
+
+
+def load_all(lines: Iterable[bytes], name: str) -> list[Entry]:
+    """Return the entries of an exported run; `name` is that of its file. Raises `BadMessage`, naming the line."""
+    entries = [load(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not entries:
+        raise BadMessage(f"{name} has no messages in it. Export the run again with `baton export`")
+    return entries
 
 
 def _bad_line(number: int, reason: str) -> BadMessage:

@@ -9,7 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from baton_schemas.flow.graph import Plan
-from baton_schemas.flow.prompts import MissingValue
+from baton_schemas.flow.prompts import Filled, MissingValue
 from baton_schemas.run.branches import ends_seen, fan_outs
 from baton_schemas.run.carry import find, state_at
 from baton_schemas.run.child_runs import runs_asked
@@ -20,7 +20,7 @@ from baton_schemas.wire.messages import Note
 from baton_schemas.wire.names import child_run
 from baton_schemas.wire.outcomes import Blob, Value
 
-from .asked import Asked, asked_by, proof_of
+from .asked import Asked, asked_by, filled_by, proof_of
 from .attempts import attempts_of
 from .children import Children, is_child
 from .given import Fetched, Given, blobs_of, given_to, replies_of, values_of
@@ -30,6 +30,8 @@ from .step import RecordedSeen, StepSeen, branches_of, children_of, count_of
 from .tool_calls import offered_in, tools_seen
 
 _NO_ERRORS = Raw(b"[]")
+_Parts = tuple[tuple[Filled, ...], tuple[Filled, ...]]
+_NO_PARTS: _Parts = ((), ())
 
 
 def see(
@@ -53,7 +55,7 @@ def see(
     given = given_to(entries, step)
     facts = [entry.message.fact for entry in entries if isinstance(entry.message, Note) and entry.message.step == step]
     calls = [_whole(fact, fetched or {}) for fact in facts if isinstance(fact, ModelCall)]
-    values, asked = _read_and_asked(plan, step, given, facts, fetched or {})
+    values, asked, parts = _read_and_asked(plan, step, given, facts, fetched or {})
     attempts = attempts_of(entries, own) if own is not None else []
     hashes = [*(each.request_sha256 for each in attempts), *(call.request_sha256 for call in calls)]
     recorded = tuple(dict.fromkeys(found for found in reversed(hashes) if found))
@@ -79,6 +81,7 @@ def see(
         values=values,
         missing=given.missing if given is not None else (),
         asked=asked,
+        filled=parts,
         recorded=recorded,
         proof=proof_of(asked, recorded) if asked is not None else "",
         calls=calls,
@@ -153,17 +156,17 @@ def _blobs_of(plan: Plan, given: Given) -> list[Blob]:
 
 def _read_and_asked(
     plan: Plan, step: str, given: Given | None, facts: Sequence[Fact], fetched: Fetched
-) -> tuple[dict[str, Value], Asked | None]:
+) -> tuple[dict[str, Value], Asked | None, _Parts]:
     if given is None:
-        return {}, None
+        return {}, None, _NO_PARTS
     try:
         values = values_of(plan, given, fetched)
     except KeyError:
-        return {}, None
+        return {}, None, _NO_PARTS
     inline = {name: value for name, value in values.items() if not isinstance(value, Blob)}
     agent = plan.flow.agents.get(plan.agent_of(step))
     if agent is None or not agent.asks_models or len(inline) < len(values) or given.missing or _lacks(given, fetched):
-        return values, None
+        return values, None, _NO_PARTS
     try:
         branches = {}
         if not is_child(step):
@@ -172,16 +175,19 @@ def _read_and_asked(
             came = find(state_at(given.handoff), plan.opening(base))
             came = inlined(came, fetched) if came is not None else None
             if isinstance(came, Blob):
-                return values, None
+                return values, None, _NO_PARTS
             branches = ends_seen(plan, base, replies_of(given, fetched), came, inline, wanted)
         offered = offered_in(facts, fetched)
         if isinstance(offered, Blob):
-            return values, None
-        return values, asked_by(plan, step, {"errors": _NO_ERRORS, **inline}, branches, offered or ())
+            return values, None, _NO_PARTS
+        known = {"errors": _NO_ERRORS, **inline}
+        asked = asked_by(plan, step, known, branches, offered or ())
+        system, prompt = filled_by(plan, step, known, branches)
+        return values, asked, (tuple(system), tuple(prompt))
     except MissingValue:  # then nothing was asked
-        return values, None
+        return values, None, _NO_PARTS
     except (ValueError, TypeError, KeyError, RecursionError):  # msgspec's errors are ValueErrors
-        return values, None
+        return values, None, _NO_PARTS
 
 
 def _lacks(given: Given, fetched: Fetched) -> bool:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from baton_schemas.errors import UnknownStep
 from baton_schemas.flow.graph import Plan
+from baton_schemas.flow.prompts import Filled
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.refs import parse, whole
 from baton_schemas.run.state import RunState, StepState
@@ -94,6 +95,8 @@ class StepSeen(Struct, frozen=True, kw_only=True):
     """Branches that it joins and that are not in the log any more."""
     asked: Asked | None = None
     """What its model was asked, or is to be; None for a handler, and where a value is not at hand."""
+    filled: tuple[tuple[Filled, ...], tuple[Filled, ...]] = ((), ())
+    """The system prompt and the prompt of `asked`, with what of them came from which placeholder."""
     recorded: tuple[str, ...] = ()
     """The hashes of what its model was sent, as the log has them, the last one first."""
     proof: str = ""

@@ -86,6 +86,12 @@ def child_run(run: str, key: str) -> str:
     return f"{run[:40].rstrip('-')}{CHILD_MARK}{key}"
 
 
+def retry_run(run: str) -> str:
+    """Return the id of the run that goes on from one that broke: it follows from that one's, so that asking for it
+    twice, or by two people, starts one."""
+    return f"retry-{short_hash(run)}"
+
+
 def run_of_task(sequence: int) -> str:
     """Return the run id of a task published without one: it follows from the task's stream sequence.
 

@@ -21,6 +21,10 @@ SAID_CHARS_MAX = 300
 WROTE_CHARS_MAX = 16_384
 """Of a text in one word: at 20 words a second more than any model writes, and 96 KiB at worst, as JSON."""
 _SAID_READ_MAX = 4 * SAID_CHARS_MAX
+_NAME_MAX = 255
+"""What a host's name may have."""
+ACTORS_MAX = 1_000
+"""Actors of one process that are told of: the server allows no more consumers of a stream."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 """Line breaks too, and what turns the direction of writing round."""
 _COUNT_MAX = 2**53 - 1
@@ -36,6 +40,25 @@ class Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: _Number
     says: Annotated[str, Meta(max_length=_SAID_READ_MAX)] = ""
     """What was said last, for those who did not hear it."""
+    since_us: _Number = 0
+    """When it came into this worker's hands: microseconds of Unix time by the server's clock. 0: it does not say."""
+
+
+class Here(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A process says that it is there: when it is asked who is, and no more."""
+
+    host: Annotated[str, Meta(max_length=_NAME_MAX)]
+    pid: _Number
+    actors: Annotated[tuple[Annotated[str, Meta(max_length=_NAME_MAX)], ...], Meta(max_length=ACTORS_MAX)] = ()
+    """Those that it plays."""
+    version: Annotated[str, Meta(max_length=_NAME_MAX)] = ""
+    """Of Baton."""
+    since_us: _Number = 0
+    """When it began: microseconds of Unix time by the server's clock."""
+    in_hand: _Number = 0
+    """Steps that it is doing."""
+    waits: _Number = 0
+    """Steps beside these whose handlers wait for what they asked."""
 
 
 class Said(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="said"):
@@ -66,10 +89,11 @@ Word = Said | Wrote
 
 _words: msgspec.json.Decoder[Word] = msgspec.json.Decoder(Word)
 _running = msgspec.json.Decoder(Running)
+_here = msgspec.json.Decoder(Here)
 _encoder = msgspec.json.Encoder()
 
 
-def encode_word(word: Word | Running) -> bytes:
+def encode_word(word: Word | Running | Here) -> bytes:
     """Return a word as it is published; its text is valid (see `said_text`, `clean_text`)."""
     return _encoder.encode(word)
 
@@ -94,6 +118,16 @@ def read_running(step: str, body: bytes) -> Running | None:
     except (ValueError, RecursionError):
         return None
     return replace(word, step=step, says=said_text(word.says))
+
+
+def read_here(body: bytes) -> Here | None:
+    """Return who is there, or None when it is no word of ours: what is not a name is left out. Never raises."""
+    try:
+        word = _here.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    actors = tuple(actor for actor in word.actors if TOKEN.match(actor))
+    return replace(word, host=said_text(word.host), version=said_text(word.version), actors=actors)
 
 
 def said_text(text: str) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
-from msgspec.structs import replace
 from rich.text import Text
 
 from baton_actors.cli import completing
@@ -15,40 +14,30 @@ from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.commands.run import playing
 from baton_actors.cli.exits import OK, BadArgument
-from baton_actors.cli.going import Going, going_on_from
 from baton_actors.cli.inputs import budget_from
-from baton_actors.cli.nobody import left_to_play, nobody_lines, up_command
-from baton_actors.cli.origins import (
-    CannotGoOn,
-    Origin,
-    Version,
-    has_failed,
-    is_reused,
-    read_origin,
-    seq_by_which,
-    seq_of,
-    version_of,
-)
+from baton_actors.cli.nobody import nobody_lines, up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
-from baton_actors.cli.present import shown_source
 from baton_actors.cli.show.changes import again_line, changes_line, failed_lines
 from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
 from baton_actors.cli.waiting import wait_for
+from baton_actors.orders.again import Again, allow, fork_of, go_on, retry_of
+from baton_actors.orders.origins import Origin, read_origin, seq_of
+from baton_actors.orders.present import shown_source
 from baton_actors.processes.signals import Stop
 from baton_bus import Client
+from baton_bus.client.left import left_to_play
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.going import Going, going_on_from
 from baton_schemas.show.rows import rows_of
-from baton_schemas.wire.money import UNITS, Budget, cap_of, counted, shown, shown_budget
+from baton_schemas.wire.money import Budget, shown_budget
 from baton_schemas.wire.names import check_token
 
 
 class _Asked(Struct, frozen=True):
     """How to go on."""
 
-    until_seq: int = 0
-    failed: bool = False
     run_id: str = ""
     budget: Budget | None = None
     wait: bool = False
@@ -77,7 +66,7 @@ async def retry(
     touches is done again. Actors that are up do it; where none is, on this machine, they are started for it, as `baton
     run` does.
     """
-    _check_id(run_id)
+    _check(run_id, flow, same)
     may_spend = budget_from(budget)
     async with place.client(reads=True) as client:
         old = await read_origin(client.bus, run)
@@ -90,18 +79,9 @@ async def retry(
             return await wait_for(
                 client, old.state.run, old.plan.flow.name, json, plan=old.plan, start=start, stream=stream
             )
-        version = version_of(old, flow, same, may_spend)
-        if old.state.status == "running":
-            advice = f"`baton up` goes on with it, `baton cancel {old.state.run}` ends it"
-            raise CannotGoOn(old.state.run, "has not ended, so it needs no retry", advice)
-        failed = old.state.status == "done"
-        if failed and not has_failed(old.state):
-            advice = f"`baton fork {old.state.run} --after STEP` does what comes after a step again"
-            if version.plan is not None:
-                advice = f"`baton fork {old.state.run}` does again what has changed in its flow since"
-            raise CannotGoOn(old.state.run, "is done, there is nothing to retry", advice)
-        asked = _Asked(failed=failed, run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json)
-        return await _go_on(client, place, stop, old, version, asked)
+        again = retry_of(old, flow, same, may_spend)
+        asked = _Asked(run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json)
+        return await _go_on(client, place, stop, again, asked)
 
 
 @command()
@@ -136,33 +116,25 @@ async def fork(
     A new run, which reuses the steps that were done by then and does the others again. A flow file that was changed
     since is used as it is now: what the change touches is done again.
     """
-    _check_id(run_id)
+    _check(run_id, flow, same)
     may_spend = budget_from(budget)
     if until is not None and after:
         raise BadArgument("--until and --after both say from where to go on: give one of them")
     async with place.client(reads=True) as client:
         old = await read_origin(client.bus, run)
-        version = version_of(old, flow, same, may_spend)
-        until_seq = 0
-        if until is not None:
-            until_seq = seq_of(old, until)
-        elif after:
-            # What a run has reused came into its log all at once: when each step ended, the other run's log says.
-            meant = old
-            while is_reused(old, after):
-                old = await read_origin(client.bus, old.state.forked_from)
-            until_seq = seq_by_which(old, after)
-            if version.plan is None and old.plan.digest != meant.plan.digest:  # that one had another version
-                version = replace(version, plan=meant.plan)
-        asked = _Asked(
-            until_seq=until_seq, run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json
-        )
-        return await _go_on(client, place, stop, old, version, asked)
+        if until is not None and until > len(old.entries):
+            raise BadArgument(f"the run has {len(old.entries)} messages: --until {until} is past its end")
+        until_seq = seq_of(old, until) if until is not None else 0
+        again = await fork_of(client.bus, old, after=after, until_seq=until_seq, flow=flow, same=same, budget=may_spend)
+        asked = _Asked(run_id=run_id, budget=may_spend, wait=wait or stream, stream=stream, json=json)
+        return await _go_on(client, place, stop, again, asked)
 
 
-def _check_id(run_id: str) -> None:
+def _check(run_id: str, flow: str, same: bool) -> None:
     if run_id:
         check_token("run id", run_id)
+    if flow and same:
+        raise BadArgument("--flow takes another flow and --same that of the run: give one of them")
 
 
 async def _allow(client: Client, old: Origin, budget: Budget, *, json: bool, quiet: bool) -> int:
@@ -170,16 +142,8 @@ async def _allow(client: Client, old: Origin, budget: Budget, *, json: bool, qui
 
     Raises `CannotGoOn` where it has spent that already.
     """
-    run = old.state.run
-    for unit in UNITS:
-        cap = cap_of(budget, unit)
-        spent = await client.engine.budgets.spent(run, unit) if cap is not None else 0
-        if cap is not None and counted(unit, cap) <= spent:
-            raise CannotGoOn(
-                run, f"has spent {shown(unit, spent)} already", "Allow it more than that: --budget is for all of it"
-            )
-    waiting = await client.engine.budgets.waiting(run)
-    taken = await client.run(run, old.plan.flow.name).allow(budget)
+    run, done = old.state.run, await allow(client, old, budget)
+    waiting, taken = done.waiting, done.taken
     if json:
         print_json({"run": run, "allowed": budget, "woken": waiting, "taken": taken})
         return OK
@@ -191,15 +155,9 @@ async def _allow(client: Client, old: Origin, budget: Budget, *, json: bool, qui
     return OK
 
 
-async def _go_on(client: Client, place: Place, stop: Stop, old: Origin, version: Version, asked: _Asked) -> int:
-    new = await client.fork(
-        old.state.run,
-        plan=version.plan,
-        until_seq=asked.until_seq,
-        failed=asked.failed,
-        run_id=asked.run_id,
-        budget=asked.budget,
-    )
+async def _go_on(client: Client, place: Place, stop: Stop, again: Again, asked: _Asked) -> int:
+    old, version = again.old, again.version
+    new = await go_on(client, again, run_id=asked.run_id, budget=asked.budget)
     plan = version.plan or old.plan
     _, first = await client.engine.runs.first(new.id)
     going = going_on_from(old.plan, old.log, rows_of(old.state, old.plan, children_max=0), plan, first)
@@ -210,7 +168,7 @@ async def _go_on(client: Client, place: Place, stop: Stop, old: Origin, version:
     waits, out = asked.wait or plays, console(stderr=True)
     if not asked.json:
         print(new.id, file=sys.stderr if waits else sys.stdout, flush=True)
-        for line in _lines(old, version, going, asked):
+        for line in _lines(again, going):
             out.print(line, soft_wrap=not out.is_terminal)
     elif not waits:
         print_json(_facts(new.id, plan, old, going))
@@ -228,12 +186,13 @@ async def _go_on(client: Client, place: Place, stop: Stop, old: Origin, version:
     return OK
 
 
-def _lines(old: Origin, version: Version, going: Going, asked: _Asked) -> list[Text]:
+def _lines(again: Again, going: Going) -> list[Text]:
+    old, version = again.old, again.version
     lines = [Text(plain(version.note))] if version.note else []
     if version.plan is not None and version.found is not None and not version.found.recorded:
         file = shown_source(version.found.source)
         lines.append(changes_line(file, going.changed, going.others))
-    if asked.failed:
+    if again.failed:
         lines += failed_lines(rows_of(old.state, old.plan, children_max=0))
     lines.append(Text(plain(f"forked from {old.state.run}: reuses {', '.join(going.reused) or 'no step'}")))
     if going.again:

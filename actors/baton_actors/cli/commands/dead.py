@@ -17,8 +17,8 @@ from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import short_time
 from baton_bus.client.dead import DeadStep, RejectedMessage, dead_steps, rejected_messages
+from baton_schemas.show.times import short_time
 
 _INDENT = "  "
 
@@ -80,6 +80,7 @@ def _facts(dead: DeadStep | RejectedMessage, go_on: str) -> dict[str, Any]:
             "flow": dead.flow,
             "step": dead.error.step,
             "error": dead.error,
+            "cause": dead.cause.key,
             "at": dead.at,
             "forked_as": dead.forked_as,
             "go_on": go_on,

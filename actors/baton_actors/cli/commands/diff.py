@@ -17,12 +17,13 @@ from baton_actors.cli.exported import names_file, read_exported
 from baton_actors.cli.output import print_json, state_of
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
-from baton_actors.cli.show.diff_page import STEPS_SHOWN, diff_page, prompts_of
+from baton_actors.cli.show.diff_page import STEPS_SHOWN, diff_page
 from baton_bus.client.runs import find_run, read_last
 from baton_bus.client.seen import fetch_small
 from baton_bus.store.bus import Bus
 from baton_schemas.show.compared import Run
 from baton_schemas.show.differ import Difference, differ
+from baton_schemas.show.differ_words import prompts_of
 from baton_schemas.wire.outcomes import Blob
 
 _FETCH_MAX_BYTES = 1024 * 1024

@@ -19,11 +19,11 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import MARKS, console
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import read_age, short_time
 from baton_bus.client.purge import Choice, Plan, Purged, check_allowed, plan_purge
 from baton_bus.client.purge import purge as remove
 from baton_bus.client.survey import Counted, survey
 from baton_bus.doctor.findings import size
+from baton_schemas.show.times import read_age, short_time
 
 _SHOWN = 10
 """Runs that are listed one by one before the question; of more, the first and the last."""

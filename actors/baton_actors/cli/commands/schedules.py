@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,12 +20,11 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import read_time, short_time
+from baton_bus.client.schedules import add_schedule, task_of
 from baton_bus.errors import BusUnavailable, PayloadTooLarge
 from baton_bus.store.timers import Scheduled
-from baton_schemas.errors import BadMessage, nearest
-from baton_schemas.wire.codec import decode, encode
-from baton_schemas.wire.messages import Task
+from baton_schemas.errors import nearest
+from baton_schemas.show.times import read_time, short_time
 from baton_schemas.wire.names import check_token
 
 _NAME_MIN = 24
@@ -88,14 +86,8 @@ async def schedule(
     if name:
         check_token("schedule", name)
     async with place.client() as client:
-        bus, body = client.bus, encode(Task(input=await client.encoded(given)))
-        if not name:  # the same schedule twice is one, and another beside it is another
-            name = hashlib.sha256(f"{found.name} {due or cron} ".encode() + body).hexdigest()[:8]
         try:
-            if due is not None:
-                await bus.timers.once(found.name, name, due.timestamp(), body)
-            else:
-                await bus.timers.repeat(found.name, name, cron, body)
+            name = await add_schedule(client, found.name, given, cron=cron, due=due, name=name)
         except PayloadTooLarge as error:
             raise InputTooLarge(error.size_bytes, error.limit_bytes) from error
     if json:
@@ -177,8 +169,5 @@ def _facts(schedule: Scheduled) -> dict[str, Any]:
 
 def _keys(schedule: Scheduled) -> list[str]:
     """Return which inputs a schedule gives; none when its body is not ours."""
-    try:
-        task = decode(schedule.body)
-    except BadMessage:
-        return []
-    return list(task.input) if isinstance(task, Task) else []
+    task = task_of(schedule)
+    return list(task.input) if task is not None else []

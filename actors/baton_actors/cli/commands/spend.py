@@ -18,9 +18,9 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import read_since
 from baton_bus.client.spending import SpentCall, spent_calls
 from baton_schemas.show.spending import PaidCall, Sum, summed
+from baton_schemas.show.times import read_since
 from baton_schemas.wire.money import shown_usd
 
 _UNKNOWN = "unknown"

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
 from baton_actors.cli.text import plain
-from baton_schemas.flow.graph import Plan
 from baton_schemas.run.changes import Change
-from baton_schemas.run.refs import whole
+from baton_schemas.show.differ_words import told_change
 from baton_schemas.show.rows import Row
-
-_SHOWN_MAX = 40
-"""Characters of a value that is shown as it was and is; one that is longer is only named."""
-_TEXTS = frozenset({"system", "prompt"})
-"""What is only named, however short it is."""
 
 
 def changes_line(file: str, changed: Mapping[str, Sequence[Change]], others: Sequence[str]) -> Text:
@@ -43,33 +37,3 @@ def failed_lines(rows: Sequence[Row]) -> list[Text]:
         elif row.status == "failed":
             lines.append(Text(plain(f"{row.step} failed: it is done again")))
     return lines
-
-
-def steps_in_words(rows: Sequence[Row], plan: Plan, ended: Collection[str]) -> list[str]:
-    """Return the steps that are among these, in the order of the flow; of a fan-out, how many branches if not all."""
-    words = []
-    for row in rows:
-        branches = sum(1 for name in ended if name != row.step and whole(name) == row.step)
-        if row.step in ended or branches == row.count > 0:
-            words.append(row.step)
-        elif branches:
-            words.append(f"{row.step} {branches}/{row.count}")
-    return words
-
-
-def told_change(changes: Sequence[Change]) -> str:
-    """Return what has changed of an agent or a step, in a few words; that it is new, where nothing of it was there."""
-    return ", ".join(map(_change, changes)) if changes else "new"
-
-
-def _change(change: Change) -> str:
-    before, after = _short(change.before), _short(change.after)
-    if change.key in _TEXTS or before is None or after is None:
-        return change.key
-    return f"{change.key} {before or 'as by default'} → {after or 'as by default'}"
-
-
-def _short(value: object) -> str | None:
-    """Return a value in a few words; None for one that is too long to stand in a line."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
-    return text if len(text) <= _SHOWN_MAX and "\n" not in text else None

@@ -5,18 +5,21 @@ from __future__ import annotations
 from rich.console import Console
 from rich.theme import Theme
 
-MARKS = {
-    "waiting": ("·", "dim"),
-    "queued": ("·", "dim"),
-    "joining": ("○", "cyan"),
-    "running": ("●", "cyan"),
-    "done": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "skipped": ("\N{EN DASH}", "dim"),
-    "dropped": ("\N{EN DASH}", "dim"),
-    "cancelled": ("\N{EN DASH}", "yellow"),
-    "expired": ("\N{EN DASH}", "yellow"),
+from baton_schemas.show import marks
+
+_STYLES = {
+    "waiting": "dim",
+    "queued": "dim",
+    "joining": "cyan",
+    "running": "cyan",
+    "done": "green",
+    "failed": "red",
+    "skipped": "dim",
+    "dropped": "dim",
+    "cancelled": "yellow",
+    "expired": "yellow",
 }
+MARKS = {status: (mark, _STYLES[status]) for status, mark in marks.MARKS.items()}
 """Sign and colour of each status: the sign says the same without the colour."""
 _COLOURS = Theme({"green": "color(28)", "cyan": "color(30)", "yellow": "color(136)", "red": "color(160)"})
 """What the names of colours stand for: shades that can be read on black and on white alike. A terminal's own yellow and

@@ -8,20 +8,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from baton_actors.cli.show.changes import told_change
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.run_page import elapsed_of
 from baton_actors.cli.text import plain
 from baton_schemas.show.children import short_name
-from baton_schemas.show.compared import Pair, Run
+from baton_schemas.show.compared import Pair
 from baton_schemas.show.differ import Difference, FlowDiffers, Side, StepDiffers
-from baton_schemas.show.errors import told
-from baton_schemas.show.excerpt import head_of, size, text_of
+from baton_schemas.show.differ_words import changes_of, end_of, text_in, what_differs
+from baton_schemas.show.excerpt import head_of
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.summary import Summary, standing_of
 from baton_schemas.show.text_diff import Piece, pieces
-from baton_schemas.wire.outcomes import Blob, Value
 
 STEPS_SHOWN = 30
 """Steps that differ and are listed; `--json` has all."""
@@ -31,17 +29,6 @@ _AROUND = 60
 """Characters that are shown before and after what differs."""
 _TEXT_MAX = 1_600
 """Characters of each side of a difference: what comes after is counted."""
-
-
-def prompts_of(before: Run, after: Run, first: StepDiffers | None) -> list[dict[str, str]]:
-    """Return what the models of the step were asked where the runs part, as far as it differs: `system`, `prompt`."""
-    if first is None or first.asked != 1:
-        return []
-    old, new = before.asked(first.step), after.asked(first.step)
-    if old is None or new is None:
-        return []
-    texts = [("model", old.model, new.model), ("system", old.system, new.system), ("prompt", old.prompt, new.prompt)]
-    return [{"name": name, "before": was, "after": is_} for name, was, is_ in texts if was != is_]
 
 
 def diff_page(found: Difference, prompts: Sequence[dict[str, str]], width: int = 80) -> RenderableType:
@@ -56,12 +43,14 @@ def diff_page(found: Difference, prompts: Sequence[dict[str, str]], width: int =
     if first is None:
         alike = "neither has one" if not found.alike else f"{found.alike:,} alike"
         return Group(*parts, Text(f"no step differs: {alike}"))
-    parts.append(Text.assemble("they part at ", (plain(_name(first.step)), "bold"), f", which {plain(_what(first))}"))
+    parts.append(
+        Text.assemble("they part at ", (plain(_name(first.step)), "bold"), f", which {plain(what_differs(first))}")
+    )
     parts += _pairs("read", [pair for pair in first.reads if pair not in found.input])
     for each in prompts if not first.reads else ():  # else they differ by what was read
         parts += _texts(each["name"], each["before"], each["after"])
     if first.came_to and first.before is not None and first.after is not None:
-        parts += _texts("came to", _end_of(first.before), _end_of(first.after))
+        parts += _texts("came to", end_of(first.before), end_of(first.after))
     parts += [Text(), _steps(found.steps[:STEPS_SHOWN], width)]
     if len(found.steps) > STEPS_SHOWN:
         parts.append(Text(f"and {len(found.steps) - STEPS_SHOWN:,} more", "dim"))
@@ -90,17 +79,9 @@ def _heads(before: Summary, after: Summary) -> Table:
 
 def _pairs(what: str, pairs: Sequence[Pair]) -> Iterator[RenderableType]:
     for pair in pairs[:_PAIRS_SHOWN]:
-        yield from _texts(f"{what} {pair.name}", _text(pair.before), _text(pair.after))
+        yield from _texts(f"{what} {pair.name}", text_in(pair.before), text_in(pair.after))
     if len(pairs) > _PAIRS_SHOWN:
         yield Text(f"  and {len(pairs) - _PAIRS_SHOWN:,} more", "dim")
-
-
-def _text(value: Value | None) -> str:
-    if value is None:
-        return "(nothing)"
-    if isinstance(value, Blob):
-        return f"({size(value.size_bytes)} beside the log, {value.sha256[:12]}…)"
-    return text_of(value)
 
 
 def _texts(name: str, before: str, after: str) -> Iterator[RenderableType]:
@@ -137,9 +118,7 @@ def _shortened(text: str, has_before: bool, has_after: bool) -> str:
 
 
 def _flow(flow: FlowDiffers) -> Iterator[Text]:
-    parts = [f"agent {name} ({told_change(changes)})" for name, changes in flow.agents.items()]
-    parts += [f"step {name} ({told_change(changes)})" for name, changes in flow.steps.items()]
-    parts += [f"step {name} (gone)" for name in flow.gone]
+    parts = changes_of(flow)
     if flow.is_other:
         yield Text("their flows are not the same", "yellow")
     if parts:
@@ -150,32 +129,6 @@ def _name(step: str) -> str:
     return short_name(step)
 
 
-def _what(step: StepDiffers) -> str:
-    """Return in a sentence's end what differs of a step: what it was given before what became of it."""
-    if step.is_alone:
-        return "only the later run has" if step.before is None else "only the earlier run has"
-    if step.reads:
-        names = [pair.name for pair in step.reads]
-        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        return f"read other values: {', '.join(names[:3])}{more}"
-    if step.asked == 1:
-        return "asked its model something else"
-    if step.asked:
-        return f"asked something else in its request {step.asked}"
-    if step.answered:
-        return "was answered something else" + (f" to its request {step.answered}" if step.answered > 1 else "")
-    assert step.before is not None and step.after is not None
-    if step.before.status != step.after.status:
-        return f"was {step.before.status} before, and is {step.after.status}"
-    return "failed otherwise" if step.after.status == "failed" else "put out something else"
-
-
-def _end_of(side: Side) -> str:
-    if side.error is not None and side.status == "failed":
-        return told(side.error)
-    return _text(side.output) if side.status == "done" else f"{side.status}: {side.reason}".rstrip(": ")
-
-
 def _steps(steps: Iterable[StepDiffers], width: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("step", no_wrap=True, max_width=max(width // 4, 12))
@@ -183,7 +136,9 @@ def _steps(steps: Iterable[StepDiffers], width: int) -> Table:
     table.add_column("after", no_wrap=True)
     table.add_column("what differs", overflow="fold")
     for step in steps:
-        table.add_row(Text(plain(_name(step.step))), _told(step.before), _told(step.after), Text(plain(_what(step))))
+        table.add_row(
+            Text(plain(_name(step.step))), _told(step.before), _told(step.after), Text(plain(what_differs(step)))
+        )
     return table
 
 

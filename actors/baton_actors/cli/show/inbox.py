@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -12,9 +11,9 @@ from rich.text import Text
 
 from baton_actors.cli.show.answering import Answering
 from baton_actors.cli.text import plain, plain_lines
-from baton_actors.cli.times import short_time
 from baton_bus.client.people import Waiting
 from baton_schemas.flow.questions import expects
+from baton_schemas.show.times import short_time
 
 _SHOWN_MAX = 20
 """Questions of a list that are shown on a terminal at once, about the one that is chosen."""
@@ -46,23 +45,6 @@ def answering_page(answering: Answering, now: datetime, width: int) -> Renderabl
     if answering.said:
         parts += [Text(), Text(plain(answering.said), "yellow")]
     return Group(*parts, Text(), Text(answering.help, "dim", no_wrap=True, overflow="ellipsis"))
-
-
-def waiting_facts(each: Waiting) -> dict[str, Any]:
-    """Return a question as the object that `--json` prints."""
-    return {
-        "role": each.role,
-        "run": each.run,
-        "flow": each.flow,
-        "step": each.step,
-        "name": each.name,
-        "question": each.question.text,
-        "answers": each.question.answers,
-        "expects": expects(each.question),
-        "since": each.since,
-        "until": each.until,
-        "default": each.default if bytes(each.default) else None,
-    }
 
 
 def _question(answering: Answering, now: datetime) -> list[RenderableType]:

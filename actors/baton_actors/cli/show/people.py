@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from baton_actors.cli.text import plain
-from baton_actors.cli.times import short_time
 from baton_schemas.run.refs import asked_name
 from baton_schemas.run.state import RunState, StepState
+from baton_schemas.show.times import short_time
 
 _LINES_MAX = 20
 """Questions of a run that are shown with it: those that are open first."""

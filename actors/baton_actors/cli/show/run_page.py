@@ -12,10 +12,11 @@ from baton_actors.cli.show.called import unasked_of
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import cost_of, dollars, rehearsal_line
 from baton_actors.cli.show.people import people_lines
-from baton_actors.cli.show.saving import cached_of, saved_by_run, saving_of
+from baton_actors.cli.show.saving import cached_of, saving_of
 from baton_actors.cli.show.step_lines import errors_of, skips_of, waits_of
 from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.text import plain
+from baton_actors.models.saved import saved_by_run
 from baton_schemas.run.child_runs import runs_asked
 from baton_schemas.run.state import RunState
 from baton_schemas.show.lines import seconds

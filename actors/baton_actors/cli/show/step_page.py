@@ -14,19 +14,20 @@ from rich.text import Text
 from baton_actors.cli.show.console import MARKS
 from baton_actors.cli.show.costs import dollars, rehearsal_line
 from baton_actors.cli.show.people import asked_lines
-from baton_actors.cli.show.saving import cached_of, saved_by_step, saving_of
+from baton_actors.cli.show.saving import cached_of, saving_of
 from baton_actors.cli.show.step_lines import error_line
 from baton_actors.cli.text import plain, plain_lines
 from baton_actors.models.files import tokens_of
+from baton_actors.models.saved import saved_by_step
 from baton_schemas.show.asked import Asked
 from baton_schemas.show.attempts import Attempt
 from baton_schemas.show.conversation import Said, called, said_in
-from baton_schemas.show.errors import at, told
+from baton_schemas.show.errors import told
 from baton_schemas.show.excerpt import excerpt, size, text_of
 from baton_schemas.show.lines import seconds
 from baton_schemas.show.paid import paid_for
 from baton_schemas.show.step import BranchSeen, ChildSeen, StepSeen
-from baton_schemas.show.tool_calls import ToolSeen
+from baton_schemas.show.step_words import HASH_SHOWN, came_of, has_prompt, proof_of_prompt, said_of, who_does
 from baton_schemas.wire.facts import Exchange, ModelCall
 from baton_schemas.wire.outcomes import Blob, Value
 
@@ -37,21 +38,13 @@ _CHILDREN_MAX, _RECORDED_MAX = 30, 20
 """What a step asked for and recorded, as far as it is shown; `--json` has all."""
 _LABEL_WIDE, _STANDS_WIDE, _ASKED_WIDE = 28, 16, 36
 """Columns for what a child is called, at most; how it stands, at least; and what it was asked, at most."""
-_WHO = {
-    None: "nobody that its flow names",
-    "agent": "an agent that its flow has not",
-    "flow": "a flow",
-    "person": "a person",
-    "sleep": "the clock",
-    "event": "a word from outside",
-}
+_TONES = {"good": ("✓", ""), "bad": ("✗", "red"), "mind": ("?", "yellow"), "": ("", "")}
+_PROOF_STYLES = {"good": "green", "bad": "red", "mind": "yellow", "": "dim"}
 _CALLS_MAX = 10
 """Of workers that are asked at the same time."""
 _EXCHANGES_MAX = 20
 _TOOLS_MAX, _RESULT_LINES = 30, 3
 """Calls of tools that are shown, and lines of what each gave; `--json` has all."""
-_HASH = 12
-"""Characters of a hash that people compare."""
 
 
 def step_page(seen: StepSeen, width: int = 80) -> RenderableType:
@@ -80,9 +73,9 @@ class _Page:
             yield Text("was asked with" if seen.kind else "read", "bold"), self._values(seen.values)
         if seen.asked is not None and seen.asked.system:
             yield Text("system prompt", "bold"), self._text(seen.asked.system)
-        is_prompt = not (seen.handler or seen.runs_flow or seen.person) and seen.kind in (None, "agent")
-        if is_prompt and (seen.values or seen.asked is not None):
-            title, asked = Text.assemble(("prompt", "bold"), _proof(seen)), seen.asked
+        if has_prompt(seen):
+            proof, asked = proof_of_prompt(seen), seen.asked
+            title = Text.assemble(("prompt", "bold"), (f"  {proof.text}", _PROOF_STYLES[proof.tone]))
             yield title, [*self._text(asked.prompt), *_files(asked)] if asked is not None else []
         rounds = [said for call in seen.calls if (said := said_in(call)) is not None and said.calls]
         if rounds:
@@ -147,7 +140,7 @@ class _Page:
         if isinstance(value, Blob):
             why = self.seen.lacking.get(value.sha256, "not fetched")
             self.was_cut = self.was_cut or why != "gone"
-            return [Text(f"{size(value.size_bytes)} kept beside the log, {why}: {value.sha256[:_HASH]}", "yellow")]
+            return [Text(f"{size(value.size_bytes)} kept beside the log, {why}: {value.sha256[:HASH_SHOWN]}", "yellow")]
         return self._text(text_of(value), lines_max)
 
     def _text(self, text: str, lines_max: int = _TEXT_LINES) -> list[RenderableType]:
@@ -181,10 +174,11 @@ class _Page:
             self.was_cut = True
             table.add_row("", Text(f"{left:,} more before", "dim"))
         for call in self.seen.tools[-_TOOLS_MAX:]:
-            mark, style, how = _came(call)
+            came = came_of(call)
+            mark, style = _TONES[came.tone]
             shown = called(call.name, call.arguments if call.arguments is not None else {}, max(self.width - 4, 20))
             self.was_cut = self.was_cut or shown.endswith("…")
-            lines: list[RenderableType] = [Text.assemble(plain(shown), (f"  {plain(how)}", style or "dim"))]
+            lines: list[RenderableType] = [Text.assemble(plain(shown), (f"  {plain(came.text)}", style or "dim"))]
             if call.result is not None:
                 lines += self._value(call.result, _RESULT_LINES)
             table.add_row(Text(mark, style), Group(*lines))
@@ -204,20 +198,6 @@ class _Page:
         return [said, Text(plain_lines(error.traceback), "dim", overflow="fold")] if error.traceback else [said]
 
 
-def _came(call: ToolSeen) -> tuple[str, str, str]:
-    """Return a mark, its style, and what came of a call in short."""
-    if call.is_open:
-        times = f" {call.begun} times" if call.begun > 1 else ""
-        return "?", "yellow", f"begun{times}, and nothing is recorded of it: it may have run"
-    cut = f", cut from {call.cut_bytes:,} bytes" if call.cut_bytes else ""
-    if call.settled_by:
-        return "✓", "", f"it ran, as one of {call.settled_by} says{cut}"
-    if call.rehearsed:
-        return "✓", "", f"rehearsed: it was not called{cut}"
-    took = f"{seconds(call.elapsed_s)}{cut}"
-    return ("✗", "red", f"failed in {took}") if call.is_error else ("✓", "", f"{took}")
-
-
 def _header(seen: StepSeen) -> Iterator[Text]:
     mark, style = MARKS[seen.status]
     yield Text.assemble(
@@ -226,14 +206,7 @@ def _header(seen: StepSeen) -> Iterator[Text]:
         (f"  {plain(seen.flow)} {plain(seen.run)}", "dim"),
     )
     yield Text(f"  {plain(seen.says)}", style if seen.status in ("failed", "running") else "")
-    branch = f"branch {seen.index + 1:,} of {seen.count:,} of {seen.of}, " if seen.index is not None else ""
-    if seen.kind:
-        branch = f"asked by {seen.asked_by or 'nobody that the log names'}, "
-    who = f"handler {seen.handler}" if seen.handler else f"agent {seen.agent}" if seen.agent else f"{_WHO[seen.kind]}"
-    who = f"person {seen.person}" if seen.person else who
-    who += f", a run of flow {seen.runs_flow}" if seen.runs_flow else ""
-    model = f", {seen.asked.model}, at most {seen.asked.max_tokens:,} tokens" if seen.asked is not None else ""
-    yield Text(f"  {plain(branch + who + model)}", "dim")
+    yield Text(f"  {plain(who_does(seen))}", "dim")
     if seen.asked is not None and seen.asked.output:
         yield Text(f"  {plain('answers with ' + ', '.join(seen.asked.output.get('properties', {})))}", "dim")
     if seen.label:
@@ -250,19 +223,6 @@ def _runs(runs: list[str]) -> list[RenderableType]:
     left = len(runs) - _BRANCHES_MAX
     lines = [Text(plain(run)) for run in runs[:_BRANCHES_MAX]] + ([Text(f"and {left:,} more")] if left > 0 else [])
     return [*lines, Text(f"One of them: baton show {plain(runs[0])}", "dim")]
-
-
-def _proof(seen: StepSeen) -> tuple[str, str]:
-    if seen.asked is None:
-        return "  cannot be shown: something that it reads is not at hand", "yellow"
-    if seen.proof:
-        return f"  as it was sent: its hash is the recorded one, {seen.proof[:_HASH]}", "green"
-    if seen.recorded:
-        other = seen.recorded[0][:_HASH]
-        return f"  not what was sent, whose hash is {other}: by another release, say", "yellow"
-    if seen.status in ("done", "failed", "dropped"):
-        return "  not proved: no hash is recorded", "yellow"
-    return "  no answer is recorded so far", "dim"
 
 
 def _files(asked: Asked) -> list[RenderableType]:
@@ -314,21 +274,8 @@ def _attempts(attempts: list[Attempt]) -> Table:
     table.add_column(overflow="fold")
     for attempt in attempts:
         time = f" in {seconds(attempt.elapsed_s)}" if attempt.elapsed_s else ""
-        table.add_row(str(attempt.number), Text(f"{attempt.came_to}{time}", "dim"), Text(plain(_said_of(attempt))))
+        table.add_row(str(attempt.number), Text(f"{attempt.came_to}{time}", "dim"), Text(plain(said_of(attempt))))
     return table
-
-
-def _said_of(attempt: Attempt) -> str:
-    again = f"; again after {seconds(attempt.retry_s)}" if attempt.retry_s else ""
-    if attempt.error is not None:
-        return f"{attempt.error.type}: {attempt.error.message}{at(attempt.error.at)}{again}"
-    match attempt.came_to:
-        case "died":
-            return f"with its worker, {attempt.worker}"
-        case "unknown":
-            return f"begun by {attempt.worker}, which is at it, or died"
-        case _:
-            return attempt.reason
 
 
 def _branches(branches: list[BranchSeen]) -> Table:
