@@ -126,8 +126,14 @@ async def test_hostile_texts_are_text_on_every_page_and_nothing_of_them_runs_or_
         for path in paths:
             await page.page.goto(page.base + path, wait_until="load")
             html = await page.asks("document.body.outerHTML")
-            assert await page.asks("document.querySelectorAll('img, iframe, object, main script, main b[hx-get]').length") == 0
-            assert await page.asks("[...document.links].filter(each => !each.href.startsWith(location.origin)).length") == 0
+            assert (
+                await page.asks("document.querySelectorAll('img, iframe, object, main script, main b[hx-get]').length")
+                == 0
+            )
+            assert (
+                await page.asks("[...document.links].filter(each => !each.href.startsWith(location.origin)).length")
+                == 0
+            )
             assert not [each for each in html if "\u202a" <= each <= "\u202e"]
             assert await page.asks("document.querySelectorAll('#help, #palette').length") == 2, path  # whole to its end
             shown += "<script>alert(1)" in await page.page.inner_text("body")

@@ -1,4 +1,4 @@
-"""The page of a run in a browser: what is drawn and written is what the log says, live, later, and after each message."""
+"""The page of a run in a browser: what is drawn and written is what the log says, live, later, after each message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ WIDE = flow_of(
 SIGNS = {"done": "d", "failed": "f"}
 CELLS = """async () => {
     const { fields } = await import('/static/drawn.js');
-    const place = document.querySelector('.field'), field = fields.get(place.id), canvas = place.querySelector('canvas');
+    const place = document.querySelector('.field'), canvas = place.querySelector('canvas');
+    const field = fields.get(place.id);
     const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
     copy.drawImage(canvas, 0, 0);
     const {data} = copy.getImageData(0, 0, canvas.width, canvas.height);
@@ -43,6 +44,7 @@ CELLS = """async () => {
     });
     return {signs: place.dataset.cells, edges};
 }"""
+CELL = "(document.querySelector('.field')?.dataset.cells ?? '')"
 PARTS = ("head", "kin", "scrubber", "graph", "cells", "steps", "log", "output")
 PARTS_OF = """names => names.map(name => {
     const part = document.getElementById(name)?.cloneNode(true);
@@ -108,7 +110,9 @@ async def test_run_of_a_thousand_branches_shows_each_as_the_log_has_it_while_it_
         await t.submit(run, items=list(range(MANY)))
         async with tab(browser, console, f"/runs/{run}") as page:
             await page.live()
-            await page.until("[...document.querySelector('.field').dataset.cells].filter(each => each === 'd').length > 500")
+            await page.until(
+                "[...document.querySelector('.field').dataset.cells].filter(each => each === 'd').length > 500"
+            )
             signs = await cells_are(page, t, run)
             assert set("dfr") <= set(signs)  # those that are held run, as their workers say
             await page.page.reload()
@@ -144,14 +148,14 @@ async def test_page_that_is_opened_in_the_middle_of_a_run_shows_what_runs(
     ):
         run = await t.submit(items=[1, 2])
         async with tab(browser, console, f"/runs/{run}") as page:
-            await page.until("document.querySelector('.field')?.dataset.cells === 'rr'")
+            await page.until(f"{CELL} === 'rr'")
         # Whoever comes now has heard nothing of it: workers are asked.
         async with (
             served(t.bus.settings, tmp_path / "other.sqlite") as late,
             browsing(chromium) as other,
             tab(other, late, f"/runs/{run}") as page,
         ):
-            await page.until("document.querySelector('.field')?.dataset.cells === 'rr'")
+            await page.until(f"{CELL} === 'rr'")
             await page.page.locator("#steps .state.running").first.wait_for()
             held.go.set()
             await page.sees("done", "#head h1")
