@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test again lint types check chaos chaos-long chaos-matrix mutants bench maps clean
+.PHONY: help demo test again lint types check chaos chaos-long chaos-matrix mutants bench maps screenshots clean
 
 help:
 	@echo "make demo     a report on README.md by a team of agents; on another text with FILE=…"
@@ -19,6 +19,7 @@ help:
 	@echo "make mutants  break a copy of the code in one way after the other: which test catches which (one with ARGS=name)"
 	@echo "make bench    how fast it is on this machine; a part of it with ARGS=core"
 	@echo "make maps     write the file maps in the folders' READMEs anew"
+	@echo "make screenshots  pictures of the console, of real runs, in screenshots/; and the one that README shows"
 	@echo "make clean    remove what the other targets made; runs in .baton stay"
 
 demo: $(READY)
@@ -75,6 +76,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+screenshots: $(READY)
+	@$(BIN)/python -m tests.screenshots
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench.json
+	rm -rf .venv screenshots .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench.json
 	find actors bus schemas tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -66,7 +66,8 @@ class Tab(Struct, frozen=True, kw_only=True):
     async def until(self, expression: str, given: Any = None) -> None:
         """Wait until this JavaScript is true."""
         async with asyncio.timeout(WAIT_S):
-            while not await self._now(expression, given):  # from here: the page may not evaluate what it is given
+            # Looked at from here: the page itself may not evaluate what it is given.
+            while not await self._now(expression, given):  # noqa: ASYNC110 (it sets no event of ours)
                 await asyncio.sleep(0.01)
 
     async def _now(self, expression: str, given: Any) -> Any:

@@ -7,6 +7,9 @@ import pytest
 LONGEST = (
     "doctor",
     "chaos_budgets",
+    "browser_looks",
+    "browser_stranger",
+    "browser_live",
     "cli_stream",
     "chaos_tools",
     "tools_durable",

@@ -14,7 +14,7 @@ from .browsers import browsing, in_browser, tab
 from .consoles import served
 from .servers import NatsServer
 from .team import team, value_of
-from .test_console_acts import Two, both
+from .test_console_acts import FAILING, Two, both
 from .test_people import BOSS, Counted, asked, until_parked
 from .timed import timed
 
@@ -67,29 +67,28 @@ async def test_retry_that_two_tabs_ask_for_is_one_run(
 async def test_cancel_asks_first_and_pressed_twice_ends_the_run_once(
     server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
 ) -> None:
-    async with both(server, namespace, tmp_path, Two()) as (t, console), browsing(chromium) as browser:
-        async with team(server.url, f"{namespace}x", t.plan.flow, {}, start=False) as idle:
-            run = await idle.submit(value=4)
-            async with (
-                served(idle.bus.settings, tmp_path / "idle.sqlite") as waiting,
-                tab(browser, waiting, f"/runs/{run}") as page,
-                tab(browser, waiting, f"/runs/{run}/cancel") as other,
-            ):
-                await page.leads(f"/runs/{run}/cancel", "X")
-                assert (await idle.state(run)).status == "running"
-                await page.leads(f"/runs/{run}", "Escape")
-                await page.leads(f"/runs/{run}/cancel", "X")
-                await page.page.get_by_label("why").fill("it is late")
-                await page.page.locator("button.confirms").evaluate(DOUBLE_CLICK)
-                await page.page.wait_for_url(f"**/runs/{run}")
-                await page.sees("cancelled", "#head h1")
-                await other.page.locator("button.confirms").click()
-                await other.page.wait_for_url(f"**/runs/{run}")
-                results = [each for each in await idle.kinds(run) if each == "result"]
-                assert len(results) == 1
-                assert "it is late" in (await idle.state(run)).result.reason  # type: ignore[union-attr]
-                page.check()
-                other.check()
+    async with team(server.url, namespace, FAILING, {}, start=False) as idle, browsing(chromium) as browser:
+        run = await idle.submit(value=4)
+        async with (
+            served(idle.bus.settings, tmp_path / "idle.sqlite") as waiting,
+            tab(browser, waiting, f"/runs/{run}") as page,
+            tab(browser, waiting, f"/runs/{run}/cancel") as other,
+        ):
+            await page.leads(f"/runs/{run}/cancel", "X")
+            assert (await idle.state(run)).status == "running"
+            await page.leads(f"/runs/{run}", "Escape")
+            await page.leads(f"/runs/{run}/cancel", "X")
+            await page.page.get_by_label("why").fill("it is late")
+            await page.page.locator("button.confirms").evaluate(DOUBLE_CLICK)
+            await page.page.wait_for_url(f"**/runs/{run}")
+            await page.sees("cancelled", "#head h1")
+            await other.page.locator("button.confirms").click()
+            await other.page.wait_for_url(f"**/runs/{run}")
+            results = [each for each in await idle.kinds(run) if each == "result"]
+            assert len(results) == 1
+            assert "it is late" in (await idle.state(run)).result.reason  # type: ignore[union-attr]
+            page.check()
+            other.check()
 
 
 async def test_question_that_two_tabs_answer_has_the_first_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from playwright.async_api import Browser
 
 from baton_actors.console.keeping import COMMAND, KeepThis
+from baton_bus.index import file as files
+from baton_bus.index.keeping import identity_of
+from baton_bus.index.stream import look
 from baton_schemas.flow.flow import Field, Step
 
 from .browsers import Tab, browsing, in_browser, tab
@@ -65,6 +69,7 @@ async def test_index_that_was_damaged_under_a_page_is_made_anew_and_the_page_goe
         runs = [await t.submit(text=f"number {number}") for number in range(5)]
         await page.live()
         await shows(page, runs)
+        await page.sees("index complete", "#status")
         damage(path)
         runs.append(await t.submit(text="acme"))
         await shows(page, runs)
@@ -141,6 +146,29 @@ async def test_index_that_another_console_keeps_is_shared_and_kept_when_that_is_
             await other.communicate()
             runs.append(await t.submit(text="2"))
             await shows(page, runs)
+            page.check()
+
+
+async def test_index_in_which_nothing_is_yet_hides_no_run(
+    server: NatsServer, namespace: str, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "index.sqlite"
+    async with team(server.url, namespace, FLOW, {"do": double}) as t:
+        runs = [await t.submit(text="1")]
+        await t.result(runs[0])
+        files.make(path, identity_of(t.bus, await look(t.bus), words=True))
+        held = files.lock(path)  # as by whoever has just made it
+        async with (
+            served(t.bus.settings, path) as console,
+            browsing(chromium) as browser,
+            tab(browser, console) as page,
+        ):
+            await page.live()
+            await shows(page, runs)
+            os.close(held)
+            runs.append(await t.submit(text="2"))
+            await shows(page, runs)
+            await page.sees("index complete", "#status")
             page.check()
 
 

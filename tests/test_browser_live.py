@@ -104,7 +104,7 @@ async def test_lag_that_a_page_says_of_itself_is_that_which_others_measure(
         painted = await page.asks("painted")
         stored = {f"run-{run}": (await t.log(run))[0].at.timestamp() * 1_000 for run in runs}
         measured = sorted(painted[row] - at for row, at in stored.items())
-        assert len(says) >= 50
+        assert len(says) >= 25  # what came at once is painted at once
         middle = says[len(says) // 2], measured[len(measured) // 2]
         assert 0 < middle[0] < NEAR_MS
         assert abs(middle[0] - middle[1]) < NEAR_MS

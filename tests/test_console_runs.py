@@ -234,8 +234,8 @@ async def test_marked_runs_lead_to_a_question_and_two_to_their_comparison(
             answer = await t.console.get("/chosen?" + urlencode([("do", does), *(("run", run) for run in runs)]))
             return answer.status_code, answer.headers.get("location", answer.text)
 
-        for runs in ((one, two), (two, one)):  # the earlier is what the later is compared with
-            assert await leads("compare", *runs) == (303, f"/compare/{one}/{two}")
+        for both in ((one, two), (two, one)):  # the earlier is what the later is compared with
+            assert await leads("compare", *both) == (303, f"/compare/{one}/{two}")
         assert await leads("cancel", one, two) == (303, f"/acts/cancel?run={one}&run={two}")
         assert await leads("retry", one) == (303, f"/acts/retry?run={one}")
         assert await leads("export", one) == (303, f"/runs/{one}/export")

@@ -31,6 +31,7 @@ from baton_bus.index.counting import counts
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.finding import Reach, Wanted, beside, count, find, reach_of
 from baton_bus.index.histogram import Bar, histogram
+from baton_bus.index.row import IndexRow
 from baton_bus.index.using import find_runs
 from baton_schemas.run.state import RunStatus
 from baton_schemas.wire.names import check_token
@@ -61,18 +62,11 @@ async def runs_page(console: Console, request: Request) -> Page:
         facts = _by_index(console, query, wanted, now)
     except IndexUnusable as error:  # it is being made anew
         console.index.broken(error)
-    if facts is None:  # no index yet: what the log says in some seconds
-        rows = (await find_runs(console.bus, wanted, None, now)).rows
-        facts = {
-            "rows": rows,
-            "counts": None,
-            "is_bounded": False,
-            "flows": [],
-            "waiting": None,
-            "bars": [],
-            "why_none": [],
-            "reach": None,
-        }
+    # No index yet, or one in which nothing is: what the log says in some seconds.
+    if facts is None or not facts["has_read"]:
+        found = (await find_runs(console.bus, wanted, None, now)).rows
+        if facts is None or found:
+            facts = _by_log(found)
     rows = facts["rows"][:SHOWN]
     older = query.with_(before=rows[-1].summary.run) if len(facts["rows"]) > SHOWN else ""
     return Page(
@@ -149,6 +143,20 @@ async def _in_order(console: Console, runs: list[str]) -> list[str]:
     return sorted(runs, key=lambda run: head.start_seq if (head := heads[run]) is not None else 0)
 
 
+def _by_log(rows: list[IndexRow]) -> dict[str, Any]:
+    """Return what the log says, which counts nothing."""
+    return {
+        "rows": rows,
+        "counts": None,
+        "is_bounded": False,
+        "flows": [],
+        "waiting": None,
+        "bars": [],
+        "why_none": [],
+        "reach": None,
+    }
+
+
 def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> dict[str, Any] | None:
     """Return what the index says; None while there is none."""
     database = console.index.database
@@ -182,6 +190,7 @@ def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> 
             "bars": _drawn(bars),
             "why_none": why_none,
             "reach": _told(reach),
+            "has_read": bool(reach.spans),
         }
 
 

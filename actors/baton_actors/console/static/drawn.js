@@ -272,8 +272,11 @@ function paintLanes(pen, { lanes, count, y: top, high: all }, end) {
     }
     pen.globalAlpha = 1;
     if (count === 1) {
+      // Behind its bar; where there is no room, in it; and if it is too short for that, in front of it.
       const text = took(until - lane.begin), room = pen.measureText(text).width + 6, x = Math.max(xOf(until), time.left);
-      pen.fillText(text, x + room > right ? x - room : x + 6, y + 9);
+      const within = x + room > right, begun = Math.max(xOf(lane.begin), time.left), fits = x - begun > room + 6;
+      if (within && fits) pen.fillStyle = colour(lane.spans.at(-1)?.[0] === "w" ? "paper" : "ink");
+      pen.fillText(text, within ? (fits ? x : begun) - room : x + 6, y + 9);
     }
   });
 }
