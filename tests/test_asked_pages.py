@@ -19,12 +19,12 @@ from rich.console import Console
 
 from baton_actors import Context
 from baton_actors.agents.asks import AskFailed
-from baton_actors.cli.nobody import left_alone
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.mermaid import mermaid_of
 from baton_actors.cli.show.progress import Progress
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.errors import Fail, Retry
+from baton_bus.client.left import left_alone
 from baton_bus.client.runs import find_run, read_last, read_run
 from baton_bus.client.seen import see_step
 from baton_bus.doctor.waits import read_waits

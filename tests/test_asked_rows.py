@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
-from baton_actors.cli.output import print_json, run_facts
+from baton_actors.cli.output import print_json
 from baton_actors.cli.show.lost import with_lost
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.steps_table import in_brief
 from baton_actors.cli.show.why import look_at, why
+from baton_actors.models.run_facts import run_facts
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.brought import brought_by

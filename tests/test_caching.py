@@ -17,13 +17,13 @@ from rich.console import Console, RenderableType
 
 from baton_actors import File, Flow
 from baton_actors.agents.loading import FoundFlow, find_flow
-from baton_actors.cli.output import run_facts
 from baton_actors.cli.show.costs import dollars
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.models import Models, ModelSettings
 from baton_actors.models.body import body_of
 from baton_actors.models.caching import prefix_of
+from baton_actors.models.run_facts import run_facts
 from baton_actors.models.saved import saved_by_seen
 from baton_actors.processes.hosting import hosting
 from baton_bus import Client, Settings, connect

@@ -18,7 +18,6 @@ from baton_actors.cli.commands.schedules import schedules_table
 from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.inputs import read_pairs
 from baton_actors.cli.keys import read_key
-from baton_actors.cli.output import run_facts
 from baton_actors.cli.show.costs import cost_of, dollars
 from baton_actors.cli.show.drawing import draw
 from baton_actors.cli.show.log_lines import log_line
@@ -27,6 +26,7 @@ from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.steps_table import steps_table
 from baton_actors.cli.show.why import why
+from baton_actors.models.run_facts import run_facts
 from baton_bus.store.timers import Scheduled
 from baton_schemas.errors import InputError
 from baton_schemas.flow.check import check_flow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,55 @@ async def test_run_that_is_parked_for_its_budget_is_told_and_goes_on_by_a_form(
             assert len(provider.asked) == 3  # none was asked twice
             late = await console.post(f"/runs/{run}/allow", {"budget": "1"})
             assert (late.status_code, "the run has ended" in late.text) == (409, True)
+
+
+async def test_failure_that_somebody_went_on_from_anywhere_is_left_out_while_that_goes_on_and_when_it_is_done(
+    server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    mended, going = asyncio.Event(), asyncio.Event()
+
+    async def one(value: int) -> int:
+        if not mended.is_set():
+            raise ValueError("no")
+        await going.wait()
+        return value
+
+    async with (
+        team(server.url, namespace, ONE, {"one": one}) as t,
+        served(t.bus.settings, tmp_path / "index.sqlite") as console,
+    ):
+        run = await t.submit(value=1)
+        assert (await t.result(run)).status == "failed"
+
+        async def counted() -> int | None:
+            found = (await facts(console))["causes"]
+            return sum(each["count"] for each in found) if found is not None else None
+
+        async def are(count: int) -> None:
+            async def is_so() -> bool:
+                return await counted() == count
+
+            await until_so(is_so)
+
+        await are(1)
+        (cause,) = (await facts(console))["causes"]
+        forked = [(await t.client.fork(run)).id]
+        assert (await t.result(forked[0])).status == "failed"
+        await are(2)
+        mended.set()
+        forked.append((await t.client.fork(run)).id)
+        # The fork that failed, too, is a failure of its own.
+        await are(1)
+        shown = await console.get("/attention", params={"cause": cause["cause"]["key"]})
+        assert f'goes on as <a href="/runs/{forked[1]}">' in shown.text
+        assert f'href="/runs/{forked[0]}/retry">Retry' in shown.text
+        page = await console.get(f"/runs/{run}")
+        assert re.findall(r"[\w-]+", page.text.split("Forks: ")[1].split("</p>")[0]).count("running") == 2
+        assert all(f'<a href="/runs/{fork}"><code>{fork}' in page.text for fork in forked)
+        listed = (await console.get("/runs.json", params={"from": run})).json()
+        assert [(each["run"], each["forked_from"]) for each in listed] == [(fork, run) for fork in forked[::-1]]
+        going.set()
+        assert (await t.result(forked[1])).status == "done"
+        forked.append((await t.client.fork(forked[0])).id)
+        assert (await t.result(forked[2])).status == "done"
+        await are(0)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
+
+import pytest
 
 from baton_actors.console.broadcast import Broadcast, Broadcasts, Seat, sending
 from baton_actors.console.streams import OPEN_MAX, Streams
@@ -133,3 +138,65 @@ async def test_browser_is_told_from_others_by_a_cookie_that_it_keeps(
         assert len(value) >= 12
         again = await console.get("/", headers={"accept": "text/html"})
         assert again.headers.get_list("set-cookie") == []
+
+
+def table(rows: Sequence[tuple[str, int]]) -> str:
+    """A part with a table: rows by their ids and what they say."""
+    lines = [f'<tr id="{name}" class="x">\n<td>{said} &lt;tr id=&#34;</td>\n</tr>' for name, said in rows]
+    return "\n".join(['<div id="runs"><table>', *lines, f"</table>{len(rows)}</div>"])
+
+
+def put_into(shown: str, data: bytes) -> str:
+    """What a page shows after an event: all of the part, or rows of it."""
+    html = "\n".join(line.removeprefix("data: ") for line in data.decode().removesuffix("\n\n").split("\n"))
+    for name, part in re.findall(
+        r'<hx-partial hx-target="#([\w-]+)" hx-swap="outerMorph">(.*?)</hx-partial>', html, re.S
+    ):
+        if name == "runs":
+            shown = part
+        else:
+            rows = re.findall(f'<tr id="{name}".*?</tr>', shown, flags=re.S)
+            assert len(rows) == 1, name
+            shown = shown.replace(rows[0], part)
+    return shown
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_that_changed_are_sent_alone_and_every_reader_shows_all_of_the_table(seed: int) -> None:
+    choose = Random(seed)
+    there = Broadcast()
+    seats: list[tuple[Seat, list[str]]] = []
+    rows = [(f"run-{number}", 0) for number in range(30)]
+    for number in range(80):
+        place = choose.randrange(len(rows))
+        match choose.randrange(12):
+            case 0:
+                rows = [(f"run-n{number}", 0), *rows[:-1]]
+            case 1:
+                rows[place], rows[0] = rows[0], rows[place]
+            case 2:
+                rows[place] = (choose.choice(("run.odd", rows[0][0])), number)
+            case 3:
+                del rows[place]
+            case _:
+                rows[place] = (rows[place][0], number)
+        there.send({"runs": table(rows)}, 0.0, ("runs",))
+        if choose.randrange(10) == 0:  # somebody comes
+            seats.append((Seat(), [""]))
+            seats[-1][0].put(sending(there.parts))
+            there.seats.append(seats[-1][0])
+        for seat, shown in seats:  # and takes what came, now or later
+            if choose.randrange(3) and (more := seat.take()) is not None:
+                shown[0] = put_into(shown[0], more.data)
+                assert shown[0] == table(rows)
+
+
+def test_row_that_changed_is_little_to_be_sent() -> None:
+    there, seat = Broadcast(), Seat()
+    rows = [(f"run-{number}", 0) for number in range(50)]
+    there.send({"runs": table(rows)}, 0.0, ("runs",))
+    there.seats.append(seat)
+    there.send({"runs": table([*rows[:7], ("run-7", 1), *rows[8:]]), "other": "<p>1</p>"}, 0.0, ("runs",))
+    taken = seat.take()
+    assert taken is not None
+    assert taken.data.count(b"<tr id=") == 1 and b'"#run-7"' in taken.data and b"<p>1</p>" in taken.data

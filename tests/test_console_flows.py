@@ -11,9 +11,13 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from baton_bus import Settings
 from baton_schemas.flow.flow import Field, Step
+from baton_schemas.show.rows import rows_of
+from baton_schemas.show.step_figures import nearest
 from baton_schemas.wire.names import sortable_id
 
 from .consoles import Served, served
@@ -188,3 +192,61 @@ async def test_form_that_was_sent_and_then_changed_is_told_of_the_run_that_it_be
     for bad in ("", "a.b", "x" * 65, "a b", "../x"):
         assert (await send(console, {**fields, "run": bad})).status_code == 400, bad
     assert len(await console.console.client.runs()) == 2
+
+
+async def test_flow_is_drawn_with_what_is_in_its_steps_now_and_what_they_took_lately(
+    server: NatsServer, namespace: str, tmp_path: Path, console: Served
+) -> None:
+    going = asyncio.Event()
+
+    async def each(item: int) -> int:
+        if item:
+            await going.wait()
+        return item
+
+    async def merge(each: list[int]) -> int:
+        return sum(each)
+
+    steps = {"each": Step(agent="each", each="numbers"), "merge": Step(agent="merge", after=["each"])}
+    flow = flow_of(steps, {"numbers": Field(type="list[int]")})
+    async with team(server.url, namespace, flow, {"each": each, "merge": merge}) as t:
+        runs = [await t.submit(numbers=[0, 1, 2, 3]) for _ in range(2)]
+
+        async def steps_now() -> dict[str, Any]:
+            found = (await console.get("/flows/flow.json")).json()["steps"]
+            return dict(found) if found else {}
+
+        async def are_open() -> bool:
+            return bool((await steps_now()).get("now", {}).get("each", {}).get("open") == 6)
+
+        await until_so(are_open)
+        assert (await steps_now())["now"]["merge"] == {"open": 0, "joining": 2, "failed": 0}
+        page = await console.get("/flows/flow")
+        assert 'class="box running"' in page.text and ">6 now<" in page.text and ">2 joining<" in page.text
+        assert 'class="edge open"' in page.text
+        going.set()
+        for run in runs:
+            assert (await t.result(run)).status == "done"
+
+        async def are_looked_at() -> bool:
+            return bool((await steps_now())["runs"] == 2)
+
+        await until_so(are_looked_at)
+        found = await steps_now()
+        assert found["now"] == {}
+        rows = [row for run in runs for row in rows_of(await t.client.run(run).state(), t.plan)]
+        for name in ("each", "merge"):
+            took = sorted(row.elapsed_s for row in rows if row.step == name and row.elapsed_s is not None)
+            figures = found["by_step"][name]
+            assert (figures["times"], figures["p50_s"], figures["p95_s"]) == (2, took[0], took[1])
+        assert "of the last 2 runs that are done" in (await console.get("/flows/flow")).text
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=60))
+def test_share_of_values_is_not_above_the_one_that_is_told(values: list[float]) -> None:
+    for share in (0.5, 0.95):
+        found = nearest(sorted(values), share)
+        assert (found is None) == (not values)
+        if found is not None:
+            assert sum(value <= found for value in values) >= share * len(values)
+            assert sum(value < found for value in values) < share * len(values)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx2
 import pytest
 from msgspec import Struct
 
 from baton_actors.console.listing import Query
+from baton_actors.console.pages import export as export_pages
 from baton_bus import Settings, connect
 from baton_bus.index.finding import Order
 from baton_schemas.flow.check import check_flow
@@ -234,13 +238,37 @@ async def test_marked_runs_lead_to_a_question_and_two_to_their_comparison(
             assert await leads("compare", *both) == (303, f"/compare/{one}/{two}")
         assert await leads("cancel", one, two) == (303, f"/acts/cancel?run={one}&run={two}")
         assert await leads("retry", one) == (303, f"/acts/retry?run={one}")
-        status, text = await leads("export", one)
-        assert status == 200
-        assert f"baton export {one}" in text
+        assert await leads("export", one) == (303, f"/runs/{one}/export")
         for does, few in (("compare", [one]), ("cancel", []), ("odd", [one])):
             assert (await leads(does, *few))[0] == 400
         asked = await t.console.get(f"/acts/cancel?run={one}&run={two}")
         assert asked.status_code == 200
+
+
+async def test_marked_runs_are_exported_as_files_in_a_zip(
+    server: NatsServer, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listed(server, namespace, tmp_path, ["one", "two", "three"]) as t:
+
+        async def export(*runs: str) -> httpx2.Response:
+            return await t.console.get("/chosen", params={"do": "export", "run": runs})
+
+        answer = await export(*t.runs[:2])
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+        assert answer.headers["content-disposition"] == 'attachment; filename="runs.zip"'
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            files = {name: archive.read(name) for name in archive.namelist()}
+        each = {run: (await t.console.get(f"/runs/{run}/export")).content for run in t.runs[:2]}
+        assert files == {f"{run}.jsonl": data for run, data in each.items()}
+        assert all(each.values())
+        missing = await export(t.runs[0], "nosuchrun")
+        assert missing.status_code == 404 and "no run &#39;nosuchrun&#39;" in missing.text
+        monkeypatch.setattr(export_pages, "ZIP_MAX_BYTES", sum(map(len, each.values())) - 1)
+        refused = await export(*t.runs[:2])
+        assert refused.status_code == 413
+        assert all(f"baton export {run} &gt; {run}.jsonl" in refused.text for run in t.runs[:2])
+        assert (await export(t.runs[0])).headers["location"] == f"/runs/{t.runs[0]}/export"
 
 
 async def test_anything_is_found_by_some_letters(server: NatsServer, namespace: str, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from baton_actors.cli.nobody import left_alone
 from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_page import step_page
 from baton_bus.client.dead import dead_steps
+from baton_bus.client.left import left_alone
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.runs import find_run
 from baton_bus.client.seen import see_step

@@ -14,26 +14,19 @@ from msgspec.structs import replace
 
 from baton_actors.cli.exits import ENDED, FAILED, OK
 from baton_actors.cli.text import plain_lines, wrapped
-from baton_actors.models.saved import saved_by_run
+from baton_actors.models.run_facts import output_in
 from baton_bus.client.runs import RunHead
 from baton_bus.store.bus import Bus
 from baton_schemas.run.fold import fold
 from baton_schemas.run.state import Entry, RunState
-from baton_schemas.show.rows import Row
-from baton_schemas.show.step_facts import person_facts
-from baton_schemas.show.why import error_of
 from baton_schemas.wire.messages import Result
-from baton_schemas.wire.outcomes import NULL, Done, Skipped
+from baton_schemas.wire.outcomes import Blob
 
 
 async def output_of(bus: Bus, result: Result | None) -> Raw | None:
     """Return the output of a run that is done, wherever it is kept. Raises `BlobMissing`."""
-    if result is not None and result.status == "done" and isinstance(result.outcome, Skipped):
-        return NULL
-    if result is None or not isinstance(result.outcome, Done):
-        return None
-    outcome = result.outcome
-    return Raw(await bus.blobs.get(outcome.blob)) if outcome.blob is not None else outcome.output
+    found = output_in(result)
+    return Raw(await bus.blobs.get(found)) if isinstance(found, Blob) else found
 
 
 def print_output(output: Raw) -> None:
@@ -66,36 +59,6 @@ def state_of(head: RunHead, entries: Iterable[Entry]) -> RunState:
     """Return the state of a run, with the id that it was found by: what its messages say may be anything."""
     state = fold(entries)
     return replace(state, run=head.run, flow=state.flow or head.flow)
-
-
-def run_facts(state: RunState, rows: list[Row], output: Raw | None = None) -> dict[str, Any]:
-    """Return a run as the object that `--json` prints."""
-    elapsed_s = None
-    if state.started_at and state.ended_at:
-        elapsed_s = round((state.ended_at - state.started_at).total_seconds(), 3)
-    return {
-        "run": state.run,
-        "flow": state.flow,
-        "forked_from": state.forked_from,
-        "parent": state.parent,
-        "status": state.status,
-        "output": Raw(bytes(output).decode(errors="replace").encode()) if output is not None else None,
-        "error": error_of(state),
-        "reason": state.result.reason if state.result else "",
-        "started_at": state.started_at,
-        "elapsed_s": elapsed_s,
-        "cost_usd": state.cost_usd,
-        "wasted_usd": state.wasted_usd,
-        "saved_usd": saved_by_run(state),
-        "unpriced": state.unpriced,
-        "rehearsed": state.rehearsed,
-        "usage": state.usage,
-        "steps": rows,
-        "people": [person_facts(step) for step in state.steps.values() if step.asked in ("person", "event")],
-        "rejected": state.rejected,
-        "messages": state.messages,
-        "foreign": state.foreign,
-    }
 
 
 def exit_code_of(result: Result) -> int:

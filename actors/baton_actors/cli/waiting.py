@@ -9,12 +9,13 @@ from msgspec import Raw
 from rich.console import Console
 
 from baton_actors.cli.nobody import telling
-from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
 from baton_actors.cli.show.progress import SETTLE_S, Progress
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.why import why
+from baton_actors.models.run_facts import run_facts
 from baton_bus import Client
 from baton_bus.client.runs import find_run, read_last
 from baton_schemas.flow.graph import Plan

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Hashable
 from contextlib import asynccontextmanager
 
 import structlog
 from msgspec import Struct
 
 from .streams import event, partial
+
+_ROW, _END = '<tr id="', "</tr>"
+"""A row that may be put into its place by itself. No text of a page has such a tag: it is escaped."""
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+"""An id by which it can be found as it is."""
 
 logger = structlog.get_logger("baton.console")
 
@@ -22,12 +28,31 @@ class Sending(Struct, frozen=True):
     waits_s: float
     """Since when the first message waits that is shown by this (Unix time, broker's clock); 0 for none."""
     data: bytes
-    """The parts as an event."""
+    """The parts as an event, or what of them is other than in the sending before."""
 
 
 def sending(parts: dict[str, str], waits_s: float = 0.0) -> Sending:
     """Return these parts, to be sent."""
     return Sending(parts, waits_s, event("".join(partial(name, html) for name, html in parts.items())))
+
+
+def smaller(part: str, before: str, after: str) -> dict[str, str]:
+    """Return what is to be sent of a part to whoever has it as it was: by their ids, the rows that are not as they
+    were; all of it where more than rows changed, or other rows are there now.
+    """
+    was, now = before.split(_ROW), after.split(_ROW)
+    found: dict[str, str] = {}
+    if len(was) != len(now) or was[0] != now[0]:
+        return {part: after}
+    for old, new in zip(was, now, strict=True):
+        if old == new:
+            continue
+        (name, _, _), (row, end, rest) = new.partition('"'), new.partition(_END)
+        same = old.partition('"')[0] == name and old.partition(_END)[2] == rest
+        if not same or not _NAME.fullmatch(name) or after.count(f'{_ROW}{name}"') > 1:
+            return {part: after}
+        found[name] = _ROW + row + end
+    return found
 
 
 class Seat:
@@ -65,10 +90,17 @@ class Broadcast:
         """Whether nothing more comes."""
         return self.task is None or self.task.done()
 
-    def send(self, parts: dict[str, str], waits_s: float) -> None:
-        """Send what has changed."""
+    def send(self, parts: dict[str, str], waits_s: float, by_row: Container[str] = ()) -> None:
+        """Send what has changed; of those named in `by_row` the rows that did, to whoever has the rest."""
+        few = {
+            name: html
+            for part, whole in parts.items()
+            for name, html in (
+                smaller(part, self.parts.get(part, ""), whole) if part in by_row else {part: whole}
+            ).items()
+        }
         self.parts |= parts
-        more = sending(parts, waits_s)
+        more = Sending(parts, waits_s, sending(few).data)
         for seat in self.seats:
             seat.put(more)
 

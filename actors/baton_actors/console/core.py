@@ -30,6 +30,7 @@ from .listing import Rows
 from .needs import Needs
 from .queue_watch import QueueWatch
 from .rendering import Rendering
+from .step_times import TimesOfSteps
 from .streams import Streams
 from .tail import Tail
 
@@ -89,6 +90,7 @@ class _Served:
         self.examined = Examined(client.bus)
         self.needs = Needs(console)
         self.flows = Flows(console)
+        self.step_times = TimesOfSteps(console)
 
 
 class Console:
@@ -188,6 +190,11 @@ class Console:
     def flows(self) -> Flows:
         """The flows that are known here."""
         return self._server.flows
+
+    @property
+    def step_times(self) -> TimesOfSteps:
+        """What the steps of flows took lately."""
+        return self._server.step_times
 
     @property
     def _server(self) -> _Served:

@@ -78,7 +78,7 @@ async def _broadcast(console: Console, make: MakePage, request: Request, there: 
                 changed = dict(parts.changed(made, began))
                 waits_s = lag.shown(page, changed=bool(changed), whole=not parts.held)
                 if changed:
-                    there.send(changed, waits_s)
+                    there.send(changed, waits_s, page.by_row)
             took_s = loop.time() - began
             await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
             left_s = max(parts.next_at - loop.time(), 0.0) if parts.held else page.every_s if page is not None else 0.0

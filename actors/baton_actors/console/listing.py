@@ -34,7 +34,7 @@ COUNTED_MAX = 10_000
 ROWS_KEPT = 1_000
 _FIGURES_S = 10.0
 """So long a median is good for: it moves slowly, and costs a sort."""
-_FILTERS = ("status", "flow", "text", "since", "until", "waiting", "of")
+_FILTERS = ("status", "flow", "text", "since", "until", "waiting", "of", "from")
 """What an address filters by; its order and its place in the list are none."""
 
 
@@ -54,6 +54,7 @@ def wanted_in(given: Mapping[str, str], now: datetime, limit: int = SHOWN) -> Wa
         until=read_since(until, now) if until else None,
         text=given.get("text", "").strip(),
         parent=given.get("of", ""),
+        forked_from=given.get("from", ""),
         order=cast(Order, order),
         ascending=given.get("order") == "asc",
     )

@@ -25,6 +25,7 @@ from baton_bus.errors import BusError
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.failing import Failures, failures
+from baton_bus.index.forking import Fork, forks_of
 from baton_bus.store.log import Log
 from baton_schemas.errors import SchemaError
 from baton_schemas.wire.facts import BUDGET
@@ -184,14 +185,17 @@ class Needs:
         return await self._health.value()
 
     def causes(self, *, seen: bool = False) -> list[Failures] | None:
-        """Return why runs failed lately, and what nobody has seen of it; None while there is no index."""
+        """Return why runs failed lately that nobody has gone on from, and what nobody has seen of it; with `seen`, all.
+
+        None while there is no index.
+        """
         database = self._console.index.database
         if database is None:
             return None
         with files.told(self._console.index.path):
             since = datetime.now(UTC) - FAILED_WITHIN
-            found = failures(database, since=since, limit=_CAUSES_MAX, runs=_RUNS_SHOWN)
-        return [each for each in found if seen or not self._is_over(each)]
+            found = failures(database, since=since, limit=_CAUSES_MAX, runs=_RUNS_SHOWN, gone_on=seen)
+        return [each for each in found if seen or not self.seen.has(each.cause.key, each.last_at)]
 
     def retries(self, runs: Sequence[str]) -> dict[str, str]:
         """Return how the retry of each of these runs stands, of those that have one, as far as the index has it."""
@@ -204,12 +208,13 @@ class Needs:
             asked = msgspec.json.encode(list(of)).decode()
             return {of[run]: status for run, status in database.execute(question, (asked,))}
 
-    def _is_over(self, each: Failures) -> bool:
-        """Say whether nobody need see to failures of a cause: somebody has, or all were retried and are done."""
-        if self.seen.has(each.cause.key, each.last_at):
-            return True
-        retried = self.retries(each.runs) if each.count <= len(each.runs) else {}
-        return [retried.get(run) for run in each.runs] == ["done"] * each.count
+    def forks(self, runs: Sequence[str]) -> dict[str, list[Fork]]:
+        """Return the runs that go on from each of these, the newest first, as far as the index has them."""
+        database = self._console.index.database
+        if database is None or not runs:
+            return {}
+        with files.told(self._console.index.path):
+            return forks_of(database, runs)
 
     def _counted(self) -> int:
         database = self._console.index.database

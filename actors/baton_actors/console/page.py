@@ -45,6 +45,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """Returns when the first message that it shows was stored after such a time, which is before the last one's."""
     paces: Mapping[str, float] = {}
     """By part (without `live_`): how many seconds pass at least from one sending of it to the next."""
+    by_row: tuple[str, ...] = ()
+    """Parts of which the rows of a table that changed are sent, where none came or went: those with an id."""
     every_s: float = 0.0
     """It is made anew at least so often; 0 for only when something came."""
     status: int = 200
@@ -54,6 +56,12 @@ class Page(Struct, frozen=True, kw_only=True):
 
 MakePage = Callable[["Console", Request], Awaitable["Page | Response"]]
 """A page as a function: reads, and writes nothing. What is no page, a file say, is answered as it is."""
+
+
+def wants_json(request: Request) -> bool:
+    """Say whether a page is wanted as facts."""
+    accepted = request.headers.get("accept", "")
+    return bool(getattr(request.state, "json", False)) or ("json" in accepted and "html" not in accepted)
 
 
 class Given(dict[str, str]):

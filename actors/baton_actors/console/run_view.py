@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from baton_schemas.run.child_runs import runs_asked
-from baton_schemas.run.refs import asked_name, whole
+from baton_schemas.flow.graph import Plan
+from baton_schemas.run.child_runs import run_of_child, runs_asked
+from baton_schemas.run.refs import asked_name, name_of, whole
 from baton_schemas.run.state import Entry, RunState
 from baton_schemas.show.boxes import Drawing, drawing_of
 from baton_schemas.show.branching import Branches, branches_in
@@ -36,6 +37,10 @@ _SAYS_MAX = 5
 _WROTE_SHOWN = 400
 """Characters, at the end of what a model writes."""
 _LOOKED_AT_S = 2.0
+_MINI_FROM, MINI_SHARE = 40, 0.08
+"""A graph of so many steps has a small picture of itself, of this size."""
+_FITS_FROM = 900
+"""Pixels from which on a graph may be fitted into the page."""
 _BRANCHES_FAST, _LANES_EACH_S = 2_000, 0.0005
 
 
@@ -53,12 +58,16 @@ class Says(NamedTuple):
 class RunView:
     """What pages show of a run after its first `at` messages; without `at`, of all of it, as it goes on."""
 
-    def __init__(self, source: Source, now: datetime, *, at: int | None = None, log_from: int = 0) -> None:
+    def __init__(
+        self, source: Source, now: datetime, *, at: int | None = None, log_from: int = 0, fits: bool = False
+    ) -> None:
         feed = source.feed
         self.source, self.feed, self.run = source, feed, feed.run
         self.count = len(feed.entries)
         """Messages in all."""
         self.at = at
+        self.fits = fits
+        """Whether the graph is to be as wide as the page."""
         self.number = self.count if at is None else at
         self.now = feed.entries[at - 1].at if at is not None and feed.entries else now
         """Broker's time of what is shown."""
@@ -161,6 +170,16 @@ class RunView:
         """The graph; None when the flow cannot be read."""
         return drawing_of(layout_of(self.plan), self.rows, self.state) if self.plan is not None else None
 
+    @property
+    def mini(self) -> float:
+        """How large a small picture of the graph is, for it; 0 where there is to be none."""
+        return MINI_SHARE if self.drawing is not None and len(self.drawing.boxes) >= _MINI_FROM else 0.0
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether the graph may be wider than the page."""
+        return self.drawing is not None and self.drawing.wide >= _FITS_FROM
+
     @cached_property
     def branches(self) -> dict[str, Branches]:
         """Its fan-outs, by name and round."""
@@ -171,6 +190,27 @@ class RunView:
     def path_of(self, step: str) -> str:
         """Return the page of a step."""
         return f"{self.path}/steps/{quote(step, safe='')}"
+
+    def opens(self, step: str) -> str:
+        """Return the page that shows most of a step: that of the run which it is, where it is one of another flow."""
+        run = self._runs.get(step)
+        return f"/runs/{quote(run, safe='')}" if run is not None else self.path_of(step)
+
+    @cached_property
+    def _runs(self) -> dict[str, str]:
+        """The steps, branches and children that are runs of flows, and which; of a file these are not at hand."""
+        if self.plan is None or not self.source.can_act:
+            return {}
+        plan, state = self.plan, self.state
+        found = {
+            name: run_of_child(state.run, name)
+            for name, step in state.steps.items()
+            if step.asked == "flow" and not step.reused
+        }
+        whole_runs = {
+            step: runs[0] for step, runs in runs_asked(state).items() if len(runs) == 1 and _is_flow(plan, step)
+        }
+        return found | whole_runs
 
     def since(self, row: Row) -> datetime | None:
         """Return since when an open row goes on; None for one that has ended, or that nobody has begun."""
@@ -255,6 +295,13 @@ class RunView:
     def facts(self) -> dict[str, Any]:
         """Return what templates are given."""
         return {"view": self, "state": self.state, "run": self.run, "called": called, "key_of": key_of}
+
+
+def _is_flow(plan: Plan, step: str) -> bool:
+    """Say whether a step is done by an agent that is a flow, and so is a run of it."""
+    own = plan.steps.get(name_of(step)) if not is_child(step) else None
+    agent = plan.flow.agents.get(own.agent) if own is not None else None
+    return agent is not None and bool(agent.flow)
 
 
 def key_of(row: Row) -> str:

@@ -11,7 +11,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from .finding import first_seq
+from baton_schemas.run.state import RunStatus
+from baton_schemas.show.step_figures import nearest
+
+from .finding import first_seq, rows_in
+from .row import IndexRow
 from .tallies import LENGTHS_S
 
 Length = Literal["minute", "hour", "day"]
@@ -146,16 +150,19 @@ def _figures(database: sqlite3.Connection, flow: str, statuses: dict[str, int], 
         by_status=statuses,
         done_share=done / (done + failed) if done + failed else None,
         sample=len(latest),
-        p50_s=_at(times, 0.5),
-        p95_s=_at(times, 0.95),
-        p50_usd=_at(costs, 0.5),
-        p95_usd=_at(costs, 0.95),
+        p50_s=nearest(times, 0.5),
+        p95_s=nearest(times, 0.95),
+        p50_usd=nearest(costs, 0.5),
+        p95_usd=nearest(costs, 0.95),
     )
 
 
-def _at(sorted_: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that this share of all does not exceed."""
-    return sorted_[max(math.ceil(share * len(sorted_)), 1) - 1] if sorted_ else None
+def latest(database: sqlite3.Connection, flow: str, status: RunStatus, limit: int) -> list[IndexRow]:
+    """Return the latest runs of a flow that stand so, nested ones too. Raises as SQLite does."""
+    question = (
+        "SELECT row FROM runs INDEXED BY runs_by_flow WHERE flow = ? AND status = ? ORDER BY start_seq DESC LIMIT ?"
+    )
+    return rows_in(database.execute(question, (flow, status, limit)).fetchall())
 
 
 def _summed(database: sqlite3.Connection, since: datetime | None, nested: bool) -> dict[tuple[str, str], int]:

@@ -23,7 +23,7 @@ from .errors import BUSY_S, IndexBusy, IndexForeign, IndexLocked, IndexOutdated,
 
 OURS = 0x42415431
 """`BAT1`, in the header of the file."""
-LAYOUT = 100 * VERSION + 2
+LAYOUT = 100 * VERSION + 3
 """Counts what a row has and how it is made; and the version of the messages that are understood. Else made anew."""
 WRITER_CACHE_KB = 32 * 1024
 """Of the file in a writer's memory: rows come in the order of the log, and go to all places of some orders of lists."""
@@ -44,11 +44,13 @@ CREATE TABLE runs(
   start_seq INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, flow TEXT NOT NULL, status TEXT NOT NULL,
   parent TEXT NOT NULL, started_us INTEGER NOT NULL, took_us INTEGER, cost_usd REAL, cost REAL NOT NULL,
   tokens INTEGER NOT NULL,
-  asks_people INTEGER NOT NULL, cause TEXT NOT NULL, version INTEGER NOT NULL, row BLOB NOT NULL, words TEXT NOT NULL);
+  asks_people INTEGER NOT NULL, cause TEXT NOT NULL, forked_from TEXT NOT NULL, version INTEGER NOT NULL,
+  row BLOB NOT NULL, words TEXT NOT NULL);
 CREATE INDEX runs_by_status ON runs(status, start_seq);
 CREATE INDEX runs_by_flow ON runs(flow, start_seq, status, took_us, cost_usd);
 CREATE INDEX runs_by_parent ON runs(parent) WHERE parent != '';
-CREATE INDEX runs_by_cause ON runs(cause, start_seq) WHERE cause != '';
+CREATE INDEX runs_by_cause ON runs(cause, start_seq, run) WHERE cause != '';
+CREATE INDEX runs_by_fork ON runs(forked_from, start_seq, status) WHERE forked_from != '';
 CREATE INDEX runs_by_version ON runs(version, start_seq);
 CREATE INDEX runs_by_cost ON runs(cost, start_seq, parent, flow, status, started_us);
 CREATE INDEX runs_by_tokens ON runs(tokens, start_seq, parent, flow, status, started_us);

@@ -76,6 +76,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """The key of what they failed for."""
     parent: str = ""
     """Those that this run asked for; without it, those that nobody's step did."""
+    forked_from: str = ""
+    """Those that go on from this run."""
     order: Order = "started"
     ascending: bool = False
     """The least of it, or the oldest, first."""
@@ -231,6 +233,8 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict
         conditions.append("asks_people")
     if wanted.cause:
         conditions.append("cause = :cause AND cause != ''")
+    if wanted.forked_from:
+        conditions.append("forked_from = :forked_from AND forked_from != ''")
     if wanted.since is not None:
         conditions.append("started_us >= :since")
     if wanted.until is not None:
@@ -242,6 +246,7 @@ def _asked(wanted: Wanted, now: datetime, low_seq: int) -> tuple[list[str], dict
         "low": min(low_seq, _SEQ_MAX),
         "flow": wanted.flow,
         "cause": wanted.cause,
+        "forked_from": wanted.forked_from,
         "since": microseconds(wanted.since) if wanted.since is not None else None,
         "until": microseconds(wanted.until) if wanted.until is not None else None,
         "words": words_in(wanted.text) if wanted.text else "",

@@ -20,7 +20,7 @@ from .tallies import Tallies
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Scripts that put no spaces between words: each of their characters counts as a word, and a word is a phrase."""
-_INSERT = f"INSERT INTO runs VALUES({', '.join(15 * '?')})"
+_INSERT = f"INSERT INTO runs VALUES({', '.join(16 * '?')})"
 _INSERT_WORDS = "INSERT INTO found(rowid, words) VALUES(?, ?)"
 _DELETE_WORDS = "INSERT INTO found(found, rowid, words) VALUES('delete', ?, ?)"
 
@@ -237,6 +237,7 @@ def _values(row: IndexRow, text: str, version: int) -> tuple[object, ...]:
         one.usage.tokens,
         row.asks_people,
         row.cause.key if row.cause is not None else "",
+        one.forked_from,
         version,
         encode(row),
         text,

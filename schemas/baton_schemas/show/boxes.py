@@ -79,11 +79,11 @@ class Drawing(Struct, frozen=True, kw_only=True):
     labels: tuple[Label, ...]
 
 
-def drawing_of(layout: Layout, rows: Sequence[Row], state: RunState) -> Drawing:
-    """Return the boxes and lines of a flow, as far as a run of it has come."""
+def drawing_of(layout: Layout, rows: Sequence[Row], state: RunState | None) -> Drawing:
+    """Return the boxes and lines of a flow, as far as a run of it has come; without one, as it is written."""
     by_step = _rows_by_step(layout, rows)
     lefts = _lefts(layout)
-    error = error_of(state)
+    error = error_of(state) if state is not None else None
     broken = layout.node(error.step) if error is not None and error.step else None
 
     def middle(place: Place) -> float:

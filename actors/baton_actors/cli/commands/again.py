@@ -15,7 +15,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.commands.run import playing
 from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.inputs import budget_from
-from baton_actors.cli.nobody import left_to_play, nobody_lines, up_command
+from baton_actors.cli.nobody import nobody_lines, up_command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.changes import again_line, changes_line, failed_lines
@@ -27,6 +27,7 @@ from baton_actors.orders.origins import Origin, read_origin, seq_of
 from baton_actors.orders.present import shown_source
 from baton_actors.processes.signals import Stop
 from baton_bus import Client
+from baton_bus.client.left import left_to_play
 from baton_schemas.flow.graph import Plan
 from baton_schemas.show.going import Going, going_on_from
 from baton_schemas.show.rows import rows_of

@@ -13,8 +13,8 @@ from rich.text import Text
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument
-from baton_actors.cli.nobody import left_alone, nobody_lines, telling, up_command
-from baton_actors.cli.output import output_of, print_json, print_output, run_facts, state_of
+from baton_actors.cli.nobody import nobody_lines, telling, up_command
+from baton_actors.cli.output import output_of, print_json, print_output, state_of
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
@@ -24,7 +24,9 @@ from baton_actors.cli.show.run_page import run_page
 from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.step_page import step_page
 from baton_actors.cli.show.why import look_at
+from baton_actors.models.run_facts import shown_facts
 from baton_actors.models.saved import saved_by_seen
+from baton_bus.client.left import left_alone
 from baton_bus.client.runs import RunHead, find_run, read_last
 from baton_bus.client.seen import LISTEN_S, see_step
 from baton_bus.client.watching import follow_run
@@ -83,11 +85,8 @@ async def show(
     rows, timeline = rows_of(state, plan, now=now), timeline_of(entries, state)
     shares = shares_of(timeline, now)
     if json:
-        time = {
-            "time": {kind: round(took_s, 6) for kind, took_s in shares.items()},
-            "lanes": list(timeline.lanes.values()),
-        }
-        print_json({**run_facts(state, rows, output), "unplayed": [each.actor for each in left], **time})
+        unplayed = [each.actor for each in left]
+        print_json(shown_facts(state, rows, timeline, now, output=output, unplayed=unplayed))
         return OK
     out = console()
     out.print(run_page(state, rows, now, shares))

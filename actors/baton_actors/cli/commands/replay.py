@@ -19,7 +19,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK, BadArgument
 from baton_actors.cli.exported import names_file, read_exported
 from baton_actors.cli.keys import read_key, single_keys
-from baton_actors.cli.output import print_json, run_facts
+from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.costs import rehearsal_line
@@ -29,6 +29,7 @@ from baton_actors.cli.show.step_lines import waits_of
 from baton_actors.cli.show.stepping import Stepping
 from baton_actors.cli.show.steps_table import in_brief, steps_table
 from baton_actors.cli.show.values import brought_lines, brought_table
+from baton_actors.models.run_facts import run_facts
 from baton_bus.client.runs import find_run, read_run
 from baton_bus.client.seen import fetch_small
 from baton_schemas.flow.graph import Plan

@@ -20,7 +20,7 @@ from baton_actors.cli.command import command
 from baton_actors.cli.earlier import earlier_lines
 from baton_actors.cli.exits import BadArgument
 from baton_actors.cli.inputs import budget_from, read_input
-from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output, run_facts
+from baton_actors.cli.output import exit_code_of, output_of, print_json, print_output
 from baton_actors.cli.place import Place, logs
 from baton_actors.cli.reloading import telling_of_changes
 from baton_actors.cli.show.console import MARKS, console
@@ -33,6 +33,7 @@ from baton_actors.cli.show.step_lines import errors_of
 from baton_actors.cli.show.streaming import Streaming
 from baton_actors.cli.show.why import look_at
 from baton_actors.cli.text import plain
+from baton_actors.models.run_facts import run_facts
 from baton_actors.processes.forks import begin_imports
 from baton_actors.processes.logs import LogSettings
 from baton_actors.processes.signals import Stop

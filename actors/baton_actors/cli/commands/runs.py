@@ -15,12 +15,13 @@ from rich.text import Text
 from baton_actors.cli import options as o
 from baton_actors.cli.command import command
 from baton_actors.cli.exits import OK
-from baton_actors.cli.output import print_json, run_facts, state_of
+from baton_actors.cli.output import print_json, state_of
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.console import console
 from baton_actors.cli.show.runs_table import runs_table
 from baton_actors.cli.show.size import size_line
 from baton_actors.cli.text import plain
+from baton_actors.models.run_facts import run_facts
 from baton_bus.client.runs import RunHead, find_run, read_last, recent_runs
 from baton_bus.client.size import log_size
 from baton_bus.index.finding import Wanted

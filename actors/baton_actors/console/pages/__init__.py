@@ -9,6 +9,7 @@ from .answer import answer_page
 from .attention import attention_page
 from .blobs import blob_bytes
 from .compare import compare_file_page, compare_page, compare_with_page, pick_page
+from .export import export_page
 from .files import files_page
 from .find import find_page
 from .flows import flow_page, flows_page
@@ -18,7 +19,7 @@ from .log import message_page as logged_page
 from .many import cancel_all_page, retry_all_page
 from .message import message_page
 from .queues import queue_page, queues_page
-from .run import export_page, run_page
+from .run import run_page
 from .runs import beside_page, chosen_page, runs_page
 from .schedules import forget_schedule_page, new_schedule_page, schedules_page
 from .send import send_page

@@ -14,7 +14,6 @@ from baton_actors.console.page import LISTS, Given, Page
 from baton_bus.client.people import waiting_facts
 from baton_bus.errors import BusError
 from baton_schemas.errors import SchemaError
-from baton_schemas.wire.names import retry_run
 
 _EVERY_S = 2.0
 _PATIENCE_S = 1.5
@@ -24,7 +23,7 @@ _ANSWERS_SHOWN = 4
 
 
 async def attention_page(console: Console, request: Request) -> Page:
-    """Return what waits for people; `?cause=KEY` opens one, `?seen=yes` shows what was seen too."""
+    """Return what waits for people; `?cause=KEY` opens one, `?seen=yes` shows what was seen or gone on from, too."""
     given = Given(request.query_params)
     questions, rejected, health = await asyncio.gather(
         console.needs.questions(), console.needs.rejected(), _soon(console.needs)
@@ -41,10 +40,7 @@ async def attention_page(console: Console, request: Request) -> Page:
             "questions": questions,
             "answers_shown": _ANSWERS_SHOWN,
             "causes": causes,
-            "retries": console.needs.retries([run for each in causes or () for run in each.runs])
-            if given["cause"]
-            else {},
-            "retry_run": retry_run,
+            "forks": console.needs.forks([run for each in causes or () for run in each.runs]) if given["cause"] else {},
             "rejected": rejected,
             "health": health,
             "nothing": nothing,

@@ -14,6 +14,7 @@ from baton_actors.orders.present import starts
 from baton_bus.index.counting import FlowFigures
 from baton_bus.store.players import Player, players
 from baton_schemas.flow.graph import Plan
+from baton_schemas.show.boxes import drawing_of
 from baton_schemas.show.layout import layout_of
 from baton_schemas.wire.names import sortable_id
 
@@ -87,7 +88,10 @@ async def flow_page(console: Console, request: Request) -> Page:
     """Return one flow: its steps, its versions, how its runs do, and who plays it."""
     known = await console.flows.known(request.path_params["flow"])
     plan = known.plan
-    playing, versions = await asyncio.gather(players(console.bus, plan.actors()), console.flows.versions(known.name))
+    playing, versions, times = await asyncio.gather(
+        players(console.bus, plan.actors()), console.flows.versions(known.name), console.step_times.of(known.name)
+    )
+    layout = layout_of(plan)
     figures = next((each for each in console.flows.figures() if each.flow == known.name), None)
     where = f" {console.options.where}" if console.options.where else ""
     return Page(
@@ -98,7 +102,10 @@ async def flow_page(console: Console, request: Request) -> Page:
             "known": known,
             "flow": plan.flow,
             "digest": plan.digest,
-            "nodes": list(layout_of(plan).nodes.values()),
+            "nodes": list(layout.nodes.values()),
+            "drawing": drawing_of(layout, (), None),
+            "times": times,
+            "now": times.now if times else {},
             "after": {name: plan.sources.get(name, ()) for name in plan.order},
             "playing": playing,
             "down": [each for each in playing if each.played in ("nobody", "silent")],
@@ -115,6 +122,7 @@ async def flow_page(console: Console, request: Request) -> Page:
             "actors": [_player(each) for each in playing],
             "versions": versions,
             "figures": figures,
+            "steps": times,
         },
         command=f"baton graph {known.source}" if known.source else f"baton runs --flow {known.name}",
         sources=(LISTS,),

@@ -6,21 +6,25 @@ from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Raw
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 
 from baton_actors.console.core import Console
 from baton_actors.console.feeds import Feed
-from baton_actors.console.page import Page
+from baton_actors.console.page import Page, wants_json
 from baton_actors.console.run_view import RunView
 from baton_actors.console.sources import source_of
+from baton_actors.models.run_facts import output_in, shown_facts
+from baton_bus.client.left import left_alone
+from baton_bus.errors import BlobMissing
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
-from baton_bus.index.finding import Wanted, find
-from baton_schemas.show.export import dump
+from baton_bus.index.forking import Fork, forks_of
+from baton_schemas.show.timeline import timeline_of
+from baton_schemas.wire.outcomes import Blob
 
-_FORKS_AMONG = 200
-"""Later runs of the same flow among which forks are looked for."""
+_FORKS_MAX = 100
+"""Forks of which it is said how many there are."""
 _DIGITS_MAX = 12
 
 
@@ -30,43 +34,45 @@ async def run_page(console: Console, request: Request) -> Page:
     feed, given = source.feed, request.query_params
     at = number_in(given.get("at", ""), feed, "at")
     log_from = number_in(given.get("log", ""), feed, "log")
-    view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0)
-    return page_of(console, view)
+    view = RunView(source, datetime.now(UTC), at=at, log_from=log_from or 0, fits=bool(given.get("fit")))
+    return page_of(console, view, json=await facts_of(console, view) if wants_json(request) else None)
+
+
+async def facts_of(console: Console, view: RunView) -> dict[str, Any]:
+    """Return a run as `baton show --json` prints it; with how it was after a message, the number of that, and signs of
+    its branches.
+
+    Of a file the output may be lacking, as files have nothing of what is kept beside the log: then it is said why.
+    Raises `BlobMissing`, `BusUnavailable`.
+    """
+    state, plan, source = view.state, view.plan, view.source
+    follows, missing = view.at is None, {}
+    output = output_in(state.result)
+    if isinstance(output, Blob):
+        try:
+            output = Raw(await source.blob(output))
+        except BlobMissing as error:
+            if source.can_act:
+                raise
+            output, missing = None, {"missing": str(error)}
+    left = await left_alone(console.bus, plan, state) if source.can_act and follows and plan is not None else []
+    timeline = view.time.timeline if follows else timeline_of(view.entries, state)
+    facts = shown_facts(state, view.rows, timeline, view.now, output=output, unplayed=[each.actor for each in left])
+    if follows:
+        return facts | missing
+    branches = {name: each.signs for name, each in view.branches.items()}
+    return {**facts, **missing, "at": view.number, "late": state.late, "branches": branches}
 
 
 def page_of(console: Console, view: RunView, **more: Any) -> Page:
     """Return the page of a run as `view` shows it; `more` is in place of what is said here."""
     state, follows = view.state, view.at is None
 
-    def steps() -> dict[str, Any]:
-        return {
-            "run": view.run,
-            "flow": state.flow,
-            "status": state.status,
-            "at": view.number,
-            "messages": view.count,
-            "why": view.why,
-            "error": view.error,
-            "started_at": state.started_at,
-            "ended_at": state.ended_at,
-            "cost_usd": state.cost_usd,
-            "wasted_usd": state.wasted_usd,
-            "unpriced": state.unpriced,
-            "rehearsed": state.rehearsed,
-            "usage": state.usage,
-            "parent": state.parent,
-            "forked_from": state.forked_from,
-            "steps": view.rows,
-            "branches": {name: each.signs for name, each in view.branches.items()},
-            "late": state.late,
-        }
-
     facts: dict[str, Any] = {
         "template": "run.html",
         "title": f"{state.flow} {view.run}",
         "here": view.source.here,
-        "facts": {**view.facts(), "forks": lambda: forks_of(console, view), "message": None, "is_message": False},
-        "json": steps,
+        "facts": {**view.facts(), "forks": lambda: forks_in(console, view), "message": None, "is_message": False},
         "command": view.source.command("show" if follows else "replay"),
         "sources": view.source.sources if follows else (),
         "stored_after": lambda at_s: _first_after(view, at_s),
@@ -103,28 +109,17 @@ def number_in(text: str, feed: Feed, name: str) -> int | None:
     return number
 
 
-def forks_of(console: Console, view: RunView) -> list[str]:
+def forks_in(console: Console, view: RunView) -> list[Fork]:
     """Return the runs that go on from this one, as far as the index knows them, the newest first."""
     if not view.source.can_act:
         return []
     database = console.index.database
     if database is None:
         return []
-    wanted = Wanted(limit=_FORKS_AMONG, flow=view.state.flow, since=view.state.started_at)
     try:
         with files.told(console.index.path):
-            rows = find(database, wanted, view.now)
+            found = forks_of(database, [view.run], _FORKS_MAX)
     except IndexUnusable as error:
         console.index.broken(error)
         return []
-    return [row.summary.run for row in rows if row.summary.forked_from == view.run]
-
-
-async def export_page(console: Console, request: Request) -> Response:
-    """Return a run as JSON lines, to be kept: what `baton export` writes."""
-    feed = (await source_of(console, request)).feed
-    return StreamingResponse(
-        (dump(entry) for entry in tuple(feed.entries)),
-        media_type="application/x-ndjson",
-        headers={"content-disposition": f'attachment; filename="{feed.run}.jsonl"'},
-    )
+    return found.get(view.run, [])

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from baton_actors.console.core import Console
 from baton_actors.console.listing import (
@@ -21,6 +22,8 @@ from baton_actors.console.listing import (
     wanted_in,
 )
 from baton_actors.console.page import LISTS, Given, Moved, Page
+from baton_actors.console.pages.export import exported
+from baton_actors.console.pages.many import runs_in
 from baton_actors.console.words import in_url
 from baton_bus.client.runs import exact_run
 from baton_bus.index import file as files
@@ -68,7 +71,7 @@ async def runs_page(console: Console, request: Request) -> Page:
     older = query.with_(before=rows[-1].summary.run) if len(facts["rows"]) > SHOWN else ""
     return Page(
         template="runs.html",
-        title=f"Runs that {query.get('of')} asked for" if query.get("of") else "Runs",
+        title=_title(query),
         here="runs",
         facts={
             **facts,
@@ -84,6 +87,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         json=[row.summary for row in rows],
         command=command_of(query.given),
         sources=(LISTS,),
+        by_row=("runs",),
         stored_at_s=last_at(rows),
         stored_after=lambda at_s: first_after(rows, at_s),
     )
@@ -107,13 +111,14 @@ async def beside_page(console: Console, request: Request) -> Page:
     return Page(template="error.html", title="Beside", facts={"said": "", "links": []}, json=paths)
 
 
-async def chosen_page(console: Console, request: Request) -> Page:
-    """Lead to what is to be done with the runs that are marked: it asks first. Raises `ValueError`."""
+async def chosen_page(console: Console, request: Request) -> Page | Response:
+    """Lead to what is to be done with the runs that are marked, which asks first; or return them as files to be kept.
+
+    Raises `ValueError`.
+    """
     given = Given(request.query_params)
-    runs = list(dict.fromkeys(filter(None, request.query_params.getlist("run"))))
+    runs = runs_in(request.query_params.getlist("run"))
     does = given["do"]
-    if not runs:
-        raise ValueError("No run is marked. Mark some in the list of runs, and try again.")
     if does == "compare":
         if len(runs) != 2:
             raise ValueError(f"{len(runs)} runs are marked; two can be compared.")
@@ -123,14 +128,13 @@ async def chosen_page(console: Console, request: Request) -> Page:
         raise Moved(f"/acts/{does}?{urlencode([('run', run) for run in runs])}")
     if does != "export":
         raise ValueError(f"{does!r} is none of compare, cancel, retry, export")
-    return Page(
-        template="export.html",
-        title="Export runs",
-        here="runs",
-        facts={"runs": runs},
-        json=runs,
-        command=f"baton export {runs[0]}",
-    )
+    return await exported(console, request, runs)
+
+
+def _title(query: Query) -> str:
+    if query.get("from"):
+        return f"Runs that go on from {query.get('from')}"
+    return f"Runs that {query.get('of')} asked for" if query.get("of") else "Runs"
 
 
 async def _in_order(console: Console, runs: list[str]) -> list[str]:
@@ -169,7 +173,7 @@ def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> 
             nested=bool(wanted.parent),
         )
         by_status: dict[str, int] = sums.by_status
-        has_sums = not (wanted.text or wanted.until or wanted.waiting or wanted.parent)
+        has_sums = not (wanted.text or wanted.until or wanted.waiting or wanted.parent or wanted.forked_from)
         if not has_sums:
             each = {name: value for name, value in query.given.items() if name != "status"}
             by_status = count(database, wanted_in(each, now, COUNTED_MAX), now)
