@@ -51,10 +51,10 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
     match error:
         case AmbiguousRun(runs=runs):
             return "Several runs", 300, [(run, f"/runs/{run}") for run in runs[:20]]
-        case UnknownRun():
-            return "No such run", _NOT_FOUND, [("All runs", "/")]
         case RunPurged():
             return "This run was removed", 410, [("All runs", "/")]
+        case UnknownRun():
+            return "No such run", _NOT_FOUND, [("All runs", "/")]
         case UnknownStep():
             return "No such step", _NOT_FOUND, [("All runs", "/")]
         case BusUnavailable():

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from baton_bus.client.hub import Hub
 from baton_bus.client.roll import held_of
 from baton_bus.client.runs import RunHead, find_run, read_run
+from baton_bus.errors import BusUnavailable
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_schemas.flow.graph import Plan
@@ -30,6 +31,8 @@ from .words import unix_us
 
 _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
+_KEPT_MESSAGES, _KEPT_BYTES = 50_000, 64 * 1024 * 1024
+"""Of them all together; the last one is kept however large it is."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
@@ -72,6 +75,10 @@ class Feed:
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
+        self.gone = False
+        """It was removed from the log, or its log is another: what is here is of the past."""
+        self.size_bytes = 0
+        """Of its messages."""
 
     @property
     def run(self) -> str:
@@ -134,9 +141,12 @@ class Feed:
         if self.entries and entry.seq <= self.entries[-1].seq:
             return False
         self.entries.append(entry)
+        self.size_bytes += len(entry.data)
         self._fold.apply(entry)
         self._state = None
-        self.ended = self.ended or isinstance(entry.message, Result)
+        if isinstance(entry.message, Result):
+            self.ended = True
+            self.gone = self.gone or entry.message.purged
         return True
 
     def hear(self, word: Running | Word) -> None:
@@ -195,9 +205,9 @@ class Feeds:
     async def read(self, name: str) -> Feed:
         """Return a run as it is now. Raises `UnknownRun`, `AmbiguousRun`, `RunPurged`, `BusUnavailable`, `NoStream`."""
         watched = self._watched.get(name)
-        if watched is not None:
+        if watched is not None and not watched[0].gone:
             return watched[0]
-        if (kept := self._kept.get(name)) is not None:
+        if (kept := await self._kept_as_it_is(name)) is not None:
             self._kept.move_to_end(name)
             return kept
         feed = Feed(await find_run(self._bus, name))
@@ -229,7 +239,8 @@ class Feeds:
                     self._keep(feed)
 
     async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
-        kept = self._kept.pop(run, None)
+        kept = await self._kept_as_it_is(run)
+        self._kept.pop(run, None)
         feed = kept or Feed(await find_run(self._bus, run))
         early: list[Stored] = []
         filled = False
@@ -244,9 +255,13 @@ class Feeds:
             feed.hear(word)
             feed.bell.ring()
 
+        def on_anew() -> None:
+            feed.gone = True
+            feed.bell.ring()
+
         async with contextlib.AsyncExitStack() as stack:
             # Hear first, then read: nothing falls between.
-            await stack.enter_async_context(self._hub.hearing(feed.run, on_stored, on_word))
+            await stack.enter_async_context(self._hub.hearing(feed.run, on_stored, on_word, on_anew))
             await self._fill(feed)
             for each in early:
                 feed.apply(_entry(each))
@@ -260,12 +275,36 @@ class Feeds:
         for entry in await read_run(self._bus, replace(feed.head, start_seq=start)):
             feed.apply(entry)
 
+    async def _kept_as_it_is(self, run: str) -> Feed | None:
+        """Return a run that is kept, if the log still has just that of it. What came late, or was removed, is seen so.
+
+        Raises `NoStream`.
+        """
+        kept = self._kept.get(run)
+        if kept is None or not self._bus.is_connected:  # then it is shown as it was
+            return kept
+        try:
+            last = await self._bus.log.last_sure(self._bus.subjects.run(run))
+        except BusUnavailable:
+            return kept
+        mine = kept.entries[-1]
+        if last is None or (last.seq, last.at) != (mine.seq, mine.at):
+            self._kept.pop(run, None)
+            return None
+        return self._kept.get(run)
+
     def _keep(self, feed: Feed) -> None:
-        """Keep one that has ended: nothing more comes, or what comes is late and changes nothing."""
-        if feed.ended:
-            self._kept[feed.run] = feed
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
+        """Keep one that has ended: what still comes is late, and seldom."""
+        if not feed.ended or feed.gone or not feed.entries:
+            return
+        self._kept[feed.run] = feed
+        self._kept.move_to_end(feed.run)
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_MAX
+            or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES
+            or sum(each.size_bytes for each in self._kept.values()) > _KEPT_BYTES
+        ):
+            self._kept.popitem(last=False)
 
 
 def _entry(each: Stored) -> Entry:

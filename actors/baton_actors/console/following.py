@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from baton_actors.errors import ActorError
-from baton_bus.errors import BusError
+from baton_bus.errors import BusError, UnknownRun
 from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
 from .bell import Bell
 from .core import Console
 from .page import LISTS, LOG, QUEUES, MakePage, Page
-from .streams import ASLEEP, KEEPS_ALIVE_S, Stream, event, partial
+from .streams import ASLEEP, GONE, KEEPS_ALIVE_S, Stream, event, partial
 
 _EVERY_S = 0.04
 """From one sending to the next at least: 25 a second are smooth to the eye."""
@@ -40,31 +40,48 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
 
 async def _events(console: Console, make: MakePage, request: Request, stream: Stream) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    parts, lag = _Parts(), _Lag()
-    page = await _made(console, make, request)
-    async with _bells(console, page.sources if page is not None else ()) as bells:
-        while not stream.asleep.is_set():
-            began, counts = loop.time(), [bell.count for bell in bells]
-            connected = console.is_connected
-            page = await _made(console, make, request) or page
-            if page is not None:
-                due = parts.due(page, began)
-                made = console.rendering.parts(page, request, due, status=console.status())
-                changed = "".join(partial(name, html) for name, html in parts.changed(made, began))
-                age_s = lag.shown(page.stored_at_s, console.bus.now_s(), changed=bool(changed), whole=not parts.held)
-                if age_s is not None:
-                    yield event(f"{age_s * 1_000:.1f}", "lag")
-                if changed:
-                    yield event(changed)
-            took_s = loop.time() - began
-            await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
-            if parts.held:
-                left_s = max(parts.next_at - loop.time(), 0.0)
-                await _news(console, bells, counts, stream, left_s, connected)
-                continue
-            every_s = page.every_s if page is not None and page.every_s else KEEPS_ALIVE_S
-            if not await _news(console, bells, counts, stream, every_s, connected):
-                yield b": still here\n\n"
+    parts, lag, is_gone = _Parts(), _Lag(), False
+    page = _page(await _made(console, make, request))
+    while not stream.asleep.is_set():
+        sources = page.sources if page is not None else ()
+        async with _bells(console, sources) as bells:
+            hears_all = len(bells) == len(sources) and page is not None
+            while not stream.asleep.is_set():
+                began, counts = loop.time(), [bell.count for bell in bells]
+                connected = console.is_connected
+                made = await _made(console, make, request)
+                if isinstance(made, UnknownRun) and not is_gone:
+                    yield event("this run is in the log no more: what is shown is as it was", GONE)
+                is_gone = isinstance(made, UnknownRun)
+                page = _page(made) or page
+                if page is not None:
+                    due = parts.due(page, began)
+                    built = console.rendering.parts(page, request, due, status=console.status())
+                    changed = "".join(partial(name, html) for name, html in parts.changed(built, began))
+                    now_s = console.bus.now_s() if page.stored_at_s else 0.0
+                    age_s = lag.shown(page.stored_at_s, now_s, changed=bool(changed), whole=not parts.held)
+                    if age_s is not None:
+                        yield event(f"{age_s * 1_000:.1f}", "lag")
+                    if changed:
+                        yield event(changed)
+                took_s = loop.time() - began
+                await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
+                if not hears_all:  # the server was away when it was asked to be heard
+                    await _news(console, bells, counts, stream, _CONNECTED_EVERY_S, connected)
+                    if console.is_connected:
+                        break
+                    continue
+                if parts.held:
+                    left_s = max(parts.next_at - loop.time(), 0.0)
+                    await _news(console, bells, counts, stream, left_s, connected)
+                    continue
+                every_s = page.every_s if page is not None and page.every_s else KEEPS_ALIVE_S
+                if not await _news(console, bells, counts, stream, every_s, connected):
+                    yield b": still here\n\n"
+
+
+def _page(made: Page | UnknownRun | None) -> Page | None:
+    return made if isinstance(made, Page) else None
 
 
 class _Parts:
@@ -119,11 +136,13 @@ class _Lag:
         return age_s
 
 
-async def _made(console: Console, make: MakePage, request: Request) -> Page | None:
-    """Return the page as it is now; None when it cannot be made: what is shown stays."""
+async def _made(console: Console, make: MakePage, request: Request) -> Page | UnknownRun | None:
+    """Return the page as it is now, or that its run is gone; None when it cannot be made: what is shown stays."""
     try:
         made = await make(console, request)
         return made if isinstance(made, Page) else None
+    except UnknownRun as error:
+        return error
     except IndexUnusable as error:
         console.index.broken(error)
     except (BusError, SchemaError, ActorError, ValueError):

@@ -31,6 +31,12 @@ body.addEventListener("asleep", () => {
   say("asleep: other tabs are live. Load the page to wake it");
 });
 
+body.addEventListener("gone", (event) => {
+  say(event.detail.data);
+  const bar = document.getElementById("lag");
+  if (bar) bar.dataset.kept = "yes";
+});
+
 function say(text) {
   const place = bar();
   if (place && !place.dataset.kept) place.textContent = text;
