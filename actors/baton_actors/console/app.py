@@ -25,7 +25,7 @@ from .assets import Assets
 from .core import Console
 from .failing import page_of_error
 from .following import follow
-from .page import MakePage, Moved, Page
+from .page import MakePage, Moved, Page, wants_json
 from .pages import OPENS, PAGES
 from .rendering import HERE
 from .streams import partial
@@ -87,12 +87,6 @@ def _answer(console: Console, made: Page | Response, request: Request) -> Respon
         facts = told if told is not None else {"error": made.title, "command": made.command}
         return Response(msgspec.json.encode(facts), made.status, media_type="application/json")
     return HTMLResponse(console.rendering.whole(made, request, status=console.status()), made.status)
-
-
-def wants_json(request: Request) -> bool:
-    """Say whether a page is wanted as facts."""
-    accepted = request.headers.get("accept", "")
-    return bool(getattr(request.state, "json", False)) or ("json" in accepted and "html" not in accepted)
 
 
 def _json_by_suffix(app: ASGIApp) -> ASGIApp:

@@ -61,6 +61,12 @@ class Given(dict[str, str]):
         return ""
 
 
+def wants_json(request: Request) -> bool:
+    """Say whether a page is wanted as facts."""
+    accepted = request.headers.get("accept", "")
+    return bool(getattr(request.state, "json", False)) or ("json" in accepted and "html" not in accepted)
+
+
 class Moved(Exception):
     """The page has another address."""
 

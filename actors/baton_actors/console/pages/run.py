@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,11 +19,13 @@ from baton_actors.console.sources import source_of
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
 from baton_bus.index.finding import Wanted, find
+from baton_schemas.run.state import Entry
 from baton_schemas.show.export import dump
 
 _FORKS_AMONG = 200
 """Later runs of the same flow among which forks are looked for."""
 _DIGITS_MAX = 12
+_CHUNK_BYTES = 64 * 1024
 
 
 async def run_page(console: Console, request: Request) -> Page:
@@ -117,7 +121,20 @@ async def export_page(console: Console, request: Request) -> Response:
     """Return a run as JSON lines, to be kept: what `baton export` writes."""
     feed = (await source_of(console, request)).feed
     return StreamingResponse(
-        (dump(entry) for entry in tuple(feed.entries)),
+        _lines(tuple(feed.entries)),
         media_type="application/x-ndjson",
         headers={"content-disposition": f'attachment; filename="{feed.run}.jsonl"'},
     )
+
+
+async def _lines(entries: Sequence[Entry]) -> AsyncIterator[bytes]:
+    """Yield entries as lines, many at a time; others are answered between."""
+    lines, size = [], 0
+    for entry in entries:
+        lines.append(dump(entry))
+        size += len(lines[-1])
+        if size >= _CHUNK_BYTES:
+            yield b"".join(lines)
+            lines, size = [], 0
+            await asyncio.sleep(0)
+    yield b"".join(lines)
