@@ -14,6 +14,7 @@ from baton_bus.errors import (
     BusError,
     BusUnavailable,
     NoStream,
+    NotAllowed,
     RunExists,
     RunPurged,
     UnknownRun,
@@ -25,6 +26,7 @@ from .core import NoServerUsed
 from .page import Page
 
 _NOT_FOUND = 404
+_FORBIDDEN = 403
 _AWAY = 503
 _BAD = 400
 _CONFLICT = 409
@@ -59,6 +61,8 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
             return "No such step", _NOT_FOUND, [("All runs", "/")]
         case BusUnavailable():
             return "The server is away", _AWAY, [("Try again", ""), ("What doctor says", "/server")]
+        case NotAllowed():
+            return "Not allowed", _FORBIDDEN, [("All runs", "/"), ("What doctor says", "/server")]
         case NoServerUsed():
             return "No server is used", _AWAY, [("The files that are open", "/files")]
         case BlobMissing():

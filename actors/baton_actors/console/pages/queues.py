@@ -81,6 +81,8 @@ async def queue_page(console: Console, request: Request) -> Page:
     looked = await console.queues.look()
     never_up = await _never_up(console, looked)
     found = next((each for each in _actors(console, looked, console.workers(), never_up) if each.actor == name), None)
+    if found is None and not looked.allowed:
+        raise HTTPException(403, "This user may not look at the consumers. Log in as operator or admin.")
     if found is None:
         raise HTTPException(404, f"No actor {name!r} was ever up here. Start it: {start_command(name)}")
     queues = _of(looked, name) if name not in never_up else [_without(console, name, never_up[name])]
