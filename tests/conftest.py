@@ -6,9 +6,11 @@ import gc
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 import structlog
 from hypothesis import HealthCheck, settings
 
@@ -17,6 +19,9 @@ from .commands import close_pipes
 from .hanging import bound
 from .longest import longest_first
 from .servers import NatsServer
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 # How long an example takes says how busy the machine is: whether it is too slow, others measure (`make bench`).
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,6 +41,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     shared.start_now()
     yield shared
     shared.stop_now()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser that the tests of a file share; each has a session of its own in it."""
+    from .browsers import launched  # what few files need is imported by them
+
+    async with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)

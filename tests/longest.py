@@ -35,6 +35,13 @@ LONGEST = (
     "cli_look",
     "layers",
     "blobs",
+    "orchestrator_durable",
+    "keeping_property",
+    "rehearsed_labels",
+    "cli_hostile",
+    "when",
+    "again",
+    "inbox",
 )
 """From some ten seconds on; where in the order each is hardly matters, but for chaos: one at a time is enough."""
 _PLACES = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}

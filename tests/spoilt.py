@@ -81,7 +81,8 @@ class Story:
 
 def left_by(quiet: Options, folder: Path) -> tuple[Seen, list[Event]]:
     """Return what a run left behind in which the checker finds nothing."""
-    assert asyncio.run(run_chaos(quiet, folder)).violations == []
+    found = asyncio.run(run_chaos(quiet, folder)).violations
+    assert found == [], found
     return raw.load(folder), History(folder / "history.jsonl").events()
 
 

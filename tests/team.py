@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from baton_actors.agents.agents import Agents
 from baton_actors.agents.handlers import Handler
+from baton_actors.models import Models
 from baton_actors.processes.worker import Worker
 from baton_actors.steps.shared import sharing
 from baton_bus import Client, Settings, connect
@@ -89,16 +90,17 @@ class Live:
 class Team:
     """A flow, a connection for the test itself, and workers. Each run that it submits is watched live."""
 
-    def __init__(self, client: Client, plan: Plan, handlers: Handlers) -> None:
+    def __init__(self, client: Client, plan: Plan, handlers: Handlers, models: Models | None = None) -> None:
         self.client, self.bus, self.plan = client, client.bus, plan
         self._handlers = {f"team:{name}": Handler(function) for name, function in handlers.items()}
+        self._models = models
         self._live: dict[str, Live] = {}
 
     @contextlib.asynccontextmanager
     async def process(self, *agents: str, grace_s: float = 10.0) -> AsyncIterator[Bus]:
         """Run workers of these agents (none named: of all) on a connection of their own, as a process has one."""
         async with open_bus(self.bus.settings) as bus, contextlib.AsyncExitStack() as stack:
-            playing = Agents()
+            playing = Agents(self._models)
             playing.add(self.plan, self._handlers)
             shared = await stack.enter_async_context(sharing(Engine(bus), playing, self.plan, "test:1"))
             for actor, agent in self.plan.actors().items():
@@ -168,11 +170,18 @@ class Team:
 
 @contextlib.asynccontextmanager
 async def team(
-    url: str, namespace: str, flow: Flow, handlers: Handlers, *, start: bool = True, **settings: Any
+    url: str,
+    namespace: str,
+    flow: Flow,
+    handlers: Handlers,
+    *,
+    start: bool = True,
+    models: Models | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Team]:
     """A team whose workers run in one process (`start`), or that the test starts with `Team.process`."""
     async with connect(Settings(url=url, namespace=namespace, **settings)) as client:
-        ours = Team(client, check_flow(flow), handlers)
+        ours = Team(client, check_flow(flow), handlers, models)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if start:

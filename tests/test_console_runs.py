@@ -230,14 +230,15 @@ async def test_marked_runs_lead_to_a_question_and_two_to_their_comparison(
             answer = await t.console.get("/chosen?" + urlencode([("do", does), *(("run", run) for run in runs)]))
             return answer.status_code, answer.headers.get("location", answer.text)
 
-        assert await leads("compare", one, two) == (303, f"/compare/{one}/{two}")
+        for runs in ((one, two), (two, one)):  # the earlier is what the later is compared with
+            assert await leads("compare", *runs) == (303, f"/compare/{one}/{two}")
         assert await leads("cancel", one, two) == (303, f"/acts/cancel?run={one}&run={two}")
         assert await leads("retry", one) == (303, f"/acts/retry?run={one}")
         status, text = await leads("export", one)
         assert status == 200
         assert f"baton export {one}" in text
-        for does, runs in (("compare", [one]), ("cancel", []), ("odd", [one])):
-            assert (await leads(does, *runs))[0] == 400
+        for does, few in (("compare", [one]), ("cancel", []), ("odd", [one])):
+            assert (await leads(does, *few))[0] == 400
         asked = await t.console.get(f"/acts/cancel?run={one}&run={two}")
         assert asked.status_code == 200
 

@@ -10,9 +10,11 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from baton_actors.agents.loading import shipped_flows
+from baton_actors.console.rendering import HERE
 from baton_bus import Settings
 from baton_bus.server.embedded import find_server
 
+from .commands import here
 from .maps import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -43,6 +45,26 @@ def test_compose_file_runs_shipped_flows_on_the_image_and_the_configuration_besi
     command, *flows = services["actors"]["command"]
     assert command == "up"
     assert set(flows) <= set(shipped_flows())
+
+
+def test_console_in_compose_is_for_this_machine_alone_needs_a_token_and_writes_its_index_only(tmp_path: Path) -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+    console = compose["services"]["console"]
+    command, *options = console["command"]
+    given = dict(zip(options[1::2], options[2::2], strict=True))
+    assert (command, options[0]) == ("console", "--no-open")
+    assert set(given) <= set(re.findall(r"--[a-z-]+", here("console", "--help", cwd=tmp_path).stdout))
+    assert console["ports"] == [f"127.0.0.1:{given['--port']}:{given['--port']}"]
+    (secret,) = console["secrets"]
+    assert given["--token-file"] == f"/run/secrets/{secret}"
+    assert compose["secrets"][secret] == {"environment": "BATON_CONSOLE_TOKEN"}
+    assert console["profiles"] == ["console"]  # who gives no token can do without
+    assert console["read_only"] is True
+    assert [volume.partition(":")[2] for volume in console["volumes"]] == ["/home/baton/.cache"]
+    assert "/home/baton/.cache" in (DEPLOY / "Dockerfile").read_text("utf-8")
+    asked = re.search(rf"http://127\.0\.0\.1:{given['--port']}/(static/[^']+)", console["healthcheck"]["test"][-1])
+    assert asked is not None
+    assert (HERE / asked[1]).is_file()
 
 
 def test_compose_file_runs_the_version_of_nats_server_that_is_tested() -> None:

@@ -59,7 +59,13 @@ ROOMS = {
         "team": {"errors", "models", "agents", "steps", "services", "processes"},
         "orders": {"errors", "agents"},
         "console": {"errors", "models", "agents", "steps", "services", "processes", "orders"},
-        "cli": {"errors", "models", "agents", "steps", "services", "processes", "orders", "console"},
+        "top": {
+            "errors",
+            "orders",
+            *(f"console.{name}" for name in ("bell", "core", "failing", "feeds", "listing", "needs", "words")),
+            "console.queue_facts",
+        },
+        "cli": {"errors", "models", "agents", "steps", "services", "processes", "orders", "console", "top"},
         "flows": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
         "examples": {"actor", "AskFailed", "AskRefused", "Branch", "Fail", "File", "Retry", "Context", "tool"},
     },
@@ -186,6 +192,13 @@ def test_kinds_of_agents_know_no_bus() -> None:
 
 def test_one_module_imports_anthropic() -> None:
     assert importers("anthropic") == {"baton_actors/models/sdk.py"}
+
+
+def test_textual_is_imported_for_the_terminal_alone() -> None:
+    assert importers("textual") != set()
+    assert all(module.startswith("baton_actors/top/") for module in importers("textual"))
+    assert importers("starlette") != set()
+    assert not any(module.startswith("baton_actors/top/") for module in importers("starlette"))
 
 
 def test_http_is_only_under_the_sdk_and_under_the_client_of_mcp_servers() -> None:

@@ -4,7 +4,7 @@ It has parts, of which `make bench ARGS="core idle"` measures some: `core`, what
 three replicas and flushing at every write; `million`, a log of a million messages; `trickle`, branches that end one by
 one; `ask`, agents that ask others; `models`, what is kept of their calls, a provider with limits, and
 one with a cache; `memory`, a hundred thousand runs; `idle`, what `baton up` costs while nothing is asked
-of it; `index`, how fast the index takes in a log.
+of it; `index`, how fast the index takes in a log; `console`, how soon its pages are there and painted in a browser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from baton_actors.processes.garbage import look_seldom
 
-from . import ask, budgets, core, durable, idle, index, limits, memory, million, prefix, trickle
+from . import ask, budgets, console, core, durable, idle, index, limits, memory, million, prefix, trickle
 from .rows import Row
 
 
@@ -38,6 +38,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "memory": memory.rows,
     "idle": idle.rows,
     "index": index.rows,
+    "console": console.rows,
     "ask": ask.rows,
     "models": _models,
 }

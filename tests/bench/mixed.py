@@ -18,6 +18,8 @@ NAMESPACE = "mixed"
 _PIPELINES, _FAN_OUTS, _BRANCHES = 40, 2, 50
 """Of each hundred runs or so, beside those that are kept of each release (which retry, fail, ask, call models)."""
 _IN_FLIGHT = 64
+_SHORT = 20
+"""Messages of a short run."""
 _AT_ONCE = 2_000
 """Messages sent before it is looked whether they are stored: the server drops what it cannot queue."""
 
@@ -39,14 +41,25 @@ async def templates(url: str) -> list[tuple[str, Sent]]:
 
 async def fill(url: str, messages: int) -> int:
     """Write so many messages, or a few more; return of how many runs."""
-    kinds, choose, runs = await templates(url), random.Random(1), 0
+    return await _filled(url, await templates(url), messages)
+
+
+async def fill_runs(url: str, runs: int) -> None:
+    """Write so many runs, or a few more or less, of the kinds that are short."""
+    kinds = [(run, sent) for run, sent in await templates(url) if len(sent) <= _SHORT and not acts(sent)]
+    mean = sum(len(sent) for _, sent in kinds) / len(kinds)
+    await _filled(url, kinds, round(runs * mean))
+
+
+async def _filled(url: str, kinds: Sequence[tuple[str, Sent]], messages: int) -> int:
+    choose, runs = random.Random(1), 0
     async with open_bus(Settings(url=url, namespace=NAMESPACE)) as bus:
         going: list[Sent] = []
         sent = 0
         some: Sent = []
         while sent < messages or going:
             while len(going) < _IN_FLIGHT and sent + sum(map(len, going)) < messages:
-                going.append(_renamed(*choose.choice(kinds)))
+                going.append(renamed(*choose.choice(kinds)))
                 runs += 1
             one = choose.choice(going)
             some.append(one.pop())
@@ -59,7 +72,12 @@ async def fill(url: str, messages: int) -> int:
     return runs
 
 
-def _renamed(run: str, sent: Sequence[tuple[str, bytes]]) -> Sent:
+def acts(sent: Sent) -> bool:
+    """Say whether services of a team would do something for a run: what people say is looked at, tasks become runs."""
+    return any(subject.split(".")[1] in ("say", "task") for subject, _ in sent)
+
+
+def renamed(run: str, sent: Sequence[tuple[str, bytes]]) -> Sent:
     """Return the messages of a run under another id, the last of them first."""
     other = sortable_id()
     was, now = run.encode(), other.encode()

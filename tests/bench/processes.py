@@ -48,6 +48,11 @@ def is_worker(pid: int) -> bool:
     return _command(pid).startswith("baton: worker of")
 
 
+def is_browser(pid: int) -> bool:
+    """Say whether a process is a browser's."""
+    return "chrom" in _command(pid).split("\0")[0]
+
+
 def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()

@@ -97,17 +97,18 @@ def _is_brought_back_for_a_reason(demands: Demands) -> Iterator[str]:
             continue
         parking = int(source.removeprefix("wake-s"))
         first = next((each for each in marks[parking] if each.seq == parking), None)
-        if first is None or first.rest[0] != step or not _has_a_reason(demands, step, marks[parking], woken):
+        if first is None or first.rest[0] != step or not has_a_reason(demands, step, marks[parking], woken):
             yield f"I12 {woken.subject} at {woken.seq} wakes a step that no answer has woken"
         elif (woken.body or {})["cause"]["seq"] != (first.body or {})["seq"]:
             yield f"I12 {woken.subject} at {woken.seq} wakes another handoff than the one that was parked"
 
 
-def _has_a_reason(demands: Demands, step: str, marks: list[Record], woken: Record) -> bool:
+def has_a_reason(demands: Demands, step: str, marks: list[Record], woken: Record) -> bool:
     """Say whether an answer woke a step, or something came while it was being parked: then its worker does.
 
     That is a child that was asked, or a mark of another worker, after the mark before, or an answer with no mark before
-    it since the step was last handed off.
+    it since the step was last handed off. Where it could put none, another's may be older than its first: it had read
+    all places before that, though not before what it put that one in the place of.
     """
     answers = [demands.log.answers.get((mark.body or {})["child"]) for mark in marks]
     if any(answer is not None and answer.seq < woken.seq for answer in answers):
@@ -119,8 +120,18 @@ def _has_a_reason(demands: Demands, step: str, marks: list[Record], woken: Recor
     if any(marks[0].seq < each.seq < woken.seq for each in others):
         return True
     before = [r.seq for (name, _), r in demands.log.handoffs.items() if name == step and r.seq < marks[0].seq]
+    read_after = max(
+        (r.seq for r in demands.log.parked[step] if _replaces(marks[0], r)), default=max(before, default=0)
+    )
+    places = {mark.rest for mark in marks}
+    if any(read_after < each.seq < marks[0].seq and each.rest not in places for each in others):
+        return True
     came = [answer for answer in demands.log.answers.values() if answer.rest[0] == step]
     return any(max(before, default=0) < answer.seq < woken.seq for answer in came)
+
+
+def _replaces(mark: Record, other: Record) -> bool:
+    return other.rest == mark.rest and other.seq < mark.seq
 
 
 # ---- what handlers saw ---------------------------------------------------------------------------

@@ -63,6 +63,11 @@ class Crew:
                     member.process.kill()
                     member.process.join()
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that live."""
+        return {member.pid for member in self.members if member.pid and not member.doomed}
+
     def victim(self, aim: float, busy: set[int]) -> Member:
         """Return one of the busy workers if there are any, else one of all that live; `aim` is from 0 to 1."""
         alive = [member for member in self.members if member.pid and not member.doomed]

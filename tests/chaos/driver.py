@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from nats.errors import Error as NatsError
 
 from baton_actors.agents.loading import FoundFlow, find_flow
-from baton_bus import Settings
+from baton_bus import BusError, Settings
 from baton_bus.store.bus import Bus, open_bus
 
 from . import raw
@@ -23,7 +23,8 @@ from .checker import Checker
 from .clients import Clients
 from .crew import Crew
 from .ground import Ground, one_server, three_servers
-from .history import History, say_lags
+from .history import Event, History, say_lags
+from .ledger import Ledger
 from .live import differences, export, watch_main
 from .model import Model, RateLimit
 from .outside import Outside
@@ -58,6 +59,8 @@ FAR_S = 60.0
 """A join's deadline from this on is not waited for."""
 _LIMIT = RateLimit(6, 0.5, says_when=False)
 _READY_S = 90.0
+_PAYS_S = 30.0
+"""After that, for calls under way: longer than any of the model takes."""
 _SETTLE_S = 120.0
 """After the last fault, for all runs to end and every delivery to be settled. A machine may be busy with others."""
 
@@ -140,7 +143,8 @@ async def _run(options: Options, folder: Path, history: History, ground: Ground)
                     group.create_task(clients.forge_words(options.runs // 4 if options.forgers else 0))
                     group.create_task(_inject(faults, crew, ground, model, history, random.Random(options.seed)))
                     group.create_task(_give_up(working, clients, faults))
-                blocked = [f"I7 {what}" for what in await _settled(bus, ground, flows)]
+                blocked = [f"I7 {what}" for what in await _settled(bus, ground, flows, history)]
+                await _until_paid(ground, crew, history, flows)
                 await watcher.finish(bus)
             lags.cancel()
         exported = await export(settings_of(",".join(ground.sure_url), options.lease_s, replicas=ground.replicas))
@@ -187,7 +191,7 @@ async def _inject(
         for fault in faults:
             await asyncio.sleep(max(0.0, started + fault.at_s - time.monotonic()))
             history.say("fault", kind=fault.kind)
-            victim = crew.victim(fault.aim, _busy(history) if fault.aims_at_busy else set())
+            victim = crew.victim(fault.aim, busy_with(history.events()) if fault.aims_at_busy else set())
             match fault.kind:
                 case "kill a worker":
                     crew.kill(victim)
@@ -203,10 +207,14 @@ async def _inject(
                     await ground.inject(fault, dice)
 
 
-def _busy(history: History) -> set[int]:
-    """Return the processes in which a handler runs."""
-    began = {event["attempt"]: event["pid"] for event in history.events() if event["what"] == "step.began"}
-    ended = {event["attempt"] for event in history.events() if event["what"] == "step.ended"}
+def busy_with(events: list[Event], runs: Container[str] | None = None) -> set[int]:
+    """Return the processes in which a handler runs, of these runs if they are given."""
+    began = {
+        event["attempt"]: event["pid"]
+        for event in events
+        if event["what"] == "step.began" and (runs is None or event["run"] in runs)
+    }
+    ended = {event["attempt"] for event in events if event["what"] == "step.ended"}
     return {pid for attempt, pid in began.items() if attempt not in ended}
 
 
@@ -217,18 +225,45 @@ async def _give_up(working: asyncio.Task[None], clients: Clients, faults: list[F
         working.cancel()
 
 
-async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow]) -> list[str]:
-    """Wait until every delivery of every consumer is settled, and every timer is; return what is not in the end."""
+async def _settled(bus: Bus, ground: Ground, flows: list[FoundFlow], history: History) -> list[str]:
+    """Wait until every delivery of every consumer is settled, every timer is, and all accepted runs have their results;
+    return what is not so in the end.
+    """
     deadline = time.monotonic() + _SETTLE_S
     far = {(flow.plan.actor(join), join) for flow in flows for join in flow.plan.joins if _is_far(flow, join)}
     while True:
         open_ones = ["the servers do not say what is open"]
-        with contextlib.suppress(NatsError, TimeoutError, raw.StreamChanged):
+        with contextlib.suppress(NatsError, BusError, TimeoutError, raw.StreamChanged):
             open_ones = await open_deliveries(bus, (NAMESPACE, TIMERS))
             timers = await raw.read_stream(ground.sure_url, TIMERS)
             open_ones += [f"a timer is still set: {timer.subject}" for timer in timers if _is_open(timer, far)]
+            # Nobody has in hand what waits to be allowed more; and its client may have believed a stranger's word.
+            open_ones = open_ones or [f"run {run} has no result" for run in await unended(bus, history.events())]
         if not open_ones or time.monotonic() > deadline:
             return open_ones
+        await asyncio.sleep(0.2)
+
+
+async def unended(bus: Bus, events: list[Event]) -> list[str]:
+    """Return the runs that were accepted, and have no result in the log."""
+    runs = [event["run"] for event in events if event["what"] == "submit.acknowledged"]
+    found = await asyncio.gather(*(bus.log.matching_sure([bus.subjects.result("*", run)]) for run in runs))
+    return [run for run, results in zip(runs, found, strict=True) if not results]
+
+
+async def _until_paid(ground: Ground, crew: Crew, history: History, flows: list[FoundFlow]) -> None:
+    """Wait until nobody that lives may be amid a call that is to be paid; the checker says what is held in the end.
+
+    Who stood still until others had done its step has no delivery in hand any more, and goes on with its call.
+    """
+    deadline, limited = time.monotonic() + _PAYS_S, {flow.name for flow in flows if flow.flow.budget}
+    while limited and time.monotonic() < deadline:
+        events = history.events()
+        runs = {event["run"] for event in events if event["what"] == "submit.sent" and event["flow"] in limited}
+        with contextlib.suppress(NatsError, TimeoutError, raw.StreamChanged):
+            spent = await raw.read_stream(ground.sure_url, f"{NAMESPACE}-spend", missing_is_empty=True)
+            if not (busy_with(events, runs) & crew.pids or Ledger(spent).is_held):
+                return
         await asyncio.sleep(0.2)
 
 

@@ -38,6 +38,11 @@ class Ledger:
             before = self.entries[name][-1] if self.entries[name] else Added(0.0, 0, 0, 0, 0)
             self.entries[name].append(Added(record.at_s, spent, held, spent - before.spent, held - before.held))
 
+    @property
+    def is_held(self) -> bool:
+        """Whether something is held on any counter in the end."""
+        return any(entries[-1].held for entries in self.entries.values())
+
     def of_run(self, run: str, unit: str) -> list[Added]:
         return self.entries.get(("run", run, unit), [])
 

@@ -108,7 +108,7 @@ class Batches:
             raise BadMessage("expected a batch, on its own subject", delivery.subject)
         journal = Journal(self._bus, sender_of(self._actor), batch.run, BATCH, self._worker)
         record = Record.of(await journal.read())
-        members = await self._members.of(batch, are_all_needed=record.is_begun)
+        members = await self._members.of(batch, is_begun=record.is_begun)
         if members:
             await self._check(members[0])
             await OneBatch(self._bus, self._models, self._members, batch, delivery.seq, members, journal).do(record)

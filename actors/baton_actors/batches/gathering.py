@@ -19,15 +19,16 @@ from baton_actors.models import Models
 from baton_actors.steps.plans import Plans
 from baton_actors.steps.settlement import Ack, Nak, Settlement, Term, settle
 from baton_bus.engine.engine import Engine
+from baton_bus.engine.journal import Journal
 from baton_bus.errors import BusError
 from baton_bus.jetstream.consumer import Delivery
 from baton_schemas.errors import BadMessage, NewerMessage
 from baton_schemas.flow.limits import BATCH_COUNT_MAX
 from baton_schemas.run.fits import misplaced
-from baton_schemas.show.batching import call_in
+from baton_schemas.show.batching import BatchCall, call_in
 from baton_schemas.wire.codec import decode, encode
 from baton_schemas.wire.facts import InBatch
-from baton_schemas.wire.messages import Batch, Handoff, Note
+from baton_schemas.wire.messages import Asked, Batch, Handoff, Note
 from baton_schemas.wire.names import gatherer_of, sortable_id
 from baton_schemas.wire.outcomes import NULL, Blob
 
@@ -54,10 +55,10 @@ class _Member(NamedTuple):
 class Gatherer:
     """That of one actor, in one process; those of all processes share a consumer."""
 
-    def __init__(self, engine: Engine, actor: str, in_hand: int, models: Models, plans: Plans) -> None:
-        """`in_hand` bounds the calls that are held while they are gathered."""
+    def __init__(self, engine: Engine, actor: str, in_hand: int, models: Models, plans: Plans, worker: str) -> None:
+        """`in_hand` bounds the calls that are held while they are gathered; `worker` is how the log calls us."""
         self._engine, self._bus, self._actor, self._in_hand = engine, engine.bus, actor, in_hand
-        self._models, self._plans = models, plans
+        self._models, self._plans, self._worker = models, plans, worker
         self._pools: dict[_Key, list[_Member]] = {}
         self._timers: dict[_Key, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +116,7 @@ class Gatherer:
             if lacks or (not call.rehearsed and where.settings.rehearses):
                 logger.warning("batch.no_key", run=child.run, step=child.step, provider=lacks or where.provider)
                 return Nak(_NEWER_RETRY_S)
-            if not self._bus.is_fresh(delivery) and await self._is_over(child):
+            if not self._bus.is_fresh(delivery) and await self._is_over(child, call):
                 return Ack()
         except BadMessage as error:
             return Term(error.reason)
@@ -129,11 +130,16 @@ class Gatherer:
         self._add((call.rehearsed, where.provider), _Member(delivery, call.count, due_s, call.size_bytes))
         return None
 
-    async def _is_over(self, child: Handoff) -> bool:
-        """Say whether a call is in a batch already, or nobody waits for it any more. Raises the errors of the bus."""
+    async def _is_over(self, child: Handoff, call: BatchCall) -> bool:
+        """Say whether a call is in a batch already, or nobody waits for it any more: then nothing is held for it.
+
+        Raises the errors of the bus.
+        """
         subject = self._bus.subjects.note(gatherer_of(self._actor), child.run, child.step, "batch")
         found, ended = await asyncio.gather(self._bus.log.last_sure(subject), self._engine.ended(child.flow, child.run))
         claimed = found is not None and isinstance(found.message, Note) and isinstance(found.message.fact, InBatch)
+        if ended is not None and not claimed:
+            await give_back(self._engine, self._plans, child, call, self._worker)
         return claimed or ended is not None
 
     def _add(self, key: _Key, member: _Member) -> None:
@@ -186,3 +192,14 @@ async def write_batch(engine: Engine, batch: Batch, seqs: list[int]) -> None:
         blob=members if isinstance(members, Blob) else None,
     )
     await engine.bus.create(engine.bus.subjects.batch(batch.actor, batch.run), encode(batch))
+
+
+async def give_back(engine: Engine, plans: Plans, child: Handoff, call: BatchCall, worker: str) -> None:
+    """Settle what is held for a call, by what the journal of its step has of it; twice changes nothing.
+
+    Raises the errors of the bus.
+    """
+    cause = child.cause
+    if call.held and isinstance(cause, Asked):
+        journal = Journal(engine.bus, cause.actor, child.run, cause.step, worker)
+        await engine.budgets.mend(await plans.of(child), child.start_seq, child.run, child.step, journal)

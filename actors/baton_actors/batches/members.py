@@ -32,7 +32,7 @@ from baton_schemas.wire.names import gatherer_of
 from baton_schemas.wire.outcomes import Done, Error, Failed, Outcome, Work
 from baton_schemas.wire.values import clean_text
 
-from .gathering import write_batch
+from .gathering import give_back, write_batch
 
 _AT_ONCE = 32
 """Calls that are read, or results that are written, at the same time."""
@@ -65,13 +65,16 @@ class Members:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._files = StepFiles(engine)
 
-    async def of(self, batch: Batch, *, are_all_needed: bool) -> list[Member]:
-        """Return the calls that are claimed for a batch. Raises the errors of the bus, `BlobMissing`."""
+    async def of(self, batch: Batch, *, is_begun: bool) -> list[Member]:
+        """Return the calls that are claimed for a batch; claim them, unless it may have been sent already.
+
+        Those of runs that have ended by then stay out of it. Raises the errors of the bus, `BlobMissing`.
+        """
         seqs = msgspec.json.decode(await self._engine.values.load(batch.blob or batch.members), type=list[int])
-        found = await asyncio.gather(*(self._claimed(batch, seq, are_all_needed) for seq in seqs))
+        found = await asyncio.gather(*(self._claimed(batch, seq, is_begun) for seq in seqs))
         return [member for member in found if member is not None]
 
-    async def _claimed(self, batch: Batch, seq: int, are_all_needed: bool) -> Member | None:
+    async def _claimed(self, batch: Batch, seq: int, is_begun: bool) -> Member | None:
         async with self._places:
             child = known(await self._bus.log.at_sure(seq))
             if not isinstance(child, Handoff) or not isinstance(child.cause, AskedCause):  # its run was purged
@@ -81,12 +84,19 @@ class Members:
             except BadMessage as error:
                 logger.error("batch.rejected", seq=seq, reason=str(error))
                 return None
-            if not are_all_needed and await self.ended(child):
-                return None
             root = batch.root or batch.run
             journal = Journal(self._bus, gatherer_of(self._actor), child.run, child.step, self._worker)
-            claim = await journal.write(InBatch(batch=root, actor=self._actor, count=batch.count))
-            if not isinstance(claim, InBatch) or claim.batch != root:
+            if is_begun:  # all that went with it had been claimed: what has no claim stayed out
+                facts = [note.fact for note in await journal.read()]
+                claim = next((fact for fact in facts if isinstance(fact, InBatch)), None)
+            elif await self.ended(child):
+                claim = None
+            else:
+                stored = await journal.write(InBatch(batch=root, actor=self._actor, count=batch.count))
+                claim = stored if isinstance(stored, InBatch) else None
+            if claim is None:
+                await give_back(self._engine, self._plans, child, call, self._worker)
+            if claim is None or claim.batch != root:
                 return None
             return Member(seq=seq, child=child, cause=child.cause, call=call)
 
@@ -142,9 +152,7 @@ class Members:
                     await journal.write(_spent(member, "another answer was recorded first", came_to))
             if not is_over:
                 await self._engine.asking.answer(cause.actor, answer_to(child, outcome, child.start_seq))
-            if call.held:
-                plan = await self._plans.of(child)
-                await self._engine.budgets.mend(plan, child.start_seq, child.run, child.step, journal)
+            await give_back(self._engine, self._plans, child, call, self._worker)
 
     async def split(self, batch: Batch, members: Sequence[Member]) -> None:
         """Have a batch be two, of half its calls each."""

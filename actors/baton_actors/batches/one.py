@@ -23,7 +23,7 @@ from baton_schemas.wire.messages import Batch, Note
 from baton_schemas.wire.outcomes import Usage
 
 from .members import Member, Members
-from .sending import LOOK_S, Halved, InDoubt, Sending, is_gone
+from .sending import LOOK_S, Halved, InDoubt, Sending, Sent, is_gone
 
 _RETRY_S = 2.0
 
@@ -113,7 +113,7 @@ class OneBatch:
         if not self._members:
             return None
         if any(member.call.rehearsed for member in self._members.values()):
-            return await self._sent("", rehearsed=True)
+            return await self._sent(Sent("", len(self._members)), rehearsed=True)
         provider = await self._models.batches(self._where)
         timeout_s = max(member.call.timeout_s for member in self._members.values())
         sending = Sending(self._bus, provider, self._batch.run, self._seq, self._journal, timeout_s)
@@ -127,8 +127,8 @@ class OneBatch:
             await self._settle_all(refused.error)
         return None
 
-    async def _sent(self, id: str, *, rehearsed: bool = False) -> BatchSent:
-        fact = BatchSent(id=id, count=len(self._members), at_s=self._bus.now_s(), rehearsed=rehearsed)
+    async def _sent(self, sent: Sent, *, rehearsed: bool = False) -> BatchSent:
+        fact = BatchSent(id=sent.id, count=sent.size, at_s=self._bus.now_s(), rehearsed=rehearsed)
         stored = await self._journal.write(fact)
         assert isinstance(stored, BatchSent)
         logger.info("batch.sent", batch=self._batch.run, id=stored.id, count=stored.count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -32,6 +33,14 @@ _RETRY_MAX_S = 60.0
 logger = structlog.get_logger("baton.batches")
 
 
+class Sent(NamedTuple):
+    """A batch that the provider has."""
+
+    id: str
+    size: int
+    """Calls in it: fewer than we have of it by now, where another worker left some out."""
+
+
 class Halved(Exception):
     """A batch was refused as a whole: its halves are sent, and it is not."""
 
@@ -54,8 +63,8 @@ class Sending:
         self._send_s = min(timeout_s, SEND_MAX_S)
         self._own = ""
 
-    async def send(self, requests: Mapping[str, ModelRequest], sendings: list[BatchSending]) -> str:
-        """Send these, by their custom ids, unless they are there; return the provider's id of the batch.
+    async def send(self, requests: Mapping[str, ModelRequest], sendings: list[BatchSending]) -> Sent:
+        """Send these, by their custom ids, unless they are there; return what the provider has.
 
         `sendings` were begun before. Raises `NotSent` when it is refused for good, `Halved`, `InDoubt`, the errors of
         the bus.
@@ -75,7 +84,7 @@ class Sending:
             try:
                 async with asyncio.timeout(self._send_s):
                     bodies = [(name, body_of(request)) for name, request in requests.items()]
-                    return (await self._provider.send(bodies)).id
+                    return Sent((await self._provider.send(bodies)).id, len(bodies))
             except TimeoutError:
                 logger.warning("batch.in_doubt", batch=self._batch, error="it was not sent in its time")
             except NotSent as failed:
@@ -117,8 +126,8 @@ class Sending:
         in_time = self._bus.now_s() < sending.at_s + self._bus.settings.lease_s
         return sending.id == self._own and in_time
 
-    async def _found(self, requests: Iterable[str], sendings: list[BatchSending]) -> str | None:
-        """Return the provider's id of the batch, if one of these sendings has arrived. Raises `InDoubt`."""
+    async def _found(self, requests: Iterable[str], sendings: list[BatchSending]) -> Sent | None:
+        """Return the batch as the provider has it, if one of these sendings has arrived. Raises `InDoubt`."""
         doubtful = [sending for sending in sendings if sending.count]
         if not doubtful:
             return None
@@ -131,9 +140,9 @@ class Sending:
             try:
                 outs = [out async for out in self._provider.since(since_s) if out.count in counts]
                 recorded = await self._recorded()
-                if (ours := next((id for batch, id in recorded if batch == self._batch), None)) is not None:
+                if (ours := next((sent for batch, sent in recorded if batch == self._batch), None)) is not None:
                     return ours  # another worker has sent it, or found it, meanwhile
-                others = {id for _, id in recorded}
+                others = {sent.id for _, sent in recorded}
                 waits = False
                 for out in outs:
                     if out.id in others or out.id in tried:
@@ -141,7 +150,7 @@ class Sending:
                     if not out.ended:
                         waits = True
                     elif await self._is_in(requests, out):
-                        return out.id
+                        return Sent(out.id, out.count)
                     else:
                         tried.add(out.id)
                 if not waits:
@@ -154,19 +163,23 @@ class Sending:
             wait_s = min(wait_s * 1.5, LOOK_S[1])
 
     async def _is_in(self, requests: Iterable[str], out: Out) -> bool:
-        """Say whether a batch that has ended is ours, by what its calls are called."""
+        """Say whether a batch that has ended is ours, by what its calls are called.
+
+        Any of them: what others ask may be gone since they were sent, and then they are not among ours.
+        """
         if not out.has_results:
             return False
         async for name, _ in self._provider.results(out.id):
-            return name in requests
+            if name in requests:
+                return True
         return False
 
-    async def _recorded(self) -> list[tuple[str, str]]:
-        """Return the batches of which it is recorded that they were sent: ours, and the provider's id of it."""
+    async def _recorded(self) -> list[tuple[str, Sent]]:
+        """Return the batches of which it is recorded that they were sent: ours, and what the provider has of it."""
         pattern = self._bus.subjects.note("*", "*", BATCH, "sent")
         entries = await self._bus.log.matching_sure([pattern], self._seq)
         notes = [entry.message for entry in entries if isinstance(entry.message, Note)]
-        return [(note.run, note.fact.id) for note in notes if isinstance(note.fact, BatchSent)]
+        return [(note.run, Sent(note.fact.id, note.fact.count)) for note in notes if isinstance(note.fact, BatchSent)]
 
 
 def is_gone(error: ModelError) -> bool:

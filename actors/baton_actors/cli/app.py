@@ -33,6 +33,7 @@ COMMANDS = {
     "runs": ("runs", "List the latest runs, the newest first; or those that fit."),
     "index": ("index", "Make, or keep up, the index that `runs` finds runs by."),
     "console": ("console", "Open the console: runs as they happen, in a browser."),
+    "top": ("top", "Watch runs in this terminal, go into them, and act."),
     "show": ("look", "Show a run: its steps, and its output or error; or one step, with what it got and gave."),
     "log": ("look", "Print the messages of a run, one a line."),
     "replay": ("replay", "Step through a run, message by message."),

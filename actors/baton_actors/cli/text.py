@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
+from baton_schemas.show.plain import plain, plain_lines
 
-def plain(text: str) -> str:
-    """Return text on one line, without what would control the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def plain_lines(text: str) -> str:
-    """Return text with its line breaks and tabs, and without what else would control the terminal."""
-    return "\n".join(plain(line) for line in text.expandtabs().split("\n"))
+__all__ = ["plain", "plain_lines", "wrapped"]
 
 
 def wrapped(text: str, width: int) -> str:

@@ -25,6 +25,7 @@ from .assets import Assets
 from .core import Console
 from .failing import page_of_error
 from .following import follow
+from .making import make_page
 from .page import MakePage, Moved, Page, wants_json
 from .pages import OPENS, PAGES
 from .rendering import HERE
@@ -66,7 +67,7 @@ class _Endpoint:
 async def made_page(console: Console, make: MakePage, request: Request) -> Page | Response:
     """Return a page, or the one that says why there is none."""
     try:
-        return await make(console, request)
+        return await make_page(console, make, request)
     except Moved as moved:
         return RedirectResponse(moved.to, 303)
     except IndexUnusable as error:

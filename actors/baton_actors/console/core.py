@@ -20,6 +20,7 @@ from baton_bus.errors import BusError
 from baton_bus.store.bus import Bus
 from baton_schemas.wire.words import Here
 
+from .broadcast import Broadcasts
 from .examined import Examined
 from .feeds import Feeds
 from .files import Files
@@ -99,6 +100,7 @@ class Console:
         self._served = _Served(self, client) if client is not None else None
         self.files = Files()
         self.streams = Streams()
+        self.broadcasts = Broadcasts()
         self.rendering = Rendering(console=self, version=version("baton-bus"), where=options.where)
         self.rows = Rows(self.rendering)
         self.who = f"console, {_user()}@{socket.gethostname()}"

@@ -30,9 +30,10 @@ from .bell import Bell
 from .words import unix_us
 
 _KEPT_MAX = 20
-"""Runs that are kept when nobody looks at them any more, if they have ended: going back to one is at once."""
-_KEPT_MESSAGES, _KEPT_BYTES = 50_000, 64 * 1024 * 1024
-"""Of them all together; the last one is kept however large it is."""
+"""Runs that are kept when nobody looks at them any more: going back to one is at once, and a page whose stream begins
+has read it already."""
+_KEPT_MESSAGES_MAX, _KEPT_BYTES_MAX = 15_000, 64 * 1024 * 1024
+"""Of all of these, but for the last run: messages are some 25 MB, what is in them comes to that."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
@@ -117,7 +118,7 @@ class Feed:
     def running(self) -> dict[str, int]:
         """Return the attempts that workers say they are making, by step."""
         now = time.monotonic()
-        steps = self.state.steps
+        steps = self.state.steps if self.live else {}
         return {
             step: live.attempt
             for step, live in self.live.items()
@@ -239,8 +240,7 @@ class Feeds:
                     self._keep(feed)
 
     async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
-        kept = await self._kept_as_it_is(run)
-        self._kept.pop(run, None)
+        kept = await self._kept_as_it_is(run)  # it stays there, for pages that are asked for in the meantime
         feed = kept or Feed(await find_run(self._bus, run))
         early: list[Stored] = []
         filled = False
@@ -276,33 +276,52 @@ class Feeds:
             feed.apply(entry)
 
     async def _kept_as_it_is(self, run: str) -> Feed | None:
-        """Return a run that is kept, if the log still has just that of it. What came late, or was removed, is seen so.
+        """Return a run that is kept, with what came since; None when the log does not have it as it is kept.
 
-        Raises `NoStream`.
+        It is shown as it was while the server is away. Raises `NoStream`.
         """
         kept = self._kept.get(run)
-        if kept is None or not self._bus.is_connected:  # then it is shown as it was
+        if kept is None or not self._bus.is_connected:
             return kept
         try:
-            last = await self._bus.log.last_sure(self._bus.subjects.run(run))
+            if await self._brought_up(kept):
+                return kept
         except BusUnavailable:
             return kept
-        mine = kept.entries[-1]
-        if last is None or (last.seq, last.at) != (mine.seq, mine.at):
-            self._kept.pop(run, None)
-            return None
-        return self._kept.get(run)
+        if self._kept.get(run) is kept:
+            del self._kept[run]
+        return None
+
+    async def _brought_up(self, kept: Feed) -> bool:
+        """Read what came since of a run that is kept; return False when it was removed, or the log is another one."""
+        if kept.gone:
+            return False
+        mine, log = kept.entries[-1], self._bus.log
+        last = await log.last_sure(self._bus.subjects.run(kept.run))
+        if last is None or last.seq < mine.seq:
+            return False
+        if last.seq == mine.seq:
+            return last.at == mine.at
+        there = await log.at_sure(mine.seq)
+        if there is None or there.at != mine.at:
+            return False
+        count = len(kept.entries)
+        await self._fill(kept)
+        if len(kept.entries) > count:
+            kept.bell.ring()
+        return not kept.gone
 
     def _keep(self, feed: Feed) -> None:
-        """Keep one that has ended: what still comes is late, and seldom."""
-        if not feed.ended or feed.gone or not feed.entries:
+        """Keep one that nobody watches, to be looked at again; one that is gone is not."""
+        if feed.gone or not feed.entries:
+            self._kept.pop(feed.run, None)
             return
         self._kept[feed.run] = feed
         self._kept.move_to_end(feed.run)
         while len(self._kept) > 1 and (
             len(self._kept) > _KEPT_MAX
-            or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES
-            or sum(each.size_bytes for each in self._kept.values()) > _KEPT_BYTES
+            or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES_MAX
+            or sum(each.size_bytes for each in self._kept.values()) > _KEPT_BYTES_MAX
         ):
             self._kept.popitem(last=False)
 

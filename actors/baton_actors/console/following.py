@@ -15,9 +15,11 @@ from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
 from .bell import Bell
+from .broadcast import Broadcast
 from .core import Console
+from .making import make_page
 from .page import LISTS, LOG, QUEUES, MakePage, Page
-from .streams import ASLEEP, GONE, KEEPS_ALIVE_S, Stream, event, partial
+from .streams import ASLEEP, GONE, KEEPS_ALIVE_S, event
 
 _EVERY_S = 0.04
 """From one sending to the next at least: 25 a second are smooth to the eye."""
@@ -27,61 +29,80 @@ _CONNECTED_EVERY_S = 0.25
 """How often it is looked whether the server is there."""
 
 
+_GONE = "this run is in the log no more: what is shown is as it was"
+
+
 async def follow(console: Console, make: MakePage, request: Request) -> AsyncIterator[bytes]:
     """Yield the parts of a page as events, whenever they change, until its browser is gone or it goes to sleep."""
-    stream = console.streams.open()
+    stream = console.streams.open(getattr(request.state, "browser", ""))
+    asleep = asyncio.create_task(stream.asleep.wait(), name="until it is to sleep")
+    key = make, request.url.path, request.url.query
     try:
-        async for data in _events(console, make, request, stream):
-            yield data
+        async with console.broadcasts.joined(key, lambda there: _broadcast(console, make, request, there)) as (
+            there,
+            seat,
+        ):
+            told = ""
+            while not asleep.done():
+                came = asyncio.create_task(seat.came.wait())
+                try:
+                    await asyncio.wait([came, asleep], timeout=KEEPS_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    came.cancel()
+                if told != there.gone:
+                    told = there.gone
+                    yield event(told, GONE)
+                if (more := seat.take()) is not None:
+                    yield (_told_lag(more.waits_s, console.bus.now_s()) if more.waits_s else b"") + more.data
+                elif there.is_over:
+                    return
+                elif not asleep.done():
+                    yield b": still here\n\n"
         yield event("", ASLEEP)
     finally:
+        asleep.cancel()
         console.streams.close(stream)
 
 
-async def _events(console: Console, make: MakePage, request: Request, stream: Stream) -> AsyncIterator[bytes]:
+def _told_lag(waits_s: float, now_s: float) -> bytes:
+    """Return the event that says how old is what comes with it, and when that was said: both in milliseconds."""
+    return event(f"{max(now_s - waits_s, 0.0) * 1e3:.1f} {now_s * 1e3:.1f}", "lag")
+
+
+async def _broadcast(console: Console, make: MakePage, request: Request, there: Broadcast) -> None:
+    """Send the parts of a page to all who have it open, whenever they change."""
     loop = asyncio.get_running_loop()
-    parts, lag, is_gone = _Parts(), _Lag(), False
-    page = _page(await _made(console, make, request))
-    while not stream.asleep.is_set():
+    parts, lag = _Parts(), _Lag()
+    page: Page | None = None
+    while True:
+        made = await _made(console, make, request)
+        page = made if isinstance(made, Page) else page
         sources = page.sources if page is not None else ()
         async with _bells(console, sources) as bells:
-            hears_all = len(bells) == len(sources) and page is not None
-            while not stream.asleep.is_set():
+            # What cannot be heard, as the server is away or nothing is there yet, is tried again.
+            is_heard = page is not None and len(bells) == len(sources)
+            while True:
                 began, counts = loop.time(), [bell.count for bell in bells]
                 connected = console.is_connected
                 made = await _made(console, make, request)
-                if isinstance(made, UnknownRun) and not is_gone:
-                    yield event("this run is in the log no more: what is shown is as it was", GONE)
-                is_gone = isinstance(made, UnknownRun)
-                page = _page(made) or page
+                there.is_gone(_GONE if isinstance(made, UnknownRun) else "")
+                page = made if isinstance(made, Page) else page
                 if page is not None:
                     due = parts.due(page, began)
                     built = console.rendering.parts(page, request, due, status=console.status())
-                    changed = "".join(partial(name, html) for name, html in parts.changed(built, began))
-                    now_s = console.bus.now_s() if page.stored_at_s else 0.0
-                    age_s = lag.shown(page.stored_at_s, now_s, changed=bool(changed), whole=not parts.held)
-                    if age_s is not None:
-                        yield event(f"{age_s * 1_000:.1f}", "lag")
+                    changed = dict(parts.changed(built, began))
+                    waits_s = lag.shown(page, changed=bool(changed), whole=not parts.held)
                     if changed:
-                        yield event(changed)
+                        there.send(changed, waits_s)
                 took_s = loop.time() - began
                 await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
-                if not hears_all:  # the server was away when it was asked to be heard
-                    await _news(console, bells, counts, stream, _CONNECTED_EVERY_S, connected)
-                    if console.is_connected:
-                        break
-                    continue
-                if parts.held:
-                    left_s = max(parts.next_at - loop.time(), 0.0)
-                    await _news(console, bells, counts, stream, left_s, connected)
-                    continue
-                every_s = page.every_s if page is not None and page.every_s else KEEPS_ALIVE_S
-                if not await _news(console, bells, counts, stream, every_s, connected):
-                    yield b": still here\n\n"
-
-
-def _page(made: Page | UnknownRun | None) -> Page | None:
-    return made if isinstance(made, Page) else None
+                if not is_heard and connected:
+                    await asyncio.sleep(_CONNECTED_EVERY_S)
+                    break
+                left_s = (
+                    max(parts.next_at - loop.time(), 0.0) if parts.held else page.every_s if page is not None else 0.0
+                )
+                await _news(console, bells, counts, left_s or (0.0 if parts.held else KEEPS_ALIVE_S), connected)
 
 
 class _Parts:
@@ -120,26 +141,30 @@ class _Parts:
 
 
 class _Lag:
-    """How old is what is shown: counted from the first message since the last sending."""
+    """Since when the oldest message waits that is not shown yet."""
 
     def __init__(self) -> None:
         self._shown_s = self._waits_s = 0.0
 
-    def shown(self, stored_at_s: float, now_s: float, *, changed: bool, whole: bool) -> float | None:
-        """Take that a page was sent, and what is its last message; return its age in seconds, None for nothing new."""
-        if stored_at_s > self._shown_s:
-            is_first, self._shown_s = not self._shown_s, stored_at_s
-            self._waits_s = 0.0 if is_first else self._waits_s or stored_at_s
-        age_s = max(now_s - self._waits_s, 0.0) if changed and self._waits_s else None
+    def shown(self, page: Page, *, changed: bool, whole: bool) -> float:
+        """Take that a page was sent, `whole` or but for parts that are held; return since when what it shows waited.
+
+        In Unix time; 0 when nothing of it is new.
+        """
+        if page.stored_at_s > self._shown_s:
+            first_s = page.stored_after(self._shown_s) if page.stored_after is not None else page.stored_at_s
+            is_first, self._shown_s = not self._shown_s, page.stored_at_s
+            self._waits_s = 0.0 if is_first else self._waits_s or first_s
+        waits_s = self._waits_s if changed else 0.0
         if changed or whole:  # what changed nothing is not waited for
             self._waits_s = 0.0
-        return age_s
+        return waits_s
 
 
 async def _made(console: Console, make: MakePage, request: Request) -> Page | UnknownRun | None:
     """Return the page as it is now, or that its run is gone; None when it cannot be made: what is shown stays."""
     try:
-        made = await make(console, request)
+        made = await make_page(console, make, request)
         return made if isinstance(made, Page) else None
     except UnknownRun as error:
         return error
@@ -151,21 +176,22 @@ async def _made(console: Console, make: MakePage, request: Request) -> Page | Un
 
 
 async def _news(
-    console: Console, bells: Sequence[Bell], counts: Sequence[int], stream: Stream, every_s: float, connected: bool
-) -> bool:
-    """Wait for something that changes the page, or so long; say whether something came."""
+    console: Console, bells: Sequence[Bell], counts: Sequence[int], every_s: float, connected: bool
+) -> None:
+    """Wait for something that changes the page, or so long."""
     waiting = [asyncio.create_task(bell.wait(count)) for bell, count in zip(bells, counts, strict=True)]
-    waiting.append(asyncio.create_task(stream.asleep.wait()))
     left_s = every_s
     try:
         while left_s > 0:
-            done, _ = await asyncio.wait(
-                waiting, timeout=min(left_s, _CONNECTED_EVERY_S), return_when=asyncio.FIRST_COMPLETED
-            )
+            within_s = min(left_s, _CONNECTED_EVERY_S)
+            if waiting:
+                done, _ = await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                done = set()
+                await asyncio.sleep(within_s)
             if done or console.is_connected != connected:
-                return True
-            left_s -= _CONNECTED_EVERY_S
-        return False
+                return
+            left_s -= within_s
     finally:
         for task in waiting:
             task.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote, urlencode
@@ -25,6 +26,7 @@ CSRF = "csrf"
 """The field of a form, and the end of a header, with what only our pages have."""
 _TOKEN_BYTES = 24
 _NONCE_BYTES = 16
+_BROWSER_BYTES = 9
 _READS = ("GET", "HEAD")
 _OPEN = "/static/"
 """What anybody may have who asks under our name: nothing in it is anybody's."""
@@ -35,7 +37,7 @@ _FROM_ELSEWHERE = """\
 This request comes from another page than the console's own. Open the console from its own address.
 """
 _OTHER_NAME = """\
-The console answers at %s only. If it should have another name, start it with --host.
+The console answers at %s only. If it should have another name, start it with --name.
 """
 
 
@@ -67,11 +69,16 @@ class Secrets(Struct, frozen=True, kw_only=True):
 class Guard:
     """Lets through what our own pages ask. Outermost: nothing of the console sees what is refused here."""
 
-    def __init__(self, app: ASGIApp, secrets_: Secrets, hosts: Iterable[str]) -> None:
-        """`hosts` are the names with ports under which the console is asked."""
+    def __init__(self, app: ASGIApp, secrets_: Secrets, hosts: Iterable[str], fronts: Iterable[str] = ()) -> None:
+        """`hosts` are the names with ports under which the console is asked.
+
+        `fronts` are further ones, as they stand in addresses: pages that are from there may have come by TLS.
+        """
         self._app, self._secrets = app, secrets_
-        self._hosts = frozenset(hosts)
-        self._cookie = cookie_name(self._hosts)
+        own = list(hosts)
+        self._fronts = frozenset(fronts)
+        self._hosts = frozenset(own) | self._fronts
+        self._cookie = cookie_name(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say why not."""
@@ -83,11 +90,16 @@ class Guard:
         refused = self._refused(scope, headers)
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         answer = refused if refused is not None else self._app
-        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf)
+        browser = self._browser(headers)
+        scope.setdefault("state", {}).update(nonce=nonce, csrf=self._secrets.csrf, browser=browser)
+        is_new = refused is None and not browser and "text/html" in headers.get("accept", "")
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                harden(MutableHeaders(scope=message), nonce)
+                harden(answered := MutableHeaders(scope=message), nonce)
+                if is_new:
+                    named = f"{self._cookie}-browser={secrets.token_urlsafe(_BROWSER_BYTES)}"
+                    answered.append("set-cookie", f"{named}; HttpOnly; Path=/; SameSite=lax")
             await send(message)
 
         await answer(scope, receive, send_guarded)
@@ -103,7 +115,8 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
         origins = headers.getlist("origin")
-        if any(origin != f"{scope['scheme']}://{host}" for origin in origins):
+        schemes = (scope["scheme"], "https") if host in self._fronts else (scope["scheme"],)
+        if any(origin not in [f"{scheme}://{host}" for scheme in schemes] for origin in origins):
             return PlainTextResponse(_FROM_ELSEWHERE, 403)
         if scope["path"].startswith(_OPEN):
             return None
@@ -126,6 +139,14 @@ class Guard:
         response = RedirectResponse(path + (f"?{urlencode(given)}" if given else ""), 303)
         response.set_cookie(self._cookie, self._secrets.cookie, httponly=True, samesite="strict", path="/")
         return response
+
+    def _browser(self, headers: Headers) -> str:
+        """Return what tells a browser from the others that are let in: each has some streams for itself.
+
+        It is no secret: whoever shows another browser's takes streams from it.
+        """
+        found = re.search(rf"(?:^|; ?){re.escape(self._cookie)}-browser=([\w-]+)", headers.get("cookie", ""))
+        return found[1] if found is not None else ""
 
     def _known(self, headers: Headers) -> bool:
         # Each for itself: what other programs of this machine have set comes along, whatever it is.

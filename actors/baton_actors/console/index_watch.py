@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from .keeping import COMMAND, KeepThis
 
 _LOOK_EVERY_S = 0.025
 """How often it is looked whether there is more: some microseconds each."""
+_REACH_EVERY_S = 0.25
+"""How often it is looked how far it reaches while it is written: that counts its runs."""
 _AGAIN_S = 1.0
 """How soon whoever keeps the index is started again when it has ended: another console may have kept it."""
 
@@ -44,6 +47,8 @@ class IndexWatch:
         """Rung when the index has more."""
         self._database: sqlite3.Connection | None = None
         self._version = (-1, -1)
+        self._reach: Reach | None = None
+        self._reach_of, self._reach_at = self._version, 0.0
         self.why = "the index is being made"
         """Why there is none to be read."""
         self.says = ""
@@ -79,13 +84,17 @@ class IndexWatch:
         return self._database
 
     def reach(self) -> Reach | None:
-        """Return how far it reaches; None while there is none."""
+        """Return how far it reaches, or did a moment ago; None while there is none."""
         database = self.database
         if database is None:
             return None
+        now = time.monotonic()
+        if self._reach is not None and (self._reach_of == self._version or now - self._reach_at < _REACH_EVERY_S):
+            return self._reach
         try:
             with files.told(self.path):
-                return reach_of(database)
+                self._reach, self._reach_of, self._reach_at = reach_of(database), self._version, now
+                return self._reach
         except IndexUnusable as error:
             self.broken(error)
             return None
@@ -98,7 +107,7 @@ class IndexWatch:
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
-            self._database = None
+            self._database = self._reach = None
 
     async def _look(self) -> None:
         while True:

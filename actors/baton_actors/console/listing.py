@@ -180,5 +180,14 @@ def share_of(row: IndexRow, median_s: float) -> float | None:
 
 def last_at(rows: Sequence[IndexRow]) -> float:
     """Return when the last of what these rows say was stored (Unix time); 0 without any."""
-    times = [row.summary.ended_at or row.summary.started_at for row in rows]
-    return max((at.timestamp() for at in times if at is not None), default=0.0)
+    return max((at for row in rows for at in _times(row)), default=0.0)
+
+
+def first_after(rows: Sequence[IndexRow], at_s: float) -> float:
+    """Return when the first of it was stored after this."""
+    return min((at for row in rows for at in _times(row) if at > at_s), default=at_s)
+
+
+def _times(row: IndexRow) -> list[float]:
+    """Return when it began and ended, as far as it has."""
+    return [at.timestamp() for at in (row.summary.started_at, row.summary.ended_at) if at is not None]

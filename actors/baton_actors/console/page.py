@@ -41,6 +41,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """What changes it; without any it stays as it is."""
     stored_at_s: float = 0.0
     """When the last message was stored that it shows (Unix time); 0 where that means nothing."""
+    stored_after: Callable[[float], float] | None = None
+    """Returns when the first message that it shows was stored after such a time, which is before the last one's."""
     paces: Mapping[str, float] = {}
     """By part (without `live_`): how many seconds pass at least from one sending of it to the next."""
     every_s: float = 0.0

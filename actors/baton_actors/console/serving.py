@@ -16,6 +16,8 @@ from .guard import TOKEN, Guard, Secrets
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine for itself."""
+_ANY = ("0.0.0.0", "::")
+"""Addresses that stand for all of this machine's: nobody asks under such a name but who is up to something."""
 _LOOK_S = 0.005
 
 
@@ -47,16 +49,18 @@ class _Server(uvicorn.Server):
 async def serving(
     app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, token: str = "", names: Sequence[str] = ()
 ) -> AsyncIterator[Address]:
-    """Serve an application behind the guard while the context is open; `names` are further ones of this host.
+    """Serve an application behind the guard while the context is open.
 
-    Raises `OSError` when the port is taken.
+    `names` are further ones under which it is asked: `host:port`, or `host` for our port and for the usual one, where
+    something that speaks TLS stands before it. Raises `OSError` when the port is taken.
     """
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     with listening:
         port = listening.getsockname()[1]
-        known = [*LOCAL, *names] if host in ("127.0.0.1", "::1") else [*LOCAL, host, *names]
+        shown = socket.gethostname() if host in _ANY else f"[{host}]" if ":" in host else host
+        known = [*LOCAL, shown, *(name for name in names if ":" not in name)]
         secrets = Secrets.new(token)
-        guarded = Guard(app, secrets, [f"{name}:{port}" for name in known])
+        guarded = Guard(app, secrets, [f"{name}:{port}" for name in known], names)
         config = uvicorn.Config(
             guarded,
             log_config=None,
@@ -71,7 +75,6 @@ async def serving(
             h11_max_incomplete_event_size=64 * 1024,
         )
         server = _Server(config)
-        shown = host if host != "0.0.0.0" else socket.gethostname()
         task = asyncio.create_task(server.serve(sockets=[listening]), name="serve the console")
         try:
             while not server.started and not task.done():  # noqa: ASYNC110 (uvicorn sets no event)

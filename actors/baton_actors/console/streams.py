@@ -12,7 +12,9 @@ import time
 from msgspec import Struct
 
 OPEN_MAX = 4
-"""Streams at once: two connections are left for pages."""
+"""Streams of a browser at once: two connections are left for pages."""
+OPEN_ALL_MAX = 200
+"""Streams of all browsers."""
 ASLEEP = "asleep"
 """The event that says that this stream is over, and the page is to say so."""
 GONE = "gone"
@@ -24,6 +26,7 @@ KEEPS_ALIVE_S = 15.0
 class Stream(Struct):
     """An open stream."""
 
+    browser: str
     opened_at: float
     asleep: asyncio.Event
 
@@ -34,11 +37,19 @@ class Streams:
     def __init__(self) -> None:
         self._open: list[Stream] = []
 
-    def open(self) -> Stream:
-        """Return a new one; the oldest goes to sleep for it if there are too many."""
-        while len(self._open) >= OPEN_MAX:
-            self._open.pop(0).asleep.set()
-        stream = Stream(time.monotonic(), asyncio.Event())
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def open(self, browser: str = "") -> Stream:
+        """Return a new one of a browser; the oldest goes to sleep for it if there are too many."""
+        own = [stream for stream in self._open if stream.browser == browser]
+        for streams, most in ((own, OPEN_MAX), (self._open, OPEN_ALL_MAX)):
+            for stream in streams[: max(len(streams) + 1 - most, 0)]:
+                stream.asleep.set()
+                self.close(stream)
+        stream = Stream(browser, time.monotonic(), asyncio.Event())
         self._open.append(stream)
         return stream
 

@@ -69,7 +69,7 @@ async def hosting(
             may_batch = models is not None and found.flow.agents[name].asks_models
             if models is not None and may_batch and (policy is not None or await _has_gathered(engine, actors[name])):
                 count = (policy or BatchPolicy()).count
-                gatherer = Gatherer(engine, actors[name], count, models, shared.plans)
+                gatherer = Gatherer(engine, actors[name], count, models, shared.plans, shared.worker)
                 await stack.enter_async_context(gatherer.working())
                 batches = Batches(engine, shared.plans, models, actors[name], shared.worker)
                 await stack.enter_async_context(batches.working())

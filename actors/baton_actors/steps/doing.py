@@ -51,7 +51,8 @@ class Doing:
 
         # 2. Is it still to be done? On a fresh first delivery nobody else can have done it.
         journal = Journal(self._engine.bus, self._actor, job.run, job.step, self._worker)
-        if job.again or job.delivery.delivered > 1:
+        comes_again = bool(job.again) or job.delivery.delivered > 1 or work.is_woken
+        if comes_again:
             await self._engine.budgets.mend(work.plan, work.start_seq, job.run, job.step, journal)
         notes = await self._notes_if_to_be_done(job, work, journal)
         if notes is None:
@@ -77,6 +78,8 @@ class Doing:
         await self._engine.derive(work.plan, record, work.handoff)
         if job.asks_outside and not isinstance(record, Result):
             await self._engine.saying.withdraw(job.run, job.step)
+        if comes_again:  # what a dead worker held may have come since, and nobody looks for it after this
+            await self._engine.budgets.mend(work.plan, work.start_seq, job.run, job.step, journal)
         return Ack()
 
     async def _until_due(self, work: Claim) -> None:

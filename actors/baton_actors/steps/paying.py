@@ -84,9 +84,10 @@ class Paying:
                 return await self._budgets.hold(accounts, amount, self._run, step or self._step, self._held)
             except Short as short:
                 if not short.for_good:
-                    if asyncio.get_running_loop().time() >= until_s:
+                    if asyncio.get_running_loop().time() < until_s:
+                        await self._budgets.wait(short, until_s)
+                    elif not await self._budgets.free(self._plan, self._start_seq, self._run, short.account.name):
                         raise HeldByOthers(self._whose(short.account)) from short
-                    await self._budgets.wait(short, until_s)
                 elif not await self._budgets.raised(short.account):
                     raise await self._over(short, bound) from short
         return None

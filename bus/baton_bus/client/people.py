@@ -16,7 +16,7 @@ from baton_bus.engine.awaited import Open, answered
 from baton_bus.engine.engine import Engine
 from baton_bus.errors import AnswerRefused
 from baton_schemas.flow.budgets import budget_of
-from baton_schemas.flow.questions import BadAnswer, fitted, is_word_name
+from baton_schemas.flow.questions import BadAnswer, expects, fitted, is_word_name
 from baton_schemas.run.refs import parse
 from baton_schemas.run.state import known
 from baton_schemas.wire.codec import encode
@@ -48,6 +48,23 @@ class Waiting(Struct, frozen=True, kw_only=True):
     """When it is answered by itself; None for never."""
     default: Raw = NO_DEFAULT
     """The answer then; empty for none."""
+
+
+def waiting_facts(each: Waiting) -> dict[str, Any]:
+    """Return a question as the object that `--json` prints."""
+    return {
+        "role": each.role,
+        "run": each.run,
+        "flow": each.flow,
+        "step": each.step,
+        "name": each.name,
+        "question": each.question.text,
+        "answers": each.question.answers,
+        "expects": expects(each.question),
+        "since": each.since,
+        "until": each.until,
+        "default": each.default if bytes(each.default) else None,
+    }
 
 
 async def inbox(engine: Engine, role: str = "") -> list[Waiting]:

@@ -12,6 +12,8 @@ The order of writes makes every death mendable:
 What a dead worker leaves is therefore told by the run's own counter: an entry of 1 without one of 5. Whoever gets its
 handoff again (the broker sees to that) settles it by what the log has of the call, which is named in the record.
 Ids follow from the call and the counter, so owner and mender settle once; who comes second reads what is there.
+A hold may come after whoever mends has looked: its worker had stood still, or was dead when the broker took its word.
+So whoever has done a step again looks once more, and who waits for what others hold looks whether their steps ended.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
+from baton_bus.engine.ends import ended_of
 from baton_bus.engine.journal import Journal
 from baton_bus.settings import NO_LIMIT
 from baton_bus.store.bus import Bus
@@ -309,10 +312,12 @@ class Budgets:
         *,
         look: bool,
         by_log: Callable[[], Awaitable[int]] | None = None,
+        may_come: bool = False,
     ) -> None:
         """Have a counter say what a call took, whatever it says of it now.
 
         `by_log` reads what it took: whoever does not own it may have done so before its owner recorded and settled it.
+        With `may_come`, what is not held for it yet may still be on its way from a worker that is dead.
         """
         if not look:
             added = await self._counters.add(name, packed(paid, -bound), _id(call, "s", name), about)
@@ -324,6 +329,10 @@ class Budgets:
                 async for entry in entries:
                     if entry.about.get(_CALL) == call:
                         net, number = net + entry.by, number + 1
+            if not number and may_come:
+                # What is added again under its id is there once, whichever comes first.
+                await self._counters.add(name, packed(0, bound), _id(call, "h", name), about)
+                continue
             if by_log is not None:
                 paid = await by_log()
             if not number or net == packed(paid, 0):
@@ -365,21 +374,39 @@ class Budgets:
             return 0
         names: list[Name] = [(RUN, run, unit) for unit in UNITS]
         held = [name for name in names if unpacked(await self._counters.read(name))[1]]
-        left = [each for name in held for each in await self._left(name) if each.step == step]
+        left = [each for name in held for each in await self._left(name) if (each.run, each.step) == (run, step)]
         if not left:
             return 0
         notes = await journal.read()
         for each in left:
-            amount = paid_in(notes, each.call).of(each.unit)
-            by_log = functools.partial(_paid, journal, each)
-            for name in (*each.others, each.name):
-                # It may have died before it was held for the others too.
-                look = name != each.name
-                await self._settled(name, each.call, amount, each.held, each.seq, each.about, look=look, by_log=by_log)
+            await self._give_back(each, paid_in(notes, each.call).of(each.unit), journal)
         return len(left)
 
+    async def free(self, plan: Plan, first_seq: int, run: str, name: Name) -> int:
+        """Settle what is held on a counter for calls of steps that have ended; return for how many calls that was.
+
+        Nobody gets the handoff of such a step again. Who held it had stood still until others had done the step, or its
+        word was so late, and it died before it settled; if it lives, it puts right what it took. Raises as `mend`.
+        """
+        left = await self._left(name)
+        ended = await ended_of(self._bus, plan, first_seq, run, {(each.run, each.step) for each in left})
+        freed = [each for each in left if (each.run, each.step) in ended]
+        for each in freed:
+            journal = Journal(self._bus, "*", each.run, each.step, "")
+            await self._give_back(each, await _paid(journal, each), journal)
+        return len(freed)
+
+    async def _give_back(self, left: _Left, paid: int, journal: Journal) -> None:
+        """Settle what a dead worker left held on a counter, and on those that this one names; on them first."""
+        by_log = functools.partial(_paid, journal, left)
+        for name in (*left.others, left.name):
+            # It may have died before it was held for the others too, or while that was on its way.
+            of_other = name != left.name
+            given = (name, left.call, paid, left.held, left.seq, left.about)
+            await self._settled(*given, look=of_other, by_log=by_log, may_come=of_other)
+
     async def _left(self, name: Name) -> list[_Left]:
-        """Return the calls for which something is held on the counter of a run.
+        """Return the calls for which something is held on a counter.
 
         All steps of a dead worker come at once: those that wait for a reading which began after they came share it.
         """
@@ -398,7 +425,7 @@ class Budgets:
         async with aclosing(self._counters.entries(name)) as entries:
             async for entry in entries:
                 call = entry.about.get(_CALL, "")
-                if call and entry.about.get(_RUN) == name[1]:
+                if call:
                     first.setdefault(call, entry)
                     net[call] = net.get(call, 0) + entry.by
         return [_Left.of(first[call], held) for call in first if (held := unpacked(net[call])[1]) > 0]
@@ -430,6 +457,7 @@ class _Left(Struct, frozen=True, kw_only=True):
     held: int
     seq: int
     others: tuple[Name, ...]
+    run: str
     step: str
     about: Mapping[str, str]
 
@@ -442,6 +470,7 @@ class _Left(Struct, frozen=True, kw_only=True):
             call=entry.about[_CALL],
             held=held,
             seq=entry.seq,
+            run=entry.about.get(_RUN, ""),
             step=entry.about.get(_STEP, ""),
             others=tuple(tuple(each.split(".")) for each in entry.about.get(_OTHERS, "").split()),
             about={key: value for key, value in entry.about.items() if key != _OTHERS},

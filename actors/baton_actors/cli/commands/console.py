@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 import webbrowser
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from baton_actors.console.files import OpenFile
 
 _TOKEN_CHARS = 32
+_NAME = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 @command(until_stopped=True)
@@ -38,9 +40,19 @@ async def console(
             "--token-file", metavar="FILE", help="Where the token stands, instead of a new one.", show_default=False
         ),
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="HOST[:PORT]",
+            help="A further name under which it is asked, such as that of a proxy with TLS before it. Repeat it.",
+            show_default=False,
+        ),
+    ] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nothing can be changed there.")] = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Keep no words of inputs, outputs and errors.")] = False,
+    tied: Annotated[bool, typer.Option("--tied", hidden=True)] = False,
 ) -> int:
     """Open the console: runs as they happen, in a browser.
 
@@ -51,7 +63,10 @@ async def console(
     from baton_actors.console.core import Console, Options
     from baton_actors.console.serving import serving
 
-    token = _token(host, token_file)
+    for name in names or ():
+        _check_name(name)
+    # `baton up` says the token in the first line of our input, and ends us with it.
+    token = sys.stdin.readline().strip() if tied else _token(host, token_file)
     async with contextlib.AsyncExitStack() as stack:
         shown, at = Console(None, Options(read_only=True)), "files"
         if files:
@@ -69,9 +84,12 @@ async def console(
             shown, at = Console(client, options), ""
         here = await stack.enter_async_context(shown.opened())
         try:
-            async with serving(make_app(here), host=host, port=port, token=token) as address:
+            async with serving(make_app(here), host=host, port=port, token=token, names=names or ()) as address:
                 way_in = address.way_in(at)
                 print(f"Baton's console is at {way_in}", flush=True)
+                if tied:
+                    await _until_input_ends()
+                    return OK
                 print("Ctrl-C ends it.", file=sys.stderr, flush=True)
                 if open_:
                     await asyncio.to_thread(webbrowser.open, way_in)
@@ -79,6 +97,18 @@ async def console(
         except OSError as error:
             raise BadArgument(f"cannot listen at {host} port {port}: {error.strerror}. Use another --port") from error
     return OK
+
+
+async def _until_input_ends() -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+def _check_name(name: str) -> None:
+    """Raises `BadArgument` for what cannot stand in an address."""
+    if not _NAME.fullmatch(name):
+        raise BadArgument(f"--name {name!r}: expected HOST or HOST:PORT, such as console.example.org")
 
 
 def _opened(file: Path) -> OpenFile:

@@ -20,9 +20,9 @@ from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place
 from baton_actors.cli.show.answering import Answering, Given
 from baton_actors.cli.show.console import console
-from baton_actors.cli.show.inbox import answering_page, inbox_lines, waiting_facts
+from baton_actors.cli.show.inbox import answering_page, inbox_lines
 from baton_bus import BusError
-from baton_bus.client.people import Waiting, question_of
+from baton_bus.client.people import Waiting, question_of, waiting_facts
 from baton_bus.client.runs import find_run
 from baton_schemas.errors import SchemaError
 from baton_schemas.wire.messages import Question

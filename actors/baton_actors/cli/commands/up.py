@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from baton_actors.agents.loading import FoundFlow, find_agent, find_flow, with_n
 from baton_actors.agents.signatures import asks_models
 from baton_actors.cli import completing
 from baton_actors.cli import options as o
+from baton_actors.cli.beside import console_beside
 from baton_actors.cli.command import command
 from baton_actors.cli.output import print_json
 from baton_actors.cli.place import Place, logs
@@ -46,12 +48,19 @@ async def up(
     reload: Annotated[
         bool, typer.Option("--reload", help="Start actors anew when the file of their flow or handler changes.")
     ] = False,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Serve the console too, in a process of its own; its address is printed.")
+    ] = False,
+    console_port: Annotated[
+        int, typer.Option("--console-port", help="Where it listens; 0 for a free one.", min=0, max=65535)
+    ] = 0,
     json: o.Json = False,
 ) -> int:
     """Keep the actors of flows running.
 
     Until Ctrl-C or SIGTERM; one that dies is started again. Tasks that clients publish become runs. With --reload, an
-    actor whose files change is started anew; what it has begun it does to its end with the code that it had.
+    actor whose files change is started anew; what it has begun it does to its end with the code that it had. With
+    --console, a console ends with it, and is started again should it end before.
     """
     found = [find_flow(name) for name in flows]
     played = with_nested(found)
@@ -72,13 +81,15 @@ async def up(
         open_bus(settings, name="baton up") as bus,
         Steward(Engine(bus), {each.name: each.plan for each in found}).working() as steward,
         _watching(played, supervisor, steward, reload=reload),
+        _console(place, console_port, wanted=with_console or bool(console_port)) as console_at,
     ):
         await supervisor.ready(_READY_S)
         if json:
             facts = {"url": settings.shown_url, "namespace": settings.namespace, "rehearses": _rehearse(played)}
-            print_json({**facts, "flows": list(map(_facts, played))})
+            at = {"console": console_at} if console_at else {}
+            print_json({**facts, **at, "flows": list(map(_facts, played))})
         else:
-            tell(found, settings, place, copies)
+            tell(found, settings, place, copies, console_at)
         await asyncio.Event().wait()
     return 0
 
@@ -145,7 +156,18 @@ def _watching(
     return telling_of_changes(found, advice, print_line)
 
 
-def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int) -> None:
+@contextlib.asynccontextmanager
+async def _console(place: Place, port: int, *, wanted: bool) -> AsyncIterator[str]:
+    """Have a console, if one is wanted, while the context is open; yield its address, empty without one."""
+    if not wanted:
+        yield ""
+        return
+    out = console(stderr=True)
+    async with console_beside(place, port, lambda said: out.print(Text(said, "yellow"))) as address:
+        yield address
+
+
+def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: int, console_at: str = "") -> None:
     """Say what runs and how to give it work."""
     played = with_nested(flows)
     rehearses = _rehearse(played)
@@ -158,6 +180,8 @@ def tell(flows: Sequence[FoundFlow], settings: Settings, place: Place, copies: i
     out = console(stderr=True)
     times = f", {copies} processes per actor" if copies > 1 else ""
     out.print(Text.assemble(("● ", "green"), f"up at {settings.shown_url}{times}; Ctrl-C stops"))
+    if console_at:
+        out.print(Text(f"  the console is at {console_at}"), soft_wrap=True)
     out.print()
     out.print(table)
     out.print()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -46,23 +45,6 @@ def answering_page(answering: Answering, now: datetime, width: int) -> Renderabl
     if answering.said:
         parts += [Text(), Text(plain(answering.said), "yellow")]
     return Group(*parts, Text(), Text(answering.help, "dim", no_wrap=True, overflow="ellipsis"))
-
-
-def waiting_facts(each: Waiting) -> dict[str, Any]:
-    """Return a question as the object that `--json` prints."""
-    return {
-        "role": each.role,
-        "run": each.run,
-        "flow": each.flow,
-        "step": each.step,
-        "name": each.name,
-        "question": each.question.text,
-        "answers": each.question.answers,
-        "expects": expects(each.question),
-        "since": each.since,
-        "until": each.until,
-        "default": each.default if bytes(each.default) else None,
-    }
 
 
 def _question(answering: Answering, now: datetime) -> list[RenderableType]:

@@ -7,14 +7,13 @@ from starlette.requests import Request
 
 from baton_actors.console.core import Console
 from baton_actors.console.words import in_url
-from baton_actors.orders.again import Again, fork_of, go_on, retry_of
+from baton_actors.orders.again import Again, fork_of, go_on_once, retry_of
 from baton_actors.orders.again import allow as allow_more
 from baton_actors.orders.origins import CannotGoOn, read_origin, seq_of
 from baton_bus.client.runs import RunHead, exact_run
-from baton_bus.errors import RunExists, RunPurged, UnknownRun
+from baton_bus.errors import RunPurged, UnknownRun
 from baton_schemas.errors import FlowError
 from baton_schemas.flow.budgets import read_budget
-from baton_schemas.run.fork import origin_of
 from baton_schemas.wire.money import Budget
 from baton_schemas.wire.names import check_token, retry_run
 
@@ -32,7 +31,9 @@ async def retried(console: Console, name: str, form: FormData) -> str:
     old = await read_origin(console.bus, (await head_of(console, name)).run)
     same, budget = text_in(form, "same") == "yes", budget_in(form)
     _check_same(retry_of(old, same=same), form)
-    return await _started(console, retry_of(old, same=same, budget=budget), retry_run(old.state.run), budget)
+    return await go_on_once(
+        console.client, retry_of(old, same=same, budget=budget), retry_run(old.state.run), budget=budget
+    )
 
 
 async def fork(console: Console, request: Request, form: FormData) -> str:
@@ -44,7 +45,7 @@ async def fork(console: Console, request: Request, form: FormData) -> str:
     until_seq = seq_of(old, int(at)) if at.isascii() and at.isdigit() else 0
     _check_same(await fork_of(console.bus, old, after=after, until_seq=until_seq, same=same), form)
     again = await fork_of(console.bus, old, after=after, until_seq=until_seq, same=same, budget=budget)
-    return path_of(await _started(console, again, new, budget))
+    return path_of(await go_on_once(console.client, again, new, budget=budget))
 
 
 async def cancel(console: Console, request: Request, form: FormData) -> str:
@@ -108,14 +109,3 @@ def _check_same(again: Again, form: FormData) -> None:
             "would go on under another flow than the page said: its file was changed since",
             "Load that page again",
         )
-
-
-async def _started(console: Console, again: Again, new: str, budget: Budget | None) -> str:
-    try:
-        return (await go_on(console.client, again, run_id=new, budget=budget)).id
-    except RunExists:
-        _, first = await console.client.engine.runs.first(new)
-        origin = origin_of(first)
-        if origin is not None and origin.run == again.old.state.run:
-            return new  # somebody was quicker, perhaps with another budget: there is one
-        raise

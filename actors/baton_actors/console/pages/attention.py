@@ -12,6 +12,7 @@ from starlette.requests import Request
 from baton_actors.console.core import Console
 from baton_actors.console.needs import Health, stamp
 from baton_actors.console.page import LISTS, Given, Page, wants_json
+from baton_bus.client.people import waiting_facts
 from baton_bus.errors import BusError
 from baton_schemas.errors import SchemaError
 from baton_schemas.wire.names import retry_run
@@ -85,7 +86,7 @@ async def _said(looking: Awaitable[Health], patience_s: float) -> Health | None:
 
 def _facts(questions: Any, causes: Any, rejected: Any, health: Health | None) -> dict[str, Any]:
     return {
-        "questions": questions,
+        "questions": [waiting_facts(each) for each in questions or ()],
         "causes": causes,
         "rejected": [each.told for each in rejected or ()],
         "parked": health.parked if health else None,

@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from baton_actors.console.core import Console
 from baton_actors.console.page import Page
-from baton_actors.console.run_view import RunView, Shown, shown
+from baton_actors.console.run_view import RunView
+from baton_actors.console.shown import Shown, shown
 from baton_actors.console.sources import source_of
 from baton_schemas.show.brought import Brought, blobs_named, brought_by
 from baton_schemas.show.errors import told
@@ -51,7 +52,7 @@ async def message_page(console: Console, request: Request) -> Page:
     begin = min(int(start), len(text)) if (start := request.query_params.get("from", "0")).isdecimal() else 0
     message = {
         "entry": entry,
-        "line": view.last_line,
+        "line": view.log.last,
         "rehearsed": is_rehearsed(entry),
         "brought": [_shown(each) for each in brought],
         "headers": headers,

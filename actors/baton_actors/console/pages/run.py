@@ -73,11 +73,18 @@ def page_of(console: Console, view: RunView, **more: Any) -> Page:
         "json": steps,
         "command": view.source.command("show" if follows else "replay"),
         "sources": view.source.sources if follows else (),
+        "stored_after": lambda at_s: _first_after(view, at_s),
         "stored_at_s": view.entries[-1].at.timestamp() if view.entries and view.source.sources else 0.0,
         "paces": view.paces,
         "every_s": view.every_s,
     }
     return Page(**{**facts, **more, "facts": {**facts["facts"], **more.get("facts", {})}})
+
+
+def _first_after(view: RunView, at_s: float) -> float:
+    entries = view.entries
+    found = bisect_right(entries, at_s, key=lambda entry: entry.at.timestamp())
+    return entries[min(found, len(entries) - 1)].at.timestamp()
 
 
 def number_in(text: str, feed: Feed, name: str) -> int | None:

@@ -16,11 +16,13 @@ from baton_actors.console.listing import (
     Query,
     command_of,
     excluded,
+    first_after,
     last_at,
     wanted_in,
 )
 from baton_actors.console.page import LISTS, Given, Moved, Page
 from baton_actors.console.words import in_url
+from baton_bus.client.runs import exact_run
 from baton_bus.index import file as files
 from baton_bus.index.counting import counts
 from baton_bus.index.errors import IndexUnusable
@@ -28,6 +30,7 @@ from baton_bus.index.finding import Reach, Wanted, beside, count, find, reach_of
 from baton_bus.index.histogram import Bar, histogram
 from baton_bus.index.using import find_runs
 from baton_schemas.run.state import RunStatus
+from baton_schemas.wire.names import check_token
 
 _HOURS = 24
 _SINCE = (
@@ -88,6 +91,7 @@ async def runs_page(console: Console, request: Request) -> Page:
         command=command_of(query.given),
         sources=(LISTS,),
         stored_at_s=last_at(rows),
+        stored_after=lambda at_s: first_after(rows, at_s),
     )
 
 
@@ -119,7 +123,8 @@ async def chosen_page(console: Console, request: Request) -> Page:
     if does == "compare":
         if len(runs) != 2:
             raise ValueError(f"{len(runs)} runs are marked; two can be compared.")
-        raise Moved(f"/compare/{in_url(runs[0])}/{in_url(runs[1])}")
+        before, after = await _in_order(console, runs)
+        raise Moved(f"/compare/{in_url(before)}/{in_url(after)}")
     if does in ("cancel", "retry"):
         raise Moved(f"/acts/{does}?{urlencode([('run', run) for run in runs])}")
     if does != "export":
@@ -132,6 +137,12 @@ async def chosen_page(console: Console, request: Request) -> Page:
         json=runs,
         command=f"baton export {runs[0]}",
     )
+
+
+async def _in_order(console: Console, runs: list[str]) -> list[str]:
+    """Return runs as they began; those that are not there, first."""
+    heads = {run: await exact_run(console.bus, check_token("run id", run)) for run in runs}
+    return sorted(runs, key=lambda run: head.start_seq if (head := heads[run]) is not None else 0)
 
 
 def _by_index(console: Console, query: Query, wanted: Wanted, now: datetime) -> dict[str, Any] | None:

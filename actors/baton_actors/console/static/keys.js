@@ -1,7 +1,6 @@
 // Keys: none fires in a field. What a key does is a link or a button of the page, so that all of it works without keys.
 const GO = { r: "/", f: "/flows", q: "/queues", a: "/attention", s: "/spend", l: "/log" };
 let going = 0;
-let here = "";
 
 const rows = () => [...document.querySelectorAll("[data-rows] [data-href]")];
 const inField = (target) => target.closest?.("input, textarea, select, [contenteditable]");
@@ -16,7 +15,6 @@ function move(by, wanted = () => true) {
   if (!all[next]) return;
   all[at]?.classList.remove("at");
   all[next].classList.add("at");
-  here = all[next].dataset.href;
   all[next].querySelector("a")?.focus({ preventScroll: true });
   all[next].scrollIntoView({ block: "nearest" });
 }
@@ -49,6 +47,14 @@ const help = () => document.getElementById("help").showModal();
 // Finding, and the neighbours of a run in its list, are had when somebody wants them.
 const found = () => import("./palette.js");
 
+// What is typed at once goes into its field already.
+function find() {
+  const dialog = document.getElementById("palette");
+  dialog.querySelector("input").value = "";
+  dialog.showModal();
+  found().then((palette) => palette.open());
+}
+
 const KEYS = {
   "/": () => press("search")?.focus(),
   "?": help,
@@ -58,6 +64,7 @@ const KEYS = {
   N: () => move(-1, (row) => row.querySelector(".failed")),
   l: () => { const row = document.querySelector(".at[data-href]"); if (row) location.href = row.dataset.href; },
   h: () => history.back(),
+  Escape: () => history.back(),
   t: theme,
   ".": dense,
   " ": () => document.body.dispatchEvent(new Event("baton:freeze")),
@@ -99,16 +106,9 @@ document.addEventListener("click", (event) => {
   const key = event.target.closest?.("[data-key]")?.dataset.key;
   if (key === "theme") theme();
   if (key === "help") help();
-  if (key === "palette") found().then((palette) => palette.open());
+  if (key === "palette") find();
   const row = event.target.closest?.("[data-href]");
   if (row && !event.target.closest("a, button, input, label, summary") && !getSelection().toString()) location.href = row.dataset.href;
-});
-
-// The row that one is at stays so while the list changes.
-document.body.addEventListener("htmx:sse:after:message", () => {
-  if (here && !document.querySelector(".at[data-href]")) {
-    document.querySelector(`[data-rows] [data-href="${CSS.escape(here)}"]`)?.classList.add("at");
-  }
 });
 
 export { KEYS, move, press };

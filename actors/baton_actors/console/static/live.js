@@ -1,6 +1,8 @@
 // What a page says of itself: how far it is behind, times that go on, and that its stream is asleep.
 let came = 0;
+let last = 0;
 let age = 0;
+let best = Infinity;
 const lags = [];
 window.batonLags = lags; // read by tests and by the benchmark
 
@@ -8,8 +10,13 @@ const body = document.body;
 const bar = () => document.getElementById("lag");
 
 body.addEventListener("lag", (event) => {
-  came = performance.now();
-  age = Number(event.detail.data);
+  const [told, sent] = event.detail.data.split(" ").map(Number);
+  const now = performance.now();
+  // Our clock and the server's are not the same: what the quickest took is their difference, and the rest is a delay.
+  // The little that is added each time is for clocks that run apart.
+  best = Math.min(best + (now - last) * 1e-4, now - sent);
+  age = told + now - sent - best;
+  came = last = now;
 });
 
 body.addEventListener("htmx:sse:after:message", (event) => {
@@ -26,15 +33,20 @@ body.addEventListener("htmx:sse:after:message", (event) => {
 
 body.addEventListener("htmx:sse:error", () => say("no answer from the console: is it still running?"));
 body.addEventListener("htmx:sse:after:connection", () => say("live"));
+let sleeps = false;
+// Who sleeps does not call again by itself: it would send another tab to sleep, and that one it.
+body.addEventListener("htmx:sse:before:connection", (event) => { if (sleeps) event.preventDefault(); });
 body.addEventListener("asleep", () => {
-  frozen = true;
+  frozen = sleeps = true;
   say("asleep: other tabs are live. Load the page to wake it");
 });
 
 body.addEventListener("gone", (event) => {
-  say(event.detail.data);
-  const bar = document.getElementById("lag");
-  if (bar) bar.dataset.kept = "yes";
+  const place = bar();
+  if (!place) return;
+  delete place.dataset.kept;
+  say(event.detail.data || "live");
+  if (event.detail.data) place.dataset.kept = "yes";
 });
 
 function say(text) {
@@ -51,6 +63,14 @@ body.addEventListener("baton:freeze", () => {
   frozen = !frozen;
   if (frozen) say("frozen: space goes on");
   else location.reload();
+});
+
+// What is the reader's stays, though the part that comes knows nothing of it: what is open, and the row that one is at.
+htmx.registerExtension("kept", {
+  htmx_before_morph_node: (old, { newNode }) => {
+    if (old.tagName === "DETAILS") newNode.open = old.open;
+    if (old.classList?.contains("at") && old.dataset.href) newNode.classList.add("at");
+  },
 });
 
 // Times that go on, once a second.

@@ -5,37 +5,36 @@ import { say } from "./keys.js";
 const dialog = document.getElementById("palette");
 let asked = 0;
 
+const field = dialog.querySelector("input");
+const list = dialog.querySelector("ul");
+let filled = Promise.resolve();
+
+// The dialog is open, and perhaps something is written in it by now.
 export function open() {
-  const field = document.createElement("input");
-  Object.assign(field, { type: "search", placeholder: "a run, a flow, an actor, a page, an action", autocomplete: "off" });
-  field.setAttribute("aria-label", "Find");
-  const list = document.createElement("ul");
-  list.className = "found";
-  dialog.replaceChildren(field, list);
-  dialog.showModal();
-  field.addEventListener("input", () => fill(field.value, list));
-  field.addEventListener("keydown", (event) => {
-    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (by) {
-      event.preventDefault();
-      const all = [...list.querySelectorAll("a, button")];
-      const at = all.findIndex((each) => each.classList.contains("at"));
-      all[at]?.classList.remove("at");
-      const next = all[(at + by + all.length) % all.length];
-      next?.classList.add("at");
-      next?.scrollIntoView({ block: "nearest" });
-    } else if (event.key === "Escape") {
-      event.preventDefault(); // a field of words would be emptied first
-      dialog.close();
-    } else if (event.key === "Enter") {
-      event.preventDefault();
-      (list.querySelector(".at") ?? list.querySelector("a, button"))?.click();
-    }
-  });
-  fill("", list);
+  filled = fill(field.value);
 }
 
-async function fill(words, list) {
+field.addEventListener("input", open);
+field.addEventListener("keydown", (event) => {
+  const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (by) {
+    event.preventDefault();
+    const all = [...list.querySelectorAll("a, button")];
+    const at = all.findIndex((each) => each.classList.contains("at"));
+    all[at]?.classList.remove("at");
+    const next = all[(at + by + all.length) % all.length];
+    next?.classList.add("at");
+    next?.scrollIntoView({ block: "nearest" });
+  } else if (event.key === "Escape") {
+    event.preventDefault(); // a field of words would be emptied first
+    dialog.close();
+  } else if (event.key === "Enter") {
+    event.preventDefault();
+    filled.then(() => (list.querySelector(".at") ?? list.querySelector("a, button"))?.click());
+  }
+});
+
+async function fill(words) {
   const number = ++asked;
   const found = actions(words);
   let rest = [];
