@@ -15,7 +15,7 @@ from playwright.async_api import Browser
 from baton_actors.console.keeping import COMMAND, KeepThis
 from baton_bus.index import file as files
 from baton_bus.index.keeping import identity_of
-from baton_bus.index.stream import look
+from baton_bus.store.looking import look
 from baton_schemas.flow.flow import Field, Step
 
 from .browsers import Tab, browsing, in_browser, tab

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from baton_bus.index import file as files
-from baton_bus.index.errors import IndexUnusable
+from baton_bus.index.errors import IndexOutdated, IndexUnusable
 from baton_bus.index.finding import Reach, reach_of
 from baton_bus.settings import Settings
 
@@ -79,6 +79,8 @@ class IndexWatch:
                     with files.told(self.path):
                         self._database = files.connected(self.path)
                         self._opened += 1
+            except IndexOutdated:
+                self.why = "the index is being made anew"  # whoever keeps it sees that, too
             except IndexUnusable as error:
                 self.why = str(error)
         return self._database
