@@ -26,7 +26,7 @@ demo: $(READY)
 	@$(BIN)/baton run report document=@"$(FILE)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 again: $(READY)
 	@$(BIN)/python -m tests.again

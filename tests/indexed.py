@@ -18,8 +18,8 @@ from baton_bus.index import file as files
 from baton_bus.index.finding import Wanted, find
 from baton_bus.index.keeping import opened
 from baton_bus.index.row import IndexRow
-from baton_bus.index.stream import look
 from baton_bus.store.bus import Bus
+from baton_bus.store.looking import look
 from baton_bus.subjects import Subjects
 from baton_schemas.flow.flow import Flow
 from baton_schemas.show.export import load

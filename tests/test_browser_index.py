@@ -15,7 +15,7 @@ from playwright.async_api import Browser
 from baton_actors.console.keeping import COMMAND, KeepThis
 from baton_bus.index import file as files
 from baton_bus.index.keeping import identity_of
-from baton_bus.index.stream import look
+from baton_bus.store.looking import look
 from baton_schemas.flow.flow import Field, Step
 
 from .browsers import Tab, browsing, in_browser, tab
@@ -67,15 +67,19 @@ async def test_index_that_was_damaged_under_a_page_is_made_anew_and_the_page_goe
         tab(browser, console) as page,
     ):
         runs = [await t.submit(text=f"number {number}") for number in range(5)]
+
+        async def is_whole() -> bool:
+            return console.console.status().index == "index complete"
+
         await page.live()
         await shows(page, runs)
-        await page.sees("index complete", "#status")
+        await until_so(is_whole)
         damage(path)
         runs.append(await t.submit(text="acme"))
         await shows(page, runs)
         await page.go("/?text=acme")
         await shows(page, runs[-1:])
-        await page.sees("index complete", "#status")
+        await until_so(is_whole)
         page.check()
 
 

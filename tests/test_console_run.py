@@ -113,18 +113,28 @@ class Following:
 
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
+        self.said: dict[str, str] = {}
+        """What it said last in events that have a name."""
         self._text: list[str] = []
+        self._name = ""
 
     def take(self, line: str) -> None:
-        if line.startswith("data: "):
+        if line.startswith("event: "):
+            self._name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
             self._text.append(line.removeprefix("data: "))
         elif not line:
-            self.parts |= dict(PARTIAL.findall("\n".join(self._text)))
-            self._text = []
+            text = "\n".join(self._text)
+            if self._name:
+                self.said[self._name] = text
+            else:
+                self.parts |= dict(PARTIAL.findall(text))
+            self._text, self._name = [], ""
 
 
 @asynccontextmanager
-async def following(console: Served, path: str) -> AsyncIterator[Following]:
+async def following(console: Served, path: str, *, at_once: bool = False) -> AsyncIterator[Following]:
+    """Follow a page while the context is open; it has its first parts, unless `at_once`."""
     found = Following()
     begun = asyncio.Event()
 
@@ -137,7 +147,8 @@ async def following(console: Served, path: str) -> AsyncIterator[Following]:
 
     task = asyncio.create_task(follow())
     try:
-        await asyncio.wait([task, asyncio.ensure_future(begun.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if not at_once:
+            await asyncio.wait([task, asyncio.ensure_future(begun.wait())], return_when=asyncio.FIRST_COMPLETED)
         yield found
     finally:
         task.cancel()

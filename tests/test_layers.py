@@ -44,7 +44,7 @@ ROOMS = {
         "store": {"errors", "settings", "subjects", "jetstream"},
         "engine": {"errors", "settings", "subjects", "jetstream", "store"},
         "client": {"errors", "settings", "subjects", "store", "engine", "server"},
-        "index": {"errors", "store", "client.runs", "jetstream.gets", "jetstream.requests"},
+        "index": {"errors", "store", "client.runs", "jetstream.gets"},
         "doctor": {"errors", "addresses", "settings", "subjects", "jetstream", "store"},
         "server": {"errors"},
     },

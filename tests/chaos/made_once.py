@@ -48,10 +48,11 @@ def made_once(
         if at_s is not None and at_s < knew_at - CLOCK_S and not knew_nothing((run, token), attempt, at_s):
             yield f"{what} {knew_at - at_s:.2f} s after it was recorded"
         if has:
-            before = had[fact]
-            if before and not any(was_kept_from((run, token), each, event["at"]) for each in before):
+            made = {**event, "pid": attempt["pid"]}
+            # One that is answered late, as whoever asked had failed of another call, comes after the next attempt's.
+            if had[fact] and not any(was_kept_from((run, token), each, event["at"]) for each in [*had[fact], made]):
                 yield f"{what} twice, and nothing had gone wrong"
-            before.append({**event, "pid": attempt["pid"]})
+            had[fact].append(made)
     for run, demands in runs.items():
         for token, notes in demands.log.notes.items():
             for name in recorded_twice(notes, demands.value):

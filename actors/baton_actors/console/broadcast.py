@@ -83,6 +83,8 @@ class Broadcast:
         self.seats: list[Seat] = []
         self.parts: dict[str, str] = {}
         """All parts as they were sent last."""
+        self.gone = ""
+        """Why there is no such page any more, as it is told; empty while there is one."""
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -103,6 +105,13 @@ class Broadcast:
         more = Sending(parts, waits_s, sending(few).data)
         for seat in self.seats:
             seat.put(more)
+
+    def is_gone(self, why: str) -> None:
+        """Tell that there is no such page any more, or (empty) that there is one."""
+        if why != self.gone:
+            self.gone = why
+            for seat in self.seats:
+                seat.came.set()
 
 
 class Broadcasts:

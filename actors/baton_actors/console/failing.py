@@ -14,6 +14,7 @@ from baton_bus.errors import (
     BusError,
     BusUnavailable,
     NoStream,
+    NotAllowed,
     RunExists,
     RunPurged,
     UnknownRun,
@@ -25,6 +26,7 @@ from .core import NoServerUsed
 from .page import Page
 
 _NOT_FOUND = 404
+_FORBIDDEN = 403
 _AWAY = 503
 _BAD = 400
 _CONFLICT = 409
@@ -51,14 +53,16 @@ def _told(error: Exception) -> tuple[str, int, list[tuple[str, str]]]:
     match error:
         case AmbiguousRun(runs=runs):
             return "Several runs", 300, [(run, f"/runs/{run}") for run in runs[:20]]
-        case UnknownRun():
-            return "No such run", _NOT_FOUND, [("All runs", "/")]
         case RunPurged():
             return "This run was removed", 410, [("All runs", "/")]
+        case UnknownRun():
+            return "No such run", _NOT_FOUND, [("All runs", "/")]
         case UnknownStep():
             return "No such step", _NOT_FOUND, [("All runs", "/")]
         case BusUnavailable():
             return "The server is away", _AWAY, [("Try again", ""), ("What doctor says", "/server")]
+        case NotAllowed():
+            return "Not allowed", _FORBIDDEN, [("All runs", "/"), ("What doctor says", "/server")]
         case NoServerUsed():
             return "No server is used", _AWAY, [("The files that are open", "/files")]
         case BlobMissing():

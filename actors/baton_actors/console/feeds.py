@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from baton_bus.client.hub import Hub
 from baton_bus.client.roll import held_of
 from baton_bus.client.runs import RunHead, find_run, read_run
+from baton_bus.errors import BusUnavailable
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_schemas.flow.graph import Plan
@@ -31,8 +32,8 @@ from .words import unix_us
 _KEPT_MAX = 20
 """Runs that are kept when nobody looks at them any more: going back to one is at once, and a page whose stream begins
 has read it already."""
-_KEPT_MESSAGES_MAX = 15_000
-"""Messages of these, but for the last run: some 25 MB."""
+_KEPT_MESSAGES_MAX, _KEPT_BYTES_MAX = 15_000, 64 * 1024 * 1024
+"""Of all of these, but for the last run: messages are some 25 MB, what is in them comes to that."""
 _SAYS_S = 5.0
 """A worker says every two seconds what it is doing; who has said nothing for so long does nothing."""
 _MARK_EVERY = 512
@@ -75,6 +76,10 @@ class Feed:
         self._plan: Plan | None = None
         self._plan_at = -1
         self.ended = False
+        self.gone = False
+        """It was removed from the log, or its log is another: what is here is of the past."""
+        self.size_bytes = 0
+        """Of its messages."""
 
     @property
     def run(self) -> str:
@@ -137,9 +142,12 @@ class Feed:
         if self.entries and entry.seq <= self.entries[-1].seq:
             return False
         self.entries.append(entry)
+        self.size_bytes += len(entry.data)
         self._fold.apply(entry)
         self._state = None
-        self.ended = self.ended or isinstance(entry.message, Result)
+        if isinstance(entry.message, Result):
+            self.ended = True
+            self.gone = self.gone or entry.message.purged
         return True
 
     def hear(self, word: Running | Word) -> None:
@@ -198,15 +206,10 @@ class Feeds:
     async def read(self, name: str) -> Feed:
         """Return a run as it is now. Raises `UnknownRun`, `AmbiguousRun`, `RunPurged`, `BusUnavailable`, `NoStream`."""
         watched = self._watched.get(name)
-        if watched is not None:
+        if watched is not None and not watched[0].gone:
             return watched[0]
-        if (kept := self._kept.get(name)) is not None:
+        if (kept := await self._kept_as_it_is(name)) is not None:
             self._kept.move_to_end(name)
-            if not kept.ended:
-                count = len(kept.entries)
-                await self._fill(kept)
-                if len(kept.entries) > count:
-                    kept.bell.ring()
             return kept
         feed = Feed(await find_run(self._bus, name))
         await self._fill(feed)
@@ -237,7 +240,7 @@ class Feeds:
                     self._keep(feed)
 
     async def _begin(self, run: str) -> tuple[Feed, contextlib.AsyncExitStack, int]:
-        kept = self._kept.get(run)  # it stays there, for pages that are asked for in the meantime
+        kept = await self._kept_as_it_is(run)  # it stays there, for pages that are asked for in the meantime
         feed = kept or Feed(await find_run(self._bus, run))
         early: list[Stored] = []
         filled = False
@@ -252,9 +255,13 @@ class Feeds:
             feed.hear(word)
             feed.bell.ring()
 
+        def on_anew() -> None:
+            feed.gone = True
+            feed.bell.ring()
+
         async with contextlib.AsyncExitStack() as stack:
             # Hear first, then read: nothing falls between.
-            await stack.enter_async_context(self._hub.hearing(feed.run, on_stored, on_word))
+            await stack.enter_async_context(self._hub.hearing(feed.run, on_stored, on_word, on_anew))
             await self._fill(feed)
             for each in early:
                 feed.apply(_entry(each))
@@ -268,12 +275,53 @@ class Feeds:
         for entry in await read_run(self._bus, replace(feed.head, start_seq=start)):
             feed.apply(entry)
 
+    async def _kept_as_it_is(self, run: str) -> Feed | None:
+        """Return a run that is kept, with what came since; None when the log does not have it as it is kept.
+
+        It is shown as it was while the server is away. Raises `NoStream`.
+        """
+        kept = self._kept.get(run)
+        if kept is None or not self._bus.is_connected:
+            return kept
+        try:
+            if await self._brought_up(kept):
+                return kept
+        except BusUnavailable:
+            return kept
+        if self._kept.get(run) is kept:
+            del self._kept[run]
+        return None
+
+    async def _brought_up(self, kept: Feed) -> bool:
+        """Read what came since of a run that is kept; return False when it was removed, or the log is another one."""
+        if kept.gone:
+            return False
+        mine, log = kept.entries[-1], self._bus.log
+        last = await log.last_sure(self._bus.subjects.run(kept.run))
+        if last is None or last.seq < mine.seq:
+            return False
+        if last.seq == mine.seq:
+            return last.at == mine.at
+        there = await log.at_sure(mine.seq)
+        if there is None or there.at != mine.at:
+            return False
+        count = len(kept.entries)
+        await self._fill(kept)
+        if len(kept.entries) > count:
+            kept.bell.ring()
+        return not kept.gone
+
     def _keep(self, feed: Feed) -> None:
-        """Keep one that nobody watches: of one that has ended nothing more comes that changes it."""
+        """Keep one that nobody watches, to be looked at again; one that is gone is not."""
+        if feed.gone or not feed.entries:
+            self._kept.pop(feed.run, None)
+            return
         self._kept[feed.run] = feed
         self._kept.move_to_end(feed.run)
         while len(self._kept) > 1 and (
-            len(self._kept) > _KEPT_MAX or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES_MAX
+            len(self._kept) > _KEPT_MAX
+            or sum(len(each.entries) for each in self._kept.values()) > _KEPT_MESSAGES_MAX
+            or sum(each.size_bytes for each in self._kept.values()) > _KEPT_BYTES_MAX
         ):
             self._kept.popitem(last=False)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from baton_actors.errors import ActorError
-from baton_bus.errors import BusError
+from baton_bus.errors import BusError, UnknownRun
 from baton_bus.index.errors import IndexUnusable
 from baton_schemas.errors import SchemaError
 
@@ -19,7 +19,7 @@ from .broadcast import Broadcast
 from .core import Console
 from .making import make_page
 from .page import LISTS, LOG, QUEUES, MakePage, Page
-from .streams import ASLEEP, KEEPS_ALIVE_S, event
+from .streams import ASLEEP, GONE, KEEPS_ALIVE_S, event
 
 _EVERY_S = 0.04
 """From one sending to the next at least: 25 a second are smooth to the eye."""
@@ -27,6 +27,9 @@ _SHARE = 3.0
 """And at least so many times as long as the last one took: a large page takes at most a quarter of a core."""
 _CONNECTED_EVERY_S = 0.25
 """How often it is looked whether the server is there."""
+
+
+_GONE = "this run is in the log no more: what is shown is as it was"
 
 
 async def follow(console: Console, make: MakePage, request: Request) -> AsyncIterator[bytes]:
@@ -39,12 +42,16 @@ async def follow(console: Console, make: MakePage, request: Request) -> AsyncIte
             there,
             seat,
         ):
+            told = ""
             while not asleep.done():
                 came = asyncio.create_task(seat.came.wait())
                 try:
                     await asyncio.wait([came, asleep], timeout=KEEPS_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     came.cancel()
+                if told != there.gone:
+                    told = there.gone
+                    yield event(told, GONE)
                 if (more := seat.take()) is not None:
                     yield (_told_lag(more.waits_s, console.bus.now_s()) if more.waits_s else b"") + more.data
                 elif there.is_over:
@@ -66,23 +73,36 @@ async def _broadcast(console: Console, make: MakePage, request: Request, there: 
     """Send the parts of a page to all who have it open, whenever they change."""
     loop = asyncio.get_running_loop()
     parts, lag = _Parts(), _Lag()
-    page = await _made(console, make, request)
-    async with _bells(console, page.sources if page is not None else ()) as bells:
-        while True:
-            began, counts = loop.time(), [bell.count for bell in bells]
-            connected = console.is_connected
-            page = await _made(console, make, request) or page
-            if page is not None:
-                due = parts.due(page, began)
-                made = console.rendering.parts(page, request, due, status=console.status())
-                changed = dict(parts.changed(made, began))
-                waits_s = lag.shown(page, changed=bool(changed), whole=not parts.held)
-                if changed:
-                    there.send(changed, waits_s, page.by_row)
-            took_s = loop.time() - began
-            await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
-            left_s = max(parts.next_at - loop.time(), 0.0) if parts.held else page.every_s if page is not None else 0.0
-            await _news(console, bells, counts, left_s or (0.0 if parts.held else KEEPS_ALIVE_S), connected)
+    page: Page | None = None
+    while True:
+        made = await _made(console, make, request)
+        page = made if isinstance(made, Page) else page
+        sources = page.sources if page is not None else ()
+        async with _bells(console, sources) as bells:
+            # What cannot be heard, as the server is away or nothing is there yet, is tried again.
+            is_heard = page is not None and len(bells) == len(sources)
+            while True:
+                began, counts = loop.time(), [bell.count for bell in bells]
+                connected = console.is_connected
+                made = await _made(console, make, request)
+                there.is_gone(_GONE if isinstance(made, UnknownRun) else "")
+                page = made if isinstance(made, Page) else page
+                if page is not None:
+                    due = parts.due(page, began)
+                    built = console.rendering.parts(page, request, due, status=console.status())
+                    changed = dict(parts.changed(built, began))
+                    waits_s = lag.shown(page, changed=bool(changed), whole=not parts.held)
+                    if changed:
+                        there.send(changed, waits_s, page.by_row)
+                took_s = loop.time() - began
+                await asyncio.sleep(max(_EVERY_S - took_s, took_s * _SHARE))
+                if not is_heard and connected:
+                    await asyncio.sleep(_CONNECTED_EVERY_S)
+                    break
+                left_s = (
+                    max(parts.next_at - loop.time(), 0.0) if parts.held else page.every_s if page is not None else 0.0
+                )
+                await _news(console, bells, counts, left_s or (0.0 if parts.held else KEEPS_ALIVE_S), connected)
 
 
 class _Parts:
@@ -141,11 +161,13 @@ class _Lag:
         return waits_s
 
 
-async def _made(console: Console, make: MakePage, request: Request) -> Page | None:
-    """Return the page as it is now; None when it cannot be made: what is shown stays."""
+async def _made(console: Console, make: MakePage, request: Request) -> Page | UnknownRun | None:
+    """Return the page as it is now, or that its run is gone; None when it cannot be made: what is shown stays."""
     try:
         made = await make_page(console, make, request)
         return made if isinstance(made, Page) else None
+    except UnknownRun as error:
+        return error
     except IndexUnusable as error:
         console.index.broken(error)
     except (BusError, SchemaError, ActorError, ValueError):

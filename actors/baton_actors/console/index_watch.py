@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from baton_bus.index import file as files
-from baton_bus.index.errors import IndexUnusable
+from baton_bus.index.errors import IndexOutdated, IndexUnusable
 from baton_bus.index.finding import Reach, reach_of
 from baton_bus.settings import Settings
 
@@ -46,7 +46,8 @@ class IndexWatch:
         self.bell = Bell()
         """Rung when the index has more."""
         self._database: sqlite3.Connection | None = None
-        self._version = (-1, -1)
+        self._opened = 0
+        self._version = (-1, -1, -1)
         self._reach: Reach | None = None
         self._reach_of, self._reach_at = self._version, 0.0
         self.why = "the index is being made"
@@ -77,6 +78,9 @@ class IndexWatch:
                 if files.check_ours(self.path):
                     with files.told(self.path):
                         self._database = files.connected(self.path)
+                        self._opened += 1
+            except IndexOutdated:
+                self.why = "the index is being made anew"  # whoever keeps it sees that, too
             except IndexUnusable as error:
                 self.why = str(error)
         return self._database
@@ -117,20 +121,20 @@ class IndexWatch:
                 self.bell.ring()
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _seen(self) -> tuple[int, int]:
-        """Return which file is there, and how often others wrote to it."""
+    def _seen(self) -> tuple[int, int, int]:
+        """Return which file is there, in which connection it is read, and how often others wrote to it since."""
         try:
             number = self.path.stat().st_ino
         except OSError:
-            return (0, 0)
+            return (0, 0, 0)
         database = self.database
         if database is None:
-            return (number, 0)
+            return (number, 0, 0)
         try:
-            return (number, int(database.execute("PRAGMA data_version").fetchone()[0]))
+            return (number, self._opened, int(database.execute("PRAGMA data_version").fetchone()[0]))
         except sqlite3.Error:
             self._close()
-            return (number, 0)
+            return (number, 0, 0)
 
     async def _have_it_kept(self) -> None:
         while True:

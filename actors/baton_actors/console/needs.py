@@ -24,7 +24,7 @@ from baton_bus.doctor.vitals import read_vitals
 from baton_bus.errors import BusError
 from baton_bus.index import file as files
 from baton_bus.index.errors import IndexUnusable
-from baton_bus.index.failing import Failures, failures
+from baton_bus.index.failing import Failures, count_causes, failures
 from baton_bus.index.forking import Fork, forks_of
 from baton_bus.store.log import Log
 from baton_schemas.errors import SchemaError
@@ -197,6 +197,14 @@ class Needs:
             found = failures(database, since=since, limit=_CAUSES_MAX, runs=_RUNS_SHOWN, gone_on=seen)
         return [each for each in found if seen or not self.seen.has(each.cause.key, each.last_at)]
 
+    def more_causes(self) -> int:
+        """Return how many further causes there are of which `causes` says nothing, as they are too many."""
+        database = self._console.index.database
+        if database is None:
+            return 0
+        with files.told(self._console.index.path):
+            return max(count_causes(database, datetime.now(UTC) - FAILED_WITHIN) - _CAUSES_MAX, 0)
+
     def retries(self, runs: Sequence[str]) -> dict[str, str]:
         """Return how the retry of each of these runs stands, of those that have one, as far as the index has it."""
         database = self._console.index.database
@@ -224,7 +232,7 @@ class Needs:
             (asking,) = database.execute(
                 "SELECT count(*) FROM runs WHERE status = 'running' AND asks_people"
             ).fetchone()
-        return int(asking) + len(self.causes() or ())
+        return int(asking) + len(self.causes() or ()) + self.more_causes()
 
     async def _look_for_rejected(self) -> list[Rejected]:
         told = await rejected_messages(self._console.bus, _REJECTED_MAX)

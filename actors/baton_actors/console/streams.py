@@ -17,6 +17,8 @@ OPEN_ALL_MAX = 200
 """Streams of all browsers."""
 ASLEEP = "asleep"
 """The event that says that this stream is over, and the page is to say so."""
+GONE = "gone"
+"""The event that says that what the page shows is there no more."""
 KEEPS_ALIVE_S = 15.0
 """So often something is sent, at least: whoever is gone is noticed."""
 

@@ -72,7 +72,7 @@ class Tail:
         async with self._lock:
             if self._stack is None:
                 async with AsyncExitStack() as stack:
-                    await stack.enter_async_context(self._hub.hearing(EVERYTHING, self._on_stored))
+                    await stack.enter_async_context(self._hub.hearing(EVERYTHING, self._on_stored, on_anew=self._anew))
                     self._stack = stack.pop_all()
                 self._since_s = time.monotonic()
             self._watchers += 1
@@ -110,6 +110,12 @@ class Tail:
                 sums.update(counts)
         length_s = min(now_s - self._since_s, _RATE_S)
         return {kind: count / length_s for kind, count in sums.most_common()}
+
+    def _anew(self) -> None:
+        """The log is another one."""
+        self._buffer.clear()
+        self._views.clear()
+        self.bell.ring()
 
     def _on_stored(self, stored: Stored) -> None:
         if self._buffer and stored.seq <= self._buffer[-1].seq:

@@ -13,9 +13,10 @@ from contextlib import aclosing, asynccontextmanager
 
 import structlog
 
-from baton_bus.errors import BusError
+from baton_bus.errors import BusError, NotAllowed
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
+from baton_bus.store.looking import look
 from baton_schemas.wire.words import Running, Word, read_running, read_word
 
 from .roll import ask_roll
@@ -24,16 +25,19 @@ EVERYTHING = ""
 """In place of a run: all runs."""
 _AGAIN_S = 0.5
 """How soon a log that is away is asked again."""
+_LOOK_EVERY_S = 2.0
+"""How often it is looked whether the log is still the same one, while somebody hears it."""
 
 logger = structlog.get_logger("baton.hub")
 
 OnStored = Callable[[Stored], None]
 OnWord = Callable[[str, Running | Word], None]
+OnAnew = Callable[[], None]
 
 
 class _Listener:
-    def __init__(self, run: str, on_stored: OnStored, on_word: OnWord | None) -> None:
-        self.run, self.on_stored, self.on_word = run, on_stored, on_word
+    def __init__(self, run: str, on_stored: OnStored, on_word: OnWord | None, on_anew: OnAnew | None) -> None:
+        self.run, self.on_stored, self.on_word, self.on_anew = run, on_stored, on_word, on_anew
 
 
 class Hub:
@@ -56,14 +60,17 @@ class Hub:
             await self._stop()
 
     @asynccontextmanager
-    async def hearing(self, run: str, on_stored: OnStored, on_word: OnWord | None = None) -> AsyncIterator[None]:
+    async def hearing(
+        self, run: str, on_stored: OnStored, on_word: OnWord | None = None, on_anew: OnAnew | None = None
+    ) -> AsyncIterator[None]:
         """Call `on_stored` with each message of a run that is stored from now on, while the context is open.
 
         And `on_word` with its step and each live word, the first of which say what workers hold of the run already.
         `EVERYTHING` is all runs. Both are called in the loop and must be quick; after a lost connection some messages
-        may come twice. Raises `BusUnavailable`, `NoStream`.
+        may come twice. When the log was deleted and made anew `on_anew` is called, and then what the new one has, from
+        its beginning on. Raises `BusUnavailable`, `NoStream`.
         """
-        listener = _Listener(run, on_stored, on_word)
+        listener = _Listener(run, on_stored, on_word, on_anew)
         self._by_run.setdefault(run, []).append(listener)
         try:
             await self._ensure()
@@ -94,7 +101,6 @@ class Hub:
 
     async def _follow(self, start_seq: int) -> None:
         subject = self.bus.subjects.live("*", "*", "*")
-        next_seq = start_seq
         async with contextlib.AsyncExitStack() as stack:
             while True:
                 try:
@@ -108,14 +114,43 @@ class Hub:
                 if any(each.on_word for each in listeners):
                     self._ask(run)
             while True:
+                following = asyncio.create_task(self._follow_log(start_seq), name="hub, log")
                 try:
-                    async with aclosing(self.bus.log.raw_follow(next_seq)) as log:
-                        async for each in log:
-                            next_seq = each.seq + 1
-                            self._tell(each)
-                except BusError as error:
-                    logger.info("hub.waits", error=str(error))
-                await asyncio.sleep(_AGAIN_S)
+                    await self._until_anew()
+                finally:
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                start_seq = 1
+                logger.info("hub.log_made_anew")
+                for listener in [each for listeners in self._by_run.values() for each in listeners if each.on_anew]:
+                    assert listener.on_anew is not None
+                    listener.on_anew()
+
+    async def _follow_log(self, next_seq: int) -> None:
+        while True:
+            try:
+                async with aclosing(self.bus.log.raw_follow(next_seq)) as log:
+                    async for each in log:
+                        next_seq = each.seq + 1
+                        self._tell(each)
+            except BusError as error:
+                logger.info("hub.waits", error=str(error))
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _until_anew(self) -> None:
+        """Return when the log is not the one that it was: whoever follows that one hears nothing of this one."""
+        created = ""
+        while True:
+            try:
+                found = (await look(self.bus)).created
+                if created and found != created:
+                    return
+                created = found
+            except NotAllowed:
+                await asyncio.Event().wait()  # who may not see it hears it as long as it is the same
+            except BusError:
+                pass  # it is away
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def _hear_no_more(self) -> None:
         self._hears = False

@@ -66,6 +66,13 @@ def failures(
     ]
 
 
+def count_causes(database: sqlite3.Connection, since: datetime) -> int:
+    """Return for how many causes runs failed that began from a time on. Raises as SQLite does."""
+    question = "SELECT count(DISTINCT cause) FROM runs WHERE cause != '' AND start_seq >= ?"
+    (count,) = database.execute(question, (first_seq(database, since),)).fetchone()
+    return int(count)
+
+
 def _of(database: sqlite3.Connection, key: str, count: int, seqs: tuple[int, int], runs: list[str]) -> Failures:
     flow, step, type_, message = database.execute(
         "SELECT flow, step, type, message FROM causes WHERE cause = ?", (key,)

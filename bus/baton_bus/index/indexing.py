@@ -15,6 +15,7 @@ from datetime import datetime
 from baton_bus.client.runs import exact_run, is_beginning
 from baton_bus.jetstream.gets import Stored
 from baton_bus.store.bus import Bus
+from baton_bus.store.looking import Look, look, runs_there
 from baton_schemas.wire.names import TOKEN
 
 from .changing import Committed, Position
@@ -24,7 +25,6 @@ from .hearing import Hearing
 from .projecting import Projector
 from .row import Folding
 from .spans import Span, last_of, missing, windows
-from .stream import Look, look, runs_there
 from .table import REMOVED, Table
 
 WINDOW, WINDOW_MAX = 4_000, 32_000

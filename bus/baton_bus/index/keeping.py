@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from baton_bus.errors import BusUnavailable, NoStream
 from baton_bus.store.bus import Bus
+from baton_bus.store.looking import Look, look
 
 from . import file as files
 from .changing import Committed
@@ -21,7 +22,6 @@ from .errors import IndexBusy, IndexOutdated, LogReplaced
 from .file import Identity
 from .finding import Reach, reach_of
 from .indexing import Indexer
-from .stream import Look, look
 from .table import Table
 
 WAIT_S = 1.5

@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from baton_bus.store.bus import Bus
+from baton_bus.store.looking import look
 
 from . import file as files
 from .errors import IndexBusy, IndexUnusable
@@ -22,7 +23,6 @@ from .indexing import Indexer
 from .keeping import identity_of, opened
 from .row import IndexRow
 from .spans import last_of
-from .stream import look
 from .table import Table, spans_of
 
 AFFORDABLE = 100_000

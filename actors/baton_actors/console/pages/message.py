@@ -16,12 +16,15 @@ from baton_actors.console.shown import Shown, shown
 from baton_actors.console.sources import source_of
 from baton_schemas.show.brought import Brought, blobs_named, brought_by
 from baton_schemas.show.errors import told
+from baton_schemas.show.excerpt import Excerpt, excerpt
 from baton_schemas.show.lines import is_rehearsed
 
 from .run import number_in, page_of
 
 _SMALL_BYTES = 64 * 1024
 """Values beside the log that are shown with a message."""
+_LINES, _WIDE = 40, 160
+"""Of an error: the page of its step has all of it."""
 _WINDOW_CHARS = 64 * 1024
 """Of a long message, so much at a time."""
 
@@ -32,7 +35,7 @@ class BroughtShown(Struct, frozen=True, kw_only=True):
     step: str
     what: str
     shown: Shown | None = None
-    error: str = ""
+    error: Excerpt | None = None
 
 
 async def message_page(console: Console, request: Request) -> Page:
@@ -90,7 +93,7 @@ def _shown(brought: Brought) -> BroughtShown:
         step=brought.step,
         what=brought.what,
         shown=shown(brought.what, brought.value) if brought.value is not None else None,
-        error=told(brought.error) if brought.error is not None else "",
+        error=excerpt(told(brought.error), lines_max=_LINES, width=_WIDE) if brought.error is not None else None,
     )
 
 

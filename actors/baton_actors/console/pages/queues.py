@@ -51,6 +51,8 @@ async def queue_page(console: Console, request: Request) -> Page:
     looked = await console.queues.look()
     absent = await never_up(console, looked)
     found = next((each for each in actors_of(console, looked, console.workers(), absent) if each.actor == name), None)
+    if found is None and not looked.allowed:
+        raise HTTPException(403, "This user may not look at the consumers. Log in as operator or admin.")
     if found is None:
         raise HTTPException(404, f"No actor {name!r} was ever up here. Start it: {start_command(name)}")
     queues = queues_of_actor(looked, name) if name not in absent else [_without(console, name, absent[name])]

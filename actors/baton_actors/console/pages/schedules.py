@@ -14,7 +14,7 @@ from starlette.requests import Request
 from baton_actors.console.core import Console
 from baton_actors.console.forms import Filled, form_fields, prefilled
 from baton_actors.console.known_flows import KnownFlow
-from baton_actors.console.page import LISTS, Given, Page
+from baton_actors.console.page import LISTS, Given, Page, wants_json
 from baton_bus.client.schedules import schedules_of, task_of
 from baton_bus.index import file as files
 from baton_bus.index.finding import named
@@ -25,9 +25,10 @@ from baton_schemas.wire.names import sortable_id
 
 _NEXT = 5
 _LAST = 5
-_LAST_OF = 100
-"""Schedules whose last runs are looked up: each is a question."""
+_SHOWN = 100
+"""Schedules on one page: for each its last runs are a question."""
 _EVERY_S = 5.0
+_DIGITS_MAX = 9
 _WIDE = 120
 _EXAMPLES = (
     ("0 0 6 * * *", "each day at 6:00:00 UTC"),
@@ -68,24 +69,29 @@ async def schedules_page(console: Console, request: Request) -> Page:
     """Return what is scheduled, what comes next first."""
     given = Given(request.query_params)
     found = await schedules_of(console.client)
-    firings = await asyncio.gather(*(console.bus.timers.firings(each, _LAST) for each in found[:_LAST_OF]))
+    start = int(given["from"]) if given["from"].isdecimal() and len(given["from"]) < _DIGITS_MAX else 0
+    start = start if start < len(found) else 0
+    shown = found[start:] if wants_json(request) else found[start : start + _SHOWN]
+    firings = await asyncio.gather(*(console.bus.timers.firings(each, _LAST) for each in shown))
     now = datetime.fromtimestamp(console.bus.now_s(), UTC)
-    rows = [
-        _row(console, each, firings[number] if number < len(firings) else (), now) for number, each in enumerate(found)
-    ]
+    rows = [_row(console, each, last, now) for each, last in zip(shown, firings, strict=True)]
     return Page(
         template="schedules.html",
         title="Schedules",
         here="schedules",
         facts={
             "rows": rows,
+            "count": len(found),
+            "first": start + 1,
+            "before": max(start - _SHOWN, 0),
+            "after": start + _SHOWN if start + _SHOWN < len(found) else 0,
             "sent": given["sent"],
             "sent_flow": given["flow"],
             "flows": [each.name for each in console.flows.here()[0]],
             "now": now,
             "kept_days": int(KEPT_S / 86_400),
         },
-        json=[_facts(each, row) for each, row in zip(found, rows, strict=True)],
+        json=[_facts(each, row) for each, row in zip(shown, rows, strict=True)],
         command="baton schedules",
         sources=(LISTS,),
         every_s=_EVERY_S,

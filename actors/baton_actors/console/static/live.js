@@ -41,6 +41,14 @@ body.addEventListener("asleep", () => {
   say("asleep: other tabs are live. Load the page to wake it");
 });
 
+body.addEventListener("gone", (event) => {
+  const place = bar();
+  if (!place) return;
+  delete place.dataset.kept;
+  say(event.detail.data || "live");
+  if (event.detail.data) place.dataset.kept = "yes";
+});
+
 function say(text) {
   const place = bar();
   if (place && !place.dataset.kept) place.textContent = text;

@@ -1,4 +1,4 @@
-"""What the server says of the stream that an index is of: which it is, where it begins, and what is gone from it."""
+"""What the server says of the stream of a log: which it is, where it begins, and what is gone from it."""
 
 from __future__ import annotations
 
