@@ -41,17 +41,11 @@ body.addEventListener("asleep", () => {
   say("asleep: other tabs are live. Load the page to wake it");
 });
 
-body.addEventListener("gone", (event) => {
-  const place = bar();
-  if (!place) return;
-  delete place.dataset.kept;
-  say(event.detail.data || "live");
-  if (event.detail.data) place.dataset.kept = "yes";
-});
+body.addEventListener("gone", (event) => say(event.detail.data || "live"));
 
 function say(text) {
   const place = bar();
-  if (place && !place.dataset.kept) place.textContent = text;
+  if (place) place.textContent = text;
 }
 
 // Frozen: parts that come are not painted, until the same key again.
