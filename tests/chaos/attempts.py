@@ -13,6 +13,8 @@ from .raw import Record
 CLOCK_S = 0.05
 """What we stamp and what the server stamps may differ by, on one machine: a process waits for its turn."""
 WORD_S = 0.1
+BACKLOG = 0.2
+"""Of the time for which somebody stood still, how long it may take until what came meanwhile is read."""
 """How long the word that a run has ended may take from the server to a worker's handler: mostly a millisecond or two;
 more where a process waits for its turn."""
 
@@ -68,7 +70,8 @@ class Attempts:
         """I6: no handler of a run starts once its result is in the log, and word of that has come.
 
         A word that is not stored may be lost: by a process that is out of reach. From when it is back, and for so long
-        as a word takes, every handoff is looked up.
+        as a word takes, every handoff is looked up. Who stood still has a backlog: a server of a cluster reads what
+        came over each of its connections meanwhile, in no order between them.
         """
         for event, late_s in self.late_starts(results):
             if late_s > WORD_S and not self._was_out_of_reach(event, event["at"] - late_s):
@@ -76,4 +79,4 @@ class Attempts:
 
     def _was_out_of_reach(self, start: Event, ended_at: float) -> bool:
         spans = self._away.spans(start["pid"], ended_at - WORD_S, start["at"])
-        return any(start["at"] <= end + 2 * WORD_S for _, end in spans)
+        return any(start["at"] <= end + 2 * WORD_S + (end - begin) * BACKLOG for begin, end in spans)
