@@ -13,10 +13,10 @@ from .raw import Record
 CLOCK_S = 0.05
 """What we stamp and what the server stamps may differ by, on one machine: a process waits for its turn."""
 WORD_S = 0.1
-BACKLOG = 0.2
-"""Of the time for which somebody stood still, how long it may take until what came meanwhile is read."""
 """How long the word that a run has ended may take from the server to a worker's handler: mostly a millisecond or two;
 more where a process waits for its turn."""
+BACKLOG = 0.2
+"""Of the time for which somebody stood still, how long it may take until what came meanwhile is read."""
 
 Step = tuple[str, str]
 """A run, and one of its steps or branches."""
