@@ -30,6 +30,10 @@ async def double(value: int) -> int:
     return value * 2
 
 
+TRIES_S = 0.1
+"""So often, at least, what follows a page looks for a server that is away."""
+
+
 async def test_page_of_a_run_that_has_ended_is_what_the_log_still_has_of_it(
     server: NatsServer, namespace: str, tmp_path: Path
 ) -> None:
@@ -105,7 +109,7 @@ async def test_page_that_was_opened_while_the_server_was_away_is_live_when_it_is
         await until(lambda: not console.console.is_connected)
         assert (await console.get(f"/runs/{run}")).status_code == 503
         async with following(console, f"/runs/{run}", at_once=True) as live:
-            await asyncio.sleep(0.5)  # it has tried in vain
+            await asyncio.sleep(5 * TRIES_S)  # it has tried in vain
             assert not live.parts
             await server.restart()
             await until(lambda: "head" in live.parts)

@@ -16,7 +16,6 @@ M = TypeVar("M", bound=Message)
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _decode_any = _decoder.decode
-_READ = frozenset(range(FIRST, VERSION + 1))
 _task_decoder = msgspec.json.Decoder(Task)
 _say_decoder = msgspec.json.Decoder(Say)
 _head_decoder = msgspec.json.Decoder(Head)
@@ -37,7 +36,7 @@ def decode(data: bytes, subject: str = "") -> Message:
     """
     try:
         message = _decode_any(data)
-        if message.v in _READ:
+        if FIRST <= message.v <= VERSION:
             return message
     except _UNREADABLE as error:
         return _decode_other_version(_decoder, data, subject, error)
