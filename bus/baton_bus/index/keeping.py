@@ -100,18 +100,28 @@ async def keep(
                 finally:
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
-        except (LogReplaced, NoStream, BusUnavailable, IndexOutdated) as error:
+        except (LogReplaced, NoStream, BusUnavailable) as error:
+            told(str(error))
+        except IndexOutdated as error:  # while it was written: what is left of it is not looked at
+            anew = True
             told(str(error))
         await asyncio.sleep(_AGAIN_S)
 
 
 async def _until_replaced(path: Path, following: asyncio.Task[None]) -> None:
-    """Wait while the file is the one that is written: somebody may take it away, to have it made anew."""
-    number = _number(path)
+    """Wait while the file is the one that is written: somebody may take it away, to have it made anew.
+
+    Who writes may not notice for long that it was cut off, as what it needs is in memory. Raises `IndexOutdated` then.
+    """
+    number, size = _found(path)
     while not following.done():
         await asyncio.wait([following], timeout=_AGAIN_S)
-        if _number(path) != number:
+        found, size_now = _found(path)
+        if found != number:
             return
+        if size_now < size:  # beside a write-ahead log it only grows
+            raise IndexOutdated(path, "was cut off")
+        size = size_now
     following.result()
 
 
@@ -158,9 +168,10 @@ def _prepare(path: Path, identity: Identity, *, makes: bool, anew: bool) -> str:
     return ""
 
 
-def _number(path: Path) -> int:
-    """Return which file is there, by its number; 0 when none is."""
+def _found(path: Path) -> tuple[int, int]:
+    """Return which file is there, by its number, and its size in bytes; zeros when none is."""
     try:
-        return path.stat().st_ino
+        found = path.stat()
     except OSError:
-        return 0
+        return (0, 0)
+    return (found.st_ino, found.st_size)
