@@ -22,7 +22,7 @@ _ANY_STEP = "-"
 """In the place of a step, in the subject of an event."""
 MORE = "-budget"
 """To whom one says that a run may spend more."""
-HELD_S = 1.0
+HELD_S = 2.0
 """How long a worker may take to let go of a step that waits for people, and for nothing else. It has the server write
 that down: where another process waits as long for its turn, the server may, too."""
 
@@ -199,7 +199,7 @@ def nobody_holds_who_waits_for_people(runs: Mapping[str, Demands], history: list
             from_s, to_s = max(asked_s, event["at"]), min(answered_s, end_s)
             from_s = max([from_s, *(end for begin, end in others if begin <= to_s and end < to_s)])
             is_busy = any(begin <= to_s and end >= to_s for begin, end in others)
-            is_excused = away.was_hit(pid, from_s - HELD_S, to_s) or away.was_busy(from_s, to_s, HELD_S)
+            is_excused = away.was_hit(pid, from_s - HELD_S, to_s) or away.was_busy(from_s - HELD_S, to_s, HELD_S)
             if to_s - from_s > HELD_S and not is_busy and not is_excused:
                 held = f"was held {to_s - from_s:.2f} s while it waited for {child.token}"
                 yield f"I17 step {step} of run {demands.run} {held}"
