@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 _PATIENCE_S = 1.5
 """For what the doctor says: it asks much, and what is known already is shown meanwhile."""
 _SHOWN = 200
-_NOTHING = (
-    "Nothing waits for anybody: no question is open, no run failed in the last seven days that nobody has seen, "
-    "no message was rejected"
-)
 
 COLUMNS = (
     Column(title="  what", wide=12),

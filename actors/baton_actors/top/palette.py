@@ -10,21 +10,12 @@ from collections.abc import Mapping
 from msgspec import Struct
 from rich.style import Style
 
+from baton_actors.console.words import css
 from baton_schemas.show.marks import MARKS
 
 Span = tuple[str, str]
 """A text and its kind: a key of `Palette.styles`."""
 Cell = tuple[Span, ...]
-
-CLASSES = {
-    "queued": "waiting",
-    "joining": "running",
-    "skipped": "stopped",
-    "dropped": "stopped",
-    "cancelled": "stopped",
-    "expired": "stopped",
-}
-"""The colours that statuses share, as on pages."""
 
 
 class Palette(Struct, frozen=True, kw_only=True):
@@ -110,7 +101,7 @@ def first_palette(environ: Mapping[str, str] = os.environ) -> Palette:
 
 def state_of(status: str) -> str:
     """Return the state whose colour a status has."""
-    return CLASSES.get(status, status)
+    return css(status)
 
 
 def mark(status: str) -> Span:

@@ -26,7 +26,6 @@ from baton_schemas.wire.outcomes import Blob
 _FORKS_MAX = 100
 """Forks of which it is said how many there are."""
 _DIGITS_MAX = 12
-_CHUNK_BYTES = 64 * 1024
 
 
 async def run_page(console: Console, request: Request) -> Page:
