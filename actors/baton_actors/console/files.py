@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from baton_bus.client.runs import RunHead
-from baton_schemas.errors import BadMessage, NewerMessage
+from baton_schemas.errors import BadMessage
 from baton_schemas.run.fold import fold
-from baton_schemas.run.state import Entry, known
+from baton_schemas.run.state import Entry, is_newer
 from baton_schemas.show.excerpt import size
 from baton_schemas.show.export import load_all
 from baton_schemas.show.summary import Summary, summarise
@@ -93,7 +93,7 @@ def opened(shown: str, data: bytes) -> OpenFile:
         feed=feed,
         size_bytes=len(data),
         summary=summarise(entries),
-        newer=sum(map(_is_newer, entries)),
+        newer=sum(map(is_newer, entries)),
     )
 
 
@@ -117,14 +117,6 @@ def _head(shown: str, entries: Sequence[Entry]) -> RunHead:
 def _run_of(entry: Entry) -> str:
     tokens = entry.subject.split(".")
     return getattr(entry.message, "run", "") or (tokens[_RUN_AT] if len(tokens) > _RUN_AT else "")
-
-
-def _is_newer(entry: Entry) -> bool:
-    try:
-        known(entry)
-    except NewerMessage:
-        return True
-    return False
 
 
 def _in_address(shown: str) -> str:

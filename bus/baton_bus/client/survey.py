@@ -16,9 +16,8 @@ from baton_bus.store.blobs import Kept
 from baton_bus.store.bus import Bus
 from baton_bus.store.log import Stored
 from baton_bus.subjects import Parts
-from baton_schemas.errors import NewerMessage
 from baton_schemas.run.child_runs import parent_of
-from baton_schemas.run.state import Entry, RunStatus, known, read_entry
+from baton_schemas.run.state import RunStatus, is_newer, read_entry
 from baton_schemas.wire.messages import Batch, Handoff, Result, Started, Task
 from baton_schemas.wire.names import BATCH, END, TOKEN, run_of_task
 from baton_schemas.wire.outcomes import Blob
@@ -221,7 +220,7 @@ def _look(run: Counted, parts: Parts, each: Stored) -> None:
             _end_of(run, first.flow)
         case "handoff", Batch(actor=actor):
             run.flow, run.start_seq, run.is_batch = actor, each.seq, True
-        case "handoff", None if parts.rest[-1:] == ("start",) and _is_newer(entry):
+        case "handoff", None if parts.rest[-1:] == ("start",) and is_newer(entry):
             run.start_seq = each.seq  # of a later release, which may go on with it
         case "result", message if parts.rest == (END,):
             run.ends = {**run.ends, parts.who: each.seq}
@@ -237,14 +236,6 @@ def _end_of(run: Counted, flow: str) -> None:
     """The run begins here: a result that came before is that of a refused task, with the same id."""
     if flow not in run.ends:
         run.status, run.ended_at, run.purged = "running", None, False
-
-
-def _is_newer(entry: Entry) -> bool:
-    try:
-        known(entry)
-    except NewerMessage:
-        return True
-    return False
 
 
 def _run_of_task(task: Stored) -> str:

@@ -54,6 +54,15 @@ def known(entry: Entry | None) -> Message | None:
     return entry.message if entry is not None else None
 
 
+def is_newer(entry: Entry) -> bool:
+    """Say whether a later release wrote an entry, in a way that this one cannot read."""
+    try:
+        known(entry)
+    except NewerMessage:
+        return True
+    return False
+
+
 def _decoded(data: bytes, subject: str) -> Message:
     """Return a message by its place: a word from outside need not say what it is."""
     return decode_say(data, subject) if ".say." in subject and subject.split(".")[1] == "say" else decode(data, subject)
